@@ -1,0 +1,20 @@
+"""fedsim: Ray-based simulation of federated MR image reconstruction."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedsim.engine.rundir import Run
+    from fedsim.engine.simulation import run
+    from fedsim.workload import load_workload
+
+__all__ = ["Run", "load_workload", "run"]
+
+_HOMES = {"Run": "fedsim.engine.rundir", "run": "fedsim.engine.simulation", "load_workload": "fedsim.workload"}
+
+
+def __getattr__(name: str) -> object:
+    """Import torch and the rest only when they are asked for, so that `fedsim --help` is quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedsim' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

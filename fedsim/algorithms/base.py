@@ -1,0 +1,112 @@
+"""The interface of a federated method.
+
+A method is a section of the workload that says what is shared, what a client does in a round, and what the server does
+with what comes back. What travels are named flat float32 vectors: the server broadcasts some, a client uploads some,
+and each upload is summed (order-free, weighted or not) and, if the method asks for it, collected one by one.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.algorithms.learner import Learner
+from fedsim.schema import Section
+
+Vector = NDArray[np.float32]
+ServerState = dict[str, Vector]
+"""What the server keeps between rounds: `shared` (the shared parameters, flat) and the method's own arrays."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A named vector that every client of a phase sends."""
+
+    name: str
+    weighted: bool = True
+    """Multiply by the client's weight before summing."""
+    collected: bool = False
+    """Hand each client's vector to the server too; costs the driver one vector a client."""
+    grid: int = 40
+    """Terms are rounded to 2^-grid before summing, so that sums are exact in any order; |term| < 2^(51 - grid)."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a round: some clients do one thing, then the server updates. Most methods have one."""
+
+    clients: tuple[str, ...]
+    name: str = "train"
+
+
+@dataclass(frozen=True)
+class Received:
+    """What the server has at the end of a phase."""
+
+    phase: Phase
+    sums: Mapping[str, NDArray[np.float64]]
+    """Sum over clients of each upload: weight * vector, or vector if it is not weighted."""
+    weight: float
+    """Sum of the clients' weights."""
+    collected: Mapping[str, Sequence[Vector]]
+    """Each client's vector of every collected upload, in the order of phase.clients."""
+
+    def mean(self, name: str) -> Vector:
+        """The weighted mean of an upload."""
+        return (self.sums[name] / self.weight).astype(np.float32)
+
+
+class Algorithm(Section):
+    """A federated method. The base trains every epoch on the local loss and averages what is shared."""
+
+    name: str
+    weighting: Literal["uniform", "samples"] = Field(
+        "uniform", description="Weights of the mean: the same for all, or by number of training slices."
+    )
+
+    @abstractmethod
+    def shares(self, parameter: str) -> bool:
+        """Whether the network's parameter of this name is shared by all clients; the others never leave theirs."""
+
+    # Server
+
+    def phases(self, cohort: tuple[str, ...], round_: int, seed: int) -> list[Phase]:
+        """What the clients drawn for a round do, in order."""
+        return [Phase(cohort)]
+
+    def uploads(self, phase: str) -> list[Upload]:
+        """What each client of a phase sends."""
+        return [Upload("shared")]
+
+    def broadcast(self, server: ServerState, phase: str) -> Mapping[str, Vector]:
+        """What each client of a phase receives."""
+        return {"shared": server["shared"]}
+
+    def update(self, server: ServerState, received: Received) -> ServerState:
+        """The server's state after a phase."""
+        return {"shared": received.mean("shared")}
+
+    # Client
+
+    def train(self, learner: Learner, received: Mapping[str, Tensor], phase: str) -> Mapping[str, Tensor]:
+        """A client's work in a phase; returns its uploads by name."""
+        self.deploy(learner, received)
+        for _ in range(learner.training.local_epochs):
+            for batch in learner.batches():
+                learner.step(batch)
+        return {"shared": learner.shared}
+
+    def deploy(self, learner: Learner, received: Mapping[str, Tensor]) -> None:
+        """Set up the network that the client would use on its patients; its private part is already in place."""
+        learner.shared.copy_(received["shared"])
+
+    # Before the run
+
+    def warnings(self, steps_per_epoch: Mapping[str, int]) -> list[str]:
+        """What the user should know before the run, given each client's number of batches."""
+        return []

@@ -1,0 +1,234 @@
+"""The fedsim command: thin commands over the library."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import click
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from fedsim.errors import InputError, RunError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="Simulate federated MR image reconstruction, on a laptop or a Ray cluster.",
+    epilog="Start with: fedsim run workloads/quickstart.yaml",
+)  # fmt: skip
+data = typer.Typer(no_args_is_help=True, help="Look at, import and make data.")
+app.add_typer(data, name="data")
+out, err = Console(), Console(stderr=True)
+
+WorkloadFile = Annotated[Path, typer.Argument(help="Workload file (YAML).", metavar="WORKLOAD")]
+RunFolder = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key, e.g. training.rounds=5; values are YAML. Repeatable."
+    ),
+]
+Round = Annotated[str, typer.Option("--round", help="best (by validation PSNR), last, or a number.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to use; default: start Ray here for this run.")]
+
+
+@app.callback()
+def _root(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False) -> None:
+    logging.getLogger("fedsim").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+@app.command()
+def run(
+    workload: WorkloadFile,
+    overrides: Overrides = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/NAME, numbered.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    address: Address = None,
+) -> None:
+    """Train a workload, test its best round, and write a report."""
+    from fedsim.display import evaluation_table, progress_of
+    from fedsim.engine.simulation import Simulation
+    from fedsim.study.report import write_report
+    from fedsim.workload import load_workload
+
+    loaded = load_workload(workload, overrides or [])
+    if resume and out_dir is None:
+        raise InputError("--resume: needs --out, the run directory to go on with")
+    path = out_dir or _free(Path("runs") / loaded.name)
+    with progress_of(loaded, out) as observer, _stop_on_signal() as stopped:
+        simulation = Simulation(loaded, path, resume=resume, address=address, observer=observer)
+        with simulation:
+            done = simulation.run(stopped)
+            frame = simulation.evaluate() if done else None
+    if frame is None:
+        err.print(f"stopped with a checkpoint; go on with: fedsim run {workload} --out {path} --resume", soft_wrap=True)
+        raise typer.Exit(130)
+    if len(frame):
+        out.print(evaluation_table(frame))
+    out.print(f"report: {write_report(path)}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def evaluate(
+    run_dir: RunFolder,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Part of the data.")] = "test",
+    which: Round = "best",
+    save_images: Annotated[bool, typer.Option("--save-images", help="Write images/<client>/<volume>.h5.")] = False,
+    overrides: Overrides = None,
+    address: Address = None,
+) -> None:
+    """Score every client of a run, volume by volume, into evaluation.parquet."""
+    from fedsim.display import evaluation_table
+    from fedsim.engine.simulation import Simulation
+    from fedsim.workload import load_workload
+
+    loaded = load_workload(_run_file(run_dir), overrides or [])
+    with Simulation(loaded, run_dir, resume=True, address=address) as simulation:
+        frame = simulation.evaluate(split, which, save_images)
+    if not len(frame):
+        raise InputError(f"{run_dir}: no client has data in the {split} split")
+    out.print(evaluation_table(frame))
+
+
+@app.command()
+def reconstruct(
+    run_dir: RunFolder,
+    file: Annotated[Path, typer.Argument(help="File or folder with fully sampled images or k-space.")],
+    client: Annotated[str, typer.Option(help="Whose model to use.")],
+    which: Round = "best",
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for <volume>.h5.")] = Path("reconstructed"),
+) -> None:
+    """Undersample a file with a client's mask and reconstruct it with the client's model."""
+    from fedsim.study.reconstruct import reconstruct_file
+
+    for path, score in reconstruct_file(run_dir, client, file, which, out_dir):
+        figures = (
+            f"PSNR {score['zf_psnr']:.2f} -> {score['psnr']:.2f} dB, SSIM {score['zf_ssim']:.4f} -> {score['ssim']:.4f}"
+        )
+        out.print(f"{path}: {figures} (zero-filled -> reconstructed)", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def report(run_dir: RunFolder) -> None:
+    """Draw a run's figures and write its report.html."""
+    from fedsim.study.report import write_report
+
+    out.print(f"report: {write_report(run_dir)}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of workload files, for editors."""
+    from fedsim.config import Workload
+
+    print(json.dumps(Workload.model_json_schema(), indent=2))  # noqa: T201 - meant for a pipe
+
+
+@app.command()
+def doctor() -> None:
+    """Check that this machine can run fedsim: versions, cores, memory, disk, and Ray itself."""
+    from fedsim.doctor import check
+
+    table, healthy = check()
+    out.print(table)
+    if not healthy:
+        raise RunError("something above needs attention")
+
+
+@data.command("inspect")
+def data_inspect(
+    path: Annotated[Path, typer.Argument(help="File or folder with images.")],
+    picture: Annotated[Path, typer.Option(help="Where to write a picture of a few slices.")] = Path("inspect.png"),
+) -> None:
+    """Say what a file or folder holds, and write a picture of a few slices."""
+    from fedsim.study.inspect import inspect_path
+
+    out.print(inspect_path(path, picture))
+    out.print(f"picture: {picture}", soft_wrap=True, highlight=False)
+
+
+@data.command("import")
+def data_import(workload: WorkloadFile, overrides: Overrides = None) -> None:
+    """Import a workload's sites into the cache and show its splits and measured accelerations."""
+    from fedsim.display import manifest_table
+    from fedsim.engine.federation import assemble
+    from fedsim.workload import load_workload
+
+    loaded = load_workload(workload, overrides or [])
+    out.print(manifest_table(assemble(loaded).manifest))
+    out.print(f"cache: {loaded.federation.cache}", soft_wrap=True, highlight=False)
+
+
+@data.command("phantom")
+def data_phantom(
+    folder: Annotated[Path, typer.Argument(help="New folder for the files.")],
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option(help="Seed of the anatomies.")] = 0,
+) -> None:
+    """Write phantom volumes in fastMRI's HDF5 layout; --set takes keys of a phantom source, e.g. contrast=t2."""
+    from fedsim.study.phantoms import write_phantoms
+
+    for path in write_phantoms(folder, overrides or [], seed):
+        out.print(str(path), soft_wrap=True, highlight=False)
+
+
+def _run_file(run_dir: Path) -> Path:
+    from fedsim.engine.rundir import Run
+
+    return Run(run_dir).path / "workload.yaml"
+
+
+def _free(path: Path) -> Path:
+    """`path`, or `path-2`, `path-3`, ... if it exists."""
+    number = 1
+    while (found := path if number == 1 else path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return found
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM came; the first one lets the round finish, a second one interrupts."""
+    stops: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        if stops:
+            raise KeyboardInterrupt
+        stops.append(number)
+        err.print("\nstopping after this round, with a checkpoint; once more to stop at once")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(stops)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main() -> None:
+    """Run the command line; exit 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    logging.getLogger("fedsim").addHandler(RichHandler(console=err, show_time=False, show_path=False))
+    arguments = sorted(sys.argv[1:], key=lambda argument: argument != "--debug")  # it may stand anywhere
+    try:
+        sys.exit(app(arguments, prog_name="fedsim", standalone_mode=False) or 0)
+    except (InputError, RunError, click.ClickException) as error:
+        if "--debug" in arguments:
+            raise
+        _say(error.format_message() if isinstance(error, click.ClickException) else str(error))
+        sys.exit(1 if isinstance(error, RunError) else 2)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        _say(f"{type(error).__name__}: {error}; this is a fault in fedsim, --debug shows where")
+        sys.exit(1)
+
+
+def _say(message: str) -> None:
+    print(f"fedsim: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - one line, never wrapped

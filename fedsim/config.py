@@ -1,0 +1,160 @@
+"""The workload's schema: what a workload file may say, with defaults, ranges and descriptions.
+
+Sections that are also the thing they describe live beside their code (masks, sources, networks, algorithms, training);
+this file joins them.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import Field, model_validator
+
+from fedsim.algorithms.fedavg import FedAvg
+from fedsim.algorithms.fedmri import FedMRI
+from fedsim.algorithms.learner import Training
+from fedsim.algorithms.single import Single
+from fedsim.data.samples import Normalise
+from fedsim.data.sources import AnySource
+from fedsim.data.split import Split
+from fedsim.models.reconstruction import AnyModel, UNetModel
+from fedsim.mri.masks import AnyMask, Equispaced
+from fedsim.mri.metrics import Protocol
+from fedsim.schema import Name, Section
+
+ALGORITHMS = (FedMRI, FedAvg, Single)
+"""Every known method; a new one joins here."""
+MODELS = (UNetModel,)
+"""Every known network; a new one joins here."""
+
+AnyAlgorithm = Annotated[FedMRI | FedAvg | Single, Field(discriminator="name")]
+Side = Annotated[int, Field(ge=16, le=2048)]
+Matrix = tuple[Side, Side]
+
+
+class SiteTraining(Section):
+    """What a site does differently in local training; unset keys are the workload's."""
+
+    local_epochs: int | None = Field(None, ge=1, description="Passes over a client's training slices in a round.")
+    batch_size: int | None = Field(None, ge=1, description="Slices in a step.")
+    optimizer: Literal["rmsprop", "adam", "sgd"] | None = Field(None, description="Optimizer.")
+    lr: float | None = Field(None, gt=0, description="Learning rate of the first round.")
+    lr_step: int | None = Field(None, ge=0, description="The learning rate falls every so many rounds; 0: never.")
+    lr_gamma: float | None = Field(None, gt=0, le=1, description="Factor of the learning rate every lr_step rounds.")
+
+
+class Site(Section):
+    """A hospital: its images, its scanner's mask, and what it does differently."""
+
+    name: Name = Field(description="Unique name; becomes part of file names.")
+    count: int = Field(
+        1, ge=1, le=100_000, description="Make this many phantom sites NAME-001, NAME-002, ... from one."
+    )
+    source: AnySource = Field(description="Where the images come from.")
+    mask: AnyMask = Field(default_factory=Equispaced, description="How k-space is undersampled.")
+    matrix: Matrix | None = Field(None, description="Matrix [H, W] of this site; default the federation's.")
+    split: Split | None = Field(None, description="Split of this site; default the federation's.")
+    training: SiteTraining = Field(default_factory=SiteTraining, description="Overrides of training for this site.")
+
+    @model_validator(mode="after")
+    def _only_phantoms_multiply(self) -> "Site":
+        if self.count > 1 and self.source.format != "phantom":
+            raise ValueError(
+                f"count: {self.count} copies of one {self.source.format} site would share their subjects; "
+                "count is for phantom sites, federation.clients cuts a site into clients"
+            )
+        if self.count > 1 and getattr(self.source, "seed", None) is not None:
+            raise ValueError("count: with source.seed set, all sites have the same subjects; leave it out")
+        return self
+
+    def expand(self) -> "list[Site]":
+        """This site, or the `count` sites it stands for."""
+        if self.count == 1:
+            return [self]
+        width = max(3, len(str(self.count)))
+        names = [f"{self.name}-{index:0{width}d}" for index in range(1, self.count + 1)]
+        return [self.model_copy(update={"name": name, "count": 1}) for name in names]
+
+
+class Federation(Section):
+    """The sites and how their subjects become clients."""
+
+    root: Path = Field(Path(), description="Folder that sources' paths are relative to; looked up from the working "
+                       "directory, then from the workload file's folder.")  # fmt: skip
+    cache: Path = Field(
+        default_factory=lambda: platformdirs.user_cache_path("fedsim") / "shards",
+        description="Where imported shards are kept; runs may share it.",
+    )
+    clients: int | None = Field(None, ge=1, description="Number of clients; default one for each site.")
+    matrix: Matrix = Field((128, 128), description="Matrix [H, W] to train at; multiples of 2^model.pools.")
+    split: Split = Field(default_factory=Split, description="Shares of a site's subjects; a site may set its own.")
+    normalise: Normalise = Field("std", description="What a slice is divided by: std or max of its zero-filled image.")
+    sites: tuple[Site, ...] = Field(min_length=1, description="The sites.")
+
+    def expanded_sites(self) -> list[Site]:
+        """Every site, `count` written out."""
+        return [one for site in self.sites for one in site.expand()]
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> "Federation":
+        counts = Counter(site.name.lower() for site in self.expanded_sites())
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"sites: two sites are named {twice[0]!r}; names must differ by more than upper and lower case"
+            )
+        return self
+
+
+class Engine(Section):
+    """How the simulation runs; nothing here changes a result."""
+
+    backend: Literal["ray", "serial"] = Field("ray", description="ray: actors; serial: this process, for debugging.")
+    clients_per_actor: int = Field(1, ge=1, description="Clients that one Ray actor hosts.")
+    threads: int = Field(1, ge=1, le=256, description="torch threads of a training client; recorded, since it can "
+                         "change the last bits.")  # fmt: skip
+    device: Literal["auto", "cpu"] = Field("auto", description="Where clients train; auto is the CPU at present.")
+    checkpoint_every: int = Field(1, ge=0, description="Rounds between checkpoints; 0: only at the end.")
+    keep_last: int = Field(2, ge=1, description="Checkpoints kept besides the best round's.")
+    on_failure: Literal["replay", "abort"] = Field(
+        "replay", description="When a process is lost: go back to the last checkpoint and replay, or stop."
+    )
+
+
+class Metrics(Section):
+    """How images are judged."""
+
+    protocol: Protocol = Field("fastmri", description="fastmri: over the volume; slice: each slice for itself.")
+    every: int = Field(1, ge=0, description="Rounds between validations; 0: never during training.")
+
+
+class Workload(Section):
+    """A simulation: who takes part, what they train, by which method, and how."""
+
+    name: Name = Field(description="Name of the workload; the default run folder is runs/NAME.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Root of every random stream.")
+    federation: Federation = Field(description="The sites.")
+    model: AnyModel = Field(default_factory=UNetModel, description="The network every client trains.")
+    algorithm: AnyAlgorithm = Field(default_factory=FedMRI, description="The federated method.")
+    training: Training = Field(default_factory=Training, description="Local training.")
+    engine: Engine = Field(default_factory=Engine, description="How the simulation runs; no effect on results.")
+    metrics: Metrics = Field(default_factory=Metrics, description="How images are judged.")
+    provenance: dict[str, str] | None = Field(None, description="Versions and machine, written by fedsim.")
+
+    @model_validator(mode="after")
+    def _matrices_fit(self) -> "Workload":
+        step = 2**self.model.pools
+        for where, matrix in [
+            ("federation.matrix", self.federation.matrix),
+            *((f"site {site.name}: matrix", site.matrix) for site in self.federation.sites if site.matrix),
+        ]:
+            if any(side % step or side < 2 * step for side in matrix):
+                raise ValueError(
+                    f"{where}: {list(matrix)} must be multiples of {step} (2^model.pools), at least {2 * step}"
+                )
+        return self
+
+    def training_of(self, site: Site) -> Training:
+        """Local training with the site's overrides."""
+        return self.training.model_copy(update=site.training.model_dump(exclude_none=True))

@@ -1,0 +1,57 @@
+"""Reconstructing a client's volumes with a network and scoring them beside the zero-filled images."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedsim.data.samples import ClientData
+from fedsim.data.split import Part, Piece
+from fedsim.files import replacing
+from fedsim.mri.masks import BoolArray
+from fedsim.mri.metrics import Protocol, volume_quality
+
+Network = Callable[[Tensor, Tensor], Tensor]
+"""Magnitude (B, H, W) of measured k-space (B, H, W) and mask (B, H, W)."""
+
+
+@dataclass(frozen=True)
+class ReconstructedVolume:
+    """Images (slices, H, W) float32 in the target's units."""
+
+    piece: Piece
+    mask: BoolArray
+    reconstruction: NDArray[np.float32]
+    target: NDArray[np.float32]
+    zero_filled: NDArray[np.float32]
+
+    def score(self, protocol: Protocol) -> dict[str, str | float]:
+        """One row of evaluation.parquet: who, and nmse, psnr, ssim of the reconstruction and (zf_) the zero-filled."""
+        ours = volume_quality(self.reconstruction, self.target, protocol)
+        zero_filled = volume_quality(self.zero_filled, self.target, protocol)
+        who = {"subject": self.piece.subject, "volume": self.piece.volume, "split": self.piece.part}
+        return {**who, **ours._asdict(), **{f"zf_{key}": value for key, value in zero_filled._asdict().items()}}
+
+    def save(self, path: Path) -> None:
+        """Write `reconstruction`, `target` and `zero_filled` as HDF5."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+            for name in ("reconstruction", "target", "zero_filled"):
+                file.create_dataset(name, data=getattr(self, name))
+
+
+def reconstruct_volumes(network: Network, data: ClientData, part: Part, size: int) -> Iterator[ReconstructedVolume]:
+    """Every volume of a part reconstructed, `size` slices at a time."""
+    for piece, mask, batches in data.volumes(part, size):
+        images: list[tuple[Tensor, Tensor, Tensor]] = []
+        with torch.inference_mode():
+            for batch in batches:
+                output = network(batch.kspace, batch.mask)
+                images.append((output * batch.scale, batch.target * batch.scale, batch.zero_filled * batch.scale))
+        reconstruction, target, zero_filled = (torch.cat(parts).numpy() for parts in zip(*images, strict=True))
+        yield ReconstructedVolume(piece, mask, reconstruction, target, zero_filled)

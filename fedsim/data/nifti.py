@@ -1,0 +1,176 @@
+"""NIfTI files: magnitude volumes, complex where a phase file lies beside them."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from fedsim.data.source import Contrast, FileSource, Volume, pick, reading, safe_name, stem
+from fedsim.errors import InputError
+
+_RADIANS = {"radians": 1.0, "milliradians": 1e-3, "siemens": np.pi / 4096}
+"""What one unit of a phase file is [rad]."""
+_KIND = re.compile(r"(?i)(?<![a-z0-9])(magnitude|mag|phase|ph)(?![a-z0-9])")
+_IXI = re.compile(r"(IXI\d+)-(Guys|HH|IOP)-")
+_BRATS_2023 = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d{3}$")
+_Key = tuple[Path, str, int]
+"""Folder, name and series number; the name without its number and the words that tell magnitude from phase."""
+
+
+class Nifti(FileSource):
+    """A volume a magnitude file, turned upright as radiologists look; slices keep the file's order.
+
+    Rows run from head to foot (axial slices: front to back), columns to the patient's left (sagittal slices: to the
+    back). The subject is IXI's number or the file's folder, for BraTS 2023 without the time point. Segmentations and
+    phase files are never volumes.
+    """
+
+    format: Literal["nifti"] = Field("nifti", description="NIfTI files (.nii, .nii.gz).")
+    contrast: Contrast = Field(
+        None,
+        description="Part of the file names to take, between separators: t1, t1ce, t2, flair (BraTS), t1n, t1c, t2w, "
+        "t2f (BraTS 2023), T1 (IXI), e1 (an echo), and so on: one, a list, or null for all.",
+    )
+    center: Literal["Guys", "HH", "IOP"] | None = Field(None, description="Hospital of the IXI files to take.")
+    phase: Literal["auto", "none", "radians", "milliradians", "siemens"] = Field(
+        "auto",
+        description="Unit of the phase files: auto (from the range, where there are any), none (use magnitudes alone), "
+        "radians, milliradians, or siemens (4096 is pi); with a unit given every magnitude needs its phase.",
+    )
+    axis: Literal[0, 1, 2] = Field(2, description="The file's axis that counts the slices.")
+    slices: tuple[Annotated[int, Field(ge=0)], int] | None = Field(
+        None, description="[start, stop): the slices to take of each volume, in the file's order; null for all."
+    )
+
+    @model_validator(mode="after")
+    def _some_slices(self) -> Self:
+        if self.slices and self.slices[0] >= self.slices[1]:
+            raise ValueError(f"slices {list(self.slices)} takes none: [start, stop] needs start < stop")
+        return self
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """.nii and .nii.gz."""
+        return (".nii", ".nii.gz")
+
+    def files(self, root: Path) -> list[Path]:
+        """The magnitude files of the wanted contrasts, each followed by its phase file."""
+        return [file for pair in self._pairs(root) for file in pair if file]
+
+    def read(self, root: Path) -> Iterator[Volume]:
+        """A volume a magnitude file, in natural order of the files."""
+        for file, phase in self._pairs(root):
+            subject = self.who(file, root, self._recorded(file, root))
+            yield Volume(subject, safe_name(stem(file)), self._images(file, phase), file.relative_to(root).as_posix())
+
+    def _pairs(self, root: Path) -> list[tuple[Path, Path | None]]:
+        found = self.matching(root)
+        phases = {_key(file): file for file in found if _is_phase(file)}
+        magnitudes = {file: stem(file) for file in found if not _is_phase(file) and self._is_here(file)}
+        if not magnitudes:
+            kind = f"IXI file of {self.center}" if self.center else "magnitude file"
+            raise InputError(f"{root / self.path}: holds no {kind} among {len(found)} NIfTI files; set path or center")
+        picked = pick(magnitudes, self.contrast, _has_part, root / self.path)
+        keys = {_key(file) for file in magnitudes}
+        return [(file, self._partner(file, phases, keys)) for file in picked]
+
+    def _is_here(self, file: Path) -> bool:
+        ixi = _IXI.match(file.name)
+        return self.center is None or (ixi is not None and ixi[2] == self.center)
+
+    def _partner(self, file: Path, phases: dict[_Key, Path], magnitudes: set[_Key]) -> Path | None:
+        """The phase file of the same name and series number, or of the next number if that is no magnitude's."""
+        if self.phase == "none":
+            return None
+        folder, name, number = own = _key(file)
+        following = (folder, name, number + 1)
+        phase = phases.get(own) or (None if following in magnitudes else phases.get(following))
+        if phase is None and self.phase != "auto":
+            raise InputError(f"{file}: has no phase file beside it; add one named like it with _ph, or set phase: auto")
+        return phase
+
+    def _recorded(self, file: Path, root: Path) -> str:
+        if ixi := _IXI.match(file.name):
+            return ixi[1]
+        return _BRATS_2023.sub(r"\1", self.folder(file, root))
+
+    def _images(self, file: Path, phase: Path | None) -> NDArray[np.float32] | NDArray[np.complex64]:
+        """Upright images (slices, H, W)."""
+        values, affine = _load(file)
+        if phase:
+            angles, _ = _load(phase)
+            if angles.shape != values.shape:
+                raise InputError(f"{phase}: is {angles.shape}, but its magnitude {file.name} is {values.shape}")
+            with reading(phase, "a phase image"):
+                values = values * np.exp(1j * angles * np.float32(_RADIANS[_unit(angles, self.phase)]))
+        with reading(file, "an affine that turns indices into places"):
+            return self._chosen(_upright(values, affine, self.axis))
+
+    def _chosen(self, images: NDArray[Any]) -> NDArray[Any]:
+        if self.slices is None:
+            return images
+        if self.slices[1] > len(images):
+            raise InputError(f"has {len(images)} slices along axis {self.axis}; slices {list(self.slices)} needs more")
+        return images[slice(*self.slices)]
+
+
+_orientation: Callable[[NDArray[np.float64]], NDArray[np.float64]] = nibabel.io_orientation
+"""(3, 2) of an affine: for each file axis the patient's (right, anterior, superior) and its direction, 1 or -1."""
+
+
+def _has_part(name: str, part: str) -> bool:
+    return re.search(rf"(?<![a-z0-9]){re.escape(part)}(?![a-z0-9])", name) is not None
+
+
+def _is_phase(file: Path) -> bool:
+    return re.search(r"(?i)_ph$|(?<![a-z0-9])phase(?![a-z0-9])", stem(file)) is not None
+
+
+def _key(file: Path) -> _Key:
+    number, name = re.fullmatch(r"(\d*)(.*)", stem(file)).groups()  # type: ignore[union-attr]  # it matches any name
+    return file.parent, re.sub(r"[_-]+", "_", _KIND.sub("", name)).strip("_"), int(number or 0)
+
+
+def _load(file: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Values (x, y, z), float32 or complex64, with the file's slope and intercept applied, and the affine."""
+    with reading(file, "a NIfTI file"):
+        image: Any = nibabel.load(file)
+        shape = image.shape[:3] + tuple(n for n in image.shape[3:] if n > 1)
+        if len(shape) != 3:
+            raise InputError(f"is {len(shape)}-D {shape}; a volume (x, y, z) is needed: split it")
+        values = np.asanyarray(image.dataobj).reshape(shape)
+        if values.dtype.kind not in "iufc":
+            raise InputError(f"holds {values.dtype} values; real or complex numbers are needed")
+        return values.astype(np.complex64 if values.dtype.kind == "c" else np.float32), image.affine
+
+
+def _unit(phase: NDArray[np.float32], unit: str) -> str:
+    """`unit`, or for auto the unit whose range holds the phase."""
+    if unit != "auto":
+        return unit
+    low, high = float(phase.min()), float(phase.max())
+    peak = max(-low, high)
+    if peak <= 3.2:
+        return "radians"
+    if peak > 4096 or low >= 0:
+        raise InputError(f"phase from {low:g} to {high:g} has an unknown unit; set phase to its unit, or to none")
+    return "milliradians" if peak <= 3200 else "siemens"
+
+
+def _upright(values: NDArray[Any], affine: NDArray[np.float64], axis: int) -> NDArray[Any]:
+    """(slices, H, W) of (x, y, z), as the class says; each file axis counts as the patient's axis it is closest to.
+
+    Raises:
+        InputError: the affine is singular.
+    """
+    nearest: NDArray[np.float64] = _orientation(affine)
+    if not np.isfinite(nearest).all():
+        raise InputError("its affine is singular; write one that says how the axes lie in the patient")
+    turned = np.flip(values, tuple(a for a in range(3) if a != axis and nearest[a, 1] > 0))
+    in_plane = sorted({0, 1, 2} - {axis}, key=lambda a: -float(nearest[a, 0]))
+    return np.ascontiguousarray(turned.transpose(axis, *in_plane))

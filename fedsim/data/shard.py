@@ -1,0 +1,119 @@
+"""The site shard: one HDF5 file with the k-space of a site's volumes at its matrix size.
+
+Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `origin`, `slices` (indices in
+the source) and `support` (H, W of the samples that are not zero-padding). Shards live in a cache, named by a digest of
+the source's settings, the matrix and the files' names, sizes and times; written under a lock, to a temporary name.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import h5py
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from fedsim.data.source import Source, Volume
+from fedsim.errors import InputError
+from fedsim.files import replacing
+from fedsim.mri.geometry import kspace_at, square
+
+_LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class StoredVolume:
+    """What a shard says about a volume without reading its k-space."""
+
+    name: str
+    subject: str
+    origin: str
+    slices: tuple[int, ...]
+    """Indices in the source; slices without any signal were left out."""
+    support: tuple[int, int]
+    """H, W of the samples around the centre that the source really had."""
+
+
+class Shard:
+    """An open shard; reads slices lazily."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read as a shard ({error}); delete it and it is made again") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def volumes(self) -> list[StoredVolume]:
+        """What the shard holds, in the source's order."""
+        return [_describe(name, data) for name, data in self._file["kspace"].items()]
+
+    def kspace(self, volume: str, slices: slice | NDArray[np.intp] | list[int]) -> NDArray[np.complex64]:
+        """Fully sampled k-space (slices, H, W) of some slices; indices must increase."""
+        kspace: NDArray[np.complex64] = self._file["kspace"][volume][slices]
+        return kspace
+
+
+def _describe(name: str, data: h5py.Dataset) -> StoredVolume:
+    at = data.attrs
+    return StoredVolume(name, at["subject"], at["origin"], tuple(at["slices"].tolist()), tuple(at["support"].tolist()))
+
+
+def ensure_shard(source: Source, root: Path, cache: Path, matrix: tuple[int, int]) -> Path:
+    """The path of the source's shard, imported first if the cache does not hold it; safe for concurrent runs.
+
+    Raises:
+        InputError: the source has no usable image, or one of its files is bad.
+    """
+    path = cache / f"{source.format}-{_digest(source, root, matrix)}.h5"
+    if path.exists():
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            with replacing(path) as temporary:
+                _write(source, root, matrix, temporary)
+    return path
+
+
+def _digest(source: Source, root: Path, matrix: tuple[int, int]) -> str:
+    files = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in source.files(root)]
+    where = str(root.resolve()) if files else ""
+    key = json.dumps([_LAYOUT, source.model_dump(mode="json"), list(matrix), where, files], sort_keys=True)
+    return hashlib.sha256(key.encode()).hexdigest()[:20]
+
+
+def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        group = file.create_group("kspace", track_order=True)
+        for volume in source.volumes(root):
+            if volume.name in group:
+                raise InputError(f"{volume.origin}: a second volume named {volume.name}; names must differ")
+            kept = _with_signal(volume)
+            if kept:
+                images = square(volume.images[kept])
+                data = group.create_dataset(volume.name, data=kspace_at(images, matrix), chunks=(1, *matrix))
+                support = [min(images.shape[-1], side) for side in matrix]
+                data.attrs.update(subject=volume.subject, origin=volume.origin, slices=kept, support=support)
+        if not len(group):
+            raise InputError(f"{root / getattr(source, 'path', '')}: holds no image with any signal")
+
+
+def _with_signal(volume: Volume) -> list[int]:
+    """Indices of the slices that show anything.
+
+    Raises:
+        InputError: the volume has NaN or infinite values.
+    """
+    if not np.isfinite(volume.images).all():
+        raise InputError(f"{volume.origin}: has NaN or infinite values; replace them or leave the file out")
+    return [index for index, image in enumerate(volume.images) if np.any(image)]

@@ -1,0 +1,122 @@
+"""Dividing a site's volumes into training, validation and test, and its training subjects among clients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from fedsim.errors import InputError
+from fedsim.schema import Section
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+class Split(Section):
+    """Shares of a site's subjects, or, for a site with one subject, of its slices."""
+
+    by: Literal["subject", "block"] = Field(
+        "subject",
+        description="subject: no subject in two parts. block: contiguous slices of each volume, for a site with a "
+        "single subject; every number from it is stamped 'within subject'.",
+    )
+    train: float = Field(0.7, ge=0, le=1, description="Share for training.")
+    val: float = Field(0.15, ge=0, le=1, description="Share for validation: selects the best round.")
+    test: float = Field(0.15, ge=0, le=1, description="Share for test: what is reported.")
+    gap: int = Field(1, ge=0, description="Slices left out between two blocks, so that neighbours are not in both.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Split":
+        if abs(sum(self.shares) - 1) > 1e-6:
+            raise ValueError(f"train + val + test must be 1, they are {sum(self.shares):g}")
+        if self.train == 0:
+            raise ValueError("train must be above 0: every site trains at least one client")
+        return self
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """(train, val, test)."""
+        return self.train, self.val, self.test
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Slices [start, stop) of one volume, and the part they belong to."""
+
+    volume: str
+    subject: str
+    start: int
+    stop: int
+    part: Part
+
+
+def apportion(total: int, shares: Sequence[float]) -> list[int]:
+    """`total` items divided by `shares` (largest remainder), at least one for each share that is not zero.
+
+    Raises:
+        InputError: there are fewer items than non-zero shares.
+    """
+    needed = sum(share > 0 for share in shares)
+    if total < needed:
+        raise InputError(f"{total} cannot be divided into {needed} parts of at least one")
+    counts = [max(1, int(total * share)) if share else 0 for share in shares]
+    while sum(counts) != total:
+        missing = [total * share - count if share else -np.inf for share, count in zip(shares, counts, strict=True)]
+        if sum(counts) < total:
+            counts[int(np.argmax(missing))] += 1
+        else:
+            largest = [m if count > 1 else np.inf for m, count in zip(missing, counts, strict=True)]
+            counts[int(np.argmin(largest))] -= 1
+    return counts
+
+
+def split_subjects(
+    volumes: Sequence[tuple[str, str, int]], split: Split, rng: np.random.Generator, site: str
+) -> list[Piece]:
+    """Pieces of the volumes (name, subject, slices), every subject in one part only; in the volumes' order.
+
+    Raises:
+        InputError: there are too few subjects for the shares asked for.
+    """
+    subjects = sorted({subject for _, subject, _ in volumes})
+    try:
+        counts = apportion(len(subjects), split.shares)
+    except InputError:
+        raise InputError(
+            f"site {site}: {len(subjects)} subject(s) cannot fill {sum(s > 0 for s in split.shares)} parts by subject; "
+            f"set shares to 0, or `split: {{by: block}}` for a site with a single subject"
+        ) from None
+    parts: list[Part] = [part for part, count in zip(PARTS, counts, strict=True) for _ in range(count)]
+    part_of = dict(zip((subjects[i] for i in rng.permutation(len(subjects))), parts, strict=True))
+    return [Piece(name, subject, 0, slices, part_of[subject]) for name, subject, slices in volumes]
+
+
+def split_blocks(volumes: Sequence[tuple[str, str, int]], split: Split, site: str) -> list[Piece]:
+    """Contiguous blocks of every volume (name, subject, slices), `split.gap` slices apart, in the order of PARTS.
+
+    Raises:
+        InputError: the site has several subjects, or a volume too few slices.
+    """
+    if len({subject for _, subject, _ in volumes}) > 1:
+        raise InputError(f"site {site}: split by block is for a single subject; use `split: {{by: subject}}`")
+    pieces = []
+    for name, subject, slices in volumes:
+        used = [(part, share) for part, share in zip(PARTS, split.shares, strict=True) if share]
+        try:
+            counts = apportion(slices - split.gap * (len(used) - 1), [share for _, share in used])
+        except InputError:
+            raise InputError(
+                f"site {site}: {slices} slices of {name} are too few for {len(used)} blocks and gaps"
+            ) from None
+        start = 0
+        for (part, _), count in zip(used, counts, strict=True):
+            pieces.append(Piece(name, subject, start, start + count, part))
+            start += count + split.gap
+    return pieces
+
+
+def deal(items: Sequence[str], hands: int) -> list[list[str]]:
+    """`items` dealt in turn, so that hand sizes differ by at most one."""
+    return [list(items[hand::hands]) for hand in range(hands)]

@@ -1,0 +1,79 @@
+"""Whether this machine can run fedsim."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import platformdirs
+import psutil
+from rich.table import Table
+
+from fedsim.config import Engine
+from fedsim.engine.backends import RayBackend
+
+_GB = 1e9
+
+
+def check() -> tuple[Table, bool]:
+    """A table of what was looked at, and whether all of it is well."""
+    table = Table("", "what", "found")
+    healthy = True
+    for name, look in _CHECKS.items():
+        try:
+            found, well = look()
+        except Exception as error:
+            found, well = f"{type(error).__name__}: {error}", False
+        table.add_row("[green]ok" if well else "[red]!", name, found)
+        healthy &= well
+    return table, healthy
+
+
+def _versions() -> tuple[str, bool]:
+    packages = ("fedsim", "ray", "torch", "numpy", "h5py", "pandas", "pyarrow")
+    python = sys.version.split()[0]
+    return ", ".join([f"python {python}", *(f"{name} {version(name)}" for name in packages)]), sys.version_info >= (
+        3,
+        11,
+    )
+
+
+def _cores() -> tuple[str, bool]:
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{mine} of {os.cpu_count()} for this job: as many clients train at once", True
+
+
+def _memory() -> tuple[str, bool]:
+    free = psutil.virtual_memory().available
+    return f"{free / _GB:.1f} GB free: about {int(free / 0.2e9)} actors of a small network", free > 1 * _GB
+
+
+def _disk() -> tuple[str, bool]:
+    free = shutil.disk_usage(Path.cwd()).free
+    return f"{free / _GB:.1f} GB free in {Path.cwd()}", free > 1 * _GB
+
+
+def _cache() -> tuple[str, bool]:
+    cache = platformdirs.user_cache_path("fedsim")
+    cache.mkdir(parents=True, exist_ok=True)
+    return str(cache), os.access(cache, os.W_OK)
+
+
+def _ray() -> tuple[str, bool]:
+    backend = RayBackend(Engine())
+    try:
+        return f"starts, {backend.slots()} slots, on loopback, with a token", os.environ.get("RAY_AUTH_MODE") == "token"
+    finally:
+        backend.close()
+
+
+_CHECKS: dict[str, Callable[[], tuple[str, bool]]] = {
+    "versions": _versions,
+    "cores": _cores,
+    "memory": _memory,
+    "disk": _disk,
+    "cache": _cache,
+    "Ray": _ray,
+}

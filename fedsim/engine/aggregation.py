@@ -1,0 +1,43 @@
+"""Sums that do not depend on the order or the grouping of their terms, bit for bit.
+
+Every term is rounded to a grid of 2^-g before it is added in float64: with M = 1.5 * 2^(52 - g), (x + M) - M rounds x
+to the grid, and sums of grid values are exact while they stay below 2^(51 - g). Exact sums are associative.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.errors import RunError
+
+_BLOCK = 1 << 14  # elements: the working set of a block stays in the L2 cache
+
+
+class OrderFreeSum:
+    """A running sum of vectors (P,) with weights; merging partial sums in any grouping gives the same bits."""
+
+    def __init__(self, size: int, grid: int = 40) -> None:
+        self.total: NDArray[np.float64] = np.zeros(size)
+        self._magic = 1.5 * 2.0 ** (52 - grid)
+        self._limit = 2.0 ** (51 - grid)
+        self._term = np.empty(min(size, _BLOCK))
+
+    def add(self, vector: NDArray[np.float32], weight: float, owner: str) -> None:
+        """Add weight * vector.
+
+        Raises:
+            RunError: the term has NaN, infinite or out-of-range values; names the owner.
+        """
+        if vector.shape != self.total.shape:
+            raise RunError(f"{owner}: sent {vector.size} values where {self.total.size} were expected")
+        if vector.size and not (-self._limit < weight * vector.min() and weight * vector.max() < self._limit):
+            raise RunError(f"{owner}: sent NaN, infinite or too large values (beyond {self._limit:g}); lower its lr")
+        for start in range(0, vector.size, _BLOCK):
+            block = self.total[start : start + _BLOCK]
+            term = np.multiply(vector[start : start + _BLOCK], weight, out=self._term[: block.size], dtype=np.float64)
+            term += self._magic
+            term -= self._magic
+            block += term
+
+    def merge(self, partial: NDArray[np.float64]) -> None:
+        """Add a partial sum made with the same grid."""
+        self.total += partial

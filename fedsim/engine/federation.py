@@ -1,0 +1,143 @@
+"""From a workload's sites to clients: shards, splits by subject, dealing to clients, and a manifest of every slice."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fedsim.config import Site, Workload
+from fedsim.data.samples import ClientData
+from fedsim.data.shard import Shard, StoredVolume, ensure_shard
+from fedsim.data.split import Piece, deal, split_blocks, split_subjects
+from fedsim.engine.client import ClientSpec
+from fedsim.errors import InputError
+from fedsim.mri.masks import measured_acceleration
+from fedsim.seeds import numpy_stream
+
+
+@dataclass(frozen=True)
+class Federation:
+    """All clients, in the order of the sites, and one row for each slice."""
+
+    clients: tuple[ClientSpec, ...]
+    manifest: pd.DataFrame
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The clients' names, in order."""
+        return tuple(client.name for client in self.clients)
+
+
+def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: None) -> Federation:
+    """Import every site (or find it in the cache), split it, and cut it into clients.
+
+    Args:
+        workload: What to build.
+        on_site: Called with each site's name when it is ready.
+
+    Raises:
+        InputError: a source, a split or the number of clients is wrong, or a subject would be in two splits.
+    """
+    sites = workload.federation.expanded_sites()
+    counts = clients_per_site(workload.federation.clients, len(sites))
+    clients: list[ClientSpec] = []
+    rows: list[dict[str, Any]] = []
+    for site, count in zip(sites, counts, strict=True):
+        members, volumes = _site_clients(workload, site, count)
+        clients += members
+        rows += _manifest_rows(site, members, volumes)
+        on_site(site.name)
+    manifest = pd.DataFrame(rows)
+    check_leaks(manifest)
+    return Federation(tuple(clients), manifest.drop(columns="origin"))
+
+
+def clients_per_site(clients: int | None, sites: int) -> list[int]:
+    """How many clients each site becomes: the same for all, the first ones get one more where it does not divide.
+
+    Raises:
+        InputError: there are fewer clients than sites.
+    """
+    if clients is None:
+        return [1] * sites
+    if clients < sites:
+        raise InputError(f"federation.clients: {clients} is fewer than the {sites} sites; at least {sites}")
+    return [clients // sites + (index < clients % sites) for index in range(sites)]
+
+
+def check_leaks(manifest: pd.DataFrame) -> None:
+    """Refuse a federation in which a subject, or a file read by two sites, is in two splits.
+
+    Raises:
+        InputError: naming the site, the subject and the splits.
+    """
+    by_subject = manifest[~manifest["within_subject"]]
+    for keys in (["site", "subject"], ["origin", "subject"]):
+        for key, group in by_subject.groupby(keys, sort=False):
+            if group["split"].nunique() > 1:
+                raise InputError(
+                    f"site {' and '.join(group['site'].unique())}: subject {key[-1]} is in "
+                    f"{' and in '.join(group['split'].unique())}; sites that read the same files need the same split"
+                )
+
+
+def _site_clients(workload: Workload, site: Site, count: int) -> tuple[list[ClientSpec], list[StoredVolume]]:
+    federation = workload.federation
+    matrix = site.matrix or federation.matrix
+    source = site.source.resolve(workload.seed, site.name)
+    path = ensure_shard(source, federation.root, federation.cache, matrix)
+    with Shard(path) as shard:
+        volumes = shard.volumes()
+    supports = {volume.name: volume.support for volume in volumes}
+    data = ClientData(path, site.name, (), (), site.mask, matrix, federation.normalise, workload.seed)
+    clients = []
+    for name, pieces in _cut(site, _split(workload, site, volumes), count):
+        members = tuple(supports[piece.volume] for piece in pieces)
+        mine = dataclasses.replace(data, pieces=pieces, supports=members)
+        clients.append(ClientSpec(name, site.name, mine, workload.training_of(site)))
+    return clients, volumes
+
+
+def _split(workload: Workload, site: Site, volumes: list[StoredVolume]) -> list[Piece]:
+    """Sites that read the same path draw the same split, so that they cannot leak into each other."""
+    split = site.split or workload.federation.split
+    listed = [(volume.name, volume.subject, len(volume.slices)) for volume in volumes]
+    if split.by == "block":
+        return split_blocks(listed, split, site.name)
+    key = getattr(site.source, "path", site.name)
+    return split_subjects(listed, split, numpy_stream(workload.seed, "split", key), site.name)
+
+
+def _cut(site: Site, pieces: list[Piece], count: int) -> Iterator[tuple[str, tuple[Piece, ...]]]:
+    """Client names, each with its own training pieces and the site's validation and test pieces."""
+    if count == 1:
+        yield site.name, tuple(pieces)
+        return
+    subjects = list(dict.fromkeys(piece.subject for piece in pieces if piece.part == "train"))
+    if count > len(subjects):
+        raise InputError(
+            f"federation.clients: site {site.name} has {len(subjects)} training subjects, "
+            f"so it can become {len(subjects)} clients at most, not {count}"
+        )
+    for index, hand in enumerate(deal(subjects, count), start=1):
+        yield f"{site.name}.{index}", tuple(p for p in pieces if p.part != "train" or p.subject in hand)
+
+
+def _manifest_rows(site: Site, clients: list[ClientSpec], volumes: list[StoredVolume]) -> Iterator[dict[str, Any]]:
+    stored = {volume.name: volume for volume in volumes}
+    shared = [(None, piece) for piece in clients[0].data.pieces if piece.part != "train"]
+    own = [(client.name, piece) for client in clients for piece in client.data.pieces if piece.part == "train"]
+    within = len({volume.subject for volume in volumes}) == 1 and len({piece.part for _, piece in shared + own}) > 1
+    for client, piece in own + shared:
+        volume = stored[piece.volume]
+        mask = clients[0].data.volume_mask(volume.name, volume.support)
+        height, width = volume.support
+        acceleration = measured_acceleration(mask) * height * width / mask.size
+        for index in volume.slices[piece.start : piece.stop]:
+            yield {
+                "client": client, "site": site.name, "subject": piece.subject, "volume": piece.volume, "slice": index,
+                "split": piece.part, "within_subject": within, "mask_kind": site.mask.kind,
+                "acceleration": acceleration, "origin": volume.origin,
+            }  # fmt: skip

@@ -1,0 +1,176 @@
+"""A host: a plain object that holds some clients and one working network, and does what the driver asks.
+
+A Ray actor is a host in another process; the serial backend is one host in this one. What a host returns is all that
+ever leaves a client: the uploads that its method declares, and numbers for the ledger.
+"""
+
+import os
+import platform
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedsim.algorithms.base import Algorithm, Vector
+from fedsim.algorithms.learner import Learner
+from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
+from fedsim.data.split import Part
+from fedsim.engine import checkpoint
+from fedsim.engine.aggregation import OrderFreeSum
+from fedsim.engine.client import ClientSpec
+from fedsim.errors import InputError, RunError
+from fedsim.models.reconstruction import AnyModel
+from fedsim.mri.metrics import Mean, Protocol
+from fedsim.seeds import torch_stream
+
+Row = dict[str, Any]
+"""One row of a table by column."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every host is made with."""
+
+    algorithm: Algorithm
+    model: AnyModel
+    seed: int
+    threads: int
+    protocol: Protocol
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What comes back from a host: partial sums, vectors that must stay apart, and ledger rows."""
+
+    sums: Mapping[str, NDArray[np.float64]]
+    collected: Mapping[str, Mapping[str, Vector]]
+    """By client, then by upload."""
+    rows: list[Row]
+
+
+def make_learner(setup: Setup) -> Learner:
+    """The working network, initialised from the seed: the same for every host."""
+    return Learner(setup.model.build(torch_stream(setup.seed, "model")), setup.algorithm.shares)
+
+
+class Host:
+    """Some clients with their private state."""
+
+    def __init__(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
+        torch.set_num_threads(setup.threads)
+        self._setup = setup
+        self._learner = make_learner(setup)
+        self._clients = {client.name: client for client in clients}
+        self._states = {client.name: self._learner.fresh_state() for client in clients}
+
+    def node(self) -> str:
+        """Name of the machine; also shows that the host is ready."""
+        return platform.node()
+
+    def train(
+        self, round_: int, phase: str, weights: Mapping[str, float], broadcast: Mapping[str, Vector], since: float
+    ) -> Reply:
+        """Let the named clients do a phase of a round.
+
+        Args:
+            round_: Counted from 1.
+            phase: The algorithm's name for it.
+            weights: Weight of each client that takes part.
+            broadcast: What the server sends; read-only.
+            since: Time [s since 1970] at which the phase began.
+        """
+        uploads = self._setup.algorithm.uploads(phase)
+        received = as_tensors(broadcast)
+        sums: dict[str, OrderFreeSum] = {}
+        collected: dict[str, dict[str, Vector]] = {}
+        rows = []
+        for name, weight in weights.items():
+            begun = time.time()
+            with self._at_work(name, round_) as learner:
+                sent = {k: v.numpy() for k, v in self._setup.algorithm.train(learner, received, phase).items()}
+                for upload in uploads:
+                    total = sums.setdefault(upload.name, OrderFreeSum(sent[upload.name].size, upload.grid))
+                    owner = f"client {name}, round {round_}"
+                    total.add(sent[upload.name], weight if upload.weighted else 1.0, owner)
+                    if upload.collected:
+                        collected.setdefault(name, {})[upload.name] = sent[upload.name].copy()
+                statistics = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
+            rows.append({
+                "round": round_, "client": name, "site": self._clients[name].site,
+                "samples": self._clients[name].data.samples(), "weight": weight, "loss": float("nan"), **statistics,
+                "train_seconds": time.time() - begun, "wait_seconds": max(0.0, begun - since),
+                "uplink_bytes": sum(sent[upload.name].nbytes for upload in uploads),
+                "downlink_bytes": sum(vector.nbytes for vector in broadcast.values()),
+                "node": platform.node(), "pid": os.getpid(),
+            })  # fmt: skip
+        return Reply({name: total.total for name, total in sums.items()}, collected, rows)
+
+    def evaluate(
+        self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector], part: Part, images: Path | None
+    ) -> list[Row]:
+        """Score the named clients' volumes of a part, one row a volume; saves the images if a folder is given."""
+        received = as_tensors(broadcast)
+        rows = []
+        for name in names:
+            for volume in self._reconstruct(round_, name, received, part):
+                who = {"round": round_, "client": name, "site": self._clients[name].site}
+                rows.append({**who, "protocol": self._setup.protocol, **volume.score(self._setup.protocol)})
+                if images is not None:
+                    volume.save(images / name / f"{volume.piece.volume}.h5")
+        return rows
+
+    def validate(self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector]) -> dict[str, Row]:
+        """Mean validation quality over the volumes of each named client that has any."""
+        rows = self.evaluate(round_, names, broadcast, "val", None)
+        means: dict[str, Row] = {}
+        for name in {row["client"]: None for row in rows}:
+            mine = [row for row in rows if row["client"] == name]
+            means[name] = {k: sum((Mean(row[k], 1) for row in mine), Mean()).value for k in ("nmse", "psnr", "ssim")}
+        return means
+
+    def save(self, folder: Path, names: tuple[str, ...]) -> None:
+        """Write each named client's private state to `folder`."""
+        for name in names:
+            checkpoint.write_client(folder, name, self._states[name], self._learner.local_layout)
+
+    def load(self, folder: Path, names: tuple[str, ...]) -> None:
+        """Take up the named clients' private state from a checkpoint's folder."""
+        for name in names:
+            self._states[name] = checkpoint.read_client(folder, name, self._learner.local_layout)
+
+    def _reconstruct(
+        self, round_: int, name: str, received: Mapping[str, Tensor], part: Part
+    ) -> Iterator[ReconstructedVolume]:
+        with self._at_work(name, round_) as learner:
+            self._setup.algorithm.deploy(learner, received)
+            client = self._clients[name]
+            yield from reconstruct_volumes(learner.network, client.data, part, client.training.batch_size)
+
+    @contextmanager
+    def _at_work(self, name: str, round_: int) -> Iterator[Learner]:
+        """The working network with a client's private state swapped in; an error says whose it was."""
+        client = self._clients[name]
+        self._learner.enter(self._states[name], client.data, client.training, round_, name)
+        try:
+            yield self._learner
+        except (RunError, InputError, GeneratorExit):
+            raise
+        except Exception as error:
+            at = f"client {name}, round {round_}, seed {self._setup.seed}"
+            raise RunError(f"{at}: {type(error).__name__}: {error}") from error
+        self._states[name] = self._learner.leave()
+
+
+def as_tensors(vectors: Mapping[str, Vector]) -> dict[str, Tensor]:
+    """Tensors on the same memory; the object store's is read-only, and nothing here writes to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return {name: torch.from_numpy(vector) for name, vector in vectors.items()}

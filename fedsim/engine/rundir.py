@@ -1,0 +1,161 @@
+"""The run directory: what it must hold, opening it again, and what may differ when a run is resumed."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from fedsim.algorithms.learner import Learner
+from fedsim.config import Workload
+from fedsim.engine import checkpoint
+from fedsim.engine.host import Setup, make_learner
+from fedsim.errors import InputError
+from fedsim.files import write_text
+from fedsim.workload import load_workload, write_yaml
+
+Which = str | int
+"""A round: its number, `best` or `last`."""
+
+_FREE_ON_RESUME = ("engine", "federation.root", "federation.cache", "training.rounds", "provenance")
+
+
+def setup_of(workload: Workload) -> Setup:
+    """What the workload's hosts are made with."""
+    return Setup(workload.algorithm, workload.model, workload.seed, workload.engine.threads, workload.metrics.protocol)
+
+
+class Run:
+    """A run directory, finished or still being written."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a run.
+
+        Raises:
+            InputError: the folder is not a run.
+        """
+        self.path = Path(path)
+        if not (self.path / "workload.yaml").is_file():
+            raise InputError(f"{self.path}: is not a run (it has no workload.yaml)")
+        self.workload = load_workload(self.path / "workload.yaml")
+
+    @property
+    def rounds(self) -> pd.DataFrame:
+        """One row a round."""
+        return self._table("rounds")
+
+    @property
+    def clients(self) -> pd.DataFrame:
+        """One row a client and round."""
+        return self._table("clients")
+
+    @property
+    def manifest(self) -> pd.DataFrame:
+        """One row a slice."""
+        return self._table("manifest")
+
+    @property
+    def evaluation(self) -> pd.DataFrame:
+        """One row a volume; what `evaluate` wrote."""
+        return self._table("evaluation")
+
+    def round(self, which: Which = "best") -> int:
+        """The number of a checkpointed round.
+
+        Raises:
+            InputError: there is no such checkpoint.
+        """
+        complete = checkpoint.complete_rounds(self.path)
+        if not complete:
+            raise InputError(f"{self.path}: has no complete checkpoint yet")
+        if which == "last":
+            return complete[-1]
+        if which == "best":
+            best = checkpoint.read_state(self.path, complete[-1])["best_round"]
+            return int(best or complete[-1])
+        if not str(which).isdigit() or int(which) not in complete:
+            raise InputError(f"--round {which}: must be best, last or one of {', '.join(map(str, complete))}")
+        return int(which)
+
+    def model(self, client: str, which: Which = "best") -> nn.Module:
+        """A client's network at a checkpoint: shared parameters and its own."""
+        return self.learner(client, which).network
+
+    def learner(self, client: str, which: Which = "best") -> Learner:
+        """A working network set up as a client would use it.
+
+        Raises:
+            InputError: the run has no such client.
+        """
+        round_ = self.round(which)
+        names = checkpoint.read_state(self.path, round_)["clients"]
+        if client not in names:
+            raise InputError(f"--client {client}: the run's clients are {', '.join(names[:20])}")
+        learner = make_learner(setup_of(self.workload))
+        state = checkpoint.read_client(checkpoint.folder(self.path, round_) / "clients", client, learner.local_layout)
+        learner.local.copy_(state["local"])
+        learner.private = state
+        shared = checkpoint.read_shared(self.path, round_, learner.shared_layout)
+        self.workload.algorithm.deploy(learner, {"shared": torch.from_numpy(shared)})
+        return learner
+
+    def _table(self, name: str) -> pd.DataFrame:
+        path = self.path / f"{name}.parquet"
+        if not path.exists():
+            raise InputError(f"{path}: does not exist yet")
+        return pd.read_parquet(path)
+
+
+def write_workload(path: Path, workload: Workload) -> None:
+    """Write the resolved workload with versions and machine."""
+    resolved = workload.model_copy(update={"provenance": _provenance()})
+    write_text(path / "workload.yaml", write_yaml(json.loads(resolved.model_dump_json(exclude_none=True))))
+
+
+def check_same(before: Workload, now: Workload) -> None:
+    """Refuse to resume a run with another workload.
+
+    Raises:
+        InputError: naming the first key that differs but must not.
+    """
+    old, new = (dict(_flat(json.loads(w.model_dump_json()))) for w in (before, now))
+    for key in sorted(old.keys() | new.keys()):
+        free = any(key == prefix or key.startswith(f"{prefix}.") for prefix in _FREE_ON_RESUME)
+        if not free and old.get(key) != new.get(key):
+            raise InputError(f"{key}: was {old.get(key)!r} and is now {new.get(key)!r}; a resumed run must keep it")
+    if new["training.rounds"] < old["training.rounds"]:
+        raise InputError(f"training.rounds: was {old['training.rounds']} and may only grow on resume")
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
+    """Keys of nested mappings and lists joined by dots, with their values."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else None
+    if items is None:
+        yield prefix, node
+        return
+    for key, value in items:
+        yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _provenance() -> dict[str, str]:
+    packages = ("fedsim", "ray", "torch", "numpy", "h5py", "scikit-image")
+    return {
+        **{package: version(package) for package in packages},
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

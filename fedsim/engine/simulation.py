@@ -1,0 +1,340 @@
+"""The driver: schedules rounds, gathers what clients send, lets the method update the server, and keeps the run."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from fedsim.algorithms.base import Phase, Received, ServerState, Vector
+from fedsim.config import Workload
+from fedsim.data.split import Part
+from fedsim.engine import checkpoint
+from fedsim.engine.aggregation import OrderFreeSum
+from fedsim.engine.backends import WorkerLostError, make_backend
+from fedsim.engine.federation import assemble
+from fedsim.engine.host import Reply, Row, make_learner
+from fedsim.engine.ledger import Ledger, write_table
+from fedsim.engine.rundir import Run, Which, check_same, setup_of, write_workload
+from fedsim.errors import InputError, RunError
+from fedsim.seeds import numpy_stream
+
+log = logging.getLogger("fedsim")
+
+_REPLAYS = 3
+QUALITY = ("nmse", "psnr", "ssim")
+
+
+class Observer:
+    """What a display may want to know; the base ignores it."""
+
+    def site_ready(self, site: str) -> None:
+        """A site's shard is in the cache."""
+
+    def round_begins(self, round_: int, clients: int) -> None:
+        """So many clients are about to train."""
+
+    def clients_done(self, rows: list[Row]) -> None:
+        """Some clients have trained in this round."""
+
+    def round_ends(self, row: Row) -> None:
+        """A round is in the ledger."""
+
+
+class Simulation:
+    """A workload's federation, its hosts and its run directory. Use as a context manager."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        out: str | Path,
+        *,
+        resume: bool = False,
+        address: str | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Prepare a run: import the data, create or reopen the run directory, bring up the backend.
+
+        Raises:
+            InputError: the workload or its data are wrong, or `out` exists and `resume` is False.
+        """
+        self.workload, self.path, self._observer = workload, Path(out), observer or Observer()
+        existing = self._check_out(resume)
+        self._setup = setup_of(workload)
+        self._algorithm = workload.algorithm
+        self._federation = assemble(workload, self._observer.site_ready)
+        self._warn()
+        if not existing:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_table(self.path / "manifest.parquet", self._federation.manifest)
+        write_workload(self.path, workload)
+        self._learner = make_learner(self._setup)
+        self._ledger = Ledger(self.path)
+        self._best: tuple[int | None, float] = (None, -math.inf)
+        self._backend = make_backend(workload.engine, address)
+        self._hosts_up = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._backend.close()
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Train until training.rounds, or until `stop` is true after a round; returns whether all rounds are done.
+
+        Raises:
+            RunError: a client failed, or processes kept being lost.
+        """
+        for replay in range(_REPLAYS + 1):
+            try:
+                return self._rounds(stop)
+            except WorkerLostError as error:
+                if self.workload.engine.on_failure == "abort" or replay == _REPLAYS:
+                    raise RunError(f"a process was lost ({error}); resume with --resume") from error
+                log.warning("a process was lost (%s); going back to the last checkpoint", error)
+                self._hosts_up = False
+        raise AssertionError("unreachable")
+
+    def evaluate(self, part: Part = "test", which: Which = "best", images: bool = False) -> pd.DataFrame:
+        """Score every client's volumes of a part at a checkpoint, and keep the rows in evaluation.parquet."""
+        round_ = Run(self.path).round(which)
+        self._restore(round_)
+        shared = self._backend.share(self._shared())
+        folder = (self.path / "images").absolute() if images else None
+        names = self._federation.names
+        parts = self._backend.call("evaluate", names, lambda mine: (round_, mine, shared, part, folder))
+        place = {name: index for index, name in enumerate(names)}
+        rows = sorted((row for rows in parts for row in rows), key=lambda row: place[row["client"]])
+        within = self._federation.manifest.groupby("site")["within_subject"].any()
+        frame = pd.DataFrame([{**row, "within_subject": bool(within[row["site"]])} for row in rows])
+        if rows:
+            self._keep_evaluation(frame, round_, part)
+        return frame
+
+    def _keep_evaluation(self, frame: pd.DataFrame, round_: int, part: Part) -> None:
+        with suppress(InputError):
+            old = Run(self.path).evaluation
+            frame = pd.concat([old[(old["round"] != round_) | (old["split"] != part)], frame], ignore_index=True)
+        write_table(self.path / "evaluation.parquet", frame)
+
+    def _check_out(self, resume: bool) -> bool:
+        """Whether `out` is a run to go on with."""
+        if not self.path.exists():
+            return False
+        if not resume:
+            raise InputError(f"--out {self.path}: exists; choose another folder, or go on with --resume")
+        if not any(self.path.iterdir()):
+            return False
+        check_same(Run(self.path).workload, self.workload)
+        return (self.path / "manifest.parquet").exists()
+
+    def _warn(self) -> None:
+        steps = {c.name: math.ceil(c.data.samples() / c.training.batch_size) for c in self._federation.clients}
+        for warning in self._algorithm.warnings(steps):
+            log.warning(warning)
+
+    # Rounds
+
+    def _rounds(self, stop: Callable[[], bool]) -> bool:
+        complete = checkpoint.complete_rounds(self.path)
+        round_ = self._restore(complete[-1] if complete else 0)
+        last = self.workload.training.rounds
+        while round_ < last and not stop():
+            round_ += 1
+            row, client_rows = self._round(round_)
+            self._ledger.append(row, client_rows)
+            if self._on_schedule(round_):
+                if row["psnr"] > self._best[1]:
+                    self._best = (round_, row["psnr"])
+                self._checkpoint(round_)
+            self._observer.round_ends(row)
+        if round_ and not self._on_schedule(round_) and round_ not in complete:
+            self._checkpoint(round_)
+        return round_ >= last
+
+    def _restore(self, round_: int) -> int:
+        """Put server, ledger and hosts into the state after a round; 0 is the start."""
+        if not (self._hosts_up and round_):
+            self._backend.start(self._setup, self._federation.clients)
+            self._hosts_up = True
+        self._ledger.resume(round_)
+        self._server: ServerState = {"shared": self._learner.initial_shared()}
+        self._best = (None, -math.inf)
+        if round_:
+            state = checkpoint.read_state(self.path, round_)
+            self._best = (state["best_round"], state["best_psnr"] if state["best_round"] else -math.inf)
+            self._server = checkpoint.read_server(self.path, round_, self._learner.shared_layout)
+            folder = checkpoint.folder(self.path, round_).absolute() / "clients"
+            self._all("load", lambda mine: (folder, mine))
+        return round_
+
+    def _round(self, round_: int) -> tuple[Row, list[Row]]:
+        begun = time.perf_counter()
+        cohort = self._cohort(round_)
+        self._observer.round_begins(round_, len(cohort))
+        trained: dict[str, Row] = {}
+        for phase in self._algorithm.phases(cohort, round_, self.workload.seed):
+            received, rows = self._phase(round_, phase)
+            self._server = self._algorithm.update(self._server, received)
+            for row in rows:
+                trained[row["client"]] = _joined(trained.get(row["client"]), row)
+        quality = self._validate(round_)
+        rows = [
+            {
+                **trained.get(client.name, self._idle(round_, client.name, client.site)),
+                **quality.get(client.name, _UNKNOWN),
+            }
+            for client in self._federation.clients
+        ]
+        return _round_row(round_, time.perf_counter() - begun, rows, len(cohort)), rows
+
+    def _cohort(self, round_: int) -> tuple[str, ...]:
+        """The clients drawn for a round, in the federation's order."""
+        names = self._federation.names
+        size = max(1, round(self.workload.training.participation * len(names)))
+        drawn = numpy_stream(self.workload.seed, "cohort", round_).choice(len(names), size=size, replace=False)
+        return tuple(names[index] for index in sorted(drawn))
+
+    def _phase(self, round_: int, phase: Phase) -> tuple[Received, list[Row]]:
+        """Let the phase's clients work and fold in their replies as they come."""
+        weights = self._weights(phase.clients)
+        broadcast = self._backend.share(self._algorithm.broadcast(self._server, phase.name))
+        since = time.time()
+        sums: dict[str, OrderFreeSum] = {}
+        collected: dict[str, Mapping[str, Vector]] = {}
+        rows: list[Row] = []
+        grids = {upload.name: upload.grid for upload in self._algorithm.uploads(phase.name)}
+        replies = self._backend.call(
+            "train",
+            phase.clients,
+            lambda mine: (round_, phase.name, {name: weights[name] for name in mine}, broadcast, since),
+        )
+        reply: Reply
+        for reply in replies:
+            for name, partial in reply.sums.items():
+                sums.setdefault(name, OrderFreeSum(partial.size, grids[name])).merge(partial)
+            collected.update(reply.collected)
+            rows += reply.rows
+            self._observer.clients_done(reply.rows)
+        kept = [upload.name for upload in self._algorithm.uploads(phase.name) if upload.collected]
+        received = Received(
+            phase,
+            {name: total.total for name, total in sums.items()},
+            math.fsum(weights.values()),
+            {name: [collected[client][name] for client in phase.clients] for name in kept},
+        )
+        return received, rows
+
+    def _weights(self, clients: tuple[str, ...]) -> dict[str, float]:
+        """Weights that sum to one."""
+        samples = {client.name: client.data.samples() for client in self._federation.clients}
+        raw = {name: samples[name] if self._algorithm.weighting == "samples" else 1 for name in clients}
+        return {name: value / sum(raw.values()) for name, value in raw.items()}
+
+    def _validate(self, round_: int) -> dict[str, Row]:
+        """Every client's mean validation quality after aggregation, if this round is one to validate."""
+        every = self.workload.metrics.every
+        if not every or round_ % every:
+            return {}
+        shared = self._backend.share(self._shared())
+        parts = self._backend.call("validate", self._federation.names, lambda mine: (round_, mine, shared))
+        return {name: row for part in parts for name, row in part.items()}
+
+    def _shared(self) -> Mapping[str, Vector]:
+        return {"shared": self._server["shared"]}
+
+    def _idle(self, round_: int, client: str, site: str) -> Row:
+        """The row of a client that was not drawn."""
+        zeros = dict.fromkeys(("samples", "uplink_bytes", "downlink_bytes"), 0)
+        times = dict.fromkeys(("weight", "train_seconds", "wait_seconds"), 0.0)
+        return {
+            "round": round_,
+            "client": client,
+            "site": site,
+            **zeros,
+            **times,
+            "loss": math.nan,
+            "node": "",
+            "pid": 0,
+        }
+
+    # Checkpoints
+
+    def _on_schedule(self, round_: int) -> bool:
+        every = self.workload.engine.checkpoint_every
+        return bool(every) and round_ % every == 0
+
+    def _checkpoint(self, round_: int) -> None:
+        best, psnr = self._best
+        state: dict[str, Any] = {
+            "round": round_,
+            "algorithm": self._algorithm.name,
+            "clients": list(self._federation.names),
+            "best_round": best,
+            "best_psnr": psnr if best else None,
+        }
+        checkpoint.write(
+            self.path,
+            state,
+            self._server,
+            self._learner.shared_layout,
+            lambda folder: self._all("save", lambda mine: (folder.absolute(), mine)),
+        )
+        passing = [r for r in checkpoint.complete_rounds(self.path) if r != round_ and not self._on_schedule(r)]
+        checkpoint.prune(self.path, self.workload.engine.keep_last, best, passing)
+
+    def _all(self, method: str, arguments: Callable[[tuple[str, ...]], tuple[Any, ...]]) -> None:
+        for _ in self._backend.call(method, self._federation.names, arguments):
+            pass
+
+
+_UNKNOWN = dict.fromkeys(QUALITY, math.nan)
+
+
+def _joined(before: Row | None, row: Row) -> Row:
+    """One row for a client that worked in several phases: times and bytes add up, the rest is the last phase's."""
+    added = ("train_seconds", "uplink_bytes", "downlink_bytes")
+    return row if before is None else {**before, **row, **{key: before[key] + row[key] for key in added}}
+
+
+def _round_row(round_: int, seconds: float, rows: list[Row], clients: int) -> Row:
+    frame = pd.DataFrame(rows)
+    means = {key: float(np.nanmean(frame[key])) if frame[key].notna().any() else math.nan for key in ("loss", *QUALITY)}
+    byte_sums = {key: int(frame[key].sum()) for key in ("uplink_bytes", "downlink_bytes")}
+    return {"round": round_, "seconds": seconds, "clients": clients, "failed": 0, **means, **byte_sums}
+
+
+def run(
+    workload: Workload,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    address: str | None = None,
+    observer: Observer | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Run:
+    """Train a workload and evaluate its best round on the test split.
+
+    Args:
+        workload: From `load_workload`, or built in code.
+        out: Run directory; must not exist unless `resume`.
+        resume: Go on from the last checkpoint in `out`, if there is one.
+        address: Ray cluster to use; None starts Ray on this machine for the run's time.
+        observer: Is told what happens.
+        stop: Asked after every round; when true the run ends there with a checkpoint.
+
+    Raises:
+        InputError: the workload or its data are wrong.
+        RunError: the run failed.
+    """
+    with Simulation(workload, out, resume=resume, address=address, observer=observer) as simulation:
+        if simulation.run(stop):
+            simulation.evaluate()
+    return Run(out)

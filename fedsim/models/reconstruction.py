@@ -1,0 +1,77 @@
+"""Reconstruction networks from U-Nets: in image space, in k-space, or in both in series.
+
+All map measured k-space and its mask to a magnitude image. The dual network completes a design of FedMRI (Feng et al.,
+IEEE TMI 42(7), 2023, doi 10.1109/TMI.2022.3202106) whose code was never published: the k-space scaling, the hard data
+consistency and the residual form are fedsim's own.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.models.unet import UNet, initialise
+from fedsim.mri.fft import ifft2c
+from fedsim.schema import Section
+
+
+class ReconstructionNetwork(nn.Module):
+    """A k-space U-Net with hard data consistency, then an image U-Net on the magnitude; either may be absent."""
+
+    def __init__(self, kspace: UNet | None, image: UNet | None) -> None:
+        super().__init__()
+        self.kspace = kspace
+        self.image = image
+
+    def forward(self, kspace: Tensor, mask: Tensor) -> Tensor:
+        """Magnitude image (B, H, W) of k-space (B, H, W) complex, zero where `mask` (B, H, W) bool is False."""
+        if self.kspace is not None:
+            kspace = torch.where(mask, kspace, self._estimate(self.kspace, kspace, mask))
+        magnitude = ifft2c(kspace).abs()
+        if self.image is not None:
+            magnitude = self.image(magnitude[:, None])[:, 0]
+        return magnitude
+
+    @staticmethod
+    def _estimate(unet: UNet, kspace: Tensor, mask: Tensor) -> Tensor:
+        """The U-Net on real and imaginary part, (B, H, W) complex; it works in units of the measured samples' rms."""
+        rms = (kspace.abs().square().sum((-2, -1)) / mask.sum((-2, -1))).sqrt()[:, None, None]
+        parts = torch.view_as_real(kspace / rms).permute(0, 3, 1, 2).contiguous()
+        return torch.view_as_complex(unet(parts).permute(0, 2, 3, 1).contiguous()) * rms
+
+
+class UNetModel(Section):
+    """The network of every client."""
+
+    name: Literal["unet"] = Field("unet", description="Network.")
+    domain: Literal["image", "kspace", "dual"] = Field(
+        "image", description="Where the U-Net works: image, kspace, or dual (k-space, data consistency, image)."
+    )
+    channels: int = Field(32, ge=1, le=512, description="Channels of the first level; doubled at every pool.")
+    pools: int = Field(4, ge=1, le=6, description="Average poolings; every matrix must be a multiple of 2^pools.")
+    norm: Literal["instance"] = Field("instance", description="Normalisation layer (instance: without parameters).")
+    residual: bool = Field(True, description="Add the input to the output and start as the zero-filled image.")
+
+    def build(self, generator: torch.Generator) -> nn.Module:
+        """The network, initialised from `generator` alone; torch's global stream is left untouched."""
+        with torch.device("meta"):  # no memory and no random numbers until `initialise`
+            network = self._assemble()
+        network = network.to_empty(device="cpu")
+        initialise(network, generator)
+        return network
+
+    def _assemble(self) -> nn.Module:
+        image, kspace = (UNet(channels, self.channels, self.pools, self.residual) for channels in (1, 2))
+        return ReconstructionNetwork(
+            kspace=None if self.domain == "image" else kspace, image=None if self.domain == "kspace" else image
+        )
+
+
+AnyModel = UNetModel
+"""Every known network; a new one joins here."""
+
+
+def is_encoder(parameter: str) -> bool:
+    """Whether a parameter name belongs to an encoder, in either domain."""
+    return "encoder" in parameter.split(".")

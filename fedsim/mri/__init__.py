@@ -1,0 +1,1 @@
+"""MR physics: arrays in, arrays out. Knows neither files nor federations."""

@@ -1,0 +1,159 @@
+"""Undersampling masks: small seeded classes, each also the workload section that configures it.
+
+One-dimensional masks sample whole readouts; the last axis is the phase encoding. The acceleration asked for and the one
+obtained differ (a "3x" equispaced mask with an 8 % centre is really 2.6x), so results always carry the measured one.
+"""
+
+from abc import abstractmethod
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from fedsim.schema import Section
+
+BoolArray = NDArray[np.bool_]
+
+
+def measured_acceleration(mask: BoolArray) -> float:
+    """Samples of the grid over samples measured."""
+    return mask.size / int(mask.sum())
+
+
+class Mask(Section):
+    """What every mask kind has."""
+
+    acceleration: float = Field(4.0, gt=1, le=64, description="Nominal acceleration: the measured one is reported.")
+    center_fraction: float = Field(
+        0.08, ge=0, lt=1, description="Fraction of each undersampled axis that is fully sampled around the centre."
+    )
+    per: Literal["volume", "site"] = Field("volume", description="One mask for each volume, or one for the whole site.")
+
+    @abstractmethod
+    def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
+        """A mask (H, W), True where k-space is measured."""
+
+    def _centre(self, size: int) -> slice:
+        width = round(size * self.center_fraction)
+        start = size // 2 - width // 2
+        return slice(start, start + width)
+
+
+class _LineMask(Mask):
+    """Whole readouts: the same columns in every row."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "_LineMask":
+        if self.center_fraction * self.acceleration >= 1:
+            raise ValueError(
+                f"impossible mask: its centre alone ({self.center_fraction:g}) is at least 1/acceleration "
+                f"({1 / self.acceleration:.3g}); lower center_fraction or acceleration"
+            )
+        return self
+
+    def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
+        columns = self._columns(shape[1], rng)
+        columns[self._centre(shape[1])] = True
+        return np.broadcast_to(columns, shape).copy()
+
+    @abstractmethod
+    def _columns(self, size: int, rng: np.random.Generator) -> BoolArray:
+        """The columns sampled outside the centre, (size,)."""
+
+    def _outside_centre(self, size: int) -> tuple[NDArray[np.intp], int]:
+        """Columns outside the centre, and how many of them the acceleration leaves to sample."""
+        outside = np.setdiff1d(np.arange(size), np.arange(size)[self._centre(size)])
+        return outside, max(0, round(size / self.acceleration) - (size - len(outside)))
+
+
+class Equispaced(_LineMask):
+    """Every R-th readout from a random offset, plus the centre."""
+
+    kind: Literal["equispaced"] = "equispaced"
+
+    def _columns(self, size: int, rng: np.random.Generator) -> BoolArray:
+        columns = np.zeros(size, dtype=bool)
+        positions = rng.uniform(0, self.acceleration) + self.acceleration * np.arange(int(size / self.acceleration) + 1)
+        columns[positions[positions < size].astype(int)] = True
+        return columns
+
+
+class Random(_LineMask):
+    """Each readout outside the centre with probability (N/R - n_low) / (N - n_low), as in fastMRI."""
+
+    kind: Literal["random"] = "random"
+
+    def _columns(self, size: int, rng: np.random.Generator) -> BoolArray:
+        outside, wanted = self._outside_centre(size)
+        return rng.random(size) < wanted / len(outside)
+
+
+class CartesianVariableDensity(_LineMask):
+    """N/R readouts, drawn without replacement with density (1 - |k| / k_max)^power."""
+
+    kind: Literal["cartesian_vd"] = "cartesian_vd"
+    power: float = Field(3.0, ge=0, le=10, description="How fast the density falls from the centre; 0 is uniform.")
+
+    def _columns(self, size: int, rng: np.random.Generator) -> BoolArray:
+        outside, wanted = self._outside_centre(size)
+        distance = np.abs(outside - size // 2) / (size / 2 + 1)
+        columns = np.zeros(size, dtype=bool)
+        columns[_weighted_draw(outside, (1 - distance) ** self.power, wanted, rng)] = True
+        return columns
+
+
+class Radial(Mask):
+    """Equiangular spokes through the centre, from a random angle, on the Cartesian grid."""
+
+    kind: Literal["radial"] = "radial"
+
+    def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
+        """The fewest equiangular spokes that reach 1/acceleration of the grid."""
+        turn = rng.uniform(0, 1)
+        few, many = 1, 4 * max(shape)
+        while few < many:  # bisection: coverage grows with the number of spokes
+            middle = (few + many) // 2
+            if self._spokes(shape, middle, turn).mean() >= 1 / self.acceleration:
+                many = middle
+            else:
+                few = middle + 1
+        return self._spokes(shape, few, turn)
+
+    def _spokes(self, shape: tuple[int, int], count: int, turn: float) -> BoolArray:
+        mask = np.zeros(shape, dtype=bool)
+        mask[self._centre(shape[0]), self._centre(shape[1])] = True
+        angle = np.pi * (np.arange(count) + turn)[:, None] / count
+        reach = np.linspace(-1, 1, 4 * max(shape))[None, :] * np.hypot(*shape) / 2
+        rows = np.rint(shape[0] // 2 + reach * np.sin(angle)).astype(int)
+        columns = np.rint(shape[1] // 2 + reach * np.cos(angle)).astype(int)
+        inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+        mask[rows[inside], columns[inside]] = True
+        return mask
+
+
+class Gaussian2D(Mask):
+    """N/R points of the grid, drawn without replacement with a Gaussian density about the centre."""
+
+    kind: Literal["gaussian2d"] = "gaussian2d"
+    sigma: float = Field(0.2, gt=0, le=1, description="Standard deviation of the density, as a fraction of each axis.")
+
+    def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
+        """Exactly N/R points, those of the centre included."""
+        mask = np.zeros(shape, dtype=bool)
+        mask[self._centre(shape[0]), self._centre(shape[1])] = True
+        rows, columns = np.meshgrid(*(np.arange(n) / n - (n // 2) / n for n in shape), indexing="ij")
+        density = np.exp(-(rows**2 + columns**2) / (2 * self.sigma**2)).ravel()
+        outside = np.flatnonzero(~mask)
+        wanted = max(0, round(mask.size / self.acceleration) - int(mask.sum()))
+        mask.ravel()[_weighted_draw(outside, density[outside], wanted, rng)] = True
+        return mask
+
+
+def _weighted_draw(
+    items: NDArray[np.intp], weights: NDArray[np.float64], count: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    return rng.choice(items, size=count, replace=False, p=weights / weights.sum())
+
+
+AnyMask = Annotated[Equispaced | Random | CartesianVariableDensity | Radial | Gaussian2D, Field(discriminator="kind")]

@@ -1,0 +1,1 @@
+"""What is made of runs: figures, reports, and reconstructions of single files."""

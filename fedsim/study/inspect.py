@@ -1,0 +1,122 @@
+"""A first look at a file or folder with images: what is in it, and a picture of a few slices."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.markup import escape
+from rich.table import Table
+
+from fedsim.data.source import Volume
+from fedsim.data.sources import detect
+from fedsim.files import replacing
+
+_MOST_ROWS = 60
+_MOST_PICTURED = 12
+_ACROSS = 4  # slices of a volume
+_COLUMNS = ("volume", "subject", "slices", "H x W", "values", "min", "max", "notes")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A few slices of a volume."""
+
+    name: str
+    indices: tuple[int, ...]
+    images: NDArray[np.float32] | NDArray[np.complex64]
+    """(len(indices), H, W)."""
+
+
+def inspect_path(path: Path, picture: Path) -> Table:
+    """A table of the volumes at `path`, read as the format that most of its files have; `picture` shows the first few.
+
+    Raises:
+        InputError: there is no image, or a file cannot be read.
+    """
+    source = detect(path)
+    rows: list[tuple[str, ...]] = []
+    samples: list[Sample] = []
+    subjects: set[str] = set()
+    slices = 0
+    for volume in source.volumes(path.parent):
+        rows.append(_row(volume))
+        subjects.add(volume.subject)
+        slices += len(volume.images)
+        if len(samples) < _MOST_PICTURED:
+            samples.append(_sample(volume))
+    with replacing(picture) as temporary:
+        montage(samples).savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    counts = f"{_count(len(rows), 'volume')} of {_count(len(subjects), 'subject')}, {_count(slices, 'slice')}"
+    return _table(f"{escape(str(path))}: {source.model_dump()['format']}, {counts}", rows)
+
+
+def montage(samples: list[Sample]) -> Figure:
+    """A row a volume: magnitude of some slices and, where a volume is complex, their phase."""
+    phases = any(np.iscomplexobj(sample.images) for sample in samples)
+    columns = _ACROSS * (1 + phases)
+    figure = Figure(figsize=(1.6 * columns, 1.75 * len(samples) + 0.2), layout="constrained")
+    cells = figure.subplots(len(samples), columns, squeeze=False)
+    for sample, row in zip(samples, cells, strict=True):
+        for axis in row:
+            axis.set_axis_off()
+        row[0].set_title(sample.name, fontsize=8, loc="left", fontweight="bold", parse_math=False)
+        _draw(sample, row)
+    return figure
+
+
+def _draw(sample: Sample, row: NDArray[np.object_]) -> None:
+    magnitude = np.abs(sample.images)
+    finite = magnitude[np.isfinite(magnitude)]
+    window = float(np.percentile(finite, 99.5)) if finite.size else 1.0
+    for column, (index, image) in enumerate(zip(sample.indices, magnitude, strict=True)):
+        row[column].imshow(image, cmap="gray", vmin=0, vmax=window or 1.0)
+        _write(row[column], f"slice {index}")
+        if np.iscomplexobj(sample.images):
+            phase = np.angle(sample.images[column])
+            row[_ACROSS + column].imshow(phase, cmap="twilight", vmin=-np.pi, vmax=np.pi, interpolation="nearest")
+            _write(row[_ACROSS + column], f"phase of slice {index}")
+
+
+def _write(axis: Axes, text: str) -> None:
+    box = {"facecolor": "black", "alpha": 0.55, "pad": 1.5, "linewidth": 0}
+    axis.text(0.03, 0.04, text, transform=axis.transAxes, color="white", fontsize=7, bbox=box)
+
+
+def _sample(volume: Volume) -> Sample:
+    """Up to four slices, spread evenly with a margin at both ends."""
+    slices = len(volume.images)
+    at = sorted({int(slices * (i + 0.5) / _ACROSS) for i in range(_ACROSS)})
+    return Sample(volume.name, tuple(at), volume.images[at])
+
+
+def _row(volume: Volume) -> tuple[str, ...]:
+    slices, height, width = volume.images.shape
+    magnitude = np.abs(volume.images) if np.iscomplexobj(volume.images) else volume.images
+    finite = np.isfinite(magnitude)
+    empty = slices - int(np.any(magnitude, axis=(1, 2)).sum())
+    notes = [
+        f"{_count(int((~finite).sum()), 'value')} NaN or infinite" if not finite.all() else "",
+        f"{_count(empty, 'empty slice')}" if empty else "",
+    ]
+    low, high = (f(magnitude, where=finite, initial=start) for f, start in ((np.min, np.inf), (np.max, -np.inf)))
+    kind = f"{'complex' if np.iscomplexobj(volume.images) else 'magnitude'} ({volume.images.dtype})"
+    values = (str(slices), f"{height} x {width}", kind, f"{low:.4g}", f"{high:.4g}")
+    return volume.name, volume.subject, *values, "; ".join(filter(None, notes))
+
+
+def _table(title: str, rows: list[tuple[str, ...]]) -> Table:
+    table = Table(title=title)
+    for column in _COLUMNS:
+        table.add_column(column, justify="right" if column in {"slices", "H x W", "min", "max"} else "left")
+    for row in rows[:_MOST_ROWS]:
+        table.add_row(*row)
+    if len(rows) > _MOST_ROWS:
+        table.add_row(f"... and {len(rows) - _MOST_ROWS} more")
+    return table
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

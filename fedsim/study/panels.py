@@ -1,0 +1,137 @@
+"""One representative slice a site: what was measured, what the site's model made of it, and the truth beside it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fedsim.config import Site, Workload
+from fedsim.data.evaluation import reconstruct_volumes
+from fedsim.data.source import Source
+from fedsim.data.split import Part, Piece
+from fedsim.engine.client import ClientSpec
+from fedsim.engine.federation import assemble, clients_per_site
+from fedsim.engine.rundir import Run
+from fedsim.errors import InputError
+from fedsim.mri.masks import BoolArray
+
+_PREFERRED: tuple[Part, ...] = ("test", "val", "train")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A slice of a site's first client; images (H, W) in the source's units."""
+
+    site: str
+    client: str
+    contrast: str
+    """As the source's section names it; empty where it names none."""
+    volume: str
+    slice: int
+    """Index in the source."""
+    slices: int
+    """Of the volume in this part; what `score` is over."""
+    part: Part
+    """test, or what there is where the site has no test data."""
+    within_subject: bool
+    round: int
+    mask_kind: str
+    nominal: float
+    acceleration: float
+    """Measured."""
+    protocol: str
+    score: Mapping[str, float]
+    """psnr and ssim of the volume under `protocol`, and (zf_) of its zero-filled images."""
+    mask: BoolArray
+    target: NDArray[np.float32]
+    zero_filled: NDArray[np.float32]
+    reconstruction: NDArray[np.float32]
+
+
+def contrast_of(source: Source) -> str:
+    """The contrast, or the channel, that a source's section asks for; empty where it asks for none."""
+    keys = source.model_dump()
+    value, what = (keys["contrast"], "") if keys.get("contrast") is not None else (keys.get("channel"), "channel ")
+    parts = value if isinstance(value, list | tuple) else [value]
+    return "" if value is None else what + ", ".join(map(str, parts))
+
+
+def panels_of(run: Run, most: int) -> Iterator[Panel]:
+    """A panel for each of the run's first `most` sites, at its best round.
+
+    Raises:
+        InputError: the run has no checkpoint, or its data cannot be read any more.
+    """
+    round_ = run.round("best")
+    federation = assemble(_first_sites(run.workload, most))
+    sites = {site.name: site for site in run.workload.federation.expanded_sites()}
+    scores = _scores(run, round_)
+    seen: set[str] = set()
+    for client in federation.clients:
+        if client.site not in seen:
+            seen.add(client.site)
+            yield _panel(run, round_, sites[client.site], client, federation.manifest, scores)
+
+
+def _first_sites(workload: Workload, most: int) -> Workload:
+    """The workload with its first `most` sites only; their clients keep their names and data."""
+    federation = workload.federation
+    sites = federation.expanded_sites()
+    if len(sites) <= most:
+        return workload
+    clients = sum(clients_per_site(federation.clients, len(sites))[:most])
+    fewer = federation.model_copy(update={"sites": tuple(sites[:most]), "clients": clients})
+    return workload.model_copy(update={"federation": fewer})
+
+
+def _scores(run: Run, round_: int) -> Mapping[tuple[str, str, str], Mapping[str, float]]:
+    """Rows of evaluation.parquet of a round by client, part and volume; empty if there is none."""
+    with suppress(InputError):
+        frame = run.evaluation
+        rows = frame[frame["round"] == round_].to_dict("records")
+        return {(row["client"], row["split"], row["volume"]): row for row in rows}  # type: ignore[misc]
+    return {}
+
+
+def _panel(
+    run: Run,
+    round_: int,
+    site: Site,
+    client: ClientSpec,
+    manifest: pd.DataFrame,
+    scores: Mapping[tuple[str, str, str], Mapping[str, float]],
+) -> Panel:
+    part = next(part for part in _PREFERRED if client.data.samples(part))
+    piece, support = next(
+        pair for pair in zip(client.data.pieces, client.data.supports, strict=True) if pair[0].part == part
+    )
+    middle = (piece.start + piece.stop) // 2
+    known = scores.get((client.name, part, piece.volume))
+    wanted = piece if known is None else replace(piece, start=middle, stop=middle + 1)
+    data = replace(client.data, pieces=(wanted,), supports=(support,))
+    network = run.learner(client.name, round_).network
+    volume = next(reconstruct_volumes(network, data, part, client.training.batch_size))
+    at = middle - wanted.start
+    row = _manifest_row(manifest, site.name, piece, middle)
+    protocol = run.workload.metrics.protocol
+    return Panel(
+        site.name, client.name, contrast_of(site.source.resolve(run.workload.seed, site.name)), piece.volume,
+        int(row["slice"]), piece.stop - piece.start, part, bool(row["within_subject"]), round_,
+        site.mask.kind, site.mask.acceleration, float(row["acceleration"]),
+        protocol, known if known is not None else _numbers(volume.score(protocol)),
+        volume.mask, volume.target[at], volume.zero_filled[at], volume.reconstruction[at],
+    )  # fmt: skip
+
+
+def _manifest_row(manifest: pd.DataFrame, site: str, piece: Piece, index: int) -> dict[str, Any]:
+    """The manifest's row of slice `index` of the shard's volume, which `piece` holds."""
+    is_piece = (manifest["site"] == site) & (manifest["volume"] == piece.volume) & (manifest["split"] == piece.part)
+    return dict(manifest[is_piece].iloc[index - piece.start])
+
+
+def _numbers(score: Mapping[str, str | float]) -> dict[str, float]:
+    return {key: value for key, value in score.items() if isinstance(value, float)}

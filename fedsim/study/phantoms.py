@@ -1,0 +1,74 @@
+"""Phantom volumes as files, in fastMRI's HDF5 layout: something to try an importer or another program on."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from fedsim.data.phantom import PhantomSource
+from fedsim.data.source import Volume
+from fedsim.errors import InputError
+from fedsim.files import replacing
+from fedsim.mri.fft import fft2c
+from fedsim.mri.phantom import COVERAGE, FIELD_OF_VIEW
+from fedsim.workload import read_section
+
+_SPACE = (
+    "<{name}><matrixSize><x>{size}</x><y>{size}</y><z>1</z></matrixSize>"
+    "<fieldOfView_mm><x>{field:g}</x><y>{field:g}</y><z>{spacing:g}</z></fieldOfView_mm></{name}>"
+)
+_HEADER = (
+    '<?xml version="1.0" encoding="utf-8"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">'
+    "<experimentalConditions><H1resonanceFrequency_Hz>{hertz:.0f}</H1resonanceFrequency_Hz></experimentalConditions>"
+    "<encoding>{encoded}{recon}<encodingLimits><kspace_encoding_step_1><minimum>0</minimum><maximum>{last}</maximum>"
+    "<center>{centre}</center></kspace_encoding_step_1></encodingLimits><trajectory>cartesian</trajectory></encoding>"
+    "</ismrmrdHeader>"
+)
+_HERTZ_PER_TESLA = 42.577e6  # protons
+
+
+def write_phantoms(folder: Path, settings: Sequence[str], seed: int) -> Iterator[Path]:
+    """Write every volume of a phantom source to a file of its own in a new folder; yields each path once it is there.
+
+    Args:
+        folder: Must not exist.
+        settings: Keys of a phantom source as KEY=VALUE; values are YAML.
+        seed: Draws the subjects and whatever is given as [low, high].
+
+    Raises:
+        InputError: the folder exists or a setting is wrong.
+    """
+    source = read_section(PhantomSource, settings).resolve(seed, "phantom")
+    if folder.exists():
+        raise InputError(f"{folder}: exists; name a new folder")
+    folder.mkdir(parents=True)
+    for volume in source.volumes(folder):
+        path = folder / f"{volume.name}.h5"
+        with replacing(path) as temporary:
+            _write(temporary, volume, source)
+        yield path
+
+
+def _write(path: Path, volume: Volume, source: PhantomSource) -> None:
+    kspace = fft2c(torch.from_numpy(volume.images)).numpy()
+    magnitude = np.abs(volume.images)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("kspace", data=kspace)
+        file.create_dataset("reconstruction_esc", data=magnitude)
+        file.create_dataset("ismrmrd_header", data=_header(source))
+        file.attrs.update(
+            acquisition=f"AX{volume.name.rpartition('_')[2].upper()}",
+            max=float(magnitude.max()),
+            norm=float(np.linalg.norm(magnitude)),
+            patient_id=volume.subject,
+        )
+
+
+def _header(source: PhantomSource) -> str:
+    low, high = COVERAGE
+    geometry = {"size": source.size, "field": FIELD_OF_VIEW, "spacing": (high - low) / max(1, source.slices - 1)}
+    encoded, recon = (_SPACE.format(name=name, **geometry) for name in ("encodedSpace", "reconSpace"))
+    hertz = float(np.mean(source.field_t)) * _HERTZ_PER_TESLA
+    return _HEADER.format(hertz=hertz, encoded=encoded, recon=recon, last=source.size - 1, centre=source.size // 2)

@@ -1,0 +1,201 @@
+"""Reading a workload file: YAML, `--set` overrides, validation, and one clear line when something is wrong."""
+
+import difflib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from fedsim.config import ALGORITHMS, MODELS, Workload
+from fedsim.errors import InputError
+from fedsim.schema import Section
+
+log = logging.getLogger("fedsim")
+
+S = TypeVar("S", bound=Section)
+
+
+def load_workload(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
+    """The workload of a YAML file, with `KEY=VALUE` overrides (values are YAML) applied and paths resolved.
+
+    Raises:
+        InputError: the file, a key or a value is wrong; the message names it and what would be right.
+    """
+    path = Path(path)
+    content = read_yaml(path)
+    for override in overrides:
+        _override(content, override)
+    for section, known in (("algorithm", ALGORITHMS), ("model", MODELS)):
+        _set_aside(content, section, known)
+    try:
+        workload = Workload.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_explain(error)}") from error
+    federation = workload.federation
+    where = {"root": _find(federation.root, path.parent), "cache": federation.cache.expanduser().absolute()}
+    return workload.model_copy(update={"federation": federation.model_copy(update=where)})
+
+
+def read_section(kind: type[S], settings: Sequence[str]) -> S:
+    """A section from `KEY=VALUE` settings alone.
+
+    Raises:
+        InputError: a key or a value is wrong.
+    """
+    content: dict[str, Any] = {}
+    for setting in settings:
+        _override(content, setting)
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"--set {_explain(error, kind)}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or holds something else.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text") from error
+    except YAMLError as error:
+        raise InputError(f"{path}: is not valid YAML: {_yaml_problem(error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold a mapping of keys such as name, federation and training")
+    return content
+
+
+def write_yaml(content: Mapping[str, Any]) -> str:
+    """`content` as YAML text, in its own order."""
+    yaml, stream = YAML(typ="safe", pure=True), StringIO()
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(dict(content), stream)
+    return stream.getvalue()
+
+
+def _yaml_problem(error: YAMLError) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    line = f"line {mark.line + 1}: " if mark else ""
+    return line + " ".join(str(problem or error).split())
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"--set {override}: must be KEY=VALUE, for example training.rounds=5")
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise InputError(f"--set {key}: the value is not valid YAML: {_yaml_problem(error)}") from error
+    *parents, last = key.split(".")
+    node: Any = content
+    for parent in parents:
+        node = node.setdefault(parent, {}) if isinstance(node, dict) else _item(node, parent, key)
+        if node is None or not isinstance(node, dict | list):
+            raise InputError(f"--set {key}: {parent} is not a section")
+    if isinstance(node, list):
+        _item(node, last, key)
+        node[int(last)] = value
+    else:
+        node[last] = value
+
+
+def _item(node: list[Any], index: str, key: str) -> Any:  # noqa: ANN401 - any YAML value
+    if not index.isdigit() or int(index) >= len(node):
+        raise InputError(f"--set {key}: {index!r} must be a number from 0 to {len(node) - 1}, the place in the list")
+    return node[int(index)]
+
+
+def _set_aside(content: dict[str, Any], section: str, known: Sequence[type[Section]]) -> None:
+    """Name the default kind where none is named, and drop the keys that only other kinds of the section have."""
+    given = content.get(section)
+    if not isinstance(given, dict):
+        return
+    default = known[0].model_fields["name"].default
+    chosen = [kind for kind in known if kind.model_fields["name"].default == given.get("name", default)]
+    if not chosen:
+        return
+    others = {key for kind in known for key in kind.model_fields} - set(chosen[0].model_fields)
+    for key in sorted(others & set(given)):
+        log.warning("%s.%s is not a key of %s: unused", section, key, given.get("name", default))
+    content[section] = {"name": default, **{key: value for key, value in given.items() if key not in others}}
+
+
+def _find(root: Path, beside: Path) -> Path:
+    root = root.expanduser()
+    found = [base / root for base in (Path.cwd(), beside.absolute()) if (base / root).is_dir()]
+    return (found or [Path.cwd() / root])[0].resolve()
+
+
+def _explain(error: ValidationError, root: type[Section] = Workload) -> str:
+    """The first thing that is wrong, in one line."""
+    errors = error.errors(include_url=False)
+    unknown = [e for e in errors if e["type"] == "extra_forbidden"]
+    first = (unknown or errors)[0]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return _describe(first, root) + more
+
+
+def _describe(error: ErrorDetails, root: type[Section]) -> str:
+    where = ".".join(str(part) for part in _user_location(error["loc"], root))
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        *_, key = error["loc"]
+        known = _keys_at(error["loc"][:-1], root)
+        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+        message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
+    elif error["type"] == "missing":
+        message = "is required"
+    elif error["type"] not in {"value_error", "union_tag_invalid", "union_tag_not_found"}:
+        message += f", got {error['input']!r:.60}"
+    return f"{where}: {message}" if where else message
+
+
+def _user_location(location: tuple[int | str, ...], root: type[Section]) -> Iterator[int | str]:
+    """The keys as the user wrote them: without the tags that pydantic adds for the members of a union."""
+    for index, part in enumerate(location):
+        sections = _sections_at(location[:index], root)
+        known = isinstance(part, int) or not location[:index] or any(part in kind.model_fields for kind in sections)
+        last_key = (
+            index == len(location) - 1 and bool(sections) and not any(_tagged(kind, str(part)) for kind in sections)
+        )
+        if known or last_key:
+            yield part
+
+
+def _tagged(kind: type[Section], tag: str) -> bool:
+    return any(tag in get_args(field.annotation) for field in kind.model_fields.values())
+
+
+def _keys_at(location: tuple[int | str, ...], root: type[Section]) -> list[str]:
+    return list(dict.fromkeys(key for kind in _sections_at(location, root) for key in kind.model_fields))
+
+
+def _sections_at(location: tuple[int | str, ...], root: type[Section]) -> list[type[Section]]:
+    """The sections that may stand at a location of the schema."""
+    kinds: list[type[Section]] = [root]
+    for part in location:
+        if isinstance(part, int):
+            continue
+        fields = [kind.model_fields[part].annotation for kind in kinds if part in kind.model_fields]
+        kinds = [k for f in fields for k in _sections_in(f)] if fields else [k for k in kinds if _tagged(k, part)]
+    return kinds
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:  # noqa: ANN401 - any type annotation
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections_in(inner)

@@ -1,0 +1,130 @@
+"""fastMRI files in their real layout: oversampled readout, a header with a namespace, attributes."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fedsim.data.fastmri import FastMRI
+from fedsim.errors import InputError
+
+HEADER = """<?xml version="1.0" encoding="UTF-8"?>
+<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
+  <encoding>
+    <encodedSpace><matrixSize><x>32</x><y>18</y><z>1</z></matrixSize></encodedSpace>
+    <reconSpace><matrixSize><x>16</x><y>12</y><z>1</z></matrixSize></reconSpace>
+    <trajectory>cartesian</trajectory>
+  </encoding>
+</ismrmrdHeader>"""
+
+
+def transformed(images: NDArray[Any]) -> NDArray[Any]:
+    """Centred orthonormal FFT, in numpy."""
+    axes = (-2, -1)
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(images, axes), norm="ortho"), axes)
+
+
+def random_images(*shape: int) -> NDArray[np.complex64]:
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+def write(path: Path, images: NDArray[Any], header: str | None = HEADER, **attributes: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as hdf:
+        hdf["kspace"] = transformed(images).astype(np.complex64)
+        if header:
+            hdf["ismrmrd_header"] = header
+        hdf.attrs.update({"acquisition": "CORPD_FBK", "max": 1.0, "norm": 1.0, **attributes})
+    return path
+
+
+def test_single_coil_is_complex_and_loses_the_readout_oversampling(tmp_path: Path) -> None:
+    images = random_images(3, 32, 18)
+    write(tmp_path / "knee" / "file1000001.h5", images, patient_id="0beb8905d9b7")
+    (volume,) = FastMRI(path="knee").volumes(tmp_path)
+    assert (volume.subject, volume.name, volume.origin) == ("0beb8905d9b7", "file1000001", "knee/file1000001.h5")
+    assert volume.images.dtype == np.complex64
+    np.testing.assert_allclose(volume.images, images[:, 8:24, 3:15], atol=1e-5)
+
+
+def test_multi_coil_is_the_root_sum_of_squares(tmp_path: Path) -> None:
+    images = random_images(2, 4, 32, 18)
+    write(tmp_path / "a.h5", images)
+    (volume,) = FastMRI(path="a.h5").volumes(tmp_path)
+    assert volume.images.dtype == np.float32
+    expected = np.sqrt((np.abs(images) ** 2).sum(1))[:, 8:24, 3:15]
+    np.testing.assert_allclose(volume.images, expected, atol=1e-5)
+    assert volume.subject == "a"  # no patient_id
+
+
+def test_without_header_the_reconstruction_or_the_width_gives_the_size(tmp_path: Path) -> None:
+    images = random_images(2, 32, 18)
+    with h5py.File(write(tmp_path / "a.h5", images, header=None), "a") as hdf:
+        hdf["reconstruction_esc"] = np.zeros((2, 16, 16), np.float32)
+    write(tmp_path / "b.h5", images, header=None)
+    a, b = FastMRI(path=".").volumes(tmp_path)
+    np.testing.assert_allclose(a.images, images[:, 8:24, 1:17], atol=1e-5)
+    np.testing.assert_allclose(b.images, images[:, 7:25, :], atol=1e-5)
+
+
+def test_narrow_images_keep_their_width(tmp_path: Path) -> None:
+    write(tmp_path / "a.h5", random_images(1, 32, 10))
+    (volume,) = FastMRI(path="a.h5").volumes(tmp_path)
+    assert volume.images.shape == (1, 16, 10)
+
+
+def test_contrasts_and_several_files_of_a_patient(tmp_path: Path) -> None:
+    images = random_images(1, 32, 18)
+    write(tmp_path / "b" / "file_9.h5", images, acquisition="AXT2", patient_id="p1")
+    write(tmp_path / "b" / "file_10.h5", images, acquisition="AXT1", patient_id="p1")
+    write(tmp_path / "b" / "file_11.h5", images, acquisition="AXFLAIR", patient_id="p2")
+    every = list(FastMRI(path="b").volumes(tmp_path))
+    assert [(v.name, v.subject) for v in every] == [("file_9", "p1"), ("file_10", "p1"), ("file_11", "p2")]
+    assert [v.name for v in FastMRI(path="b", contrast=["AXT2", "AXFLAIR"]).volumes(tmp_path)] == ["file_9", "file_11"]
+    with pytest.raises(InputError, match="no contrast AXPD; it holds AXFLAIR, AXT1, AXT2"):
+        list(FastMRI(path="b", contrast="AXPD").volumes(tmp_path))
+
+
+def test_equal_names_in_two_folders_stay_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write(tmp_path / folder / "file.h5", random_images(1, 32, 18))
+    volumes = list(FastMRI(path=".", subject="folder").volumes(tmp_path))
+    assert [(v.subject, v.name) for v in volumes] == [("a", "file"), ("b", "file_2")]
+
+
+@pytest.mark.parametrize(
+    ("kspace", "reason"),
+    [
+        (np.zeros((2, 8, 8), np.float32), "kspace is float32"),
+        (np.zeros((8, 8), np.complex64), r"must be complex \(slices, \[coils,\] H, W\)"),
+        (None, "no dataset kspace, only other"),
+    ],
+)
+def test_wrong_content_is_named(tmp_path: Path, kspace: NDArray[Any] | None, reason: str) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as hdf:
+        hdf["other" if kspace is None else "kspace"] = 0 if kspace is None else kspace
+    with pytest.raises(InputError, match=rf"a\.h5: .*{reason}"):
+        list(FastMRI(path="a.h5").volumes(tmp_path))
+
+
+def test_headers_that_are_no_plain_header_are_refused(tmp_path: Path) -> None:
+    bomb = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x>&b;</x>'
+    empty = HEADER.replace(">16<", ">0<")
+    for header, reason in ((bomb, "document type"), ("<x", "cannot be read"), (empty, "matrixSize")):
+        write(tmp_path / "a.h5", random_images(1, 32, 18), header)
+        with pytest.raises(InputError, match=reason) as caught:
+            list(FastMRI(path="a.h5").volumes(tmp_path))
+        assert "\n" not in str(caught.value)
+
+
+def test_truncated_file_and_missing_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", random_images(2, 32, 18))
+    path.write_bytes(path.read_bytes()[:-4000])
+    with pytest.raises(InputError, match=r"a\.h5: cannot be read .*; expected a fastMRI HDF5 file"):
+        list(FastMRI(path="a.h5").volumes(tmp_path))
+    with pytest.raises(InputError, match="no such file or folder"):
+        list(FastMRI(path="b").volumes(tmp_path))

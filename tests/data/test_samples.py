@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from fedsim.data.evaluation import reconstruct_volumes
+from fedsim.data.samples import ClientData, undersample
+from fedsim.data.split import Piece
+from fedsim.mri.fft import fft2c, ifft2c
+from fedsim.mri.masks import Equispaced, Gaussian2D
+
+
+def kspace(slices: int = 6, side: int = 32, seed: int = 0) -> torch.Tensor:
+    return fft2c(torch.rand(slices, side, side, generator=torch.Generator().manual_seed(seed)) * 50)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> ClientData:
+    with h5py.File(tmp_path / "shard.h5", "w") as file:
+        for name, seed in (("a", 0), ("b", 1)):
+            dataset = file.create_dataset(f"kspace/{name}", data=kspace(seed=seed).numpy())
+            dataset.attrs.update(subject=name, origin=name, slices=list(range(6)), support=(32, 32))
+    pieces = (Piece("a", "a", 0, 6, "train"), Piece("b", "b", 1, 5, "test"))
+    mask = Equispaced(acceleration=3)
+    return ClientData(tmp_path / "shard.h5", "A", pieces, ((32, 32),) * 2, mask, (32, 32), "std", 0)
+
+
+@pytest.mark.parametrize("normalise", ["std", "max"])
+def test_one_scale_for_input_and_target(normalise: str) -> None:
+    full, mask = kspace(), torch.rand(6, 32, 32, generator=torch.Generator().manual_seed(1)) < 0.5
+    batch = undersample(full, mask, normalise)
+    size = batch.zero_filled.std((-2, -1)) if normalise == "std" else batch.zero_filled.amax((-2, -1))
+    torch.testing.assert_close(size, torch.ones(6))
+    torch.testing.assert_close(batch.target * batch.scale, ifft2c(full).abs())
+    torch.testing.assert_close(batch.kspace * batch.scale, full * mask)
+    torch.testing.assert_close(batch.zero_filled, ifft2c(batch.kspace).abs())
+    assert (batch.scale > 0).all()
+
+
+def test_an_epoch_is_every_slice_once_in_the_streams_order(data: ClientData) -> None:
+    def epoch(seed: int) -> torch.Tensor:
+        return torch.cat([b.scale.flatten() for b in data.batches(4, torch.Generator().manual_seed(seed))])
+
+    assert [len(b.target) for b in data.batches(4, torch.Generator())] == [4, 2]
+    assert torch.equal(epoch(0), epoch(0))
+    assert not torch.equal(epoch(0), epoch(1))
+    torch.testing.assert_close(epoch(0).sort().values, epoch(1).sort().values)
+    assert data.samples() == 6
+    assert data.samples("test") == 4
+
+
+def test_volumes_come_whole_and_in_order(data: ClientData) -> None:
+    (volume,) = reconstruct_volumes(lambda k, m: ifft2c(k).abs(), data, "test", size=3)
+    np.testing.assert_allclose(volume.target, ifft2c(kspace(seed=1)).abs().numpy()[1:5], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(volume.reconstruction, volume.zero_filled, rtol=1e-4, atol=1e-4)
+    score = volume.score("fastmri")
+    assert (score["subject"], score["volume"], score["split"]) == ("b", "b", "test")
+    assert score["psnr"] == pytest.approx(score["zf_psnr"], abs=1e-3)
+
+
+def test_masks_are_per_volume_or_per_site(data: ClientData) -> None:
+    def mask(kind: Gaussian2D, volume: str) -> np.ndarray:
+        return ClientData(data.shard, "A", (), (), kind, (32, 32), "std", 0).volume_mask(volume, (32, 32))
+
+    assert (mask(Gaussian2D(), "a") != mask(Gaussian2D(), "b")).any()
+    np.testing.assert_array_equal(mask(Gaussian2D(per="site"), "a"), mask(Gaussian2D(per="site"), "b"))
+
+
+def test_padding_is_never_measured(data: ClientData) -> None:
+    mask = data.volume_mask("a", (16, 20))
+    assert mask.shape == (32, 32)
+    assert not mask[:8].any()
+    assert not mask[:, :6].any()
+    assert mask[8:24, 6:26].any()

@@ -1,0 +1,116 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+import pytest
+
+from fedsim.data.shard import Shard, ensure_shard
+from fedsim.data.source import FileSource, Volume
+from fedsim.errors import InputError
+from fedsim.mri.geometry import kspace_at
+
+
+class Arrays(FileSource):
+    """Reads .npy files: one volume each."""
+
+    format: Literal["npy"] = "npy"
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        return (".npy",)
+
+    def read(self, root: Path) -> Iterator[Volume]:
+        for file in self.files(root):
+            yield Volume(file.stem, file.stem, np.load(file), file.name)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "site").mkdir()
+    return tmp_path
+
+
+def put(root: Path, name: str, images: np.ndarray) -> Path:
+    np.save(root / "site" / f"{name}.npy", images)
+    return root / "site" / f"{name}.npy"
+
+
+def images(slices: int = 3, side: int = 32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((slices, side, side)).astype(np.float32) + 1
+
+
+def shard(root: Path, matrix: tuple[int, int] = (16, 16)) -> Path:
+    return ensure_shard(Arrays(path="site"), root, root / "cache", matrix)
+
+
+def test_holds_the_kspace_of_every_volume(root: Path) -> None:
+    put(root, "b", images(seed=1)), put(root, "a", images(2, seed=2))
+    with Shard(shard(root)) as opened:
+        assert [(v.name, v.subject, v.slices, v.support) for v in opened.volumes()] == [
+            ("a", "a", (0, 1), (16, 16)), ("b", "b", (0, 1, 2), (16, 16))]  # fmt: skip
+        np.testing.assert_array_equal(opened.kspace("b", [1]), kspace_at(images(seed=1), (16, 16))[1:2])
+
+
+def test_slices_without_signal_are_left_out(root: Path) -> None:
+    stack = images(4)
+    stack[[0, 2]] = 0
+    put(root, "a", stack)
+    with Shard(shard(root)) as opened:
+        assert opened.volumes()[0].slices == (1, 3)
+        assert opened.kspace("a", slice(0, 9)).shape == (2, 16, 16)
+
+
+def test_padding_is_not_support(root: Path) -> None:
+    put(root, "a", images())
+    with Shard(shard(root, (64, 16))) as opened:
+        assert opened.volumes()[0].support == (32, 16)
+        assert not opened.kspace("a", [0])[0, :16].any()
+
+
+def test_is_imported_once_and_again_when_a_file_changes(root: Path) -> None:
+    file = put(root, "a", images())
+    first = shard(root)
+    written = first.stat().st_mtime_ns
+    assert shard(root) == first
+    assert first.stat().st_mtime_ns == written
+    assert shard(root, (32, 32)) != first
+    np.save(file, images(5))
+    assert shard(root) != first
+
+
+def test_concurrent_imports_agree(root: Path) -> None:
+    put(root, "a", images(20))
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(lambda _: shard(root), range(4)))
+    assert len(paths) == 1
+    with Shard(paths.pop()) as opened:
+        assert len(opened.volumes()) == 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_value_names_the_file_and_leaves_nothing(root: Path, bad: float) -> None:
+    stack = images()
+    stack[1, 2, 3] = bad
+    put(root, "a", images()), put(root, "worse", stack)
+    with pytest.raises(InputError, match=r"worse\.npy: has NaN or infinite values"):
+        shard(root)
+    assert [p for p in (root / "cache").iterdir() if p.suffix != ".lock"] == []
+
+
+def test_a_site_without_signal_is_empty(root: Path) -> None:
+    put(root, "a", np.zeros((2, 8, 8), np.float32))
+    with pytest.raises(InputError, match="site: holds no image with any signal"):
+        shard(root)
+
+
+def test_a_damaged_shard_is_named(root: Path) -> None:
+    put(root, "a", images())
+    path = shard(root)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(InputError, match="delete it and it is made again"):
+        Shard(path)
+    path.unlink()
+    assert h5py.is_hdf5(shard(root))

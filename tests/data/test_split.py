@@ -1,0 +1,79 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fedsim.data.split import Split, apportion, deal, split_blocks, split_subjects
+from fedsim.errors import InputError
+
+
+def volumes(subjects: int, per_subject: int = 2, slices: int = 5) -> list[tuple[str, str, int]]:
+    return [(f"s{s}v{v}", f"s{s}", slices) for s in range(subjects) for v in range(per_subject)]
+
+
+@given(st.integers(3, 60), st.tuples(*[st.integers(0, 10)] * 3).filter(lambda t: t[0] > 0))
+def test_every_share_gets_at_least_one_and_nothing_is_lost(total: int, parts: tuple[int, int, int]) -> None:
+    shares = [part / sum(parts) for part in parts]
+    counts = apportion(total, shares)
+    assert sum(counts) == total
+    for count, share in zip(counts, shares, strict=True):
+        assert (count == 0) == (share == 0)
+        assert abs(count - total * share) < 2 or count == 1
+
+
+def test_no_subject_is_in_two_parts() -> None:
+    pieces = split_subjects(volumes(10), Split(), np.random.default_rng(0), "A")
+    parts = {piece.subject: set() for piece in pieces}
+    for piece in pieces:
+        parts[piece.subject].add(piece.part)
+    assert all(len(found) == 1 for found in parts.values())
+    assert Counter(next(iter(found)) for found in parts.values()) == {"train": 7, "val": 2, "test": 1}
+
+
+def test_a_split_follows_the_stream_alone() -> None:
+    listed = volumes(10)
+    one, again, other = (split_subjects(listed, Split(), np.random.default_rng(s), "A") for s in (0, 0, 1))
+    shuffled = split_subjects(listed[::-1], Split(), np.random.default_rng(0), "A")
+    assert one == again == shuffled[::-1]
+    assert one != other
+
+
+def test_too_few_subjects() -> None:
+    with pytest.raises(InputError, match=r"site Oslo: 2 subject\(s\) cannot fill 3 parts"):
+        split_subjects(volumes(2), Split(), np.random.default_rng(0), "Oslo")
+
+
+@pytest.mark.parametrize("gap", [0, 1, 3])
+def test_blocks_are_contiguous_and_apart(gap: int) -> None:
+    split = Split(by="block", gap=gap, train=0.6, val=0.2, test=0.2)
+    train, val, test = split_blocks([("v", "s", 20)], split, "A")
+    assert (train.part, val.part, test.part) == ("train", "val", "test")
+    assert (train.start, test.stop) == (0, 20)
+    assert val.start - train.stop == test.start - val.stop == gap
+    assert all(piece.stop > piece.start for piece in (train, val, test))
+
+
+def test_blocks_are_for_single_subjects_with_enough_slices() -> None:
+    split = Split(by="block", gap=2)
+    with pytest.raises(InputError, match="for a single subject"):
+        split_blocks(volumes(2), split, "A")
+    with pytest.raises(InputError, match="6 slices of v are too few"):
+        split_blocks([("v", "s", 6)], split, "A")
+
+
+def test_shares_make_a_whole() -> None:
+    with pytest.raises(ValidationError, match="must be 1, they are 0.9"):
+        Split(train=0.6)
+    with pytest.raises(ValidationError, match="train must be above 0"):
+        Split(train=0, val=0.5, test=0.5)
+
+
+@given(st.integers(1, 50), st.integers(1, 10))
+def test_dealing(items: int, hands: int) -> None:
+    cards = [str(i) for i in range(items)]
+    dealt = deal(cards, hands)
+    assert sorted(card for hand in dealt for card in hand) == sorted(cards)
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1

@@ -1,0 +1,96 @@
+"""A small federation that every engine test runs: three phantom hospitals, four clients, a network of a second."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from fedsim.config import Engine, Workload
+from fedsim.engine.backends import RayBackend
+from fedsim.engine.rundir import Run
+from fedsim.engine.simulation import run
+from fedsim.workload import load_workload, write_yaml
+
+TIMES = ["train_seconds", "wait_seconds", "seconds", "node", "pid"]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def site(name: str, contrast: str, kind: str, **more: Any) -> dict[str, Any]:
+    source = {"format": "phantom", "subjects": 6, "slices": 3, "size": 48, "contrast": contrast}
+    return {"name": name, "source": source, "mask": {"kind": kind, "acceleration": 3}, **more}
+
+
+@pytest.fixture
+def workload(tmp_path: Path, cache: Path) -> Callable[..., Workload]:
+    """Makes the workload with overrides KEY=VALUE."""
+
+    def make(*overrides: str) -> Workload:
+        content = {
+            "name": "small",
+            "seed": 3,
+            "federation": {
+                "cache": str(cache),
+                "clients": 4,
+                "matrix": [32, 32],
+                "sites": [
+                    site("A", "t1", "equispaced"),
+                    site("B", "t2", "radial", training={"lr": 2e-3}, matrix=[48, 48]),
+                    site("C", "pd", "gaussian2d"),
+                ],
+            },
+            "model": {"domain": "dual", "channels": 2, "pools": 2},
+            "algorithm": {"name": "fedmri", "beta": 1},
+            "training": {"rounds": 3, "batch_size": 3, "lr": 1e-3, "lr_step": 2},
+            "engine": {"backend": "serial", "keep_last": 9},
+        }
+        path = tmp_path / "small.yaml"
+        path.write_text(write_yaml(content))
+        return load_workload(path, overrides)
+
+    return make
+
+
+@pytest.fixture
+def simulate(workload: Callable[..., Workload], tmp_path: Path) -> Callable[..., Run]:
+    """Runs the workload with overrides into a folder of its own."""
+    count = iter(range(100))
+
+    def simulate(*overrides: str, **keys: Any) -> Run:
+        return run(workload(*overrides), **{"out": tmp_path / f"run-{next(count)}", **keys})
+
+    return simulate
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray for all tests that simulate on it; each brings up its own actors."""
+    backend = RayBackend(Engine())
+    yield
+    backend.close()
+
+
+def tensors(run: Run) -> dict[str, bytes]:
+    """Every file of every checkpoint, byte for byte."""
+    return {str(p.relative_to(run.path)): p.read_bytes() for p in sorted(run.path.glob("checkpoints/**/*.safetensors"))}
+
+
+def assert_same(one: Run, other: Run) -> None:
+    """The same bits: every tensor, every metric, every evaluated volume."""
+    assert tensors(one)
+    assert tensors(one).keys() == tensors(other).keys()
+    assert [name for name, content in tensors(one).items() if tensors(other)[name] != content] == []
+    for table in ("rounds", "clients", "evaluation", "manifest"):
+        ours, theirs = (getattr(r, table).drop(columns=TIMES, errors="ignore") for r in (one, other))
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+def load(run: Run, round_: int, name: str) -> dict[str, np.ndarray]:
+    return load_file(run.path / f"checkpoints/round-{round_:04d}/{name}.safetensors")

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedsim.engine.aggregation import OrderFreeSum
+from fedsim.errors import RunError
+
+
+def total(vectors: list[np.ndarray], weights: list[float], groups: int = 1) -> np.ndarray:
+    """The sum with the terms spread over some hosts."""
+    whole = OrderFreeSum(vectors[0].size)
+    for group in range(groups):
+        part = OrderFreeSum(vectors[0].size)
+        for vector, weight in list(zip(vectors, weights, strict=True))[group::groups]:
+            part.add(vector, weight, "client")
+        whole.merge(part.total)
+    return whole.total
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 7))
+def test_order_and_grouping_do_not_matter(seed: int, clients: int, groups: int) -> None:
+    """Bit for bit, for values over 12 orders of magnitude and more than one block."""
+    rng = np.random.default_rng(seed)
+    magnitude = 10.0 ** rng.uniform(-10, 2, (clients, 20_000))
+    vectors = list((magnitude * rng.choice([-1, 1], magnitude.shape)).astype(np.float32))
+    weights = list(rng.dirichlet(np.ones(clients)))
+    reference = total(vectors, weights)
+    order = rng.permutation(clients)
+    shuffled = total([vectors[i] for i in order], [weights[i] for i in order], groups)
+    assert reference.tobytes() == shuffled.tobytes()
+
+
+def test_is_the_weighted_sum() -> None:
+    rng = np.random.default_rng(0)
+    vectors, weights = list(rng.standard_normal((9, 50_000)).astype(np.float32)), list(rng.dirichlet(np.ones(9)))
+    exact = sum(w * v.astype(np.float64) for w, v in zip(weights, vectors, strict=True))
+    np.testing.assert_allclose(total(vectors, weights), exact, atol=9 * 2.0**-40)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_bad_values_are_refused_by_name(bad: float) -> None:
+    vector = np.zeros(100, np.float32)
+    vector[17] = bad
+    with pytest.raises(RunError, match="client Bergen, round 3: sent NaN"):
+        OrderFreeSum(100).add(vector, 0.5, "client Bergen, round 3")
+
+
+def test_a_wrong_length_is_refused_by_name() -> None:
+    with pytest.raises(RunError, match="client Bergen: sent 99 values where 100"):
+        OrderFreeSum(100).add(np.zeros(99, np.float32), 1, "client Bergen")

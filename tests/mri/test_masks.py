@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from fedsim.mri.masks import AnyMask, Mask, measured_acceleration
+from fedsim.seeds import numpy_stream
+
+KINDS = ("equispaced", "random", "cartesian_vd", "radial", "gaussian2d")
+
+
+def make(kind: str, **keys: float) -> Mask:
+    return TypeAdapter(AnyMask).validate_python({"kind": kind, **keys})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_decides_the_mask(kind: str) -> None:
+    mask = make(kind)
+    first, again, other = (mask.sample((64, 64), numpy_stream(0, "mask", key)) for key in ("a", "a", "b"))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(64, 64), (65, 48), (128, 128)])
+def test_the_centre_is_sampled(kind: str, shape: tuple[int, int]) -> None:
+    mask = make(kind).sample(shape, numpy_stream(0))
+    assert mask.shape == shape
+    assert mask.dtype == np.bool_
+    assert mask[shape[0] // 2, shape[1] // 2]
+
+
+@pytest.mark.parametrize("kind", ["equispaced", "random", "cartesian_vd"])
+def test_line_masks_sample_whole_readouts(kind: str) -> None:
+    mask = make(kind).sample((16, 64), numpy_stream(1))
+    assert (mask == mask[0]).all()
+
+
+@pytest.mark.parametrize("acceleration", [2.5, 4, 8])
+@pytest.mark.parametrize("kind", ["cartesian_vd", "radial", "gaussian2d"])
+def test_exact_kinds_reach_the_acceleration(kind: str, acceleration: float) -> None:
+    """Within one line of 128 (cartesian_vd), one spoke (radial), one point (gaussian2d)."""
+    mask = make(kind, acceleration=acceleration).sample((128, 128), numpy_stream(2))
+    one_unit = {"cartesian_vd": 1 / 128, "radial": 1.5 / 128, "gaussian2d": 1 / 128**2}[kind]
+    assert abs(mask.mean() - 1 / acceleration) <= one_unit
+
+
+@pytest.mark.parametrize("acceleration", [3, 4, 8])
+def test_random_reaches_the_acceleration_on_average(acceleration: float) -> None:
+    mask = make("random", acceleration=acceleration, center_fraction=0.04)
+    shares = [mask.sample((1, 128), numpy_stream(3, i)).mean() for i in range(400)]
+    assert np.mean(shares) == pytest.approx(1 / acceleration, abs=4 * np.std(shares) / 20)
+
+
+def test_a_3x_equispaced_mask_with_its_centre_is_really_about_2_6x() -> None:
+    mask = make("equispaced", acceleration=3)
+    measured = [measured_acceleration(mask.sample((128, 128), numpy_stream(4, i))) for i in range(20)]
+    assert np.mean(measured) == pytest.approx(1 / (1 / 3 + 0.08 * 2 / 3), abs=0.06)
+
+
+@pytest.mark.parametrize("kind", ["random", "cartesian_vd", "equispaced"])
+def test_an_impossible_mask_is_refused(kind: str) -> None:
+    with pytest.raises(ValidationError, match="impossible mask"):
+        make(kind, acceleration=8, center_fraction=0.2)
+
+
+def test_density_falls_from_the_centre() -> None:
+    for kind in ("cartesian_vd", "gaussian2d"):
+        mask = make(kind, center_fraction=0)
+        share = np.mean([mask.sample((64, 64), numpy_stream(5, i)) for i in range(50)], axis=(0, 1))
+        assert share[24:40].mean() > 2 * share[:8].mean()

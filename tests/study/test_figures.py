@@ -1,0 +1,128 @@
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+
+from fedsim import Run
+from fedsim.study import figures
+from fedsim.study.panels import Panel, panels_of
+
+
+@pytest.fixture(scope="module")
+def panels(finished: Run) -> dict[str, Panel]:
+    return {panel.site: panel for panel in panels_of(finished, 24)}
+
+
+def png(figure: Figure) -> bytes:
+    stream = BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def crowd(clients: int) -> pd.DataFrame:
+    rows = [
+        {"round": round_, "client": f"C-{i:03d}", "loss": 1 / (i + round_), "psnr": 20 + i / 10, "ssim": 0.5}
+        for round_ in (1, 2, 3)
+        for i in range(clients)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_panel_is_the_volume_that_was_evaluated(finished: Run, panels: dict[str, Panel]) -> None:
+    panel = panels["A"]
+    row = finished.evaluation.set_index("client").loc[panel.client]
+    assert (panel.client, panel.part, panel.volume) == ("A.1", "test", row["volume"])
+    assert panel.score["psnr"] == row["psnr"]
+    assert panel.acceleration == finished.manifest.query("site == 'A' and split == 'test'")["acceleration"].iloc[0]
+    assert panel.mask.shape == panel.target.shape == panel.reconstruction.shape == (32, 32)
+
+
+def test_a_site_without_test_data_says_so(panels: dict[str, Panel]) -> None:
+    assert panels["B"].part == "val"
+    assert "validation split: no test data" in texts(figures.site_panel(panels["B"]))
+    assert "no test data" not in texts(figures.site_panel(panels["A"]))
+
+
+def test_within_subject_is_stamped(panels: dict[str, Panel]) -> None:
+    assert "WITHIN SUBJECT" in texts(figures.site_panel(panels["W"]))
+    assert "WITHIN SUBJECT" not in texts(figures.site_panel(panels["A"]))
+
+
+def test_only_the_first_sites_are_shown_and_unchanged(finished: Run, panels: dict[str, Panel]) -> None:
+    (first,) = panels_of(finished, 1)
+    assert first.client == panels["A"].client
+    np.testing.assert_array_equal(first.reconstruction, panels["A"].reconstruction)
+
+
+@pytest.mark.parametrize("name", ["A", "W"])
+def test_error_maps_share_a_scale_and_images_a_window(panels: dict[str, Panel], name: str) -> None:
+    panel = panels[name]
+    *images, mask, zero_filled, reconstruction = [
+        image for axis in figures.site_panel(panel).axes for image in axis.images
+    ][:6]
+    assert {image.get_clim() for image in images} == {(0, np.percentile(panel.target, 99.5))}
+    assert zero_filled.get_clim() == reconstruction.get_clim()
+    assert mask.get_clim() == (0, 1)
+    np.testing.assert_array_equal(mask.get_array(), panel.mask)
+
+
+def test_panel_text_is_taken_literally(panels: dict[str, Panel]) -> None:
+    assert png(figures.site_panel(replace(panels["A"], contrast="$\\frac{$ <b>")))  # mathematics that does not parse
+
+
+def test_a_figure_is_the_same_every_time(finished: Run, panels: dict[str, Panel]) -> None:
+    for draw in (
+        lambda: figures.learning_curves(finished.clients, 2),
+        lambda: figures.quality_bars(finished.evaluation, ["A.1", "A.2", "B", "W"]),
+        lambda: figures.time_and_bytes(finished.rounds, finished.clients),
+        lambda: figures.site_panel(panels["A"]),
+    ):
+        assert png(draw()) == png(draw())
+
+
+def test_png_has_a_readable_size(finished: Run) -> None:
+    width, height = Image.open(BytesIO(png(figures.learning_curves(finished.clients, None)))).size
+    assert 800 < width < 2000
+    assert 250 < height < 1000
+
+
+def test_clients_keep_their_colour(finished: Run) -> None:
+    clients = list(finished.clients["client"].unique())
+    lines = {
+        line.get_label(): line.get_color() for line in figures.learning_curves(finished.clients, None).axes[0].lines
+    }
+    bars = figures.quality_bars(finished.evaluation, clients).axes[0].containers
+    heights = next(c for c in bars[::-1] if hasattr(c, "patches"))
+    colours = [to_hex(patch.get_facecolor()).upper() for patch in heights.patches]
+    assert colours == [lines[name] for name in finished.evaluation["client"].unique()]
+
+
+def test_many_clients_become_a_median_and_a_band() -> None:
+    figure = figures.learning_curves(crowd(300), best=2)
+    assert "median client" in texts(figure)
+    assert "100 of 300 clients" in texts(figure)
+    assert len(figure.axes[0].lines) == 100 + 1 + 1  # the median and the mark of the best round
+
+
+def test_twelve_clients_can_be_told_apart() -> None:
+    figure = figures.learning_curves(crowd(figures.MOST_NAMED), best=None)
+    assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}) == figures.MOST_NAMED
+
+
+def test_what_was_not_measured_is_said() -> None:
+    assert "not measured" in texts(figures.learning_curves(crowd(2).assign(psnr=np.nan), best=None))
+
+
+def test_bars_of_many_clients_are_bars_of_sites(finished: Run) -> None:
+    figure = figures.quality_bars(finished.evaluation, [f"C{i}" for i in range(20)])
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["A", "W †"]
+    assert "protocol fastmri" in figure.axes[0].get_ylabel()

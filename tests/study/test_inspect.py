@@ -1,0 +1,120 @@
+from io import StringIO
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from fedsim.data.fastmri import FastMRI
+from fedsim.data.phantom import PhantomSource
+from fedsim.errors import InputError
+from fedsim.mri.fft import fft2c
+from fedsim.study.inspect import inspect_path
+from fedsim.study.phantoms import write_phantoms
+
+SETTINGS = ["subjects=2", "slices=5", "size=48", "contrast=[t1, flair]", "field_t=[1.5, 3.0]"]
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms") / "new"
+    assert len(list(write_phantoms(folder, SETTINGS, seed=3))) == 4
+    return folder
+
+
+def printed(table: Table) -> str:
+    stream = StringIO()
+    Console(width=200, file=stream).print(table)
+    return stream.getvalue()
+
+
+def size(picture: Path) -> tuple[int, int]:
+    with Image.open(picture) as image:
+        return image.size
+
+
+def write_volume(path: Path, images: np.ndarray) -> None:
+    with h5py.File(path, "w") as file:
+        file["kspace"] = fft2c(torch.from_numpy(images.astype(np.complex64))).numpy()
+
+
+def test_phantom_files_read_back_as_they_were(phantoms: Path) -> None:
+    source = PhantomSource(subjects=2, slices=5, size=48, contrast=["t1", "flair"], field_t=(1.5, 3.0))
+    made = {volume.name: volume for volume in source.resolve(3, "phantom").volumes(phantoms)}
+    read = {volume.name: volume for volume in FastMRI(path="new").volumes(phantoms.parent)}
+    assert read.keys() == made.keys()
+    for name, volume in made.items():
+        assert read[name].subject == volume.subject
+        np.testing.assert_allclose(read[name].images, volume.images, atol=1e-6)
+
+
+def test_phantom_files_follow_fastmri(phantoms: Path) -> None:
+    with h5py.File(phantoms / "subject-001_flair.h5") as file:
+        assert file["kspace"].dtype == np.complex64
+        assert file["kspace"].shape == file["reconstruction_esc"].shape == (5, 48, 48)
+        assert file.attrs["acquisition"] == "AXFLAIR"
+        assert file.attrs["max"] == file["reconstruction_esc"][()].max()
+        assert b"<reconSpace><matrixSize><x>48</x><y>48</y>" in file["ismrmrd_header"][()]
+    assert len(list(FastMRI(path="new", contrast="AXT1").volumes(phantoms.parent))) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("subject=2", "--set subject: unknown key; did you mean 'subjects'"),
+        ("zzz=2", "--set zzz: unknown key; known: "),
+        ("contrast=t9", "--set contrast: .*'t1', 't2', 'pd' or 'flair'"),
+        ("te=9000", "te .* must be shorter than tr"),
+        ("slices", "must be KEY=VALUE"),
+        ("size=[", "not valid YAML"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_one_line(tmp_path: Path, setting: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        next(write_phantoms(tmp_path / "new", [setting], seed=0))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="exists; name a new folder"):
+        next(write_phantoms(tmp_path, [], seed=0))
+
+
+def test_inspect_names_what_is_there(phantoms: Path, tmp_path: Path) -> None:
+    text = printed(inspect_path(phantoms, tmp_path / "look.png"))
+    assert "fastmri, 4 volumes of 2 subjects, 20 slices" in text
+    assert "complex (complex64)" in text
+    assert "48 x 48" in text
+    width, height = size(tmp_path / "look.png")
+    assert width > height > 400  # four magnitudes and four phases, four rows
+
+
+def test_inspect_points_out_what_is_odd(tmp_path: Path) -> None:
+    images = np.ones((4, 16, 16))
+    images[1] = 0
+    write_volume(tmp_path / "empty.h5", images)
+    write_volume(tmp_path / "broken.h5", images * np.nan)
+    text = printed(inspect_path(tmp_path, tmp_path / "look.png"))
+    assert "1 empty slice" in text
+    assert "1024 values NaN or infinite" in text
+
+
+def test_inspect_keeps_huge_folders_short(tmp_path: Path) -> None:
+    for i in range(62):
+        write_volume(tmp_path / f"v{i:03d}.h5", np.ones((1, 16, 16)))
+    table = inspect_path(tmp_path, tmp_path / "look.png")
+    assert table.row_count == 61
+    assert "... and 2 more" in printed(table)
+    assert size(tmp_path / "look.png")[1] < 3000
+
+
+def test_inspect_refuses_a_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(InputError, match="holds no image"):
+        inspect_path(tmp_path, tmp_path / "look.png")
+    assert not (tmp_path / "look.png").exists()

@@ -1,0 +1,122 @@
+import base64
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fedsim import Run, run
+from fedsim.config import Workload
+from fedsim.engine.simulation import Simulation
+from fedsim.errors import InputError
+from fedsim.study.report import write_report
+
+
+class Page(HTMLParser):
+    """What a browser would load, and what it would show."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.sources: list[str] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.sources += [value or "" for key, value in attrs if key in {"src", "href", "srcset", "data", "action"}]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(finished: Run) -> Page:
+    return Page(write_report(finished.path))
+
+
+def test_report_needs_nothing_else(page: Page) -> None:
+    assert page.tags.isdisjoint({"script", "link", "iframe", "object", "embed", "form"})
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert len(page.sources) == 3 + 3  # sites and plots
+    assert "url(" not in page.text
+    assert "@import" not in page.text
+
+
+def test_pictures_are_those_of_the_figures_folder(page: Page, finished: Run) -> None:
+    shown = {base64.b64decode(source.partition(",")[2]) for source in page.sources}
+    files = {path.name: path.read_bytes() for path in (finished.path / "figures").iterdir()}
+    assert set(files) == {"curves.png", "quality.png", "rounds.png", "panel-A.png", "panel-B.png", "panel-W.png"}
+    assert shown == set(files.values())
+    for content in files.values():
+        width, height = Image.open(BytesIO(content)).size
+        assert 900 < width < 2000
+        assert 300 < height < 1200
+
+
+def test_report_says_what_was_run(page: Page, finished: Run) -> None:
+    learner = finished.learner("W")
+    for words in (
+        "Method fedmri (weighting uniform, beta 1)", f"{learner.shared.numel():,}", "4 clients of 3 sites",
+        "2 of 2 rounds from seed 5", "best round by validation PSNR", "metric protocol: fastmri", "within subject",
+        "float32", "Versions and machine", "torch",
+    ):  # fmt: skip
+        assert words in page.text
+    mean = finished.evaluation.groupby("client")[["psnr", "zf_psnr"]].mean().mean()
+    assert f"PSNR {mean['zf_psnr']:.2f} → {mean['psnr']:.2f} dB" in page.text
+    assert "1 of 4 clients have no test data" in page.text
+
+
+def test_report_is_the_same_every_time(finished: Run) -> None:
+    assert write_report(finished.path).read_bytes() == write_report(finished.path).read_bytes()
+
+
+def test_a_client_that_got_worse_is_pointed_out(finished: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished.path, tmp_path / "run")
+    frame = finished.evaluation
+    frame.loc[frame["client"] == "W", "ssim"] = 0.01
+    frame.to_parquet(copy / "evaluation.parquet")
+    text = Page(write_report(copy)).text
+    assert "worse than the zero-filled image by at least one measure for 1 of 3 clients: W." in text
+
+
+def test_a_hostile_workload_is_shown_as_text(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
+    root = tmp_path / "<img src=x onerror=alert(1)>"
+    root.mkdir()
+    hostile = run(
+        make_workload(f"federation.root='{root}'", "training.rounds=1", "federation.clients=3"), tmp_path / "run"
+    )
+    page = Page(write_report(hostile.path))
+    assert root.name in page.text
+    assert "x" not in page.sources
+
+
+def test_an_unfinished_run_says_what_is_missing(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
+    with Simulation(make_workload("metrics.every=0"), tmp_path / "run") as simulation:
+        assert "no checkpoint yet" in Page(write_report(tmp_path / "run")).text
+        rounds: list[int] = []
+        simulation.run(stop=lambda: bool(rounds) or bool(rounds.append(1)))
+    page = Page(write_report(tmp_path / "run"))
+    for words in ("1 of 2 rounds are done", "evaluation.parquet does not exist yet", "No round was validated"):
+        assert words in page.text
+    assert len(page.sources) == 3 + 2
+
+
+def test_data_that_is_gone_is_said(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise InputError("tcga-lgg/CS: no such file or folder")
+
+    copy = shutil.copytree(finished.path, tmp_path / "run")
+    monkeypatch.setattr("fedsim.study.panels.assemble", gone)
+    page = Page(write_report(copy))
+    assert "Reconstructions cannot be shown: tcga-lgg/CS" in page.text
+    assert len(page.sources) == 3
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a run"):
+        write_report(tmp_path)

@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import pytest
+
+from fedsim.errors import InputError
+from fedsim.workload import load_workload, read_yaml
+
+WORKLOADS = sorted((Path(__file__).parents[1] / "workloads").glob("*.yaml"))
+MINIMAL = """
+name: tiny
+federation:
+  sites:
+    - name: A
+      source: {format: phantom}
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path):  # noqa: ANN201
+    def load(text: str = MINIMAL, *overrides: str):  # noqa: ANN202
+        (tmp_path / "w.yaml").write_text(text)
+        return load_workload(tmp_path / "w.yaml", overrides)
+
+    return load
+
+
+@pytest.mark.parametrize("path", WORKLOADS, ids=lambda p: p.stem)
+def test_every_workload_is_valid(path: Path) -> None:
+    assert load_workload(path).name == path.stem
+
+
+def test_the_papers_scenarios() -> None:
+    one, two = (load_workload(Path(WORKLOADS[0].parent / f"paper-scenario-{n}.yaml")) for n in (1, 2))
+    assert [one.training_of(site).lr for site in one.federation.sites] == [1e-4, 1e-4, 1e-2, 1e-3]
+    assert (one.training.rounds, one.training.local_epochs, one.training.batch_size) == (80, 1, 32)
+    assert (two.training.rounds, two.training.local_epochs, two.training.batch_size) == (50, 10, 8)
+    assert [two.training.lr_in(round_) for round_ in (1, 40, 41)] == pytest.approx([1e-4, 1e-4, 1e-5])
+    assert [site.source.contrast for site in one.federation.sites[1:]] == [["t1", "t2"], ["T1", "T2"], ["T1", "T2"]]
+
+
+def test_defaults_are_the_contracts(load) -> None:  # noqa: ANN001
+    w = load()
+    assert (w.federation.matrix, w.federation.normalise, w.federation.clients) == ((128, 128), "std", None)
+    assert w.federation.split.shares == (0.7, 0.15, 0.15)
+    assert (w.model.name, w.model.domain, w.model.channels, w.model.pools) == ("unet", "image", 32, 4)
+    assert (w.algorithm.name, w.algorithm.beta, w.algorithm.weighting) == ("fedmri", 100, "uniform")
+    t = w.training
+    assert (t.rounds, t.local_epochs, t.batch_size, t.optimizer, t.lr) == (50, 1, 8, "rmsprop", 1e-4)
+    assert (t.lr_step, t.lr_gamma, t.participation) == (0, 0.1, 1.0)
+    e = w.engine
+    assert (e.backend, e.clients_per_actor, e.threads, e.device) == ("ray", 1, 1, "auto")
+    assert (e.checkpoint_every, e.keep_last, e.on_failure) == (1, 2, "replay")
+    assert (w.metrics.protocol, w.metrics.every) == ("fastmri", 1)
+
+
+def test_overrides_are_yaml(load) -> None:  # noqa: ANN001
+    w = load(MINIMAL, "training.lr=1e-3", "federation.matrix=[64, 64]", "federation.sites.0.source.contrast=[t1, t2]")
+    assert w.training.lr == 1e-3
+    assert w.federation.matrix == (64, 64)
+    assert w.federation.sites[0].source.contrast == ["t1", "t2"]
+
+
+def test_keys_of_another_method_may_stay(load, caplog: pytest.LogCaptureFixture) -> None:  # noqa: ANN001
+    w = load(MINIMAL + "algorithm: {name: fedmri, beta: 5}", "algorithm.name=fedavg")
+    assert w.algorithm.name == "fedavg"
+    assert "algorithm.beta is not a key of fedavg: unused" in caplog.text
+
+
+def test_count_makes_sites(load) -> None:  # noqa: ANN001
+    w = load(MINIMAL.replace("name: A", "name: A\n      count: 100"))
+    names = [site.name for site in w.federation.expanded_sites()]
+    assert (names[0], names[-1], len(names)) == ("A-001", "A-100", 100)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainning.rounds=3", "trainning: unknown key; did you mean 'training'?"),
+        ("training.round=3", "training.round: unknown key; did you mean 'rounds'?"),
+        ("algorithm.betta=3", "algorithm.betta: unknown key; did you mean 'beta'?"),
+        (
+            "federation.sites.0.source.subjcts=3",
+            "federation.sites.0.source.subjcts: unknown key; did you mean 'subjects'?",
+        ),
+        ("federation.sites.0.mask={kind: radial, acceleratoin: 3}", "mask.acceleratoin: unknown key; did you mean"),
+        ("training.rounds=0", "training.rounds: Input should be greater than or equal to 1, got 0"),
+        ("training.rounds=many", "training.rounds: Input should be a valid integer"),
+        ("algorithm.name=fedmagic", "algorithm: Input tag 'fedmagic' found using 'name' does not match"),
+        ("federation.sites.0.source.format=jpeg", "does not match any of the expected tags"),
+        ("federation.sites.0.mask={kind: random, acceleration: 20}", "impossible mask"),
+        ("federation.sites=[]", "federation.sites: Tuple should have at least 1 item"),
+        ("federation.matrix=[100, 100]", "federation.matrix: [100, 100] must be multiples of 16"),
+        ("federation.matrix=[16, 16]", "must be multiples of 16 (2^model.pools), at least 32"),
+        ("federation.split={train: 0.5}", "must be 1, they are 0.8"),
+        ("federation.sites.0.name=../x", "federation.sites.0.name: String should match pattern"),
+        ("federation.sites.0.source={format: tiff, path: ../x}", "must be a path inside federation.root"),
+        ("federation.sites.0.source={format: tiff, path: /etc}", "must be a path inside federation.root"),
+        ("federation.sites.0={name: A, count: 2, source: {format: tiff, path: x}}", "count is for phantom sites"),
+        ("name=", "name: Input should be a valid string"),
+        ("training.lr=.nan", "training.lr: Input should be"),
+        ("federation.sites.7.name=x", "--set federation.sites.7.name: '7' must be a number from 0 to 0"),
+        ("name.x=3", "--set name.x: name is not a section"),
+        ("training.rounds", "--set training.rounds: must be KEY=VALUE"),
+        ("training.rounds=[", "--set training.rounds: the value is not valid YAML"),
+    ],
+)
+def test_wrong_keys_and_values_get_one_clear_line(load, override: str, message: str) -> None:  # noqa: ANN001
+    with pytest.raises(InputError) as caught:
+        load(MINIMAL, override)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must hold a mapping"),
+        ("- a", "must hold a mapping"),
+        ("a: [", "is not valid YAML: line 1"),
+        ("name: a\nname: b", "is not valid YAML"),
+        ("name: x", "federation: is required"),
+        (MINIMAL + "    - name: a\n      source: {format: phantom}", "two sites are named 'a'"),
+    ],
+)
+def test_wrong_files_get_one_clear_line(load, text: str, message: str) -> None:  # noqa: ANN001
+    with pytest.raises(InputError) as caught:
+        load(text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+def test_root_is_looked_up_beside_the_workload(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load(MINIMAL, "federation.root=data").federation.root == tmp_path / "data"
+    (tmp_path / "elsewhere" / "data").mkdir()
+    assert load(MINIMAL, "federation.root=data").federation.root == tmp_path / "elsewhere" / "data"
