@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
-import click
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from typer.exceptions import TyperException
 
 from fedsim.errors import InputError, RunError
 
@@ -216,12 +216,12 @@ def main() -> None:
     arguments = sorted(sys.argv[1:], key=lambda argument: argument != "--debug")  # it may stand anywhere
     try:
         sys.exit(app(arguments, prog_name="fedsim", standalone_mode=False) or 0)
-    except (InputError, RunError, click.ClickException) as error:
+    except (InputError, RunError, TyperException) as error:
         if "--debug" in arguments:
             raise
-        _say(error.format_message() if isinstance(error, click.ClickException) else str(error))
+        _say(getattr(error, "format_message", error.__str__)())
         sys.exit(1 if isinstance(error, RunError) else 2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
         if "--debug" in arguments:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -112,8 +113,9 @@ def evaluation_table(frame: pd.DataFrame) -> Table:
     key = "client" if frame["client"].nunique() <= _MOST_ROWS else "site"
     protocol, split, round_ = (frame[column].iloc[0] for column in ("protocol", "split", "round"))
     table = Table(
-        padding=(0, 0),
-        title=f"{split} split, round {round_}, protocol {protocol}, n volumes: zero-filled → reconstructed",
+        box=box.SIMPLE_HEAD,
+        title=f"{split} split, round {round_}, protocol {protocol}",
+        caption="zero-filled → reconstructed, means over n volumes",
     )
     table.add_column(key, min_width=12, overflow="fold")
     for column in ("n", "NMSE", "PSNR [dB]", "gain", "SSIM"):
@@ -138,12 +140,13 @@ def _cells(group: pd.DataFrame) -> tuple[str, ...]:
 
 def manifest_table(manifest: pd.DataFrame) -> Table:
     """What every site has: subjects and slices by split, mask and measured acceleration."""
-    table = Table(padding=(0, 0), title="sites")
-    for column in ("site", "subjects", "volumes", "train", "val", "test", "mask", "measured R"):
+    table = Table(box=box.SIMPLE_HEAD, title="sites", caption="train, val and test in slices; R is measured")
+    for column in ("site", "subjects", "volumes", "train", "val", "test", "mask", "R"):
         table.add_column(column, justify="left" if column in {"site", "mask"} else "right")
     for site, group in manifest.groupby("site", sort=False):
         parts = [str((group["split"] == part).sum()) for part in ("train", "val", "test")]
         counts = [str(group[column].nunique()) for column in ("subject", "volume")]
-        mask = group["mask_kind"].iloc[0]
-        table.add_row(str(site), *counts, *parts, mask, f"{group['acceleration'].mean():.2f}")
+        stamp = " (within subject)" if group["within_subject"].any() else ""
+        mask, acceleration = group["mask_kind"].iloc[0], group["acceleration"].mean()
+        table.add_row(f"{site}{stamp}", *counts, *parts, mask, f"{acceleration:.2f}")
     return table

@@ -154,7 +154,7 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
     if error["type"] == "extra_forbidden":
         *_, key = error["loc"]
         known = _keys_at(error["loc"][:-1], root)
-        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(key), known, n=1)
         message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
     elif error["type"] == "missing":
         message = "is required"
@@ -167,11 +167,9 @@ def _user_location(location: tuple[int | str, ...], root: type[Section]) -> Iter
     """The keys as the user wrote them: without the tags that pydantic adds for the members of a union."""
     for index, part in enumerate(location):
         sections = _sections_at(location[:index], root)
-        known = isinstance(part, int) or not location[:index] or any(part in kind.model_fields for kind in sections)
-        last_key = (
-            index == len(location) - 1 and bool(sections) and not any(_tagged(kind, str(part)) for kind in sections)
-        )
-        if known or last_key:
+        is_key = isinstance(part, int) or any(part in kind.model_fields for kind in sections)
+        is_unknown_key = sections and not any(_tagged(kind, str(part)) for kind in sections)
+        if is_key or is_unknown_key:
             yield part
 
 

@@ -65,7 +65,7 @@ def test_blocks_are_for_single_subjects_with_enough_slices() -> None:
 
 
 def test_shares_make_a_whole() -> None:
-    with pytest.raises(ValidationError, match="must be 1, they are 0.9"):
+    with pytest.raises(ValidationError, match=r"must be 1, they are 0\.9"):
         Split(train=0.6)
     with pytest.raises(ValidationError, match="train must be above 0"):
         Split(train=0, val=0.5, test=0.5)

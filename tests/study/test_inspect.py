@@ -66,7 +66,7 @@ def test_phantom_files_follow_fastmri(phantoms: Path) -> None:
     ("setting", "message"),
     [
         ("subject=2", "--set subject: unknown key; did you mean 'subjects'"),
-        ("zzz=2", "--set zzz: unknown key; known: "),
+        ("zzz=2", "--set zzz: unknown key; known here: "),
         ("contrast=t9", "--set contrast: .*'t1', 't2', 'pd' or 'flair'"),
         ("te=9000", "te .* must be shorter than tr"),
         ("slices", "must be KEY=VALUE"),
