@@ -219,7 +219,7 @@ def main() -> None:
     except (InputError, RunError, TyperException) as error:
         if "--debug" in arguments:
             raise
-        _say(getattr(error, "format_message", error.__str__)())
+        _say(error.format_message() if isinstance(error, TyperException) else str(error))
         sys.exit(1 if isinstance(error, RunError) else 2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

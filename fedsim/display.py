@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fedsim.config import Workload
 from fedsim.engine.host import Row
-from fedsim.engine.simulation import Observer
+from fedsim.engine.observer import Observer
 
 _MOST_ROWS = 40
 

@@ -28,6 +28,8 @@ class Upload:
     """A named vector that every client of a phase sends."""
 
     name: str
+    summed: bool = True
+    """Add up over clients, in any order; False for vectors that only make sense one by one."""
     weighted: bool = True
     """Multiply by the client's weight before summing."""
     collected: bool = False

@@ -97,11 +97,12 @@ class Host:
             with self._at_work(name, round_) as learner:
                 sent = {k: v.numpy() for k, v in self._setup.algorithm.train(learner, received, phase).items()}
                 for upload in uploads:
-                    total = sums.setdefault(upload.name, OrderFreeSum(sent[upload.name].size, upload.grid))
-                    owner = f"client {name}, round {round_}"
-                    total.add(sent[upload.name], weight if upload.weighted else 1.0, owner)
+                    vector = sent[upload.name]
+                    if upload.summed:
+                        total = sums.setdefault(upload.name, OrderFreeSum(vector.size, upload.grid))
+                        total.add(vector, weight if upload.weighted else 1.0, f"client {name}, round {round_}")
                     if upload.collected:
-                        collected.setdefault(name, {})[upload.name] = sent[upload.name].copy()
+                        collected.setdefault(name, {})[upload.name] = vector.copy()
                 statistics = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
             rows.append({
                 "round": round_, "client": name, "site": self._clients[name].site,

@@ -1,13 +1,20 @@
 """The ledger: rounds.parquet and clients.parquet, rewritten after every round so that they can be read meanwhile."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import Row
 from fedsim.files import replacing
+
+QUALITY = ("nmse", "psnr", "ssim")
+UNKNOWN: Row = dict.fromkeys(QUALITY, math.nan)
+"""The quality of a client that was not validated."""
 
 
 class Ledger:
@@ -49,3 +56,26 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
     """Write a table as Parquet, replacing what was there."""
     with replacing(path) as temporary:
         frame.to_parquet(temporary, index=False)
+
+
+def idle_row(round_: int, client: ClientSpec) -> Row:
+    """The row of a client that was not drawn for a round."""
+    zeros = dict.fromkeys(("weight", "train_seconds", "wait_seconds"), 0.0)
+    return {
+        "round": round_, "client": client.name, "site": client.site, "samples": client.data.samples(),
+        "loss": math.nan, **zeros, "uplink_bytes": 0, "downlink_bytes": 0, "node": "", "pid": 0,
+    }  # fmt: skip
+
+
+def joined(before: Row | None, row: Row) -> Row:
+    """One row for a client that worked in several phases: times and bytes add up, the rest is the last phase's."""
+    added = ("train_seconds", "uplink_bytes", "downlink_bytes")
+    return row if before is None else {**before, **row, **{key: before[key] + row[key] for key in added}}
+
+
+def round_row(round_: int, seconds: float, rows: list[Row], clients: int) -> Row:
+    """The row of a round: means over clients, sums of bytes."""
+    frame = pd.DataFrame(rows)
+    means = {key: float(np.nanmean(frame[key])) if frame[key].notna().any() else math.nan for key in ("loss", *QUALITY)}
+    byte_sums = {key: int(frame[key].sum()) for key in ("uplink_bytes", "downlink_bytes")}
+    return {"round": round_, "seconds": seconds, "clients": clients, "failed": 0, **means, **byte_sums}

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import pandas as pd
 
 from fedsim.algorithms.base import Phase, Received, ServerState, Vector
@@ -20,7 +19,8 @@ from fedsim.engine.aggregation import OrderFreeSum
 from fedsim.engine.backends import WorkerLostError, make_backend
 from fedsim.engine.federation import assemble
 from fedsim.engine.host import Reply, Row, make_learner
-from fedsim.engine.ledger import Ledger, write_table
+from fedsim.engine.ledger import UNKNOWN, Ledger, idle_row, joined, round_row, write_table
+from fedsim.engine.observer import Observer
 from fedsim.engine.rundir import Run, Which, check_same, setup_of, write_workload
 from fedsim.errors import InputError, RunError
 from fedsim.seeds import numpy_stream
@@ -28,23 +28,6 @@ from fedsim.seeds import numpy_stream
 log = logging.getLogger("fedsim")
 
 _REPLAYS = 3
-QUALITY = ("nmse", "psnr", "ssim")
-
-
-class Observer:
-    """What a display may want to know; the base ignores it."""
-
-    def site_ready(self, site: str) -> None:
-        """A site's shard is in the cache."""
-
-    def round_begins(self, round_: int, clients: int) -> None:
-        """So many clients are about to train."""
-
-    def clients_done(self, rows: list[Row]) -> None:
-        """Some clients have trained in this round."""
-
-    def round_ends(self, row: Row) -> None:
-        """A round is in the ledger."""
 
 
 class Simulation:
@@ -184,16 +167,16 @@ class Simulation:
             received, rows = self._phase(round_, phase)
             self._server = self._algorithm.update(self._server, received)
             for row in rows:
-                trained[row["client"]] = _joined(trained.get(row["client"]), row)
+                trained[row["client"]] = joined(trained.get(row["client"]), row)
         quality = self._validate(round_)
         rows = [
             {
-                **trained.get(client.name, self._idle(round_, client.name, client.site)),
-                **quality.get(client.name, _UNKNOWN),
+                **trained.get(client.name, idle_row(round_, client)),
+                **quality.get(client.name, UNKNOWN),
             }
             for client in self._federation.clients
         ]
-        return _round_row(round_, time.perf_counter() - begun, rows, len(cohort)), rows
+        return round_row(round_, time.perf_counter() - begun, rows, len(cohort)), rows
 
     def _cohort(self, round_: int) -> tuple[str, ...]:
         """The clients drawn for a round, in the federation's order."""
@@ -250,21 +233,6 @@ class Simulation:
     def _shared(self) -> Mapping[str, Vector]:
         return {"shared": self._server["shared"]}
 
-    def _idle(self, round_: int, client: str, site: str) -> Row:
-        """The row of a client that was not drawn."""
-        zeros = dict.fromkeys(("samples", "uplink_bytes", "downlink_bytes"), 0)
-        times = dict.fromkeys(("weight", "train_seconds", "wait_seconds"), 0.0)
-        return {
-            "round": round_,
-            "client": client,
-            "site": site,
-            **zeros,
-            **times,
-            "loss": math.nan,
-            "node": "",
-            "pid": 0,
-        }
-
     # Checkpoints
 
     def _on_schedule(self, round_: int) -> bool:
@@ -293,22 +261,6 @@ class Simulation:
     def _all(self, method: str, arguments: Callable[[tuple[str, ...]], tuple[Any, ...]]) -> None:
         for _ in self._backend.call(method, self._federation.names, arguments):
             pass
-
-
-_UNKNOWN = dict.fromkeys(QUALITY, math.nan)
-
-
-def _joined(before: Row | None, row: Row) -> Row:
-    """One row for a client that worked in several phases: times and bytes add up, the rest is the last phase's."""
-    added = ("train_seconds", "uplink_bytes", "downlink_bytes")
-    return row if before is None else {**before, **row, **{key: before[key] + row[key] for key in added}}
-
-
-def _round_row(round_: int, seconds: float, rows: list[Row], clients: int) -> Row:
-    frame = pd.DataFrame(rows)
-    means = {key: float(np.nanmean(frame[key])) if frame[key].notna().any() else math.nan for key in ("loss", *QUALITY)}
-    byte_sums = {key: int(frame[key].sum()) for key in ("uplink_bytes", "downlink_bytes")}
-    return {"round": round_, "seconds": seconds, "clients": clients, "failed": 0, **means, **byte_sums}
 
 
 def run(
