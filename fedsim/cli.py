@@ -42,7 +42,7 @@ def _root(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; 
     logging.getLogger("fedsim").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
-@app.command()
+@app.command(epilog="Example: fedsim run workloads/quickstart.yaml --set training.rounds=5 --out runs/try")
 def run(
     workload: WorkloadFile,
     overrides: Overrides = None,
@@ -73,7 +73,7 @@ def run(
     out.print(f"report: {write_report(path)}", soft_wrap=True, highlight=False)
 
 
-@app.command()
+@app.command(epilog="Example: fedsim evaluate runs/try --split val --round last --save-images")
 def evaluate(
     run_dir: RunFolder,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Part of the data.")] = "test",
@@ -95,7 +95,7 @@ def evaluate(
     out.print(evaluation_table(frame))
 
 
-@app.command()
+@app.command(epilog="Example: fedsim reconstruct runs/try --client North head.nii.gz --out reconstructed")
 def reconstruct(
     run_dir: RunFolder,
     file: Annotated[Path, typer.Argument(help="File or folder with fully sampled images or k-space.")],

@@ -46,7 +46,8 @@ def test_every_step_keeps_the_bound(simulate: Simulate, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(fedmri, "ratio_and_gradient", recorded)
     run = simulate(SAMPLES, "algorithm.beta=10")
-    assert len(ratios) > 20
+    per_epoch = np.ceil(run.clients.loc[run.clients["round"] == 1, "samples"] / 3)
+    assert len(ratios) == 2 * (per_epoch - 1).sum(), "every batch but the first, in rounds 2 and 3"
     assert 0 < max(ratios) <= run.clients["weight"].max() * (1 + 1e-6)
     logged = run.clients.loc[run.clients["round"] > 1, "contrastive_ratio"]
     assert logged.between(0, run.clients["weight"].max()).all()
