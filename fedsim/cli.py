@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -60,13 +61,16 @@ def run(
     if resume and out_dir is None:
         raise InputError("--resume: needs --out, the run directory to go on with")
     path = out_dir or _free(Path("runs") / loaded.name)
-    with progress_of(loaded, out) as observer, _stop_on_signal() as stopped:
-        simulation = Simulation(loaded, path, resume=resume, address=address, observer=observer)
-        with simulation:
+    with (
+        progress_of(loaded, out) as observer,
+        Simulation(loaded, path, resume=resume, address=address, observer=observer) as simulation,
+    ):
+        with _stop_on_signal() as stopped:
             done = simulation.run(stopped)
-            frame = simulation.evaluate() if done else None
+        frame = simulation.evaluate() if done else None
     if frame is None:
-        err.print(f"stopped with a checkpoint; go on with: fedsim run {workload} --out {path} --resume", soft_wrap=True)
+        command = shlex.join(["fedsim", "run", str(path / "workload.yaml"), "--out", str(path), "--resume"])
+        err.print(f"stopped; go on with: {command}", soft_wrap=True, highlight=False)
         raise typer.Exit(130)
     if len(frame):
         out.print(evaluation_table(frame))

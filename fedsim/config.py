@@ -108,7 +108,7 @@ class Federation(Section):
 
 
 class Engine(Section):
-    """How the simulation runs; nothing here changes a result."""
+    """How the simulation runs; nothing here changes training. The best round is one that has a checkpoint."""
 
     backend: Literal["ray", "serial"] = Field("ray", description="ray: actors; serial: this process, for debugging.")
     clients_per_actor: int = Field(1, ge=1, description="Clients that one Ray actor hosts.")
@@ -138,7 +138,7 @@ class Workload(Section):
     model: AnyModel = Field(default_factory=UNetModel, description="The network every client trains.")
     algorithm: AnyAlgorithm = Field(default_factory=FedMRI, description="The federated method.")
     training: Training = Field(default_factory=Training, description="Local training.")
-    engine: Engine = Field(default_factory=Engine, description="How the simulation runs; no effect on results.")
+    engine: Engine = Field(default_factory=Engine, description="How the simulation runs; no effect on training.")
     metrics: Metrics = Field(default_factory=Metrics, description="How images are judged.")
     provenance: dict[str, str] | None = Field(None, description="Versions and machine, written by fedsim.")
 

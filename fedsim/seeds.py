@@ -15,7 +15,7 @@ Key = str | int
 def _words(part: Key) -> int:
     if isinstance(part, int):
         return part
-    return int.from_bytes(hashlib.sha256(part.encode()).digest()[:4], "little")
+    return int.from_bytes(hashlib.sha256(part.encode()).digest()[:16], "little")
 
 
 def _sequence(seed: int, *key: Key) -> np.random.SeedSequence:
@@ -23,8 +23,8 @@ def _sequence(seed: int, *key: Key) -> np.random.SeedSequence:
 
 
 def derive(seed: int, *key: Key) -> int:
-    """An integer seed in [0, 2^32) for the stream that `key` names."""
-    return int(_sequence(seed, *key).generate_state(1)[0])
+    """An integer seed in [0, 2^63) for the stream that `key` names."""
+    return int(_sequence(seed, *key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def numpy_stream(seed: int, *key: Key) -> np.random.Generator:

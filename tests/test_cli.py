@@ -160,7 +160,7 @@ BAD_INPUT = [
     ("federation.sites.0.source={format: fastmri, path: h5}", "scan.h5: "),
     ("federation.sites.0.source={format: nifti, path: nan, subject: file}", "s2.nii.gz: has NaN or infinite values"),
     (f"federation.sites=[{{name: X, source: {TIFF}}}, {{name: Y, source: {TIFF}, split: {{train: 0.25, test: 0.6}}}}]",
-     "sites that read the same files need the same split"),
+     "sites that read the same subjects need the same split"),
     ("federation.sites.0.source={format: tiff, path: empty}", "empty: holds no image"),
     ("federation.sites.0.mask={kind: random, acceleration: 30}", "impossible mask"),
     ("federation.clients=5", "site A has 2 training subjects, so it can become 2 clients at most"),
@@ -210,6 +210,51 @@ def test_a_failing_run_exits_with_1_and_names_the_client(fedsim: Fedsim, workloa
     assert "client A, round 1: sent NaN, infinite or too large values" in err
 
 
+def test_a_diverged_private_network_is_a_failed_run(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
+    keys = ("--set", "training.lr=1e30", "--set", "algorithm.name=single")
+    status, _, err = fedsim("run", workload, "--out", tmp_path / "run", *keys)
+    assert status == 1
+    assert "client A, round 1: the loss is not finite" in err
+
+
+def test_evaluating_leaves_the_workload_as_it_was(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
+    fedsim("run", workload, "--out", tmp_path / "run")
+    before = (tmp_path / "run" / "workload.yaml").read_bytes()
+    assert fedsim("evaluate", tmp_path / "run", "--set", "engine.checkpoint_every=7")[0] == 0
+    assert (tmp_path / "run" / "workload.yaml").read_bytes() == before
+
+
+def test_going_on_with_other_data_is_refused(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
+    for subject in range(6):
+        (tmp_path / "data" / "tiff" / f"s{subject}").mkdir(parents=True)
+        image = np.random.default_rng(subject).integers(1, 200, (40, 40)).astype(np.uint8)
+        tifffile.imwrite(tmp_path / "data" / "tiff" / f"s{subject}" / "1.tif", image)
+    key = ("--set", f"federation.sites=[{{name: X, source: {TIFF}}}]", "--set", "training.batch_size=1")
+    assert fedsim("run", workload, *key, "--out", tmp_path / "run")[0] == 0
+    tifffile.imwrite(tmp_path / "data" / "tiff" / "s3" / "2.tif", np.ones((40, 40), np.uint8))
+    for command in (("evaluate", tmp_path / "run"), ("run", workload, *key, "--out", tmp_path / "run", "--resume")):
+        status, _, err = fedsim(*command)
+        assert status == 2
+        assert "site X: s3 is not what it was" in err
+
+
+def test_an_address_needs_ray(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
+    status, _, err = fedsim("run", workload, "--address", "127.0.0.1:6379", "--out", tmp_path / "run")
+    assert (status, err) == (2, "fedsim: --address 127.0.0.1:6379: needs engine.backend=ray\n")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("backend", ["serial", "ray"])
+def test_a_damaged_checkpoint_is_named(fedsim: Fedsim, workload: Path, tmp_path: Path, backend: str) -> None:
+    fedsim("run", workload, "--out", tmp_path / "run")
+    (file,) = (tmp_path / "run").glob("checkpoints/round-0002/clients/A.safetensors")
+    file.write_bytes(file.read_bytes()[:-9])
+    status, _, err = fedsim("evaluate", tmp_path / "run", "--round", "2", "--set", f"engine.backend={backend}")
+    assert status == 2
+    assert "A.safetensors: is damaged or missing" in err
+    assert err.count("\n") == 1
+
+
 def test_numbered_default_folders(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert fedsim("run", workload, "--set", "training.rounds=1")[0] == 0
@@ -229,7 +274,7 @@ def test_ctrl_c_writes_a_checkpoint_and_resuming_equals_uninterrupted(
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to the whole foreground group
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err.decode()
-    assert b"--resume" in err
+    assert b"go on with: fedsim run" in err
     (stopped,) = complete_rounds(tmp_path / "run")
     assert 3 <= stopped < 60
     rounds = ["--set", f"training.rounds={stopped + 2}", "--set", "engine.checkpoint_every=50"]

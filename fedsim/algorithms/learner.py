@@ -116,7 +116,7 @@ class Learner:
     def enter(self, state: State, data: ClientData, training: Training, round_: int, client: str) -> None:
         """Take on a client: its private parameters, optimizer state, data and random streams."""
         self.private, self.data, self.training = state, data, training
-        self._stream = (data.seed, "batches", client, round_)
+        self.client, self.round = client, round_
         self._epoch = 0
         self.statistics: dict[str, list[float]] = {"loss": []}
         self.local.copy_(state["local"])
@@ -141,7 +141,9 @@ class Learner:
     def batches(self) -> Iterator[Batch]:
         """One epoch of the client's training slices; every call is the next epoch."""
         self._epoch += 1
-        return self.data.batches(self.training.batch_size, torch_stream(*self._stream, self._epoch))
+        return self.data.batches(
+            self.training.batch_size, torch_stream(self.data.seed, "batches", self.client, self.round, self._epoch)
+        )
 
     def step(self, batch: Batch, regulariser: Callable[[], None] | None = None) -> None:
         """One optimizer step on the mean squared error; `regulariser` may add to the gradients before it."""

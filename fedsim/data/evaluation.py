@@ -14,7 +14,7 @@ from fedsim.data.samples import ClientData
 from fedsim.data.split import Part, Piece
 from fedsim.files import replacing
 from fedsim.mri.masks import BoolArray
-from fedsim.mri.metrics import Protocol, volume_quality
+from fedsim.mri.metrics import Protocol, Quality, volume_quality
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """Magnitude (B, H, W) of measured k-space (B, H, W) and mask (B, H, W)."""
@@ -30,9 +30,13 @@ class ReconstructedVolume:
     target: NDArray[np.float32]
     zero_filled: NDArray[np.float32]
 
+    def quality(self, protocol: Protocol) -> Quality:
+        """How close the reconstruction is to the target."""
+        return volume_quality(self.reconstruction, self.target, protocol)
+
     def score(self, protocol: Protocol) -> dict[str, str | float]:
         """One row of evaluation.parquet: who, and nmse, psnr, ssim of the reconstruction and (zf_) the zero-filled."""
-        ours = volume_quality(self.reconstruction, self.target, protocol)
+        ours = self.quality(protocol)
         zero_filled = volume_quality(self.zero_filled, self.target, protocol)
         who = {"subject": self.piece.subject, "volume": self.piece.volume, "split": self.piece.part}
         return {**who, **ours._asdict(), **{f"zf_{key}": value for key, value in zero_filled._asdict().items()}}

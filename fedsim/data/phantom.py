@@ -108,6 +108,10 @@ class PhantomSource(Source):
                 drawn[key] = float(numpy_stream(seed, "phantom", site, key).uniform(*value))
         return self.model_copy(update=drawn)
 
+    def identity(self) -> str:
+        """The seed."""
+        return f"phantom {self.seed}"
+
     def files(self, root: Path) -> list[Path]:
         """None."""
         return []
@@ -128,7 +132,7 @@ class PhantomSource(Source):
             for contrast in self._contrasts():
                 rng = numpy_stream(self.seed, "acquisition", index, contrast)
                 images = image(head, self._sequence(contrast), field_t, rng, noise, bias)
-                yield Volume(subject, f"{subject}_{contrast}", images, f"phantom {self.seed}")
+                yield Volume(subject, f"{subject}_{contrast}", images, self.identity())
 
     def _contrasts(self) -> list[Weighting]:
         return self.contrast if isinstance(self.contrast, list) else [self.contrast]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedsim.data.shard import Shard
 from fedsim.data.split import Part, Piece
+from fedsim.errors import InputError
 from fedsim.mri.fft import ifft2c
 from fedsim.mri.geometry import centre_crop_or_pad
 from fedsim.mri.masks import BoolArray, Mask
@@ -97,6 +98,8 @@ class ClientData:
         """The mask (H, W) of a volume: sampled on its support, False where k-space is zero-padding."""
         key = (self.site, volume) if self.mask.per == "volume" else (self.site,)
         sampled = self.mask.sample(support, numpy_stream(self.seed, "mask", *key))
+        if not sampled.any():
+            raise InputError(f"site {self.site}: the mask of {volume} samples nothing; raise mask.center_fraction")
         return centre_crop_or_pad(sampled, self.matrix)
 
     def _masks(self, part: Part) -> dict[str, BoolArray]:

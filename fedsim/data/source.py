@@ -37,6 +37,10 @@ class Source(Section):
 
     format: str
 
+    @abstractmethod
+    def identity(self) -> str:
+        """What its subjects come from: sites of one identity must divide a subject alike."""
+
     def resolve(self, seed: int, site: str) -> Self:
         """This source with everything that is drawn from the seed written out; files have nothing to draw."""
         return self
@@ -76,6 +80,10 @@ class FileSource(Source):
         description="What identifies a subject: auto (what the format records), the folder that directly holds the "
         "file, the file, or the whole site.",
     )
+
+    def identity(self) -> str:
+        """The path."""
+        return self.path
 
     @property
     @abstractmethod

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from fedsim.errors import InputError
 from fedsim.schema import Section
+from fedsim.seeds import derive
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -73,14 +74,17 @@ def apportion(total: int, shares: Sequence[float]) -> list[int]:
 
 
 def split_subjects(
-    volumes: Sequence[tuple[str, str, int]], split: Split, rng: np.random.Generator, site: str
+    volumes: Sequence[tuple[str, str, int]], split: Split, seed: int, identity: str, site: str
 ) -> list[Piece]:
     """Pieces of the volumes (name, subject, slices), every subject in one part only; in the volumes' order.
+
+    A subject's place in the drawn order depends on (seed, identity, subject) alone, so sites that read other volumes
+    of the same subjects divide them alike wherever their numbers allow.
 
     Raises:
         InputError: there are too few subjects for the shares asked for.
     """
-    subjects = sorted({subject for _, subject, _ in volumes})
+    subjects = sorted({subject for _, subject, _ in volumes}, key=lambda s: (derive(seed, "split", identity, s), s))
     try:
         counts = apportion(len(subjects), split.shares)
     except InputError:
@@ -89,7 +93,7 @@ def split_subjects(
             f"set shares to 0, or `split: {{by: block}}` for a site with a single subject"
         ) from None
     parts: list[Part] = [part for part, count in zip(PARTS, counts, strict=True) for _ in range(count)]
-    part_of = dict(zip((subjects[i] for i in rng.permutation(len(subjects))), parts, strict=True))
+    part_of = dict(zip(subjects, parts, strict=True))
     return [Piece(name, subject, 0, slices, part_of[subject]) for name, subject, slices in volumes]
 
 

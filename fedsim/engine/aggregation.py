@@ -19,6 +19,7 @@ class OrderFreeSum:
         self.total: NDArray[np.float64] = np.zeros(size)
         self._magic = 1.5 * 2.0 ** (52 - grid)
         self._limit = 2.0 ** (51 - grid)
+        self._largest = 0.0  # a bound on every element of the total
         self._term = np.empty(min(size, _BLOCK))
 
     def add(self, vector: NDArray[np.float32], weight: float, owner: str) -> None:
@@ -29,8 +30,10 @@ class OrderFreeSum:
         """
         if vector.shape != self.total.shape:
             raise RunError(f"{owner}: sent {vector.size} values where {self.total.size} were expected")
-        if vector.size and not (-self._limit < weight * vector.min() and weight * vector.max() < self._limit):
+        largest = weight * float(max(vector.max(), -vector.min())) if vector.size else 0.0
+        if not largest < self._limit:
             raise RunError(f"{owner}: sent NaN, infinite or too large values (beyond {self._limit:g}); lower its lr")
+        self._grow(largest)
         for start in range(0, vector.size, _BLOCK):
             block = self.total[start : start + _BLOCK]
             term = np.multiply(vector[start : start + _BLOCK], weight, out=self._term[: block.size], dtype=np.float64)
@@ -39,5 +42,15 @@ class OrderFreeSum:
             block += term
 
     def merge(self, partial: NDArray[np.float64]) -> None:
-        """Add a partial sum made with the same grid."""
+        """Add a partial sum made with the same grid.
+
+        Raises:
+            RunError: the sum may leave the range in which it is exact.
+        """
+        self._grow(float(np.abs(partial).max(initial=0.0)))
         self.total += partial
+
+    def _grow(self, largest: float) -> None:
+        self._largest += largest
+        if self._largest >= self._limit:
+            raise RunError(f"a sum over clients may exceed {self._limit:g}, where it is exact; use a smaller grid")

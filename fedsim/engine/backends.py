@@ -14,7 +14,7 @@ from fedsim.algorithms.base import Vector
 from fedsim.config import Engine
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import Host, Setup
-from fedsim.errors import RunError
+from fedsim.errors import InputError, RunError
 
 # One loopback node: Ray reads this before it is imported, and then binds nothing to other interfaces.
 _LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -83,13 +83,15 @@ class RayBackend(Backend):
     def __init__(self, engine: Engine, address: str | None = None) -> None:
         self._engine = engine
         self._ray, self._owned = _connect(address)
+        self._hosts: dict[Any, tuple[str, ...]] = {}
+        self._nodes: dict[Any, str] = {}
 
     def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
-        """One actor for every `clients_per_actor` clients."""
+        """One actor for every `clients_per_actor` clients; actors that are still there are ended first."""
+        self._end_actors()
         remote = self._ray.remote(Host)
         size = self._engine.clients_per_actor
         groups = [clients[i : i + size] for i in range(0, len(clients), size)]
-        self._hosts, self._nodes = {}, {}
         options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         self._slots = self._slots_by_node()
         width = 2 * self.slots()
@@ -133,10 +135,14 @@ class RayBackend(Backend):
 
     def close(self) -> None:
         """End the actors, and the connection to Ray (Ray itself, if it was started here)."""
-        for host in getattr(self, "_hosts", {}):
-            self._ray.kill(host)
+        self._end_actors()
         if self._owned:
             self._ray.shutdown()
+
+    def _end_actors(self) -> None:
+        for host in self._hosts:
+            self._ray.kill(host)
+        self._hosts, self._nodes = {}, {}
 
     def slots(self) -> int:
         """How many clients can train at once, over all nodes."""
@@ -152,9 +158,12 @@ class RayBackend(Backend):
         try:
             return self._ray.get(refs)
         except (errors.ActorDiedError, errors.ActorUnavailableError, errors.ObjectLostError) as error:
-            raise WorkerLostError(" ".join(str(error).split())[:300]) from error
+            message = " ".join(str(error).split())[:300]
+            raise (RunError if "creation task" in message else WorkerLostError)(message) from error
         except errors.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, RunError) else RunError(str(error))) from error
+            if isinstance(error.cause, RunError | InputError):
+                raise error.cause from error
+            raise RunError(f"{type(error.cause).__name__}: {error.cause}") from error
 
 
 def _node_id(host: Host) -> str:
@@ -177,7 +186,10 @@ def _connect(address: str | None) -> tuple[Any, bool]:
             raise RunError(f"--address {address}: Ray is already running in this process; call ray.shutdown() first")
         return ray, False
     if address is not None:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"--address {address}: no Ray cluster answers there ({error})") from error
         return ray, True
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     ray.init(num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
@@ -186,4 +198,8 @@ def _connect(address: str | None) -> tuple[Any, bool]:
 
 def make_backend(engine: Engine, address: str | None = None) -> Backend:
     """The backend that the workload names."""
-    return SerialBackend() if engine.backend == "serial" else RayBackend(engine, address)
+    if engine.backend == "ray":
+        return RayBackend(engine, address)
+    if address is not None:
+        raise InputError(f"--address {address}: needs engine.backend=ray")
+    return SerialBackend()

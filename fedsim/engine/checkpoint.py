@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from fedsim.algorithms.base import ServerState
 from fedsim.algorithms.learner import FlatParameters, State
 from fedsim.errors import InputError
-from fedsim.files import write_json
+from fedsim.files import replacing, write_json
 
 _OWN_FILE_UP_TO = 256  # clients
 _BLOCK = 64  # clients that share a file above that
@@ -45,7 +45,7 @@ def write(
     """Write the checkpoint of round state["round"]; `save` writes every client's file into the folder it is given."""
     target = folder(run, state["round"])
     shutil.rmtree(target, ignore_errors=True)
-    (target / "clients").mkdir(parents=True)
+    (target / "clients").mkdir(parents=True, exist_ok=True)
     save(target / "clients")
     _share_files(target / "clients", state["clients"])
     shared = layout.by_name(torch.from_numpy(server["shared"])) if "shared" in server else {}
@@ -74,22 +74,30 @@ def read_server(run: Path, round_: int, layout: FlatParameters) -> ServerState:
     return {"shared": read_shared(run, round_, layout), **(_load(path) if path.exists() else {})}
 
 
+def client_files(names: list[str]) -> dict[str, str]:
+    """The file in `clients/` that holds each client, given all clients in order."""
+    if len(names) <= _OWN_FILE_UP_TO:
+        return {name: f"{name}.safetensors" for name in names}
+    return {name: f"block-{index // _BLOCK:04d}.safetensors" for index, name in enumerate(names)}
+
+
 def write_client(clients: Path, name: str, state: State, layout: FlatParameters) -> None:
     """Write a client's private state: its parameters by name, the rest under `state.`."""
     arrays = {key: tensor.numpy() for key, tensor in layout.by_name(state["local"]).items()}
     arrays |= {f"state.{key}": tensor.numpy() for key, tensor in state.items() if key != "local"}
-    save_file(arrays, clients / f"{name}.safetensors")
+    with replacing(clients / f"{name}.safetensors") as temporary:
+        save_file(arrays, temporary)
 
 
-def read_client(clients: Path, name: str, layout: FlatParameters) -> State:
-    """A client's private state from its own file or the one it shares.
+def read_client(path: Path, name: str, layout: FlatParameters) -> State:
+    """A client's private state from the file that holds it.
 
     Raises:
-        InputError: no file has the client, or the file is damaged.
+        InputError: the file does not have the client, or is damaged.
     """
-    path = clients / f"{name}.safetensors"
-    arrays = _load(path) if path.exists() else _from_block(clients, name)
-    tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    prefix = "" if path.stem == name else f"{name}/"
+    arrays = _load(path, prefix)
+    tensors = {key.removeprefix(prefix): torch.from_numpy(array) for key, array in arrays.items()}
     state = {key.removeprefix("state."): tensor for key, tensor in tensors.items() if key.startswith("state.")}
     return {"local": layout.flatten(tensors), **state}
 
@@ -103,29 +111,25 @@ def prune(run: Path, keep_last: int, best: int | None, passing: list[int]) -> No
             shutil.rmtree(folder(run, round_))
 
 
-def _load(path: Path) -> dict[str, NDArray[np.float32]]:
+def _load(path: Path, prefix: str = "") -> dict[str, NDArray[np.float32]]:
+    """The tensors of a file whose names begin with `prefix`."""
     try:
-        return load_file(path)
+        with safe_open(path, framework="numpy") as file:
+            return {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: is damaged or missing ({error}); use another round") from error
 
 
 def _share_files(clients: Path, names: list[str]) -> None:
-    """Put the files of 64 neighbours into one where there are many clients."""
-    if len(names) <= _OWN_FILE_UP_TO:
-        return
-    for start in range(0, len(names), _BLOCK):
-        members = names[start : start + _BLOCK]
-        arrays = {f"{n}/{key}": a for n in members for key, a in load_file(clients / f"{n}.safetensors").items()}
-        save_file(arrays, clients / f"block-{start // _BLOCK:04d}.safetensors")
-        for name in members:
+    """Join the clients' own files into the files that they share, where there are many clients."""
+    members: dict[str, list[str]] = {}
+    for name, file in client_files(names).items():
+        members.setdefault(file, []).append(name)
+    for file, owners in members.items():
+        if owners == [file.removesuffix(".safetensors")]:
+            continue
+        with replacing(clients / file) as temporary:
+            own = {name: _load(clients / f"{name}.safetensors") for name in owners}
+            save_file({f"{name}/{key}": array for name in owners for key, array in own[name].items()}, temporary)
+        for name in owners:
             (clients / f"{name}.safetensors").unlink()
-
-
-def _from_block(clients: Path, name: str) -> dict[str, NDArray[np.float32]]:
-    for path in sorted(clients.glob("block-*.safetensors")):
-        with safe_open(path, framework="numpy") as file:
-            keys = [key for key in file.keys() if key.startswith(f"{name}/")]  # noqa: SIM118 - not a mapping
-            if keys:
-                return {key.removeprefix(f"{name}/"): file.get_tensor(key) for key in keys}
-    raise InputError(f"{clients}: has no client {name}")

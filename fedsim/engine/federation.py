@@ -14,7 +14,6 @@ from fedsim.data.split import Piece, deal, split_blocks, split_subjects
 from fedsim.engine.client import ClientSpec
 from fedsim.errors import InputError
 from fedsim.mri.masks import measured_acceleration
-from fedsim.seeds import numpy_stream
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,12 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
     for site, count in zip(sites, counts, strict=True):
         members, volumes = _site_clients(workload, site, count)
         clients += members
-        rows += _manifest_rows(site, members, volumes)
+        identity = site.source.resolve(workload.seed, site.name).identity()
+        rows += [{**row, "identity": identity} for row in _manifest_rows(site, members, volumes)]
         on_site(site.name)
     manifest = pd.DataFrame(rows)
     check_leaks(manifest)
-    return Federation(tuple(clients), manifest.drop(columns="origin"))
+    return Federation(tuple(clients), manifest.drop(columns=["origin", "identity"]))
 
 
 def clients_per_site(clients: int | None, sites: int) -> list[int]:
@@ -74,13 +74,14 @@ def check_leaks(manifest: pd.DataFrame) -> None:
         InputError: naming the site, the subject and the splits.
     """
     by_subject = manifest[~manifest["within_subject"]]
-    for keys in (["site", "subject"], ["origin", "subject"]):
-        for key, group in by_subject.groupby(keys, sort=False):
-            if group["split"].nunique() > 1:
-                raise InputError(
-                    f"site {' and '.join(group['site'].unique())}: subject {key[-1]} is in "
-                    f"{' and in '.join(group['split'].unique())}; sites that read the same files need the same split"
-                )
+    for source in ("site", "identity", "origin"):
+        parts = by_subject.groupby([source, "subject"], sort=False)["split"].nunique()
+        for where, subject in parts.index[parts > 1]:
+            rows = by_subject[(by_subject[source] == where) & (by_subject["subject"] == subject)]
+            raise InputError(
+                f"site {' and '.join(rows['site'].unique())}: subject {subject} is in "
+                f"{' and in '.join(rows['split'].unique())}; sites that read the same subjects need the same split"
+            )
 
 
 def _site_clients(workload: Workload, site: Site, count: int) -> tuple[list[ClientSpec], list[StoredVolume]]:
@@ -106,8 +107,8 @@ def _split(workload: Workload, site: Site, volumes: list[StoredVolume]) -> list[
     listed = [(volume.name, volume.subject, len(volume.slices)) for volume in volumes]
     if split.by == "block":
         return split_blocks(listed, split, site.name)
-    key = getattr(site.source, "path", site.name)
-    return split_subjects(listed, split, numpy_stream(workload.seed, "split", key), site.name)
+    identity = site.source.resolve(workload.seed, site.name).identity()
+    return split_subjects(listed, split, workload.seed, identity, site.name)
 
 
 def _cut(site: Site, pieces: list[Piece], count: int) -> Iterator[tuple[str, tuple[Piece, ...]]]:

@@ -28,7 +28,7 @@ from fedsim.engine.aggregation import OrderFreeSum
 from fedsim.engine.client import ClientSpec
 from fedsim.errors import InputError, RunError
 from fedsim.models.reconstruction import AnyModel
-from fedsim.mri.metrics import Mean, Protocol
+from fedsim.mri.metrics import Protocol, mean_quality
 from fedsim.seeds import torch_stream
 
 Row = dict[str, Any]
@@ -71,10 +71,6 @@ class Host:
         self._clients = {client.name: client for client in clients}
         self._states = {client.name: self._learner.fresh_state() for client in clients}
 
-    def node(self) -> str:
-        """Name of the machine; also shows that the host is ready."""
-        return platform.node()
-
     def train(
         self, round_: int, phase: str, weights: Mapping[str, float], broadcast: Mapping[str, Vector], since: float
     ) -> Reply:
@@ -104,6 +100,9 @@ class Host:
                     if upload.collected:
                         collected.setdefault(name, {})[upload.name] = vector.copy()
                 statistics = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
+                if not np.isfinite(list(statistics.values())).all():
+                    raise RunError(f"client {name}, round {round_}: the loss is not finite; lower its learning rate")
+                self._states[name] = learner.leave()
             rows.append({
                 "round": round_, "client": name, "site": self._clients[name].site,
                 "samples": self._clients[name].data.samples(), "weight": weight, "loss": float("nan"), **statistics,
@@ -130,11 +129,14 @@ class Host:
 
     def validate(self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector]) -> dict[str, Row]:
         """Mean validation quality over the volumes of each named client that has any."""
-        rows = self.evaluate(round_, names, broadcast, "val", None)
+        received = as_tensors(broadcast)
         means: dict[str, Row] = {}
-        for name in {row["client"]: None for row in rows}:
-            mine = [row for row in rows if row["client"] == name]
-            means[name] = {k: sum((Mean(row[k], 1) for row in mine), Mean()).value for k in ("nmse", "psnr", "ssim")}
+        for name in names:
+            parts = [
+                volume.quality(self._setup.protocol) for volume in self._reconstruct(round_, name, received, "val")
+            ]
+            if parts:
+                means[name] = mean_quality(parts)._asdict()
         return means
 
     def save(self, folder: Path, names: tuple[str, ...]) -> None:
@@ -142,10 +144,10 @@ class Host:
         for name in names:
             checkpoint.write_client(folder, name, self._states[name], self._learner.local_layout)
 
-    def load(self, folder: Path, names: tuple[str, ...]) -> None:
-        """Take up the named clients' private state from a checkpoint's folder."""
-        for name in names:
-            self._states[name] = checkpoint.read_client(folder, name, self._learner.local_layout)
+    def load(self, folder: Path, files: Mapping[str, str]) -> None:
+        """Take up clients' private state from their files in a checkpoint's folder."""
+        for name, file in files.items():
+            self._states[name] = checkpoint.read_client(folder / file, name, self._learner.local_layout)
 
     def _reconstruct(
         self, round_: int, name: str, received: Mapping[str, Tensor], part: Part
@@ -157,7 +159,10 @@ class Host:
 
     @contextmanager
     def _at_work(self, name: str, round_: int) -> Iterator[Learner]:
-        """The working network with a client's private state swapped in; an error says whose it was."""
+        """The working network with a client's private state swapped in; an error says whose it was.
+
+        Only training writes the state back (`leave`); looking at images changes nothing.
+        """
         client = self._clients[name]
         self._learner.enter(self._states[name], client.data, client.training, round_, name)
         try:
@@ -167,7 +172,6 @@ class Host:
         except Exception as error:
             at = f"client {name}, round {round_}, seed {self._setup.seed}"
             raise RunError(f"{at}: {type(error).__name__}: {error}") from error
-        self._states[name] = self._learner.leave()
 
 
 def as_tensors(vectors: Mapping[str, Vector]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The run directory: what it must hold, opening it again, and what may differ when a run is resumed."""
 
 import json
+import logging
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,12 @@ from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
 from fedsim.engine import checkpoint
 from fedsim.engine.host import Setup, make_learner
+from fedsim.engine.ledger import write_table
 from fedsim.errors import InputError
 from fedsim.files import write_text
 from fedsim.workload import load_workload, write_yaml
+
+log = logging.getLogger("fedsim")
 
 Which = str | int
 """A round: its number, `best` or `last`."""
@@ -98,7 +102,8 @@ class Run:
         if client not in names:
             raise InputError(f"--client {client}: the run's clients are {', '.join(names[:20])}")
         learner = make_learner(setup_of(self.workload))
-        state = checkpoint.read_client(checkpoint.folder(self.path, round_) / "clients", client, learner.local_layout)
+        file = checkpoint.folder(self.path, round_) / "clients" / checkpoint.client_files(names)[client]
+        state = checkpoint.read_client(file, client, learner.local_layout)
         learner.local.copy_(state["local"])
         learner.private = state
         shared = checkpoint.read_shared(self.path, round_, learner.shared_layout)
@@ -112,10 +117,49 @@ class Run:
         return pd.read_parquet(path)
 
 
-def write_workload(path: Path, workload: Workload) -> None:
-    """Write the resolved workload with versions and machine."""
-    resolved = workload.model_copy(update={"provenance": _provenance()})
-    write_text(path / "workload.yaml", write_yaml(json.loads(resolved.model_dump_json(exclude_none=True))))
+def start_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> None:
+    """Make a run directory with the resolved workload, versions and machine, and the manifest.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _write_workload(path, workload.model_copy(update={"provenance": _provenance()}))
+        write_table(path / "manifest.parquet", manifest)
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
+
+
+def continue_run(path: Path, workload: Workload) -> None:
+    """Note what a resumed run changes; versions and machine stay those that it began with."""
+    before = Run(path).workload
+    now = _provenance()
+    changed = [key for key, value in (before.provenance or {}).items() if now.get(key) != value]
+    if changed:
+        log.warning("resumed under another %s than the run began with: the last bits may differ", ", ".join(changed))
+    _write_workload(path, workload.model_copy(update={"provenance": before.provenance or now}))
+
+
+def _write_workload(path: Path, workload: Workload) -> None:
+    write_text(path / "workload.yaml", write_yaml(json.loads(workload.model_dump_json(exclude_none=True))))
+
+
+def check_manifest(path: Path, manifest: pd.DataFrame) -> None:
+    """Refuse to go on with other data, or with data divided otherwise, than the run began with.
+
+    Raises:
+        InputError: naming the first site and volume that differ.
+    """
+    keys = ["site", "volume", "slice", "subject", "split", "client"]
+    before, now = (dict.fromkeys(frame[keys].fillna("").itertuples(index=False, name=None))
+                   for frame in (Run(path).manifest, manifest))  # fmt: skip
+    differing = [row for row in (*before, *now) if row not in before or row not in now]
+    if differing:
+        site, volume, *_ = differing[0]
+        raise InputError(
+            f"site {site}: {volume} is not what it was when {path} began; bring back the data of that time"
+        )
 
 
 def check_same(before: Workload, now: Workload) -> None:

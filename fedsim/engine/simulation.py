@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pandas as pd
 
@@ -21,13 +21,15 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.host import Reply, Row, make_learner
 from fedsim.engine.ledger import UNKNOWN, Ledger, idle_row, joined, round_row, write_table
 from fedsim.engine.observer import Observer
-from fedsim.engine.rundir import Run, Which, check_same, setup_of, write_workload
+from fedsim.engine.rundir import Run, Which, check_manifest, check_same, continue_run, setup_of, start_run
 from fedsim.errors import InputError, RunError
 from fedsim.seeds import numpy_stream
 
 log = logging.getLogger("fedsim")
 
-_REPLAYS = 3
+_REPLAYS = 3  # in a row, without a new checkpoint in between
+
+T = TypeVar("T")
 
 
 class Simulation:
@@ -52,16 +54,16 @@ class Simulation:
         self._setup = setup_of(workload)
         self._algorithm = workload.algorithm
         self._federation = assemble(workload, self._observer.site_ready)
-        self._warn()
-        if not existing:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_table(self.path / "manifest.parquet", self._federation.manifest)
-        write_workload(self.path, workload)
+        self._samples = {client.name: client.data.samples() for client in self._federation.clients}
+        if existing:
+            check_manifest(self.path, self._federation.manifest)
         self._learner = make_learner(self._setup)
         self._ledger = Ledger(self.path)
         self._best: tuple[int | None, float] = (None, -math.inf)
         self._backend = make_backend(workload.engine, address)
         self._hosts_up = False
+        if not existing:
+            start_run(self.path, workload, self._federation.manifest)
 
     def __enter__(self) -> Self:
         return self
@@ -75,31 +77,45 @@ class Simulation:
         Raises:
             RunError: a client failed, or processes kept being lost.
         """
-        for replay in range(_REPLAYS + 1):
-            try:
-                return self._rounds(stop)
-            except WorkerLostError as error:
-                if self.workload.engine.on_failure == "abort" or replay == _REPLAYS:
-                    raise RunError(f"a process was lost ({error}); resume with --resume") from error
-                log.warning("a process was lost (%s); going back to the last checkpoint", error)
-                self._hosts_up = False
-        raise AssertionError("unreachable")
+        self._warn()
+        continue_run(self.path, self.workload)
+        return self._replaying(lambda: self._rounds(stop))
 
     def evaluate(self, part: Part = "test", which: Which = "best", images: bool = False) -> pd.DataFrame:
         """Score every client's volumes of a part at a checkpoint, and keep the rows in evaluation.parquet."""
         round_ = Run(self.path).round(which)
+        rows = self._replaying(lambda: self._evaluated(round_, part, images))
+        within = self._federation.manifest.groupby("site")["within_subject"].any()
+        frame = pd.DataFrame([{**row, "within_subject": bool(within[row["site"]])} for row in rows])
+        if rows:
+            self._keep_evaluation(frame, round_, part)
+        return frame
+
+    def _evaluated(self, round_: int, part: Part, images: bool) -> list[Row]:
         self._restore(round_)
         shared = self._backend.share(self._shared())
         folder = (self.path / "images").absolute() if images else None
         names = self._federation.names
         parts = self._backend.call("evaluate", names, lambda mine: (round_, mine, shared, part, folder))
         place = {name: index for index, name in enumerate(names)}
-        rows = sorted((row for rows in parts for row in rows), key=lambda row: place[row["client"]])
-        within = self._federation.manifest.groupby("site")["within_subject"].any()
-        frame = pd.DataFrame([{**row, "within_subject": bool(within[row["site"]])} for row in rows])
-        if rows:
-            self._keep_evaluation(frame, round_, part)
-        return frame
+        return sorted((row for rows in parts for row in rows), key=lambda row: place[row["client"]])
+
+    def _replaying(self, task: Callable[[], T]) -> T:
+        """Do a task that starts from a checkpoint; do it again if a process is lost, while that leads on."""
+        losses, reached = 0, self._reached()
+        while True:
+            try:
+                return task()
+            except WorkerLostError as error:
+                self._hosts_up = False
+                losses, reached = (losses if self._reached() == reached else 0) + 1, self._reached()
+                if self.workload.engine.on_failure == "abort" or losses > _REPLAYS:
+                    raise RunError(f"a process was lost ({error}); go on with --resume") from error
+                log.warning("a process was lost (%s); going back to the last checkpoint", error)
+
+    def _reached(self) -> int:
+        """The last round with a checkpoint; 0 before the first."""
+        return max(checkpoint.complete_rounds(self.path), default=0)
 
     def _keep_evaluation(self, frame: pd.DataFrame, round_: int, part: Part) -> None:
         with suppress(InputError):
@@ -113,22 +129,21 @@ class Simulation:
             return False
         if not resume:
             raise InputError(f"--out {self.path}: exists; choose another folder, or go on with --resume")
-        if not any(self.path.iterdir()):
+        if self.path.is_dir() and not any(self.path.iterdir()):
             return False
         check_same(Run(self.path).workload, self.workload)
         return (self.path / "manifest.parquet").exists()
 
     def _warn(self) -> None:
-        steps = {c.name: math.ceil(c.data.samples() / c.training.batch_size) for c in self._federation.clients}
+        steps = {c.name: math.ceil(self._samples[c.name] / c.training.batch_size) for c in self._federation.clients}
         for warning in self._algorithm.warnings(steps):
             log.warning(warning)
 
     # Rounds
 
     def _rounds(self, stop: Callable[[], bool]) -> bool:
-        complete = checkpoint.complete_rounds(self.path)
-        round_ = self._restore(complete[-1] if complete else 0)
-        last = self.workload.training.rounds
+        begun = self._reached()
+        round_, last = self._restore(begun), self.workload.training.rounds
         while round_ < last and not stop():
             round_ += 1
             row, client_rows = self._round(round_)
@@ -138,7 +153,7 @@ class Simulation:
                     self._best = (round_, row["psnr"])
                 self._checkpoint(round_)
             self._observer.round_ends(row)
-        if round_ and not self._on_schedule(round_) and round_ not in complete:
+        if round_ > begun and not self._on_schedule(round_):
             self._checkpoint(round_)
         return round_ >= last
 
@@ -155,7 +170,8 @@ class Simulation:
             self._best = (state["best_round"], state["best_psnr"] if state["best_round"] else -math.inf)
             self._server = checkpoint.read_server(self.path, round_, self._learner.shared_layout)
             folder = checkpoint.folder(self.path, round_).absolute() / "clients"
-            self._all("load", lambda mine: (folder, mine))
+            files = checkpoint.client_files(state["clients"])
+            self._all("load", lambda mine: (folder, {name: files[name] for name in mine}))
         return round_
 
     def _round(self, round_: int) -> tuple[Row, list[Row]]:
@@ -217,8 +233,7 @@ class Simulation:
 
     def _weights(self, clients: tuple[str, ...]) -> dict[str, float]:
         """Weights that sum to one."""
-        samples = {client.name: client.data.samples() for client in self._federation.clients}
-        raw = {name: samples[name] if self._algorithm.weighting == "samples" else 1 for name in clients}
+        raw = {name: self._samples[name] if self._algorithm.weighting == "samples" else 1 for name in clients}
         return {name: value / sum(raw.values()) for name, value in raw.items()}
 
     def _validate(self, round_: int) -> dict[str, Row]:

@@ -34,6 +34,13 @@ class Mask(Section):
     def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
         """A mask (H, W), True where k-space is measured."""
 
+    def _check_centre(self, fraction: float) -> None:
+        if fraction * self.acceleration >= 1:
+            raise ValueError(
+                f"impossible mask: its centre alone ({fraction:.3g} of k-space) is at least 1/acceleration "
+                f"({1 / self.acceleration:.3g}); lower center_fraction or acceleration"
+            )
+
     def _centre(self, size: int) -> slice:
         width = round(size * self.center_fraction)
         start = size // 2 - width // 2
@@ -45,11 +52,7 @@ class _LineMask(Mask):
 
     @model_validator(mode="after")
     def _possible(self) -> "_LineMask":
-        if self.center_fraction * self.acceleration >= 1:
-            raise ValueError(
-                f"impossible mask: its centre alone ({self.center_fraction:g}) is at least 1/acceleration "
-                f"({1 / self.acceleration:.3g}); lower center_fraction or acceleration"
-            )
+        self._check_centre(self.center_fraction)
         return self
 
     def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
@@ -61,10 +64,10 @@ class _LineMask(Mask):
     def _columns(self, size: int, rng: np.random.Generator) -> BoolArray:
         """The columns sampled outside the centre, (size,)."""
 
-    def _outside_centre(self, size: int) -> tuple[NDArray[np.intp], int]:
-        """Columns outside the centre, and how many of them the acceleration leaves to sample."""
+    def _outside_centre(self, size: int) -> tuple[NDArray[np.intp], float]:
+        """Columns outside the centre, and how many of them the acceleration leaves to sample (not rounded)."""
         outside = np.setdiff1d(np.arange(size), np.arange(size)[self._centre(size)])
-        return outside, max(0, round(size / self.acceleration) - (size - len(outside)))
+        return outside, max(0.0, size / self.acceleration - (size - len(outside)))
 
 
 class Equispaced(_LineMask):
@@ -99,11 +102,20 @@ class CartesianVariableDensity(_LineMask):
         outside, wanted = self._outside_centre(size)
         distance = np.abs(outside - size // 2) / (size / 2 + 1)
         columns = np.zeros(size, dtype=bool)
-        columns[_weighted_draw(outside, (1 - distance) ** self.power, wanted, rng)] = True
+        columns[_weighted_draw(outside, (1 - distance) ** self.power, round(wanted), rng)] = True
         return columns
 
 
-class Radial(Mask):
+class _PointMask(Mask):
+    """Any points of the grid; the centre is a rectangle."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "_PointMask":
+        self._check_centre(self.center_fraction**2)
+        return self
+
+
+class Radial(_PointMask):
     """Equiangular spokes through the centre, from a random angle, on the Cartesian grid."""
 
     kind: Literal["radial"] = "radial"
@@ -132,7 +144,7 @@ class Radial(Mask):
         return mask
 
 
-class Gaussian2D(Mask):
+class Gaussian2D(_PointMask):
     """N/R points of the grid, drawn without replacement with a Gaussian density about the centre."""
 
     kind: Literal["gaussian2d"] = "gaussian2d"

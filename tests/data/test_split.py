@@ -1,6 +1,5 @@
 from collections import Counter
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +24,7 @@ def test_every_share_gets_at_least_one_and_nothing_is_lost(total: int, parts: tu
 
 
 def test_no_subject_is_in_two_parts() -> None:
-    pieces = split_subjects(volumes(10), Split(), np.random.default_rng(0), "A")
+    pieces = split_subjects(volumes(10), Split(), 0, "path", "A")
     parts = {piece.subject: set() for piece in pieces}
     for piece in pieces:
         parts[piece.subject].add(piece.part)
@@ -35,15 +34,24 @@ def test_no_subject_is_in_two_parts() -> None:
 
 def test_a_split_follows_the_stream_alone() -> None:
     listed = volumes(10)
-    one, again, other = (split_subjects(listed, Split(), np.random.default_rng(s), "A") for s in (0, 0, 1))
-    shuffled = split_subjects(listed[::-1], Split(), np.random.default_rng(0), "A")
+    one, again, other = (split_subjects(listed, Split(), s, "path", "A") for s in (0, 0, 1))
+    shuffled = split_subjects(listed[::-1], Split(), 0, "path", "A")
     assert one == again == shuffled[::-1]
     assert one != other
 
 
+def test_other_volumes_of_the_same_subjects_are_divided_alike() -> None:
+    """With the same subjects at both sites always; with one missing, only where a share's size must change."""
+    t1, t2 = volumes(10, per_subject=1), volumes(10, per_subject=2)
+    one, other = ({p.subject: p.part for p in split_subjects(v, Split(), 0, "path", "A")} for v in (t1, t2))
+    assert one == other
+    fewer = {p.subject: p.part for p in split_subjects(t1[:-1], Split(), 0, "path", "A")}
+    assert sum(fewer[subject] != one[subject] for subject in fewer) <= 2
+
+
 def test_too_few_subjects() -> None:
     with pytest.raises(InputError, match=r"site Oslo: 2 subject\(s\) cannot fill 3 parts"):
-        split_subjects(volumes(2), Split(), np.random.default_rng(0), "Oslo")
+        split_subjects(volumes(2), Split(), 0, "path", "Oslo")
 
 
 @pytest.mark.parametrize("gap", [0, 1, 3])

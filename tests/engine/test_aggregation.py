@@ -47,6 +47,13 @@ def test_bad_values_are_refused_by_name(bad: float) -> None:
         OrderFreeSum(100).add(vector, 0.5, "client Bergen, round 3")
 
 
+def test_a_sum_that_would_not_be_exact_is_refused() -> None:
+    vector = np.full(3, 1000, np.float32)
+    assert total([vector] * 2, [1.0, 1.0]).tolist() == [2000] * 3
+    with pytest.raises(RunError, match="a sum over clients may exceed 2048, where it is exact; use a smaller grid"):
+        total([vector] * 3, [1.0] * 3)
+
+
 def test_a_wrong_length_is_refused_by_name() -> None:
     with pytest.raises(RunError, match="client Bergen: sent 99 values where 100"):
         OrderFreeSum(100).add(np.zeros(99, np.float32), 1, "client Bergen")

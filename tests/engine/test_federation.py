@@ -83,13 +83,23 @@ def test_count_makes_different_sites_with_drawn_fields(workload: Make) -> None:
 
 def rows(*entries: tuple[str, str, str, str], within: bool = False) -> pd.DataFrame:
     frame = pd.DataFrame(entries, columns=["site", "subject", "origin", "split"])
-    return frame.assign(within_subject=within)
+    return frame.assign(within_subject=within, identity=frame["origin"].str[0])
 
 
 def test_leaks_are_refused() -> None:
-    check_leaks(rows(("A", "s1", "f1", "train"), ("A", "s2", "f2", "test"), ("B", "s1", "f9", "test")))
+    check_leaks(rows(("A", "s1", "f1", "train"), ("A", "s2", "f2", "test"), ("B", "s1", "g1", "test")))
     check_leaks(rows(("A", "s1", "f1", "train"), ("A", "s1", "f1", "test"), within=True))
     with pytest.raises(InputError, match="site A: subject s1 is in train and in test"):
         check_leaks(rows(("A", "s1", "f1", "train"), ("A", "s1", "f2", "test")))
     with pytest.raises(InputError, match="site A and B: subject s1 is in train and in val"):
-        check_leaks(rows(("A", "s1", "f1", "train"), ("B", "s1", "f1", "val")))
+        check_leaks(rows(("A", "s1", "f1", "train"), ("B", "s1", "f2", "val")))  # other files of the same source
+
+
+def test_two_sites_may_share_their_subjects(workload: Make) -> None:
+    """The same seed, another contrast: the split is the same, so nothing leaks."""
+    sites = [site(name, contrast, "radial") for name, contrast in (("A", "t1"), ("B", "t2"))]
+    for one in sites:
+        one["source"]["seed"] = 5
+    federation = assemble(workload("federation.clients=null", f"federation.sites={sites}"))
+    a, b = ({p.subject: p.part for p in client.data.pieces} for client in federation.clients)
+    assert a == b

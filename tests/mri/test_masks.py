@@ -63,6 +63,13 @@ def test_an_impossible_mask_is_refused(kind: str) -> None:
         make(kind, acceleration=8, center_fraction=0.2)
 
 
+@pytest.mark.parametrize("kind", ["radial", "gaussian2d"])
+def test_an_impossible_point_mask_is_refused(kind: str) -> None:
+    assert make(kind, acceleration=8, center_fraction=0.3)
+    with pytest.raises(ValidationError, match="impossible mask"):
+        make(kind, acceleration=8, center_fraction=0.36)
+
+
 def test_density_falls_from_the_centre() -> None:
     for kind in ("cartesian_vd", "gaussian2d"):
         mask = make(kind, center_fraction=0)
