@@ -192,7 +192,7 @@ def _connect(address: str | None) -> tuple[Any, bool]:
             raise InputError(f"--address {address}: no Ray cluster answers there ({error})") from error
         return ray, True
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ray.init(num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    ray.init("local", num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     return ray, True
 
 

@@ -11,14 +11,14 @@ from typing import Any, Self, TypeVar
 
 import pandas as pd
 
-from fedsim.algorithms.base import Phase, Received, ServerState, Vector
+from fedsim.algorithms.base import Phase, ServerState, Vector
 from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.engine import checkpoint
-from fedsim.engine.aggregation import OrderFreeSum
 from fedsim.engine.backends import WorkerLostError, make_backend
 from fedsim.engine.federation import assemble
-from fedsim.engine.host import Reply, Row, make_learner
+from fedsim.engine.gather import Gathered
+from fedsim.engine.host import Row, make_learner
 from fedsim.engine.ledger import UNKNOWN, Ledger, idle_row, joined, round_row, write_table
 from fedsim.engine.observer import Observer
 from fedsim.engine.rundir import Run, Which, check_manifest, check_same, continue_run, setup_of, start_run
@@ -55,6 +55,8 @@ class Simulation:
         self._algorithm = workload.algorithm
         self._federation = assemble(workload, self._observer.site_ready)
         self._samples = {client.name: client.data.samples() for client in self._federation.clients}
+        stamps = ["acceleration", "within_subject"]
+        self._stamps = self._federation.manifest.groupby(["site", "volume"])[stamps].first()
         if existing:
             check_manifest(self.path, self._federation.manifest)
         self._learner = make_learner(self._setup)
@@ -85,11 +87,21 @@ class Simulation:
         """Score every client's volumes of a part at a checkpoint, and keep the rows in evaluation.parquet."""
         round_ = Run(self.path).round(which)
         rows = self._replaying(lambda: self._evaluated(round_, part, images))
-        within = self._federation.manifest.groupby("site")["within_subject"].any()
-        frame = pd.DataFrame([{**row, "within_subject": bool(within[row["site"]])} for row in rows])
+        frame = pd.DataFrame([{**row, **self._protocol_of(row)} for row in rows])
         if rows:
             self._keep_evaluation(frame, round_, part)
         return frame
+
+    def _protocol_of(self, row: Row) -> Row:
+        """What an evaluated number must not be read without."""
+        slices = self._stamps.loc[(row["site"], row["volume"])]
+        return {
+            "acceleration": slices["acceleration"],
+            "within_subject": bool(slices["within_subject"]),
+            "normalise": self.workload.federation.normalise,
+            "algorithm": self._algorithm.name,
+            "seed": self.workload.seed,
+        }
 
     def _evaluated(self, round_: int, part: Part, images: bool) -> list[Row]:
         self._restore(round_)
@@ -180,16 +192,13 @@ class Simulation:
         self._observer.round_begins(round_, len(cohort))
         trained: dict[str, Row] = {}
         for phase in self._algorithm.phases(cohort, round_, self.workload.seed):
-            received, rows = self._phase(round_, phase)
-            self._server = self._algorithm.update(self._server, received)
-            for row in rows:
+            gathered = self._phase(round_, phase)
+            self._server = self._algorithm.update(self._server, gathered.received())
+            for row in gathered.rows:
                 trained[row["client"]] = joined(trained.get(row["client"]), row)
         quality = self._validate(round_)
         rows = [
-            {
-                **trained.get(client.name, idle_row(round_, client)),
-                **quality.get(client.name, UNKNOWN),
-            }
+            {**trained.get(client.name, idle_row(round_, client)), **quality.get(client.name, UNKNOWN)}
             for client in self._federation.clients
         ]
         return round_row(round_, time.perf_counter() - begun, rows, len(cohort)), rows
@@ -201,40 +210,26 @@ class Simulation:
         drawn = numpy_stream(self.workload.seed, "cohort", round_).choice(len(names), size=size, replace=False)
         return tuple(names[index] for index in sorted(drawn))
 
-    def _phase(self, round_: int, phase: Phase) -> tuple[Received, list[Row]]:
+    def _phase(self, round_: int, phase: Phase) -> Gathered:
         """Let the phase's clients work and fold in their replies as they come."""
         weights = self._weights(phase.clients)
+        gathered = Gathered(phase, self._algorithm.uploads(phase.name), weights)
         broadcast = self._backend.share(self._algorithm.broadcast(self._server, phase.name))
         since = time.time()
-        sums: dict[str, OrderFreeSum] = {}
-        collected: dict[str, Mapping[str, Vector]] = {}
-        rows: list[Row] = []
-        grids = {upload.name: upload.grid for upload in self._algorithm.uploads(phase.name)}
-        replies = self._backend.call(
-            "train",
-            phase.clients,
-            lambda mine: (round_, phase.name, {name: weights[name] for name in mine}, broadcast, since),
-        )
-        reply: Reply
-        for reply in replies:
-            for name, partial in reply.sums.items():
-                sums.setdefault(name, OrderFreeSum(partial.size, grids[name])).merge(partial)
-            collected.update(reply.collected)
-            rows += reply.rows
+
+        def arguments(mine: tuple[str, ...]) -> tuple[Any, ...]:
+            return round_, phase.name, {name: weights[name] for name in mine}, broadcast, since
+
+        for reply in self._backend.call("train", phase.clients, arguments):
+            gathered.add(reply)
             self._observer.clients_done(reply.rows)
-        kept = [upload.name for upload in self._algorithm.uploads(phase.name) if upload.collected]
-        received = Received(
-            phase,
-            {name: total.total for name, total in sums.items()},
-            math.fsum(weights.values()),
-            {name: [collected[client][name] for client in phase.clients] for name in kept},
-        )
-        return received, rows
+        return gathered
 
     def _weights(self, clients: tuple[str, ...]) -> dict[str, float]:
         """Weights that sum to one."""
-        raw = {name: self._samples[name] if self._algorithm.weighting == "samples" else 1 for name in clients}
-        return {name: value / sum(raw.values()) for name, value in raw.items()}
+        by_samples = self._algorithm.weighting == "samples"
+        total = sum(self._samples[name] for name in clients) if by_samples else len(clients)
+        return {name: (self._samples[name] if by_samples else 1) / total for name in clients}
 
     def _validate(self, round_: int) -> dict[str, Row]:
         """Every client's mean validation quality after aggregation, if this round is one to validate."""
@@ -263,13 +258,11 @@ class Simulation:
             "best_round": best,
             "best_psnr": psnr if best else None,
         }
-        checkpoint.write(
-            self.path,
-            state,
-            self._server,
-            self._learner.shared_layout,
-            lambda folder: self._all("save", lambda mine: (folder.absolute(), mine)),
-        )
+
+        def save(folder: Path) -> None:
+            self._all("save", lambda mine: (folder.absolute(), mine))
+
+        checkpoint.write(self.path, state, self._server, self._learner.shared_layout, save)
         passing = [r for r in checkpoint.complete_rounds(self.path) if r != round_ and not self._on_schedule(r)]
         checkpoint.prune(self.path, self.workload.engine.keep_last, best, passing)
 
