@@ -226,6 +226,7 @@ def main() -> None:
         _say(error.format_message() if isinstance(error, TyperException) else str(error))
         sys.exit(1 if isinstance(error, RunError) else 2)
     except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted")
         sys.exit(130)
     except Exception as error:
         if "--debug" in arguments:

@@ -96,7 +96,7 @@ class Algorithm(Section):
     # Client
 
     def train(self, learner: Learner, received: Mapping[str, Tensor], phase: str) -> Mapping[str, Tensor]:
-        """A client's work in a phase; returns its uploads by name."""
+        """A client's work in a phase; returns its uploads by name (nothing else that is returned leaves the client)."""
         self.deploy(learner, received)
         for _ in range(learner.training.local_epochs):
             for batch in learner.batches():

@@ -50,8 +50,8 @@ class Setup:
 class Reply:
     """What comes back from a host: partial sums, vectors that must stay apart, and ledger rows."""
 
-    sums: Mapping[str, NDArray[np.float64]]
-    collected: Mapping[str, Mapping[str, Vector]]
+    sums: dict[str, NDArray[np.float64]]
+    collected: dict[str, dict[str, Vector]]
     """By client, then by upload."""
     rows: list[Row]
 
@@ -83,35 +83,42 @@ class Host:
             broadcast: What the server sends; read-only.
             since: Time [s since 1970] at which the phase began.
         """
-        uploads = self._setup.algorithm.uploads(phase)
         received = as_tensors(broadcast)
+        reply = Reply({}, {}, [])
         sums: dict[str, OrderFreeSum] = {}
-        collected: dict[str, dict[str, Vector]] = {}
-        rows = []
         for name, weight in weights.items():
             begun = time.time()
-            with self._at_work(name, round_) as learner:
-                sent = {k: v.numpy() for k, v in self._setup.algorithm.train(learner, received, phase).items()}
-                for upload in uploads:
-                    vector = sent[upload.name]
-                    if upload.summed:
-                        total = sums.setdefault(upload.name, OrderFreeSum(vector.size, upload.grid))
-                        total.add(vector, weight if upload.weighted else 1.0, f"client {name}, round {round_}")
-                    if upload.collected:
-                        collected.setdefault(name, {})[upload.name] = vector.copy()
-                statistics = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
-                if not np.isfinite(list(statistics.values())).all():
-                    raise RunError(f"client {name}, round {round_}: the loss is not finite; lower its learning rate")
-                self._states[name] = learner.leave()
-            rows.append({
+            sent, statistics = self._trained(round_, phase, name, received)
+            for upload in self._setup.algorithm.uploads(phase):
+                vector = sent[upload.name]
+                if upload.summed:
+                    total = sums.setdefault(upload.name, OrderFreeSum(vector.size, upload.grid))
+                    total.add(vector, weight if upload.weighted else 1.0, f"client {name}, round {round_}")
+                if upload.collected:
+                    reply.collected.setdefault(name, {})[upload.name] = vector.copy()
+            reply.rows.append({
                 "round": round_, "client": name, "site": self._clients[name].site,
                 "samples": self._clients[name].data.samples(), "weight": weight, "loss": float("nan"), **statistics,
                 "train_seconds": time.time() - begun, "wait_seconds": max(0.0, begun - since),
-                "uplink_bytes": sum(sent[upload.name].nbytes for upload in uploads),
+                "uplink_bytes": sum(vector.nbytes for vector in sent.values()),
                 "downlink_bytes": sum(vector.nbytes for vector in broadcast.values()),
                 "node": platform.node(), "pid": os.getpid(),
             })  # fmt: skip
-        return Reply({name: total.total for name, total in sums.items()}, collected, rows)
+        reply.sums.update({name: total.total for name, total in sums.items()})
+        return reply
+
+    def _trained(
+        self, round_: int, phase: str, name: str, received: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Vector], dict[str, float]]:
+        """A client's uploads, valid until the next client's work, and the means of what it noted."""
+        algorithm = self._setup.algorithm
+        with self._at_work(name, round_) as learner:
+            made = algorithm.train(learner, received, phase)
+            statistics = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
+            if not np.isfinite(list(statistics.values())).all():
+                raise RunError(f"client {name}, round {round_}: the loss is not finite; lower its learning rate")
+            self._states[name] = learner.leave()
+        return {upload.name: made[upload.name].numpy() for upload in algorithm.uploads(phase)}, statistics
 
     def evaluate(
         self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector], part: Part, images: Path | None

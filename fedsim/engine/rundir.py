@@ -117,32 +117,26 @@ class Run:
         return pd.read_parquet(path)
 
 
-def start_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> None:
-    """Make a run directory with the resolved workload, versions and machine, and the manifest.
+def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> None:
+    """Make a run directory with the resolved workload, versions and machine, and the manifest; or go on with one.
+
+    A run that goes on keeps the versions and the machine that it began with.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be written.
     """
+    now = _provenance()
+    before = Run(path).workload.provenance if (path / "workload.yaml").exists() else None
+    changed = [key for key, value in (before or {}).items() if now.get(key) != value]
+    if changed:
+        log.warning("resumed under another %s than the run began with: the last bits may differ", ", ".join(changed))
+    stamped = workload.model_copy(update={"provenance": before or now})
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write_workload(path, workload.model_copy(update={"provenance": _provenance()}))
+        write_text(path / "workload.yaml", write_yaml(json.loads(stamped.model_dump_json(exclude_none=True))))
         write_table(path / "manifest.parquet", manifest)
     except OSError as error:
         raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
-
-
-def continue_run(path: Path, workload: Workload) -> None:
-    """Note what a resumed run changes; versions and machine stay those that it began with."""
-    before = Run(path).workload
-    now = _provenance()
-    changed = [key for key, value in (before.provenance or {}).items() if now.get(key) != value]
-    if changed:
-        log.warning("resumed under another %s than the run began with: the last bits may differ", ", ".join(changed))
-    _write_workload(path, workload.model_copy(update={"provenance": before.provenance or now}))
-
-
-def _write_workload(path: Path, workload: Workload) -> None:
-    write_text(path / "workload.yaml", write_yaml(json.loads(workload.model_dump_json(exclude_none=True))))
 
 
 def check_manifest(path: Path, manifest: pd.DataFrame) -> None:

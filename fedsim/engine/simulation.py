@@ -21,7 +21,7 @@ from fedsim.engine.gather import Gathered
 from fedsim.engine.host import Row, make_learner
 from fedsim.engine.ledger import UNKNOWN, Ledger, idle_row, joined, round_row, write_table
 from fedsim.engine.observer import Observer
-from fedsim.engine.rundir import Run, Which, check_manifest, check_same, continue_run, setup_of, start_run
+from fedsim.engine.rundir import Run, Which, begin_run, check_manifest, check_same, setup_of
 from fedsim.errors import InputError, RunError
 from fedsim.seeds import numpy_stream
 
@@ -44,28 +44,26 @@ class Simulation:
         address: str | None = None,
         observer: Observer | None = None,
     ) -> None:
-        """Prepare a run: import the data, create or reopen the run directory, bring up the backend.
+        """Prepare a run: import the data, look at the run directory, bring up the backend; writes nothing yet.
 
         Raises:
             InputError: the workload or its data are wrong, or `out` exists and `resume` is False.
         """
         self.workload, self.path, self._observer = workload, Path(out), observer or Observer()
-        existing = self._check_out(resume)
+        going_on = self._check_out(resume)
         self._setup = setup_of(workload)
         self._algorithm = workload.algorithm
         self._federation = assemble(workload, self._observer.site_ready)
         self._samples = {client.name: client.data.samples() for client in self._federation.clients}
         stamps = ["acceleration", "within_subject"]
         self._stamps = self._federation.manifest.groupby(["site", "volume"])[stamps].first()
-        if existing:
+        if going_on:
             check_manifest(self.path, self._federation.manifest)
         self._learner = make_learner(self._setup)
         self._ledger = Ledger(self.path)
         self._best: tuple[int | None, float] = (None, -math.inf)
         self._backend = make_backend(workload.engine, address)
         self._hosts_up = False
-        if not existing:
-            start_run(self.path, workload, self._federation.manifest)
 
     def __enter__(self) -> Self:
         return self
@@ -77,10 +75,11 @@ class Simulation:
         """Train until training.rounds, or until `stop` is true after a round; returns whether all rounds are done.
 
         Raises:
+            InputError: the run directory cannot be written.
             RunError: a client failed, or processes kept being lost.
         """
         self._warn()
-        continue_run(self.path, self.workload)
+        begin_run(self.path, self.workload, self._federation.manifest)
         return self._replaying(lambda: self._rounds(stop))
 
     def evaluate(self, part: Part = "test", which: Which = "best", images: bool = False) -> pd.DataFrame:
