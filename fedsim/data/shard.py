@@ -7,6 +7,7 @@ the source's settings, the matrix and the files' names, sizes and times; written
 
 import hashlib
 import json
+from importlib.metadata import version
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -88,7 +89,7 @@ def ensure_shard(source: Source, root: Path, cache: Path, matrix: tuple[int, int
 def _digest(source: Source, root: Path, matrix: tuple[int, int]) -> str:
     files = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in source.files(root)]
     where = str(root.resolve()) if files else ""
-    key = json.dumps([_LAYOUT, source.model_dump(mode="json"), list(matrix), where, files], sort_keys=True)
+    key = json.dumps([_LAYOUT, version("fedsim"), source.model_dump(mode="json"), list(matrix), where, files], sort_keys=True)
     return hashlib.sha256(key.encode()).hexdigest()[:20]
 
 
