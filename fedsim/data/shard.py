@@ -2,13 +2,14 @@
 
 Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `origin`, `slices` (indices in
 the source) and `support` (H, W of the samples that are not zero-padding). Shards live in a cache, named by a digest of
-the source's settings, the matrix and the files' names, sizes and times; written under a lock, to a temporary name.
+fedsim's version, the source's settings, the matrix and the files' names, sizes and times; a new one is written under a
+lock, to a temporary name.
 """
 
 import hashlib
 import json
-from importlib.metadata import version
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -89,8 +90,9 @@ def ensure_shard(source: Source, root: Path, cache: Path, matrix: tuple[int, int
 def _digest(source: Source, root: Path, matrix: tuple[int, int]) -> str:
     files = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in source.files(root)]
     where = str(root.resolve()) if files else ""
-    key = json.dumps([_LAYOUT, version("fedsim"), source.model_dump(mode="json"), list(matrix), where, files], sort_keys=True)
-    return hashlib.sha256(key.encode()).hexdigest()[:20]
+    settings = source.model_dump(mode="json")
+    key = [_LAYOUT, version("fedsim"), settings, list(matrix), where, files]
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> None:
