@@ -61,12 +61,15 @@ def run(
     if resume and out_dir is None:
         raise InputError("--resume: needs --out, the run directory to go on with")
     path = out_dir or _free(Path("runs") / loaded.name)
+    out.print(f"{loaded.name}: {len(loaded.federation.expanded_sites())} sites, into {path}", soft_wrap=True)
     with (
         progress_of(loaded, out) as observer,
         Simulation(loaded, path, resume=resume, address=address, observer=observer) as simulation,
     ):
         with _stop_on_signal() as stopped:
             done = simulation.run(stopped)
+        if done:
+            out.print("testing the best round")
         frame = simulation.evaluate() if done else None
     if frame is None:
         command = shlex.join(["fedsim", "run", str(path / "workload.yaml"), "--out", str(path), "--resume"])
@@ -102,7 +105,7 @@ def evaluate(
 @app.command(epilog="Example: fedsim reconstruct runs/try --client North head.nii.gz --out reconstructed")
 def reconstruct(
     run_dir: RunFolder,
-    file: Annotated[Path, typer.Argument(help="File or folder with fully sampled images or k-space.")],
+    file: Annotated[Path, typer.Argument(help="File or folder with fully sampled images or k-space.", metavar="FILE")],
     client: Annotated[str, typer.Option(help="Whose model to use.")],
     which: Round = "best",
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for <volume>.h5.")] = Path("reconstructed"),
@@ -114,7 +117,9 @@ def reconstruct(
         figures = (
             f"PSNR {score['zf_psnr']:.2f} -> {score['psnr']:.2f} dB, SSIM {score['zf_ssim']:.4f} -> {score['ssim']:.4f}"
         )
-        out.print(f"{path}: {figures} (zero-filled -> reconstructed)", soft_wrap=True, highlight=False)
+        out.print(
+            f"{path}: {figures} (zero-filled -> reconstructed, at {score['matrix']})", soft_wrap=True, highlight=False
+        )
 
 
 @app.command()
@@ -146,12 +151,15 @@ def doctor() -> None:
 
 @data.command("inspect")
 def data_inspect(
-    path: Annotated[Path, typer.Argument(help="File or folder with images.")],
-    picture: Annotated[Path, typer.Option(help="Where to write a picture of a few slices.")] = Path("inspect.png"),
+    path: Annotated[Path, typer.Argument(help="File or folder with images.", metavar="PATH")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Where to write a picture of a few slices; default inspect-NAME.png.")
+    ] = None,
 ) -> None:
     """Say what a file or folder holds, and write a picture of a few slices."""
     from fedsim.study.inspect import inspect_path
 
+    picture = picture or Path(f"inspect-{path.resolve().name}.png")
     out.print(inspect_path(path, picture))
     out.print(f"picture: {picture}", soft_wrap=True, highlight=False)
 
@@ -170,11 +178,13 @@ def data_import(workload: WorkloadFile, overrides: Overrides = None) -> None:
 
 @data.command("phantom")
 def data_phantom(
-    folder: Annotated[Path, typer.Argument(help="New folder for the files.")],
-    overrides: Overrides = None,
+    folder: Annotated[Path, typer.Argument(help="New folder for the files.", metavar="DIR")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Key of a phantom source, e.g. contrast=t2.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the anatomies.")] = 0,
 ) -> None:
-    """Write phantom volumes in fastMRI's HDF5 layout; --set takes keys of a phantom source, e.g. contrast=t2."""
+    """Write phantom volumes in fastMRI's HDF5 layout."""
     from fedsim.study.phantoms import write_phantoms
 
     for path in write_phantoms(folder, overrides or [], seed):

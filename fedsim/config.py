@@ -99,7 +99,7 @@ class Federation(Section):
     @model_validator(mode="after")
     def _distinct_names(self) -> "Federation":
         counts = Counter(site.name.lower() for site in self.expanded_sites())
-        twice = [name for name, count in counts.items() if count > 1]
+        twice = [site.name for site in self.expanded_sites() if counts[site.name.lower()] > 1]
         if twice:
             raise ValueError(
                 f"sites: two sites are named {twice[0]!r}; names must differ by more than upper and lower case"

@@ -144,8 +144,8 @@ def _explain(error: ValidationError, root: type[Section] = Workload) -> str:
     errors = error.errors(include_url=False)
     unknown = [e for e in errors if e["type"] == "extra_forbidden"]
     first = (unknown or errors)[0]
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return _describe(first, root) + more
+    places = {tuple(_user_location(e["loc"], root)) for e in errors}
+    return _describe(first, root) + ("; more is wrong in other keys" if len(places) > 1 else "")
 
 
 def _describe(error: ErrorDetails, root: type[Section]) -> str:
@@ -156,9 +156,16 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
         known = _keys_at(error["loc"][:-1], root)
         near = difflib.get_close_matches(str(key), known, n=1)
         message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
+    elif error["type"] == "union_tag_invalid":
+        tag, known = str(error["ctx"]["tag"]), [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")]
+        near = difflib.get_close_matches(tag, known, n=1)
+        where += "." + error["ctx"]["discriminator"].strip("'")
+        message = f"unknown {tag!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+    elif error["type"] == "string_pattern_mismatch":
+        message = f"must be letters, digits, '_' and '-', at most 64, not {error['input']!r:.60}"
     elif error["type"] == "missing":
         message = "is required"
-    elif error["type"] not in {"value_error", "union_tag_invalid", "union_tag_not_found"}:
+    elif error["type"] not in {"value_error", "union_tag_not_found"}:
         message += f", got {error['input']!r:.60}"
     return f"{where}: {message}" if where else message
 

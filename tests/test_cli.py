@@ -132,7 +132,7 @@ def test_looking_at_data(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None
     fedsim("data", "phantom", tmp_path / "heads", "--set", "subjects=2", "--set", "slices=2")
     status, out, _ = fedsim("data", "inspect", tmp_path / "heads")
     assert status == 0
-    assert (tmp_path / "inspect.png").stat().st_size > 1000
+    assert (tmp_path / "inspect-heads.png").stat().st_size > 1000
 
 
 def test_schema_and_help(fedsim: Fedsim) -> None:
@@ -259,6 +259,14 @@ def test_going_on_with_other_data_is_refused(fedsim: Fedsim, workload: Path, tmp
         status, _, err = fedsim(*command)
         assert status == 2
         assert "site X: s3 is not what it was" in err
+
+
+def test_a_dead_address_is_named_at_once(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
+    keys = ("--address", "127.0.0.1:9", "--set", "engine.backend=ray", "--out", tmp_path / "run")
+    status, _, err = fedsim("run", workload, *keys)
+    assert status == 2
+    assert "--address 127.0.0.1:9: no Ray cluster answers there" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_address_needs_ray(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:

@@ -156,6 +156,8 @@ def reading(file: Path, expected: str) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            if file.stat().st_size == 0:
+                raise InputError(f"is empty; expected {expected}")
             yield
         except InputError as error:
             raise InputError(f"{file}: {error}") from None

@@ -21,6 +21,11 @@ AnySource = Annotated[
 """The section `source` of a site."""
 
 
+def census(path: Path) -> dict[str, int]:
+    """How many files of each format are at or below `path`."""
+    return {source.format: count for source in _candidates(path) if (count := _count(source, path.parent))}
+
+
 def detect(path: Path) -> FileSource:
     """A source for the file or folder `path`, of the format most of its files have; its root is `path.parent`.
 
@@ -29,14 +34,18 @@ def detect(path: Path) -> FileSource:
     """
     if not path.exists() or path.name == "..":
         raise InputError(f"{path}: no such file or folder; name one that holds images")
-    named = {"path": path.name}
-    images: list[FileSource] = [ImageFolder(format="tiff", **named), ImageFolder(format="png", **named)]
-    sources = [FastMRI(**named), Nifti(**named), Matlab(**named), *images, Dicom(**named)]
+    sources = _candidates(path)
     best = max(sources, key=lambda source: _count(source, path.parent))
     if not _count(best, path.parent):
         endings = ", ".join(suffix for source in sources for suffix in source.suffixes if suffix)
         raise InputError(f"{path}: holds no image; looked for names in {endings} and for DICOM files without a suffix")
     return best
+
+
+def _candidates(path: Path) -> list[FileSource]:
+    named = {"path": path.name}
+    images: list[FileSource] = [ImageFolder(format="tiff", **named), ImageFolder(format="png", **named)]
+    return [FastMRI(**named), Nifti(**named), Matlab(**named), *images, Dicom(**named)]
 
 
 def _count(source: FileSource, root: Path) -> int:

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import socket
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -179,6 +180,8 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     """
     if address is None:
         os.environ.update(_LOOPBACK_ONLY)
+    else:
+        _check_reachable(address)
     import ray  # noqa: PLC0415 - after the environment is set, and only if Ray is used
 
     if ray.is_initialized():
@@ -194,6 +197,17 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     ray.init("local", num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     return ray, True
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself keeps trying for a minute; `auto` and other words are left to it."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--address {address}: no Ray cluster answers there ({error})") from error
 
 
 def make_backend(engine: Engine, address: str | None = None) -> Backend:

@@ -138,9 +138,11 @@ class Simulation:
         """Whether `out` is a run to go on with."""
         if not self.path.exists():
             return False
+        if not self.path.is_dir():
+            raise InputError(f"--out {self.path}: is a file; choose a folder")
         if not resume:
             raise InputError(f"--out {self.path}: exists; choose another folder, or go on with --resume")
-        if self.path.is_dir() and not any(self.path.iterdir()):
+        if not any(self.path.iterdir()):
             return False
         check_same(Run(self.path).workload, self.workload)
         return (self.path / "manifest.parquet").exists()

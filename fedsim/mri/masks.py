@@ -73,7 +73,7 @@ class _LineMask(Mask):
 class Equispaced(_LineMask):
     """Every R-th readout from a random offset, plus the centre."""
 
-    kind: Literal["equispaced"] = "equispaced"
+    kind: Literal["equispaced"] = Field("equispaced", description="Kind of mask.")
 
     def _columns(self, size: int, rng: np.random.Generator) -> BoolArray:
         columns = np.zeros(size, dtype=bool)
@@ -85,7 +85,7 @@ class Equispaced(_LineMask):
 class Random(_LineMask):
     """Each readout outside the centre with probability (N/R - n_low) / (N - n_low), as in fastMRI."""
 
-    kind: Literal["random"] = "random"
+    kind: Literal["random"] = Field("random", description="Kind of mask.")
 
     def _columns(self, size: int, rng: np.random.Generator) -> BoolArray:
         outside, wanted = self._outside_centre(size)
@@ -95,7 +95,7 @@ class Random(_LineMask):
 class CartesianVariableDensity(_LineMask):
     """N/R readouts, drawn without replacement with density (1 - |k| / k_max)^power."""
 
-    kind: Literal["cartesian_vd"] = "cartesian_vd"
+    kind: Literal["cartesian_vd"] = Field("cartesian_vd", description="Kind of mask.")
     power: float = Field(3.0, ge=0, le=10, description="How fast the density falls from the centre; 0 is uniform.")
 
     def _columns(self, size: int, rng: np.random.Generator) -> BoolArray:
@@ -118,7 +118,7 @@ class _PointMask(Mask):
 class Radial(_PointMask):
     """Equiangular spokes through the centre, from a random angle, on the Cartesian grid."""
 
-    kind: Literal["radial"] = "radial"
+    kind: Literal["radial"] = Field("radial", description="Kind of mask.")
 
     def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
         """The fewest equiangular spokes that reach 1/acceleration of the grid."""
@@ -147,7 +147,7 @@ class Radial(_PointMask):
 class Gaussian2D(_PointMask):
     """N/R points of the grid, drawn without replacement with a Gaussian density about the centre."""
 
-    kind: Literal["gaussian2d"] = "gaussian2d"
+    kind: Literal["gaussian2d"] = Field("gaussian2d", description="Kind of mask.")
     sigma: float = Field(0.2, gt=0, le=1, description="Standard deviation of the density, as a fraction of each axis.")
 
     def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:

@@ -7,17 +7,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from fedsim.data.source import Volume
-from fedsim.data.sources import detect
+from fedsim.data.sources import census, detect
 from fedsim.files import replacing
 
 _MOST_ROWS = 60
 _MOST_PICTURED = 12
 _ACROSS = 4  # slices of a volume
-_COLUMNS = ("volume", "subject", "slices", "H x W", "values", "min", "max", "notes")
+_COLUMNS = ("volume", "subject", "slices", "H x W", "values", "min", "max")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,11 @@ def inspect_path(path: Path, picture: Path) -> Table:
     with replacing(picture) as temporary:
         montage(samples).savefig(temporary, format="png", dpi=110, metadata={"Software": None})
     counts = f"{_count(len(rows), 'volume')} of {_count(len(subjects), 'subject')}, {_count(slices, 'slice')}"
-    return _table(f"{escape(str(path))}: {source.model_dump()['format']}, {counts}", rows)
+    table = _table(f"{escape(str(path))}: {source.format}, {counts}", rows)
+    others = [_count(count, f"{kind} file") for kind, count in census(path).items() if kind != source.format]
+    if others:
+        table.caption = f"not shown: {', '.join(others)}; inspect their folders"
+    return table
 
 
 def montage(samples: list[Sample]) -> Figure:
@@ -102,15 +107,16 @@ def _row(volume: Volume) -> tuple[str, ...]:
         f"{_count(empty, 'empty slice')}" if empty else "",
     ]
     low, high = (f(magnitude, where=finite, initial=start) for f, start in ((np.min, np.inf), (np.max, -np.inf)))
-    kind = f"{'complex' if np.iscomplexobj(volume.images) else 'magnitude'} ({volume.images.dtype})"
-    values = (str(slices), f"{height} x {width}", kind, f"{low:.4g}", f"{high:.4g}")
-    return volume.name, volume.subject, *values, "; ".join(filter(None, notes))
+    kind = ", ".join(["complex" if np.iscomplexobj(volume.images) else "magnitude", *filter(None, notes)])
+    values = (str(slices), f"{height} x {width}", kind, f"{low:.3g}", f"{high:.3g}")
+    return volume.name, "" if volume.subject == volume.name else volume.subject, *values
 
 
 def _table(title: str, rows: list[tuple[str, ...]]) -> Table:
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE_HEAD)
     for column in _COLUMNS:
-        table.add_column(column, justify="right" if column in {"slices", "H x W", "min", "max"} else "left")
+        number = column in {"slices", "H x W", "min", "max"}
+        table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in rows[:_MOST_ROWS]:
         table.add_row(*row)
     if len(rows) > _MOST_ROWS:

@@ -42,7 +42,8 @@ def reconstruct_file(
         for volume in reconstruct_volumes(learner.network, data, "test", size):
             target = out / f"{volume.piece.volume}.h5"
             volume.save(target)
-            yield target, volume.score(run.workload.metrics.protocol)
+            height, width = matrix
+            yield target, {**volume.score(run.workload.metrics.protocol), "matrix": f"{height}x{width}"}
 
 
 def _source_of(site: Site, file: Path) -> Source:
