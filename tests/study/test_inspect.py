@@ -29,7 +29,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def printed(table: Table) -> str:
     stream = StringIO()
     Console(width=200, file=stream).print(table)
-    return stream.getvalue()
+    return " ".join(stream.getvalue().split())
 
 
 def size(picture: Path) -> tuple[int, int]:
