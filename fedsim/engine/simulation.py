@@ -55,8 +55,7 @@ class Simulation:
         self._algorithm = workload.algorithm
         self._federation = assemble(workload, self._observer.site_ready)
         self._samples = {client.name: client.data.samples() for client in self._federation.clients}
-        stamps = ["acceleration", "within_subject"]
-        self._stamps = self._federation.manifest.groupby(["site", "volume"])[stamps].first()
+        self._stamps = self._federation.manifest.groupby(["site", "volume"]).first()
         if going_on:
             check_manifest(self.path, self._federation.manifest)
         self._learner = make_learner(self._setup)

@@ -1,0 +1,57 @@
+"""The command line on a workload of seconds."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedsim import cli
+
+Fedsim = Callable[..., tuple[int, str, str]]
+
+SMALL = """
+name: small
+federation:
+  cache: {cache}
+  root: {root}
+  matrix: [32, 32]
+  split: {{train: 0.5, val: 0.25, test: 0.25}}
+  sites:
+    - name: A
+      source: {{format: phantom, subjects: 4, slices: 3, size: 48, contrast: [t1, t2]}}
+    - name: B
+      source: {{format: phantom, subjects: 4, slices: 2, size: 48, contrast: flair}}
+      mask: {{kind: radial, acceleration: 3}}
+model: {{channels: 2, pools: 2}}
+training: {{rounds: 2, batch_size: 2, lr: 1.0e-3}}
+engine: {{backend: serial}}
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def workload(tmp_path: Path, cache: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL.format(cache=cache, root=tmp_path / "data"))
+    return path
+
+
+@pytest.fixture
+def fedsim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fedsim:
+    """Runs the command in this process and in an empty folder; returns exit status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def fedsim(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fedsim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return fedsim
