@@ -21,25 +21,27 @@ AnySource = Annotated[
 """The section `source` of a site."""
 
 
-def census(path: Path) -> dict[str, int]:
-    """How many files of each format are at or below `path`."""
-    return {source.format: count for source in _candidates(path) if (count := _count(source, path.parent))}
+def formats_at(path: Path) -> list[tuple[FileSource, int]]:
+    """A source for every format that the file or folder `path` holds, with its number of files, most files first.
 
-
-def detect(path: Path) -> FileSource:
-    """A source for the file or folder `path`, of the format most of its files have; its root is `path.parent`.
+    The sources' root is `path.parent`.
 
     Raises:
         InputError: `path` is missing or holds no file of a known format.
     """
     if not path.exists() or path.name == "..":
         raise InputError(f"{path}: no such file or folder; name one that holds images")
-    sources = _candidates(path)
-    best = max(sources, key=lambda source: _count(source, path.parent))
-    if not _count(best, path.parent):
-        endings = ", ".join(suffix for source in sources for suffix in source.suffixes if suffix)
+    counted = [(source, _count(source, path.parent)) for source in _candidates(path)]
+    found = sorted(((source, count) for source, count in counted if count), key=lambda pair: pair[1], reverse=True)
+    if not found:
+        endings = ", ".join(suffix for source, _ in counted for suffix in source.suffixes if suffix)
         raise InputError(f"{path}: holds no image; looked for names in {endings} and for DICOM files without a suffix")
-    return best
+    return found
+
+
+def detect(path: Path) -> FileSource:
+    """A source for `path`, of the format that most of its files have; see `formats_at`."""
+    return formats_at(path)[0][0]
 
 
 def _candidates(path: Path) -> list[FileSource]:

@@ -39,15 +39,17 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
     Raises:
         InputError: a source, a split or the number of clients is wrong, or a subject would be in two splits.
     """
-    sites = workload.federation.expanded_sites()
+    sites = [
+        site.model_copy(update={"source": site.source.resolve(workload.seed, site.name)})
+        for site in workload.federation.expanded_sites()
+    ]
     counts = clients_per_site(workload.federation.clients, len(sites))
     clients: list[ClientSpec] = []
     rows: list[dict[str, Any]] = []
     for site, count in zip(sites, counts, strict=True):
         members, volumes = _site_clients(workload, site, count)
         clients += members
-        identity = site.source.resolve(workload.seed, site.name).identity()
-        rows += [{**row, "identity": identity} for row in _manifest_rows(site, members, volumes)]
+        rows += _manifest_rows(site, members, volumes)
         on_site(site.name)
     manifest = pd.DataFrame(rows)
     check_leaks(manifest)
@@ -87,8 +89,7 @@ def check_leaks(manifest: pd.DataFrame) -> None:
 def _site_clients(workload: Workload, site: Site, count: int) -> tuple[list[ClientSpec], list[StoredVolume]]:
     federation = workload.federation
     matrix = site.matrix or federation.matrix
-    source = site.source.resolve(workload.seed, site.name)
-    path = ensure_shard(source, federation.root, federation.cache, matrix)
+    path = ensure_shard(site.source, federation.root, federation.cache, matrix)
     with Shard(path) as shard:
         volumes = shard.volumes()
     supports = {volume.name: volume.support for volume in volumes}
@@ -102,13 +103,12 @@ def _site_clients(workload: Workload, site: Site, count: int) -> tuple[list[Clie
 
 
 def _split(workload: Workload, site: Site, volumes: list[StoredVolume]) -> list[Piece]:
-    """Sites that read the same path draw the same split, so that they cannot leak into each other."""
+    """Every volume's part; sites that read the same source divide a subject alike."""
     split = site.split or workload.federation.split
     listed = [(volume.name, volume.subject, len(volume.slices)) for volume in volumes]
     if split.by == "block":
         return split_blocks(listed, split, site.name)
-    identity = site.source.resolve(workload.seed, site.name).identity()
-    return split_subjects(listed, split, workload.seed, identity, site.name)
+    return split_subjects(listed, split, workload.seed, site.source.identity(), site.name)
 
 
 def _cut(site: Site, pieces: list[Piece], count: int) -> Iterator[tuple[str, tuple[Piece, ...]]]:
@@ -141,4 +141,5 @@ def _manifest_rows(site: Site, clients: list[ClientSpec], volumes: list[StoredVo
                 "client": client, "site": site.name, "subject": piece.subject, "volume": piece.volume, "slice": index,
                 "split": piece.part, "within_subject": within, "mask_kind": site.mask.kind,
                 "acceleration": acceleration, "origin": volume.origin,
+                "identity": site.source.identity(),
             }  # fmt: skip

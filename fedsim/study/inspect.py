@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedsim.data.source import Volume
-from fedsim.data.sources import census, detect
+from fedsim.data.sources import formats_at
 from fedsim.files import replacing
 
 _MOST_ROWS = 60
@@ -37,7 +37,7 @@ def inspect_path(path: Path, picture: Path) -> Table:
     Raises:
         InputError: there is no image, or a file cannot be read.
     """
-    source = detect(path)
+    (source, _), *others = formats_at(path)
     rows: list[tuple[str, ...]] = []
     samples: list[Sample] = []
     subjects: set[str] = set()
@@ -52,9 +52,9 @@ def inspect_path(path: Path, picture: Path) -> Table:
         montage(samples).savefig(temporary, format="png", dpi=110, metadata={"Software": None})
     counts = f"{_count(len(rows), 'volume')} of {_count(len(subjects), 'subject')}, {_count(slices, 'slice')}"
     table = _table(f"{escape(str(path))}: {source.format}, {counts}", rows)
-    others = [_count(count, f"{kind} file") for kind, count in census(path).items() if kind != source.format]
     if others:
-        table.caption = f"not shown: {', '.join(others)}; inspect their folders"
+        left_out = ", ".join(_count(count, f"{other.format} file") for other, count in others)
+        table.caption = f"not shown: {left_out}; inspect their folders"
     return table
 
 
