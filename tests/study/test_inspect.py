@@ -94,6 +94,13 @@ def test_inspect_names_what_is_there(phantoms: Path, tmp_path: Path) -> None:
     assert width > height > 400  # four magnitudes and four phases, four rows
 
 
+def test_inspect_says_what_else_is_there(tmp_path: Path) -> None:
+    write_volume(tmp_path / "one.h5", np.ones((2, 16, 16)))
+    write_volume(tmp_path / "two.h5", np.ones((2, 16, 16)))
+    (tmp_path / "scan.dcm").write_bytes(b"not looked into")
+    assert "not shown: 1 dicom file; inspect their folders" in printed(inspect_path(tmp_path, tmp_path / "look.png"))
+
+
 def test_inspect_points_out_what_is_odd(tmp_path: Path) -> None:
     images = np.ones((4, 16, 16))
     images[1] = 0
