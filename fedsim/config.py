@@ -11,10 +11,9 @@ from typing import Annotated, Literal
 import platformdirs
 from pydantic import Field, model_validator
 
-from fedsim.algorithms.fedavg import FedAvg
+from fedsim.algorithms.catalogue import AnyAlgorithm
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.learner import Training
-from fedsim.algorithms.single import Single
 from fedsim.data.samples import Normalise
 from fedsim.data.sources import AnySource
 from fedsim.data.split import Split
@@ -23,12 +22,9 @@ from fedsim.mri.masks import AnyMask, Equispaced
 from fedsim.mri.metrics import Protocol
 from fedsim.schema import Name, Section
 
-ALGORITHMS = (FedMRI, FedAvg, Single)
-"""Every known method; a new one joins here."""
 MODELS = (UNetModel,)
 """Every known network; a new one joins here."""
 
-AnyAlgorithm = Annotated[FedMRI | FedAvg | Single, Field(discriminator="name")]
 Side = Annotated[int, Field(ge=16, le=2048)]
 Matrix = tuple[Side, Side]
 
@@ -56,6 +52,9 @@ class Site(Section):
     matrix: Matrix | None = Field(None, description="Matrix [H, W] of this site; default the federation's.")
     split: Split | None = Field(None, description="Split of this site; default the federation's.")
     training: SiteTraining = Field(default_factory=SiteTraining, description="Overrides of training for this site.")
+    unseen: bool = Field(
+        False, description="Keep the site out of the federation: `fedsim unseen RUN` tells how the run serves it."
+    )
 
     @model_validator(mode="after")
     def _only_phantoms_multiply(self) -> "Site":
@@ -93,16 +92,33 @@ class Federation(Section):
     sites: tuple[Site, ...] = Field(min_length=1, description="The sites.")
 
     def expanded_sites(self) -> list[Site]:
-        """Every site, `count` written out."""
-        return [one for site in self.sites for one in site.expand()]
+        """Every site that takes part, `count` written out."""
+        return [one for site in self.sites if not site.unseen for one in site.expand()]
+
+    def unseen_sites(self) -> list[Site]:
+        """Every site that takes no part, `count` written out."""
+        return [one for site in self.sites if site.unseen for one in site.expand()]
 
     @model_validator(mode="after")
     def _distinct_names(self) -> "Federation":
-        counts = Counter(site.name.lower() for site in self.expanded_sites())
-        twice = [site.name for site in self.expanded_sites() if counts[site.name.lower()] > 1]
+        sites = self.expanded_sites() + self.unseen_sites()
+        counts = Counter(site.name.lower() for site in sites)
+        twice = [site.name for site in sites if counts[site.name.lower()] > 1]
         if twice:
             raise ValueError(
                 f"sites: two sites are named {twice[0]!r}; names must differ by more than upper and lower case"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_trains(self) -> "Federation":
+        training = [site for site in self.sites if not site.unseen]
+        if not training:
+            raise ValueError("sites: all are unseen; at least one must take part")
+        idle = [site.name for site in training if (site.split or self.split).train == 0]
+        if idle:
+            raise ValueError(
+                f"split: site {idle[0]} has nothing to train on; train must be above 0, or the site unseen"
             )
         return self
 
@@ -154,6 +170,11 @@ class Workload(Section):
                     f"{where}: {list(matrix)} must be multiples of {step} (2^model.pools), at least {2 * step}"
                 )
         return self
+
+    def settled(self) -> "Workload":
+        """The workload with everything decided that its method leaves open until the number of clients is known."""
+        clients = self.federation.clients or len(self.federation.expanded_sites())
+        return self.model_copy(update={"algorithm": self.algorithm.settled(self.training.cohort(clients))})
 
     def training_of(self, site: Site) -> Training:
         """Local training with the site's overrides."""

@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from fedsim.config import ALGORITHMS, MODELS, Workload
+from fedsim.algorithms.catalogue import ALGORITHMS, is_own, own_method
+from fedsim.config import MODELS, Workload
 from fedsim.errors import InputError
 from fedsim.schema import Section
 
@@ -31,8 +32,8 @@ def load_workload(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
     content = read_yaml(path)
     for override in overrides:
         _override(content, override)
-    for section, known in (("algorithm", ALGORITHMS), ("model", MODELS)):
-        _set_aside(content, section, known)
+    _set_aside(content, "algorithm", [*ALGORITHMS, *_own_methods(content, path.parent)])
+    _set_aside(content, "model", MODELS)
     try:
         workload = Workload.model_validate(content)
     except ValidationError as error:
@@ -51,10 +52,34 @@ def read_section(kind: type[S], settings: Sequence[str]) -> S:
     content: dict[str, Any] = {}
     for setting in settings:
         _override(content, setting)
+    return parse_section(kind, content, "--set ")
+
+
+def parse_section(kind: type[S], content: Mapping[str, Any], where: str) -> S:
+    """A section from its keys.
+
+    Raises:
+        InputError: a key or a value is wrong; the message begins with `where`.
+    """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"--set {_explain(error, kind)}") from error
+        raise InputError(f"{where}{_explain(error, kind)}") from error
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """The dotted key and the value (YAML) of `KEY=VALUE`.
+
+    Raises:
+        InputError: it has no key, or the value is not YAML.
+    """
+    key, separator, text = setting.partition("=")
+    if not separator or not key:
+        raise InputError(f"--set {setting}: must be KEY=VALUE, for example training.rounds=5")
+    try:
+        return key, YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise InputError(f"--set {key}: the value is not valid YAML: {_yaml_problem(error)}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -92,13 +117,7 @@ def _yaml_problem(error: YAMLError) -> str:
 
 
 def _override(content: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise InputError(f"--set {override}: must be KEY=VALUE, for example training.rounds=5")
-    try:
-        value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise InputError(f"--set {key}: the value is not valid YAML: {_yaml_problem(error)}") from error
+    key, value = parse_setting(override)
     *parents, last = key.split(".")
     node: Any = content
     for parent in parents:
@@ -118,13 +137,21 @@ def _item(node: list[Any], index: str, key: str) -> Any:  # noqa: ANN401 - any Y
     return node[int(index)]
 
 
+def _own_methods(content: Mapping[str, Any], beside: Path) -> list[type[Section]]:
+    """The user's own method, if the workload names one: from a file beside it, the working directory, or installed."""
+    given = content.get("algorithm")
+    name = given.get("name") if isinstance(given, dict) else None
+    return [own_method(str(name), (beside, Path.cwd()))] if is_own(name) else []
+
+
 def _set_aside(content: dict[str, Any], section: str, known: Sequence[type[Section]]) -> None:
     """Name the default kind where none is named, and drop the keys that only other kinds of the section have."""
     given = content.get(section)
     if not isinstance(given, dict):
         return
     default = known[0].model_fields["name"].default
-    chosen = [kind for kind in known if kind.model_fields["name"].default == given.get("name", default)]
+    own = is_own(given.get("name"))
+    chosen = known[-1:] if own else [k for k in known if k.model_fields["name"].default == given.get("name", default)]
     if not chosen:
         return
     others = {key for kind in known for key in kind.model_fields} - set(chosen[0].model_fields)

@@ -5,10 +5,9 @@ with what comes back. What travels are named flat float32 vectors: the server br
 and each upload is summed (order-free, weighted or not) and, if the method asks for it, collected one by one.
 """
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,9 @@ from fedsim.schema import Section
 
 Vector = NDArray[np.float32]
 ServerState = dict[str, Vector]
-"""What the server keeps between rounds: `shared` (the shared parameters, flat) and the method's own arrays."""
+"""What the server keeps between rounds: `shared` (the shared parameters, flat) and the method's own arrays.
+
+`buffers` is the engine's: the mean running statistics of shared layers, where a network has any."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Received:
     """Sum of the clients' weights."""
     collected: Mapping[str, Sequence[Vector]]
     """Each client's vector of every collected upload, in the order of phase.clients."""
+    population: int
+    """Number of clients in the federation, drawn for this round or not."""
 
     def mean(self, name: str) -> Vector:
         """The weighted mean of an upload."""
@@ -64,16 +67,23 @@ class Received:
 
 
 class Algorithm(Section):
-    """A federated method. The base trains every epoch on the local loss and averages what is shared."""
+    """A federated method. The base shares everything, trains on the local loss and averages: it is FedAvg."""
+
+    pools_data: ClassVar[bool] = False
+    """Whether one client holds every site's data, instead of one or more for each site."""
 
     name: str
     weighting: Literal["uniform", "samples"] = Field(
         "uniform", description="Weights of the mean: the same for all, or by number of training slices."
     )
 
-    @abstractmethod
     def shares(self, parameter: str) -> bool:
         """Whether the network's parameter of this name is shared by all clients; the others never leave theirs."""
+        return True
+
+    def settled(self, cohort: int) -> Self:
+        """The method with whatever depends on the number of clients in a round decided; asked once, before a run."""
+        return self
 
     # Server
 
@@ -97,18 +107,27 @@ class Algorithm(Section):
 
     def train(self, learner: Learner, received: Mapping[str, Tensor], phase: str) -> Mapping[str, Tensor]:
         """A client's work in a phase; returns its uploads by name (nothing else that is returned leaves the client)."""
-        self.deploy(learner, received)
+        self.receive(learner, received)
+        pull = self.regulariser(learner, received)
         for _ in range(learner.training.local_epochs):
             for batch in learner.batches():
-                learner.step(batch)
+                learner.step(batch, regulariser=pull)
         return {"shared": learner.shared}
 
-    def deploy(self, learner: Learner, received: Mapping[str, Tensor]) -> None:
-        """Set up the network that the client would use on its patients; its private part is already in place."""
+    def regulariser(self, learner: Learner, received: Mapping[str, Tensor]) -> Callable[[], None] | None:
+        """What adds to the gradients before every step of `train`; None: nothing does."""
+        return None
+
+    def receive(self, learner: Learner, received: Mapping[str, Tensor]) -> None:
+        """Put what the server sent into the network; the client's private part is already in place."""
         learner.shared.copy_(received["shared"])
+
+    def deploy(self, learner: Learner, received: Mapping[str, Tensor]) -> None:
+        """Set up the network that the client would use on its patients."""
+        self.receive(learner, received)
 
     # Before the run
 
-    def warnings(self, steps_per_epoch: Mapping[str, int]) -> list[str]:
-        """What the user should know before the run, given each client's number of batches."""
+    def warnings(self, steps_per_epoch: Mapping[str, int], parameters: Collection[str]) -> list[str]:
+        """What the user should know before the run, given each client's batches and the network's parameter names."""
         return []

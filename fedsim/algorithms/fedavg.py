@@ -11,7 +11,3 @@ class FedAvg(Algorithm):
     """The mean of all clients' networks, uniform or by number of slices."""
 
     name: Literal["fedavg"] = Field("fedavg", description="Method.")
-
-    def shares(self, parameter: str) -> bool:
-        """Everything."""
-        return True

@@ -9,7 +9,7 @@ over all encoder tensors of all domains together. The term acts from round 2 on 
 srv is the mean of prev_k with weights w_k, so P / N <= max_k w_k by the triangle inequality.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -93,7 +93,7 @@ class FedMRI(Algorithm):
         contrast = partial(self._contrast, learner, received) if "previous" in received else None
         for _ in range(learner.training.local_epochs):
             for index, batch in enumerate(learner.batches()):
-                learner.step(batch, contrast if index else None)
+                learner.step(batch, regulariser=contrast if index else None)
         return {"shared": learner.shared}
 
     def _contrast(self, learner: Learner, received: Mapping[str, Tensor]) -> None:
@@ -101,7 +101,7 @@ class FedMRI(Algorithm):
         learner.shared_gradient.add_(gradient, alpha=self.beta)
         learner.note("contrastive_ratio", ratio)
 
-    def warnings(self, steps_per_epoch: Mapping[str, int]) -> list[str]:
+    def warnings(self, steps_per_epoch: Mapping[str, int], parameters: Collection[str]) -> list[str]:
         """The term cannot act on a client that has a single batch."""
         idle = [client for client, steps in steps_per_epoch.items() if steps < 2]
         if not idle or not self.beta:

@@ -3,10 +3,12 @@
 The parameters that an algorithm shares are views of one contiguous vector, the others of a second one, and so are their
 gradients. Receiving, uploading, regularising and swapping clients are then single vector operations, and one working
 network serves every client of an actor. Elementwise optimizers give the same numbers on the flat vectors as they do
-parameter by parameter.
+parameter by parameter. Running statistics (of batch norm) lie in two more vectors, which no optimizer moves.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -15,12 +17,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.data.samples import Batch, ClientData
+from fedsim.data.samples import Batch, Slices
+from fedsim.models.reconstruction import ReconstructionNetwork
 from fedsim.schema import Section
 from fedsim.seeds import torch_stream
 
 State = dict[str, Tensor]
 """A client's private state by name: `local`, `optimizer.<part>.<key>` and whatever the algorithm keeps."""
+Part = Literal["shared", "local"]
+PARTS: tuple[Part, ...] = ("shared", "local")
 
 
 class Training(Section):
@@ -39,20 +44,45 @@ class Training(Section):
         """The learning rate in a round (counted from 1); the schedule steps once a round."""
         return self.lr * self.lr_gamma ** ((round_ - 1) // self.lr_step) if self.lr_step else self.lr
 
+    def cohort(self, clients: int) -> int:
+        """How many of so many clients are drawn for a round."""
+        return max(1, round(self.participation * clients))
 
-_OPTIMIZERS = {"rmsprop": torch.optim.RMSprop, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "rmsprop": torch.optim.RMSprop,
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
 
 
-class FlatParameters:
-    """Some of a network's parameters as views of one vector (P,), their gradients as views of another."""
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, vectors: Mapping[str, nn.Parameter], state: State, prefix: str
+) -> None:
+    """Give an optimizer what `state` holds for its vectors under `<prefix><name>.<key>`."""
+    for name, vector in vectors.items():
+        mine = f"{prefix}{name}."
+        kept = {key.removeprefix(mine): value for key, value in state.items() if key.startswith(mine)}
+        if kept:
+            optimizer.state[vector] = kept
 
-    def __init__(self, named: list[tuple[str, nn.Parameter]]) -> None:
-        self.layout = [(name, p.shape) for name, p in named]
-        self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for _, p in named]) if named else torch.zeros(0))
-        self.gradient = torch.zeros_like(self.vector)
-        self.vector.grad = self.gradient
-        for (_, p), value, grad in zip(named, self.views(self.vector.data), self.views(self.gradient), strict=True):
-            p.data, p.grad = value, grad
+
+def optimizer_state(optimizer: torch.optim.Optimizer, vectors: Mapping[str, nn.Parameter], prefix: str) -> State:
+    """What an optimizer keeps for its vectors, under `<prefix><name>.<key>`."""
+    return {
+        f"{prefix}{name}.{key}": value
+        for name, vector in vectors.items()
+        for key, value in optimizer.state.get(vector, {}).items()
+        if value is not None
+    }
+
+
+class FlatTensors:
+    """Names and shapes of some tensors of a network, and the vector (P,) they are laid out in."""
+
+    def __init__(self, named: list[tuple[str, Tensor]]) -> None:
+        self.layout = [(name, tensor.shape) for name, tensor in named]
+        self.vector = torch.cat([tensor.detach().reshape(-1) for _, tensor in named]) if named else torch.zeros(0)
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """`vector` (P,) cut into tensors of the parameters' shapes, without copying."""
@@ -68,75 +98,161 @@ class FlatParameters:
         return torch.cat([tensors[name].reshape(-1) for name, _ in self.layout]) if self.layout else torch.zeros(0)
 
 
+class FlatParameters(FlatTensors):
+    """Some of a network's parameters as views of one vector (P,), their gradients as views of another."""
+
+    vector: nn.Parameter
+
+    def __init__(self, named: list[tuple[str, nn.Parameter]]) -> None:
+        super().__init__([(name, parameter) for name, parameter in named])
+        self.vector = nn.Parameter(self.vector)
+        self.gradient = torch.zeros_like(self.vector)
+        self._parameters = [parameter for _, parameter in named]
+        views = zip(self._parameters, self.views(self.vector.data), self.views(self.gradient), strict=True)
+        for parameter, value, grad in views:
+            parameter.data, parameter.grad = value, grad
+
+    def prepare(self, moves: bool) -> None:
+        """Clear the gradient; parameters that do not move collect none and are passed over by the optimizer."""
+        self.gradient.zero_()
+        self.vector.grad = self.gradient if moves else None
+        for parameter in self._parameters:
+            parameter.requires_grad = moves
+
+
+class FlatBuffers(FlatTensors):
+    """Some of a network's running statistics as views of one vector (B,)."""
+
+    def __init__(self, network: nn.Module, named: list[tuple[str, Tensor]]) -> None:
+        super().__init__(named)
+        for (name, _), view in zip(named, self.views(self.vector), strict=True):
+            module, _, leaf = name.rpartition(".")
+            setattr(network.get_submodule(module), leaf, view.data)  # .data: autograd sees each on its own
+
+
 class Learner:
     """A working network that takes on one client after the other."""
 
-    def __init__(self, network: nn.Module, shares: Callable[[str], bool]) -> None:
-        named = list(network.named_parameters())
+    def __init__(self, network: ReconstructionNetwork, shares: Callable[[str], bool]) -> None:
+        parameters = list(network.named_parameters())
+        buffers = [(name, buffer) for name, buffer in network.named_buffers() if buffer.is_floating_point()]
+        of_part: dict[Part, Callable[[str], bool]] = {"shared": shares, "local": lambda name: not shares(name)}
         self.network = network
-        self._shared = FlatParameters([(name, p) for name, p in named if shares(name)])
-        self._local = FlatParameters([(name, p) for name, p in named if not shares(name)])
-        self._start = {"shared": self.shared.clone(), "local": self.local.clone()}
+        self._parts = {part: FlatParameters([p for p in parameters if mine(p[0])]) for part, mine in of_part.items()}
+        self._buffers = {
+            part: FlatBuffers(network, [b for b in buffers if mine(b[0])]) for part, mine in of_part.items()
+        }
+        self._start = {name: vector.clone() for name, vector in self._model().items()}
         self.private: State = {}
         """The state of the client in work; an algorithm may add vectors of its own."""
+
+    def _model(self) -> dict[str, Tensor]:
+        """All that the network is made of, as vectors by name; empty ones are left out, but for parameters."""
+        parameters = {part: flat.vector.data for part, flat in self._parts.items()}
+        return parameters | {f"{part}_buffers": b.vector for part, b in self._buffers.items() if b.vector.numel()}
 
     @property
     def shared(self) -> Tensor:
         """The shared parameters (P,); assign with copy_."""
-        return self._shared.vector.data
+        return self._parts["shared"].vector.data
 
     @property
     def shared_gradient(self) -> Tensor:
         """Gradient (P,) of the loss in the shared parameters; valid inside a regulariser."""
-        return self._shared.gradient
+        return self._parts["shared"].gradient
+
+    @property
+    def shared_buffers(self) -> Tensor:
+        """Running statistics (B,) of the layers that are shared; the engine averages them, whatever the method."""
+        return self._buffers["shared"].vector
 
     @property
     def local(self) -> Tensor:
         """The parameters that stay with the client (Q,); assign with copy_."""
-        return self._local.vector.data
+        return self._parts["local"].vector.data
 
     @property
     def shared_layout(self) -> FlatParameters:
         """Names and shapes within `shared`."""
-        return self._shared
+        return self._parts["shared"]
 
     @property
     def local_layout(self) -> FlatParameters:
         """Names and shapes within `local`."""
-        return self._local
+        return self._parts["local"]
+
+    @property
+    def parameters(self) -> list[str]:
+        """Names of all parameters."""
+        return [name for part in self._parts.values() for name, _ in part.layout]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return math.ceil(self.data.samples() / self.training.batch_size)
 
     def fresh_state(self) -> State:
         """The private state of a client that has not trained yet; all clients start alike."""
-        return {"local": self._start["local"].clone()}
+        return {name: vector.clone() for name, vector in self._start.items() if name.startswith("local")}
 
-    def initial_shared(self) -> NDArray[np.float32]:
-        """The shared parameters (P,) that every client starts from."""
-        return self._start["shared"].numpy()
+    def fresh_server(self) -> dict[str, NDArray[np.float32]]:
+        """What every client starts from: the `shared` parameters (P,) and, if there are any, the shared `buffers`."""
+        start = {"shared": self._start["shared"], "buffers": self._start.get("shared_buffers")}
+        return {name: vector.numpy() for name, vector in start.items() if vector is not None}
 
-    def enter(self, state: State, data: ClientData, training: Training, round_: int, client: str) -> None:
+    def enter(self, state: State, data: Slices, training: Training, round_: int, client: str) -> None:
         """Take on a client: its private parameters, optimizer state, data and random streams."""
         self.private, self.data, self.training = state, data, training
         self.client, self.round = client, round_
         self._epoch = 0
         self.statistics: dict[str, list[float]] = {"loss": []}
-        self.local.copy_(state["local"])
-        parts = {"shared": self._shared.vector, "local": self._local.vector}
-        self._parts = {name: vector for name, vector in parts.items() if vector.numel()}
-        self.optimizer = _OPTIMIZERS[training.optimizer](list(self._parts.values()), lr=training.lr_in(round_))
-        for name, vector in self._parts.items():
-            prefix = f"optimizer.{name}."
-            kept = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            if kept:
-                self.optimizer.state[vector] = kept
+        self.network.train()
+        self.adopt(state)
+        self.optimizer = self._optimizer(state, "")
 
     def leave(self) -> State:
         """The client's private state after its work."""
         state = {key: value for key, value in self.private.items() if not key.startswith("optimizer.")}
-        state["local"].copy_(self.local)
-        for name, vector in self._parts.items():
-            kept = self.optimizer.state.get(vector, {})
-            state.update({f"optimizer.{name}.{key}": value for key, value in kept.items() if value is not None})
-        return state
+        for name, vector in self._model().items():
+            if name.startswith("local"):
+                state[name].copy_(vector)
+        return state | self._optimizer_state("")
+
+    def adopt(self, state: State, prefix: str = "") -> None:
+        """Set parameters and running statistics from those that `state` holds under their names after `prefix`."""
+        for name, vector in self._model().items():
+            if prefix + name in state:
+                vector.copy_(state[prefix + name])
+
+    @contextmanager
+    def branch(self, name: str) -> Iterator[None]:
+        """Work on another model of the client, with an optimizer and epochs of its own.
+
+        It starts from the initial parameters, and stays with the client as `<name>.shared`, `<name>.local`, ...
+        """
+        main = {key: vector.clone() for key, vector in self._model().items()}
+        optimizer, epoch = self.optimizer, self._epoch
+        self.adopt(self._start)
+        self.adopt(self.private, f"{name}.")
+        self.optimizer, self._epoch = self._optimizer(self.private, f"{name}."), 0
+        yield
+        self.private.update({f"{name}.{key}": vector.clone() for key, vector in self._model().items()})
+        self.private.update(self._optimizer_state(f"{name}."))
+        self.optimizer, self._epoch = optimizer, epoch
+        self.adopt(main)
+
+    def _optimizer(self, state: State, prefix: str) -> torch.optim.Optimizer:
+        """The optimizer of all parameters, with what `state` holds for it."""
+        vectors = self._moving()
+        optimizer = OPTIMIZERS[self.training.optimizer](list(vectors.values()), lr=self.training.lr_in(self.round))
+        load_optimizer(optimizer, vectors, state, f"{prefix}optimizer.")
+        return optimizer
+
+    def _optimizer_state(self, prefix: str) -> State:
+        return optimizer_state(self.optimizer, self._moving(), f"{prefix}optimizer.")
+
+    def _moving(self) -> dict[str, nn.Parameter]:
+        return {part: flat.vector for part, flat in self._parts.items() if flat.vector.numel()}
 
     def batches(self) -> Iterator[Batch]:
         """One epoch of the client's training slices; every call is the next epoch."""
@@ -145,16 +261,35 @@ class Learner:
             self.training.batch_size, torch_stream(self.data.seed, "batches", self.client, self.round, self._epoch)
         )
 
-    def step(self, batch: Batch, regulariser: Callable[[], None] | None = None) -> None:
-        """One optimizer step on the mean squared error; `regulariser` may add to the gradients before it."""
-        for part in (self._shared, self._local):
-            part.gradient.zero_()
-        loss = torch.nn.functional.mse_loss(self.network(batch.kspace, batch.mask), batch.target)
-        loss.backward()  # type: ignore[no-untyped-call]
+    def step(
+        self,
+        batch: Batch,
+        *,
+        loss: Callable[[Batch], Tensor] | None = None,
+        regulariser: Callable[[], None] | None = None,
+        moves: Collection[Part] = PARTS,
+    ) -> None:
+        """One optimizer step.
+
+        Args:
+            batch: Training slices.
+            loss: What to go down on; default the mean squared error.
+            regulariser: May add to the gradients before the step.
+            moves: The parts that the step may change; the other is frozen.
+        """
+        for part, flat in self._parts.items():
+            flat.prepare(part in moves)
+        value = loss(batch) if loss else self.error(self.network(batch.kspace, batch.mask), batch)
+        value.backward()  # type: ignore[no-untyped-call]
         if regulariser is not None:
             regulariser()
         self.optimizer.step()
-        self.note("loss", float(loss.detach()))
+
+    def error(self, output: Tensor, batch: Batch) -> Tensor:
+        """The mean squared error of the network's output (B, H, W), noted as the loss of this step."""
+        error = torch.nn.functional.mse_loss(output, batch.target)
+        self.note("loss", float(error.detach()))
+        return error
 
     def note(self, name: str, value: float) -> None:
         """Record a quantity of this step for the ledger."""

@@ -10,10 +10,8 @@ from fedsim.algorithms.base import Algorithm, Received, ServerState, Upload, Vec
 from fedsim.algorithms.learner import Learner
 
 
-class Single(Algorithm):
-    """The lower reference of every federated method."""
-
-    name: Literal["single"] = Field("single", description="Method.")
+class Isolated(Algorithm):
+    """Clients that send and receive nothing."""
 
     def shares(self, parameter: str) -> bool:
         """Nothing."""
@@ -31,5 +29,11 @@ class Single(Algorithm):
         """The server has nothing to do."""
         return server
 
-    def deploy(self, learner: Learner, received: Mapping[str, Tensor]) -> None:
-        """The client's own network is already in place."""
+    def receive(self, learner: Learner, received: Mapping[str, Tensor]) -> None:
+        """Nothing: the client's own network is in place."""
+
+
+class Single(Isolated):
+    """The lower reference of every federated method."""
+
+    name: Literal["single"] = Field("single", description="Method.")

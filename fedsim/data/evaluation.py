@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsim.data.samples import ClientData
+from fedsim.data.samples import Slices
 from fedsim.data.split import Part, Piece
 from fedsim.files import replacing
 from fedsim.mri.masks import BoolArray
@@ -24,6 +24,7 @@ Network = Callable[[Tensor, Tensor], Tensor]
 class ReconstructedVolume:
     """Images (slices, H, W) float32 in the target's units."""
 
+    site: str
     piece: Piece
     mask: BoolArray
     reconstruction: NDArray[np.float32]
@@ -38,7 +39,7 @@ class ReconstructedVolume:
         """One row of evaluation.parquet: who, and nmse, psnr, ssim of the reconstruction and (zf_) the zero-filled."""
         ours = self.quality(protocol)
         zero_filled = volume_quality(self.zero_filled, self.target, protocol)
-        who = {"subject": self.piece.subject, "volume": self.piece.volume, "split": self.piece.part}
+        who = {"site": self.site, "subject": self.piece.subject, "volume": self.piece.volume, "split": self.piece.part}
         return {**who, **ours._asdict(), **{f"zf_{key}": value for key, value in zero_filled._asdict().items()}}
 
     def save(self, path: Path) -> None:
@@ -49,13 +50,13 @@ class ReconstructedVolume:
                 file.create_dataset(name, data=getattr(self, name))
 
 
-def reconstruct_volumes(network: Network, data: ClientData, part: Part, size: int) -> Iterator[ReconstructedVolume]:
+def reconstruct_volumes(network: Network, data: Slices, part: Part, size: int) -> Iterator[ReconstructedVolume]:
     """Every volume of a part reconstructed, `size` slices at a time."""
-    for piece, mask, batches in data.volumes(part, size):
+    for volume in data.volumes(part, size):
         images: list[tuple[Tensor, Tensor, Tensor]] = []
         with torch.inference_mode():
-            for batch in batches:
+            for batch in volume.batches:
                 output = network(batch.kspace, batch.mask)
                 images.append((output * batch.scale, batch.target * batch.scale, batch.zero_filled * batch.scale))
         reconstruction, target, zero_filled = (torch.cat(parts).numpy() for parts in zip(*images, strict=True))
-        yield ReconstructedVolume(piece, mask, reconstruction, target, zero_filled)
+        yield ReconstructedVolume(volume.site, volume.piece, volume.mask, reconstruction, target, zero_filled)

@@ -4,13 +4,15 @@ Each slice is divided by one positive scale taken from its zero-filled image, in
 and undone before metrics and saved images. The shard stays fully sampled: undersampling happens here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.data.shard import Shard
@@ -22,6 +24,7 @@ from fedsim.mri.masks import BoolArray, Mask
 from fedsim.seeds import numpy_stream
 
 Normalise = Literal["std", "max"]
+ComplexArray = NDArray[np.complex64]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,42 @@ class Batch:
     zero_filled: Tensor  # (B, H, W) float32, magnitude of the inverse transform of kspace
     target: Tensor  # (B, H, W) float32, magnitude of the fully sampled image
     scale: Tensor  # (B, 1, 1) float32, positive: times it, everything is in the source's units
+
+
+@dataclass(frozen=True)
+class VolumeSlices:
+    """A piece of a volume, prepared batch by batch in the order of its slices."""
+
+    site: str
+    piece: Piece
+    mask: BoolArray  # (H, W)
+    batches: Iterator[Batch]
+
+
+class Slices(Protocol):
+    """What a client trains and is tested on, wherever it comes from."""
+
+    @property
+    def members(self) -> "tuple[ClientData, ...]":
+        """The data of each site."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Root of the random streams."""
+        ...
+
+    def samples(self, part: Part = "train") -> int:
+        """Number of slices."""
+        ...
+
+    def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
+        """The training slices once, in an order drawn from `order`, `size` at a time; the last batch may be smaller."""
+        ...
+
+    def volumes(self, part: Part, size: int) -> Iterator[VolumeSlices]:
+        """Every piece of a part, `size` slices at a time."""
+        ...
 
 
 def undersample(kspace: Tensor, mask: Tensor, normalise: Normalise) -> Batch:
@@ -62,28 +101,26 @@ class ClientData:
     normalise: Normalise
     seed: int
 
+    @property
+    def members(self) -> "tuple[ClientData, ...]":
+        """Its own site's data."""
+        return (self,)
+
     def samples(self, part: Part = "train") -> int:
         """Number of slices."""
         return sum(piece.stop - piece.start for piece in self.pieces if piece.part == part)
 
     def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
         """The training slices once, in an order drawn from `order`, `size` at a time; the last batch may be smaller."""
-        slices = [(piece, i) for piece in self._of("train") for i in range(piece.start, piece.stop)]
-        shuffled = [slices[i] for i in torch.randperm(len(slices), generator=order).tolist()]
-        masks = self._masks("train")
-        with Shard(self.shard) as shard:
-            for start in range(0, len(shuffled), size):
-                chosen = shuffled[start : start + size]
-                kspace = np.stack([shard.kspace(piece.volume, [i])[0] for piece, i in chosen])
-                mask = np.stack([masks[piece.volume] for piece, _ in chosen])
-                yield undersample(torch.from_numpy(kspace), torch.from_numpy(mask), self.normalise)
+        return _shuffled(self.members, size, order)
 
-    def volumes(self, part: Part, size: int) -> Iterator[tuple[Piece, BoolArray, Iterator[Batch]]]:
-        """Every piece of a part with its mask (H, W) and its slices in order, `size` at a time."""
+    def volumes(self, part: Part, size: int) -> Iterator[VolumeSlices]:
+        """Every piece of a part, `size` slices at a time."""
         masks = self._masks(part)
         with Shard(self.shard) as shard:
             for piece in self._of(part):
-                yield piece, masks[piece.volume], self._in_order(shard, piece, masks[piece.volume], size)
+                mask = masks[piece.volume]
+                yield VolumeSlices(self.site, piece, mask, self._in_order(shard, piece, mask, size))
 
     def _in_order(self, shard: Shard, piece: Piece, mask: BoolArray, size: int) -> Iterator[Batch]:
         for start in range(piece.start, piece.stop, size):
@@ -93,6 +130,11 @@ class ClientData:
 
     def _of(self, part: Part) -> list[Piece]:
         return [piece for piece in self.pieces if piece.part == part]
+
+    def training_slices(self) -> list[tuple[Piece, int, BoolArray]]:
+        """Every training slice: its piece, its index in the volume, its mask (H, W)."""
+        masks = self._masks("train")
+        return [(p, index, masks[p.volume]) for p in self._of("train") for index in range(p.start, p.stop)]
 
     def volume_mask(self, volume: str, support: tuple[int, int]) -> BoolArray:
         """The mask (H, W) of a volume: sampled on its support, False where k-space is zero-padding."""
@@ -108,3 +150,48 @@ class ClientData:
             for piece, support in zip(self.pieces, self.supports, strict=True)
             if piece.part == part
         }
+
+
+@dataclass(frozen=True)
+class PooledData:
+    """The slices of several sites in one hand, each with its own site's mask; a batch has slices of one matrix."""
+
+    members: tuple[ClientData, ...]
+
+    @property
+    def seed(self) -> int:
+        """Root of the random streams."""
+        return self.members[0].seed
+
+    def samples(self, part: Part = "train") -> int:
+        """Number of slices."""
+        return sum(member.samples(part) for member in self.members)
+
+    def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
+        """All training slices once, in an order drawn from `order`; the last batch of a matrix may be smaller."""
+        return _shuffled(self.members, size, order)
+
+    def volumes(self, part: Part, size: int) -> Iterator[VolumeSlices]:
+        """Every piece of a part, site by site."""
+        for member in self.members:
+            yield from member.volumes(part, size)
+
+
+def _shuffled(members: Sequence[ClientData], size: int, order: torch.Generator) -> Iterator[Batch]:
+    slices = [(member, *one) for member in members for one in member.training_slices()]
+    with ExitStack() as stack:
+        shards = {path: stack.enter_context(Shard(path)) for path in dict.fromkeys(m.shard for m in members)}
+        waiting: dict[tuple[int, int], list[tuple[ComplexArray, BoolArray]]] = {}
+
+        def batch(matrix: tuple[int, int]) -> Batch:
+            kspace, mask = (np.stack(arrays) for arrays in zip(*waiting.pop(matrix), strict=True))
+            return undersample(torch.from_numpy(kspace), torch.from_numpy(mask), members[0].normalise)
+
+        for at in torch.randperm(len(slices), generator=order).tolist():
+            member, piece, index, mask = slices[at]
+            group = waiting.setdefault(member.matrix, [])
+            group.append((shards[member.shard].kspace(piece.volume, [index])[0], mask))
+            if len(group) == size:
+                yield batch(member.matrix)
+        for matrix in list(waiting):
+            yield batch(matrix)

@@ -26,14 +26,17 @@ class Split(Section):
     train: float = Field(0.7, ge=0, le=1, description="Share for training.")
     val: float = Field(0.15, ge=0, le=1, description="Share for validation: selects the best round.")
     test: float = Field(0.15, ge=0, le=1, description="Share for test: what is reported.")
+    train_subjects: int | None = Field(
+        None, ge=1, description="Train on so many of the training subjects only; validation and test stay as they are."
+    )
     gap: int = Field(1, ge=0, description="Slices left out between two blocks, so that neighbours are not in both.")
 
     @model_validator(mode="after")
     def _whole(self) -> "Split":
         if abs(sum(self.shares) - 1) > 1e-6:
             raise ValueError(f"train + val + test must be 1, they are {sum(self.shares):g}")
-        if self.train == 0:
-            raise ValueError("train must be above 0: every site trains at least one client")
+        if self.by == "block" and self.train_subjects is not None:
+            raise ValueError("train_subjects: a site split by block has one subject; leave it out")
         return self
 
     @property
@@ -94,7 +97,10 @@ def split_subjects(
         ) from None
     parts: list[Part] = [part for part, count in zip(PARTS, counts, strict=True) for _ in range(count)]
     part_of = dict(zip(subjects, parts, strict=True))
-    return [Piece(name, subject, 0, slices, part_of[subject]) for name, subject, slices in volumes]
+    unused = set() if split.train_subjects is None else set(subjects[split.train_subjects : counts[0]])
+    return [
+        Piece(name, subject, 0, slices, part_of[subject]) for name, subject, slices in volumes if subject not in unused
+    ]
 
 
 def split_blocks(volumes: Sequence[tuple[str, str, int]], split: Split, site: str) -> list[Piece]:

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import socket
+import sys
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from fedsim.algorithms.base import Vector
+from fedsim.algorithms.catalogue import is_own
 from fedsim.config import Engine
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import Host, Setup
@@ -90,6 +92,8 @@ class RayBackend(Backend):
     def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
         """One actor for every `clients_per_actor` clients; actors that are still there are ended first."""
         self._end_actors()
+        if is_own(setup.algorithm.name):  # its module may not be importable where the actors are
+            self._ray.cloudpickle.register_pickle_by_value(sys.modules[type(setup.algorithm).__module__])
         remote = self._ray.remote(Host)
         size = self._engine.clients_per_actor
         groups = [clients[i : i + size] for i in range(0, len(clients), size)]

@@ -62,16 +62,12 @@ def read_state(run: Path, round_: int) -> dict[str, Any]:
     return state
 
 
-def read_shared(run: Path, round_: int, layout: FlatParameters) -> NDArray[np.float32]:
-    """The shared parameters (P,) at a checkpoint."""
-    arrays = _load(folder(run, round_) / "shared.safetensors")
-    return layout.flatten({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
-
-
 def read_server(run: Path, round_: int, layout: FlatParameters) -> ServerState:
-    """The server's state at a checkpoint."""
-    path = folder(run, round_) / "server.safetensors"
-    return {"shared": read_shared(run, round_, layout), **(_load(path) if path.exists() else {})}
+    """The server's state at a checkpoint; `shared` are its parameters (P,)."""
+    at = folder(run, round_)
+    arrays = _load(at / "shared.safetensors")
+    shared = layout.flatten({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
+    return {"shared": shared, **(_load(at / "server.safetensors") if (at / "server.safetensors").exists() else {})}
 
 
 def client_files(names: list[str]) -> dict[str, str]:

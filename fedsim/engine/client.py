@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fedsim.algorithms.learner import Training
-from fedsim.data.samples import ClientData
+from fedsim.data.samples import Slices
 
 
 @dataclass(frozen=True)
@@ -12,5 +12,5 @@ class ClientSpec:
 
     name: str
     site: str
-    data: ClientData
+    data: Slices
     training: Training

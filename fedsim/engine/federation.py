@@ -8,12 +8,15 @@ from typing import Any
 import pandas as pd
 
 from fedsim.config import Site, Workload
-from fedsim.data.samples import ClientData
+from fedsim.data.samples import ClientData, PooledData
 from fedsim.data.shard import Shard, StoredVolume, ensure_shard
 from fedsim.data.split import Piece, deal, split_blocks, split_subjects
 from fedsim.engine.client import ClientSpec
 from fedsim.errors import InputError
 from fedsim.mri.masks import measured_acceleration
+
+POOLED = "all"
+"""The client of a method that pools the data of all sites."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Federation:
     """All clients, in the order of the sites, and one row for each slice."""
 
     clients: tuple[ClientSpec, ...]
+    unseen: tuple[ClientSpec, ...]
+    """One for each site that takes no part in training; no host knows them."""
     manifest: pd.DataFrame
 
     @property
@@ -39,21 +44,25 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
     Raises:
         InputError: a source, a split or the number of clients is wrong, or a subject would be in two splits.
     """
-    sites = [
-        site.model_copy(update={"source": site.source.resolve(workload.seed, site.name)})
-        for site in workload.federation.expanded_sites()
-    ]
-    counts = clients_per_site(workload.federation.clients, len(sites))
-    clients: list[ClientSpec] = []
+    federation, pooled = workload.federation, workload.algorithm.pools_data
+    seen, unseen = federation.expanded_sites(), federation.unseen_sites()
+    counts = clients_per_site(None if pooled else federation.clients, len(seen)) + [1] * len(unseen)
+    members: list[ClientSpec] = []
     rows: list[dict[str, Any]] = []
-    for site, count in zip(sites, counts, strict=True):
-        members, volumes = _site_clients(workload, site, count)
-        clients += members
-        rows += _manifest_rows(site, members, volumes)
+    for site, count in zip([*seen, *unseen], counts, strict=True):
+        resolved = site.model_copy(update={"source": site.source.resolve(workload.seed, site.name)})
+        clients, volumes = _site_clients(workload, resolved, count)
+        members += clients
+        rows += _manifest_rows(resolved, clients, volumes, POOLED if pooled else None)
         on_site(site.name)
     manifest = pd.DataFrame(rows)
     check_leaks(manifest)
-    return Federation(tuple(clients), manifest.drop(columns=["origin", "identity"]))
+    taking_part = members[: len(members) - len(unseen)]
+    if pooled:
+        everything = PooledData(tuple(member for client in taking_part for member in client.data.members))
+        taking_part = [ClientSpec(POOLED, POOLED, everything, workload.training)]
+    outside = tuple(members[len(members) - len(unseen) :])
+    return Federation(tuple(taking_part), outside, manifest.drop(columns=["origin", "identity"]))
 
 
 def clients_per_site(clients: int | None, sites: int) -> list[int]:
@@ -126,14 +135,24 @@ def _cut(site: Site, pieces: list[Piece], count: int) -> Iterator[tuple[str, tup
         yield f"{site.name}.{index}", tuple(p for p in pieces if p.part != "train" or p.subject in hand)
 
 
-def _manifest_rows(site: Site, clients: list[ClientSpec], volumes: list[StoredVolume]) -> Iterator[dict[str, Any]]:
+def _manifest_rows(
+    site: Site, clients: list[ClientSpec], volumes: list[StoredVolume], owner: str | None
+) -> Iterator[dict[str, Any]]:
+    """A row a slice; training slices belong to their client, or to `owner`, or to nobody if the site is unseen."""
     stored = {volume.name: volume for volume in volumes}
-    shared = [(None, piece) for piece in clients[0].data.pieces if piece.part != "train"]
-    own = [(client.name, piece) for client in clients for piece in client.data.pieces if piece.part == "train"]
+    data = {client.name: member for client in clients for member in client.data.members}
+    some = next(iter(data.values()))
+    shared = [(None, piece) for piece in some.pieces if piece.part != "train"]
+    own = [
+        (None if site.unseen else owner or name, piece)
+        for name, member in data.items()
+        for piece in member.pieces
+        if piece.part == "train"
+    ]
     within = len({volume.subject for volume in volumes}) == 1 and len({piece.part for _, piece in shared + own}) > 1
     for client, piece in own + shared:
         volume = stored[piece.volume]
-        mask = clients[0].data.volume_mask(volume.name, volume.support)
+        mask = some.volume_mask(volume.name, volume.support)
         height, width = volume.support
         acceleration = measured_acceleration(mask) * height * width / mask.size
         for index in volume.slices[piece.start : piece.stop]:

@@ -11,9 +11,9 @@ from fedsim.engine.host import Reply, Row
 class Gathered:
     """Running sums, collected vectors and ledger rows of a phase; memory for one vector an upload, unless collected."""
 
-    def __init__(self, phase: Phase, uploads: Sequence[Upload], weights: Mapping[str, float]) -> None:
+    def __init__(self, phase: Phase, uploads: Sequence[Upload], weights: Mapping[str, float], population: int) -> None:
         self.rows: list[Row] = []
-        self._phase, self._weights = phase, weights
+        self._phase, self._weights, self._population = phase, weights, population
         self._uploads = {upload.name: upload for upload in uploads}
         self._sums: dict[str, OrderFreeSum] = {}
         self._collected: dict[str, Mapping[str, Vector]] = {}
@@ -30,4 +30,4 @@ class Gathered:
         sums = {name: total.total for name, total in self._sums.items()}
         kept = [upload.name for upload in self._uploads.values() if upload.collected]
         collected = {name: [self._collected[client][name] for client in self._phase.clients] for name in kept}
-        return Received(self._phase, sums, math.fsum(self._weights.values()), collected)
+        return Received(self._phase, sums, math.fsum(self._weights.values()), collected, self._population)

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsim.algorithms.base import Algorithm, Vector
+from fedsim.algorithms.base import Algorithm, Upload, Vector
 from fedsim.algorithms.learner import Learner
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.split import Part
@@ -56,6 +56,19 @@ class Reply:
     rows: list[Row]
 
 
+def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str]) -> list[Upload]:
+    """What clients send in a phase: the method's uploads, and with shared parameters their running statistics.
+
+    Args:
+        algorithm: The method.
+        phase: Its name for a part of a round.
+        server: Names in the server's state; it has `buffers` where shared layers keep running statistics.
+    """
+    uploads = algorithm.uploads(phase)
+    travels = "buffers" in server and any(upload.name == "shared" for upload in uploads)
+    return [*uploads, Upload("buffers")] if travels else uploads
+
+
 def make_learner(setup: Setup) -> Learner:
     """The working network, initialised from the seed: the same for every host."""
     return Learner(setup.model.build(torch_stream(setup.seed, "model")), setup.algorithm.shares)
@@ -89,7 +102,7 @@ class Host:
         for name, weight in weights.items():
             begun = time.time()
             sent, statistics = self._trained(round_, phase, name, received)
-            for upload in self._setup.algorithm.uploads(phase):
+            for upload in self._uploads(phase):
                 vector = sent[upload.name]
                 if upload.summed:
                     total = sums.setdefault(upload.name, OrderFreeSum(vector.size, upload.grid))
@@ -111,14 +124,17 @@ class Host:
         self, round_: int, phase: str, name: str, received: Mapping[str, Tensor]
     ) -> tuple[dict[str, Vector], dict[str, float]]:
         """A client's uploads, valid until the next client's work, and the means of what it noted."""
-        algorithm = self._setup.algorithm
-        with self._at_work(name, round_) as learner:
-            made = algorithm.train(learner, received, phase)
+        with self._at_work(name, round_, received) as learner:
+            made = {"buffers": learner.shared_buffers, **self._setup.algorithm.train(learner, received, phase)}
             statistics = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
             if not np.isfinite(list(statistics.values())).all():
                 raise RunError(f"client {name}, round {round_}: the loss is not finite; lower its learning rate")
+            statistics["steps"] = len(learner.statistics["loss"])
             self._states[name] = learner.leave()
-        return {upload.name: made[upload.name].numpy() for upload in algorithm.uploads(phase)}, statistics
+        return {upload.name: made[upload.name].numpy() for upload in self._uploads(phase)}, statistics
+
+    def _uploads(self, phase: str) -> list[Upload]:
+        return uploads_of(self._setup.algorithm, phase, self._learner.fresh_server())
 
     def evaluate(
         self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector], part: Part, images: Path | None
@@ -128,7 +144,7 @@ class Host:
         rows = []
         for name in names:
             for volume in self._reconstruct(round_, name, received, part):
-                who = {"round": round_, "client": name, "site": self._clients[name].site}
+                who = {"round": round_, "client": name}
                 rows.append({**who, "protocol": self._setup.protocol, **volume.score(self._setup.protocol)})
                 if images is not None:
                     volume.save(images / name / f"{volume.piece.volume}.h5")
@@ -159,19 +175,22 @@ class Host:
     def _reconstruct(
         self, round_: int, name: str, received: Mapping[str, Tensor], part: Part
     ) -> Iterator[ReconstructedVolume]:
-        with self._at_work(name, round_) as learner:
+        with self._at_work(name, round_, received) as learner:
             self._setup.algorithm.deploy(learner, received)
+            learner.network.eval()
             client = self._clients[name]
             yield from reconstruct_volumes(learner.network, client.data, part, client.training.batch_size)
 
     @contextmanager
-    def _at_work(self, name: str, round_: int) -> Iterator[Learner]:
+    def _at_work(self, name: str, round_: int, received: Mapping[str, Tensor]) -> Iterator[Learner]:
         """The working network with a client's private state swapped in; an error says whose it was.
 
         Only training writes the state back (`leave`); looking at images changes nothing.
         """
         client = self._clients[name]
         self._learner.enter(self._states[name], client.data, client.training, round_, name)
+        if "buffers" in received:
+            self._learner.shared_buffers.copy_(received["buffers"])
         try:
             yield self._learner
         except (RunError, InputError, GeneratorExit):

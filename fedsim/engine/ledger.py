@@ -63,13 +63,13 @@ def idle_row(round_: int, client: ClientSpec) -> Row:
     zeros = dict.fromkeys(("weight", "train_seconds", "wait_seconds"), 0.0)
     return {
         "round": round_, "client": client.name, "site": client.site, "samples": client.data.samples(),
-        "loss": math.nan, **zeros, "uplink_bytes": 0, "downlink_bytes": 0, "node": "", "pid": 0,
+        "loss": math.nan, **zeros, "steps": 0, "uplink_bytes": 0, "downlink_bytes": 0, "node": "", "pid": 0,
     }  # fmt: skip
 
 
 def joined(before: Row | None, row: Row) -> Row:
     """One row for a client that worked in several phases: times and bytes add up, the rest is the last phase's."""
-    added = ("train_seconds", "uplink_bytes", "downlink_bytes")
+    added = ("steps", "train_seconds", "uplink_bytes", "downlink_bytes")
     return row if before is None else {**before, **row, **{key: before[key] + row[key] for key in added}}
 
 

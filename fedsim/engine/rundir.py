@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,8 @@ import pandas as pd
 import torch
 from torch import nn
 
+from fedsim.algorithms.base import Algorithm
+from fedsim.algorithms.catalogue import is_own
 from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
 from fedsim.engine import checkpoint
@@ -104,10 +107,13 @@ class Run:
         learner = make_learner(setup_of(self.workload))
         file = checkpoint.folder(self.path, round_) / "clients" / checkpoint.client_files(names)[client]
         state = checkpoint.read_client(file, client, learner.local_layout)
-        learner.local.copy_(state["local"])
         learner.private = state
-        shared = checkpoint.read_shared(self.path, round_, learner.shared_layout)
-        self.workload.algorithm.deploy(learner, {"shared": torch.from_numpy(shared)})
+        learner.adopt(state)
+        server = checkpoint.read_server(self.path, round_, learner.shared_layout)
+        if "buffers" in server:
+            learner.shared_buffers.copy_(torch.from_numpy(server["buffers"]))
+        self.workload.algorithm.deploy(learner, {"shared": torch.from_numpy(server["shared"])})
+        learner.network.eval()
         return learner
 
     def _table(self, name: str) -> pd.DataFrame:
@@ -133,10 +139,19 @@ def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> None:
     stamped = workload.model_copy(update={"provenance": before or now})
     try:
         path.mkdir(parents=True, exist_ok=True)
+        _keep_method(path, workload.algorithm)
         write_text(path / "workload.yaml", write_yaml(json.loads(stamped.model_dump_json(exclude_none=True))))
         write_table(path / "manifest.parquet", manifest)
     except OSError as error:
         raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
+
+
+def _keep_method(path: Path, algorithm: Algorithm) -> None:
+    """Keep the file of a user's own method with the run, where it is found first when the run is opened again."""
+    module = sys.modules[type(algorithm).__module__]
+    if is_own(algorithm.name) and module.__file__ and "." not in module.__name__:
+        text = Path(module.__file__).read_text(encoding="utf-8")
+        write_text(path / f"{module.__name__}.py", text)
 
 
 def check_manifest(path: Path, manifest: pd.DataFrame) -> None:

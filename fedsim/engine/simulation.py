@@ -11,14 +11,14 @@ from typing import Any, Self, TypeVar
 
 import pandas as pd
 
-from fedsim.algorithms.base import Phase, ServerState, Vector
+from fedsim.algorithms.base import Phase, Received, ServerState, Vector
 from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.engine import checkpoint
 from fedsim.engine.backends import WorkerLostError, make_backend
 from fedsim.engine.federation import assemble
 from fedsim.engine.gather import Gathered
-from fedsim.engine.host import Row, make_learner
+from fedsim.engine.host import Row, make_learner, uploads_of
 from fedsim.engine.ledger import UNKNOWN, Ledger, idle_row, joined, round_row, write_table
 from fedsim.engine.observer import Observer
 from fedsim.engine.rundir import Run, Which, begin_run, check_manifest, check_same, setup_of
@@ -49,7 +49,8 @@ class Simulation:
         Raises:
             InputError: the workload or its data are wrong, or `out` exists and `resume` is False.
         """
-        self.workload, self.path, self._observer = workload, Path(out), observer or Observer()
+        self.workload = workload = workload.settled()
+        self.path, self._observer = Path(out), observer or Observer()
         going_on = self._check_out(resume)
         self._setup = setup_of(workload)
         self._algorithm = workload.algorithm
@@ -103,7 +104,7 @@ class Simulation:
 
     def _evaluated(self, round_: int, part: Part, images: bool) -> list[Row]:
         self._restore(round_)
-        shared = self._backend.share(self._shared())
+        shared = self._backend.share(self._deployed())
         folder = (self.path / "images").absolute() if images else None
         names = self._federation.names
         parts = self._backend.call("evaluate", names, lambda mine: (round_, mine, shared, part, folder))
@@ -148,7 +149,7 @@ class Simulation:
 
     def _warn(self) -> None:
         steps = {c.name: math.ceil(self._samples[c.name] / c.training.batch_size) for c in self._federation.clients}
-        for warning in self._algorithm.warnings(steps):
+        for warning in self._algorithm.warnings(steps, self._learner.parameters):
             log.warning(warning)
 
     # Rounds
@@ -175,7 +176,7 @@ class Simulation:
             self._backend.start(self._setup, self._federation.clients)
             self._hosts_up = True
         self._ledger.resume(round_)
-        self._server: ServerState = {"shared": self._learner.initial_shared()}
+        self._server: ServerState = self._learner.fresh_server()
         self._best = (None, -math.inf)
         if round_:
             state = checkpoint.read_state(self.path, round_)
@@ -193,7 +194,8 @@ class Simulation:
         trained: dict[str, Row] = {}
         for phase in self._algorithm.phases(cohort, round_, self.workload.seed):
             gathered = self._phase(round_, phase)
-            self._server = self._algorithm.update(self._server, gathered.received())
+            received = gathered.received()
+            self._server = {**self._algorithm.update(self._server, received), **self._buffers(received)}
             for row in gathered.rows:
                 trained[row["client"]] = joined(trained.get(row["client"]), row)
         quality = self._validate(round_)
@@ -206,15 +208,16 @@ class Simulation:
     def _cohort(self, round_: int) -> tuple[str, ...]:
         """The clients drawn for a round, in the federation's order."""
         names = self._federation.names
-        size = max(1, round(self.workload.training.participation * len(names)))
+        size = self.workload.training.cohort(len(names))
         drawn = numpy_stream(self.workload.seed, "cohort", round_).choice(len(names), size=size, replace=False)
         return tuple(names[index] for index in sorted(drawn))
 
     def _phase(self, round_: int, phase: Phase) -> Gathered:
         """Let the phase's clients work and fold in their replies as they come."""
         weights = self._weights(phase.clients)
-        gathered = Gathered(phase, self._algorithm.uploads(phase.name), weights)
-        broadcast = self._backend.share(self._algorithm.broadcast(self._server, phase.name))
+        uploads = uploads_of(self._algorithm, phase.name, self._server)
+        gathered = Gathered(phase, uploads, weights, len(self._federation.clients))
+        broadcast = self._backend.share({**self._algorithm.broadcast(self._server, phase.name), **self._buffers()})
         since = time.time()
 
         def arguments(mine: tuple[str, ...]) -> tuple[Any, ...]:
@@ -236,12 +239,18 @@ class Simulation:
         every = self.workload.metrics.every
         if not every or round_ % every:
             return {}
-        shared = self._backend.share(self._shared())
+        shared = self._backend.share(self._deployed())
         parts = self._backend.call("validate", self._federation.names, lambda mine: (round_, mine, shared))
         return {name: row for part in parts for name, row in part.items()}
 
-    def _shared(self) -> Mapping[str, Vector]:
-        return {"shared": self._server["shared"]}
+    def _deployed(self) -> Mapping[str, Vector]:
+        return {"shared": self._server["shared"], **self._buffers()}
+
+    def _buffers(self, received: Received | None = None) -> Mapping[str, Vector]:
+        """Running statistics of shared layers: the clients' mean if they sent any, else the server's; often none."""
+        if received is not None and "buffers" in received.sums:
+            return {"buffers": received.mean("buffers")}
+        return {"buffers": self._server["buffers"]} if "buffers" in self._server else {}
 
     # Checkpoints
 

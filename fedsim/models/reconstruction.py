@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.models.unet import UNet, initialise
+from fedsim.models.unet import Norm, UNet, initialise
 from fedsim.mri.fft import ifft2c
 from fedsim.schema import Section
 
@@ -24,21 +24,35 @@ class ReconstructionNetwork(nn.Module):
         self.kspace = kspace
         self.image = image
 
+    @property
+    def latent_channels(self) -> int:
+        """C of the latent features."""
+        unet = self.image or self.kspace
+        return unet.encoder.channels if unet else 0
+
     def forward(self, kspace: Tensor, mask: Tensor) -> Tensor:
         """Magnitude image (B, H, W) of k-space (B, H, W) complex, zero where `mask` (B, H, W) bool is False."""
+        return self.with_latent(kspace, mask)[0]
+
+    def with_latent(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The image, and the last U-Net's coarsest features (B, channels * 2^pools, H / 2^pools, W / 2^pools)."""
+        latent = kspace.new_zeros(0)
         if self.kspace is not None:
-            kspace = torch.where(mask, kspace, self._estimate(self.kspace, kspace, mask))
+            estimate, latent = self._estimate(self.kspace, kspace, mask)
+            kspace = torch.where(mask, kspace, estimate)
         magnitude = ifft2c(kspace).abs()
         if self.image is not None:
-            magnitude = self.image(magnitude[:, None])[:, 0]
-        return magnitude
+            output, latent = self.image.with_latent(magnitude[:, None])
+            magnitude = output[:, 0]
+        return magnitude, latent
 
     @staticmethod
-    def _estimate(unet: UNet, kspace: Tensor, mask: Tensor) -> Tensor:
+    def _estimate(unet: UNet, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The U-Net on real and imaginary part, (B, H, W) complex; it works in units of the measured samples' rms."""
         rms = (kspace.abs().square().sum((-2, -1)) / mask.sum((-2, -1))).sqrt()[:, None, None]
         parts = torch.view_as_real(kspace / rms).permute(0, 3, 1, 2).contiguous()
-        return torch.view_as_complex(unet(parts).permute(0, 2, 3, 1).contiguous()) * rms
+        output, latent = unet.with_latent(parts)
+        return torch.view_as_complex(output.permute(0, 2, 3, 1).contiguous()) * rms, latent
 
 
 class UNetModel(Section):
@@ -50,10 +64,14 @@ class UNetModel(Section):
     )
     channels: int = Field(32, ge=1, le=512, description="Channels of the first level; doubled at every pool.")
     pools: int = Field(4, ge=1, le=6, description="Average poolings; every matrix must be a multiple of 2^pools.")
-    norm: Literal["instance"] = Field("instance", description="Normalisation layer (instance: without parameters).")
+    norm: Norm = Field(
+        "instance",
+        description="Normalisation layer. instance: without parameters; affine: instance norm with scale and shift; "
+        "batch: batch norm, with running statistics that travel with what is shared.",
+    )
     residual: bool = Field(True, description="Add the input to the output and start as the zero-filled image.")
 
-    def build(self, generator: torch.Generator) -> nn.Module:
+    def build(self, generator: torch.Generator) -> ReconstructionNetwork:
         """The network, initialised from `generator` alone; torch's global stream is left untouched."""
         with torch.device("meta"):  # no memory and no random numbers until `initialise`
             network = self._assemble()
@@ -61,8 +79,8 @@ class UNetModel(Section):
         initialise(network, generator)
         return network
 
-    def _assemble(self) -> nn.Module:
-        image, kspace = (UNet(channels, self.channels, self.pools, self.residual) for channels in (1, 2))
+    def _assemble(self) -> ReconstructionNetwork:
+        image, kspace = (UNet(parts, self.channels, self.pools, self.norm, self.residual) for parts in (1, 2))
         return ReconstructionNetwork(
             kspace=None if self.domain == "image" else kspace, image=None if self.domain == "kspace" else image
         )
@@ -75,3 +93,8 @@ AnyModel = UNetModel
 def is_encoder(parameter: str) -> bool:
     """Whether a parameter name belongs to an encoder, in either domain."""
     return "encoder" in parameter.split(".")
+
+
+def is_norm(parameter: str) -> bool:
+    """Whether a parameter (or running statistic) belongs to a norm layer."""
+    return any(part.startswith("norm") for part in parameter.split("."))

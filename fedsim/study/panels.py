@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedsim.config import Site, Workload
 from fedsim.data.evaluation import reconstruct_volumes
+from fedsim.data.samples import ClientData
 from fedsim.data.source import Source
 from fedsim.data.split import Part, Piece
 from fedsim.engine.client import ClientSpec
@@ -72,9 +73,10 @@ def panels_of(run: Run, most: int) -> Iterator[Panel]:
     scores = _scores(run, round_)
     seen: set[str] = set()
     for client in federation.clients:
-        if client.site not in seen:
-            seen.add(client.site)
-            yield _panel(run, round_, sites[client.site], client, federation.manifest, scores)
+        for data in client.data.members:
+            if data.site not in seen:
+                seen.add(data.site)
+                yield _panel(run, round_, sites[data.site], client, data, federation.manifest, scores)
 
 
 def _first_sites(workload: Workload, most: int) -> Workload:
@@ -102,17 +104,16 @@ def _panel(
     round_: int,
     site: Site,
     client: ClientSpec,
+    own: ClientData,
     manifest: pd.DataFrame,
     scores: Mapping[tuple[str, str, str], Mapping[str, float]],
 ) -> Panel:
-    part = next(part for part in _PREFERRED if client.data.samples(part))
-    piece, support = next(
-        pair for pair in zip(client.data.pieces, client.data.supports, strict=True) if pair[0].part == part
-    )
+    part = next(part for part in _PREFERRED if own.samples(part))
+    piece, support = next(pair for pair in zip(own.pieces, own.supports, strict=True) if pair[0].part == part)
     middle = (piece.start + piece.stop) // 2
     known = scores.get((client.name, part, piece.volume))
     wanted = piece if known is None else replace(piece, start=middle, stop=middle + 1)
-    data = replace(client.data, pieces=(wanted,), supports=(support,))
+    data = replace(own, pieces=(wanted,), supports=(support,))
     network = run.learner(client.name, round_).network
     volume = next(reconstruct_volumes(network, data, part, client.training.batch_size))
     at = middle - wanted.start

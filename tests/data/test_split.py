@@ -75,8 +75,18 @@ def test_blocks_are_for_single_subjects_with_enough_slices() -> None:
 def test_shares_make_a_whole() -> None:
     with pytest.raises(ValidationError, match=r"must be 1, they are 0\.9"):
         Split(train=0.6)
-    with pytest.raises(ValidationError, match="train must be above 0"):
-        Split(train=0, val=0.5, test=0.5)
+    with pytest.raises(ValidationError, match="split by block has one subject"):
+        Split(by="block", train_subjects=1)
+
+
+def test_fewer_training_subjects_leave_validation_and_test_as_they_are() -> None:
+    volumes = [(f"v{i}", f"s{i}", 3) for i in range(10)]
+    every = split_subjects(volumes, Split(), 1, "here", "A")
+    few = split_subjects(volumes, Split(train_subjects=2), 1, "here", "A")
+    assert [p for p in few if p.part != "train"] == [p for p in every if p.part != "train"]
+    kept = [p for p in few if p.part == "train"]
+    assert len(kept) == 2
+    assert set(kept) < set(every)
 
 
 @given(st.integers(1, 50), st.integers(1, 10))

@@ -56,7 +56,7 @@ def test_measured_samples_are_kept() -> None:
     """Hard data consistency: the k-space network changes nothing where the mask is True."""
     kspace, mask = measured()
     network = build(domain="kspace", channels=4, pools=2, residual=False)
-    estimate = network._estimate(network.kspace, kspace, mask)
+    estimate, _ = network._estimate(network.kspace, kspace, mask)
     completed = torch.where(mask, kspace, estimate)
     torch.testing.assert_close(network(kspace, mask), ifft2c(completed).abs())
     assert (estimate[~mask].abs() > 0).all()
