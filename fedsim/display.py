@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fedsim.config import Workload
 from fedsim.engine.host import Row
+from fedsim.engine.ledger import row_key
 from fedsim.engine.observer import Observer
 
 _MOST_ROWS = 40
@@ -110,7 +111,7 @@ def _figures(row: Row) -> str:
 
 def evaluation_table(frame: pd.DataFrame) -> Table:
     """Zero-filled beside reconstructed, a row a client (a site where there are many), means over volumes."""
-    key = "client" if frame["client"].nunique() <= _MOST_ROWS else "site"
+    key = row_key(frame, _MOST_ROWS)
     protocol, split, round_ = (frame[column].iloc[0] for column in ("protocol", "split", "round"))
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -124,7 +125,7 @@ def evaluation_table(frame: pd.DataFrame) -> Table:
         stamp = " (within subject)" if group["within_subject"].any() else ""
         table.add_row(f"{name}{stamp}", str(len(group)), *_cells(group))
     table.add_section()
-    table.add_row("mean of clients", str(len(frame)), *_cells(frame.groupby("client").mean(numeric_only=True)))
+    table.add_row(f"mean of {key}s", str(len(frame)), *_cells(frame.groupby(key).mean(numeric_only=True)))
     return table
 
 

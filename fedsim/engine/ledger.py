@@ -58,6 +58,12 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
         frame.to_parquet(temporary, index=False)
 
 
+def row_key(evaluation: pd.DataFrame, most: int) -> str:
+    """What a table of an evaluation has a row for: `client`, or `site` if clients are too many or hold several sites."""
+    clients, sites = evaluation["client"].nunique(), evaluation["site"].nunique()
+    return "client" if sites <= clients <= most else "site"
+
+
 def idle_row(round_: int, client: ClientSpec) -> Row:
     """The row of a client that was not drawn for a round."""
     zeros = dict.fromkeys(("weight", "train_seconds", "wait_seconds"), 0.0)

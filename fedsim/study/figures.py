@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from fedsim.engine.ledger import row_key
 from fedsim.study.panels import Panel
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
@@ -72,7 +73,7 @@ def quality_bars(evaluation: pd.DataFrame, clients: Sequence[str]) -> Figure:
         evaluation: One row a client and volume, of one round and split, in the federation's order.
         clients: All clients of the federation, in its order; says each one's colour.
     """
-    key = "client" if len(clients) <= MOST_NAMED else "site"
+    key = row_key(evaluation, MOST_NAMED) if len(clients) <= MOST_NAMED else "site"
     groups = evaluation.replace([math.inf, -math.inf], math.nan).groupby(key, sort=False)
     mean, spread = groups.mean(numeric_only=True), groups.std(numeric_only=True)
     names = [str(name) for name in mean.index]

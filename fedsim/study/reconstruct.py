@@ -11,6 +11,7 @@ from fedsim.data.shard import Shard, ensure_shard
 from fedsim.data.source import Source
 from fedsim.data.sources import detect
 from fedsim.data.split import Piece
+from fedsim.engine.federation import POOLED
 from fedsim.engine.rundir import Run, Which
 from fedsim.errors import InputError
 
@@ -27,9 +28,15 @@ def reconstruct_file(
         InputError: the run, the client or the file is wrong.
     """
     run = Run(run_dir)
-    learner = run.learner(client, which)
     federation = run.workload.federation
-    site = next(s for s in federation.expanded_sites() if s.name == client.partition(".")[0])
+    sites = {site.name: site for site in federation.expanded_sites()}
+    if run.workload.algorithm.pools_data:
+        if client not in sites:
+            raise InputError(f"--client {client}: name the site whose mask to use: {', '.join(list(sites)[:20])}")
+        learner = run.learner(POOLED, which)
+    else:
+        learner = run.learner(client, which)
+    site = sites[client.partition(".")[0]]
     matrix = site.matrix or federation.matrix
     with tempfile.TemporaryDirectory() as cache:
         path = ensure_shard(_source_of(site, file), file.absolute().parent, Path(cache), matrix)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from fedsim.config import Site
 from fedsim.data.split import PARTS
 from fedsim.engine.host import make_learner
+from fedsim.engine.ledger import row_key
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.errors import InputError
 from fedsim.files import replacing, write_text
@@ -72,7 +73,7 @@ class _Report:
             "workload": self.workload,
             "model": self._model(),
             "settings": {"model": _settings(self.workload.model), "algorithm": _settings(self.workload.algorithm)},
-            "sites": [self._site_row(site) for site in self.workload.federation.expanded_sites()],
+            "sites": [self._site_row(site) for site in self._all_sites()],
             "clients": self._client_count(),
             "done": len(self.rounds),
             "round": self.round,
@@ -104,6 +105,9 @@ class _Report:
             self.missing.append(f"The run is not finished: {done} of {planned} rounds are done.")
         if done and self.best is None:
             self.missing.append("No round was validated (metrics.every), so the last checkpoint is shown.")
+
+    def _all_sites(self) -> list[Site]:
+        return self.workload.federation.expanded_sites() + self.workload.federation.unseen_sites()
 
     def _client_count(self) -> int:
         if len(self.clients):
@@ -183,6 +187,7 @@ class _Report:
         parts = {part: slices[slices["split"] == part] if len(slices) else slices for part in PARTS}
         return {
             "name": site.name,
+            "unseen": site.unseen,
             "format": site.source.format,
             "contrast": contrast_of(site.source.resolve(self.workload.seed, site.name)),
             "mask": site.mask.kind,
@@ -216,9 +221,9 @@ def _headline_rows(frame: pd.DataFrame) -> dict[str, Any] | None:
     """Zero-filled beside reconstructed: a row a client, or a site where clients are many, and their mean."""
     if frame.empty:
         return None
-    key = "client" if frame["client"].nunique() <= _MOST_CLIENT_ROWS else "site"
+    key = row_key(frame, _MOST_CLIENT_ROWS)
     rows = [_headline_row(str(name), group) for name, group in frame.groupby(key, sort=False)]
-    mean = _headline_row("mean over clients", frame.groupby("client").mean(numeric_only=True))
+    mean = _headline_row(f"mean over {key}s", frame.groupby(key).mean(numeric_only=True))
     return {
         "key": key, "rows": rows, "mean": mean | {"volumes": len(frame)},
         "within": sum(row["within_subject"] for row in rows),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedsim.data.evaluation import reconstruct_volumes
-from fedsim.data.samples import ClientData, undersample
+from fedsim.data.samples import ClientData, PooledData, undersample
 from fedsim.data.split import Piece
 from fedsim.mri.fft import fft2c, ifft2c
 from fedsim.mri.masks import Equispaced, Gaussian2D
@@ -74,3 +74,24 @@ def test_padding_is_never_measured(data: ClientData) -> None:
     assert not mask[:8].any()
     assert not mask[:, :6].any()
     assert mask[8:24, 6:26].any()
+
+
+def site_of(tmp_path: Path, site: str, slices: int, side: int) -> ClientData:
+    with h5py.File(tmp_path / f"{site}.h5", "w") as file:
+        dataset = file.create_dataset("kspace/v", data=kspace(slices, side).numpy())
+        dataset.attrs.update(subject="s", origin="v", slices=list(range(slices)), support=(side, side))
+    piece = (Piece("v", "s", 0, slices, "train"),)
+    return ClientData(tmp_path / f"{site}.h5", site, piece, ((side, side),), Equispaced(), (side, side), "std", 0)
+
+
+def test_pooled_slices_come_once_each_under_their_own_sites_mask(tmp_path: Path) -> None:
+    members = tuple(site_of(tmp_path, *one) for one in (("A", 5, 32), ("B", 4, 32), ("C", 3, 48)))
+    pooled = PooledData(members)
+    batches = list(pooled.batches(4, torch.Generator().manual_seed(0)))
+    assert sorted(tuple(b.target.shape) for b in batches) == [(1, 32, 32), (3, 48, 48), (4, 32, 32), (4, 32, 32)]
+    assert pooled.samples() == 12
+    mixed = {tuple(m.flatten().tolist()) for b in batches if b.mask.shape[-1] == 32 for m in b.mask}
+    assert mixed == {tuple(m.volume_mask("v", (32, 32)).flatten().tolist()) for m in members[:2]}
+    scales = torch.cat([b.scale.flatten() for b in batches]).sort().values
+    alone = [b.scale.flatten() for m in members for b in m.batches(4, torch.Generator())]
+    torch.testing.assert_close(scales, torch.cat(alone).sort().values)

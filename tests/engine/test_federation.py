@@ -103,3 +103,42 @@ def test_two_sites_may_share_their_subjects(workload: Make) -> None:
     federation = assemble(workload("federation.clients=null", f"federation.sites={sites}"))
     a, b = ({p.subject: p.part for p in client.data.pieces} for client in federation.clients)
     assert a == b
+
+
+def test_pooled_data_are_one_clients(workload: Make) -> None:
+    federation = assemble(workload("algorithm.name=centralised"))
+    (client,) = federation.clients
+    assert (client.name, client.site, client.training.lr) == ("all", "all", 1e-3)
+    assert [member.site for member in client.data.members] == ["A", "B", "C"]
+    manifest = federation.manifest
+    assert set(manifest.loc[manifest["split"] == "train", "client"]) == {"all"}
+    assert client.data.samples() == (manifest["split"] == "train").sum()
+    one, other = (
+        frame.drop(columns="client").sort_values(["site", "volume", "slice"], ignore_index=True)
+        for frame in (manifest, assemble(workload()).manifest)
+    )
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_an_unseen_site_takes_no_part(workload: Make) -> None:
+    federation = assemble(workload("federation.clients=null", "federation.sites.1.unseen=true"))
+    assert federation.names == ("A", "C")
+    (unseen,) = federation.unseen
+    assert unseen.name == "B"
+    assert unseen.data.samples("train")
+    assert unseen.data.samples("test")
+    rows = federation.manifest[federation.manifest["site"] == "B"]
+    assert set(rows["split"]) == {"train", "val", "test"}
+    assert rows["client"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([f"federation.sites.{i}.unseen=true" for i in range(3)], "all are unseen"),
+        (["federation.split={train: 0, val: 0.5, test: 0.5}"], "site A has nothing to train on"),
+    ],
+)
+def test_somebody_has_to_train(workload: Make, overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        workload(*overrides)

@@ -61,7 +61,7 @@ def test_pictures_are_those_of_the_figures_folder(page: Page, finished: Run) -> 
 def test_report_says_what_was_run(page: Page, finished: Run) -> None:
     learner = finished.learner("W")
     for words in (
-        "Method fedmri (weighting uniform, beta 1)", f"{learner.shared.numel():,}", "4 clients of 3 sites",
+        "Method fedmri (weighting uniform, beta 1", f"{learner.shared.numel():,}", "4 clients of 3 sites",
         "2 of 2 rounds from seed 5", "best round by validation PSNR", "metric protocol: fastmri", "within subject",
         "float32", "Versions and machine", "torch",
     ):  # fmt: skip
