@@ -73,10 +73,11 @@ def _import(module: str, folders: Sequence[Path]) -> ModuleType:
         assert spec is not None and spec.loader is not None  # noqa: PT018 - it is a file that exists
         loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(loaded)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(module, None)
         where = f"{files[0]}" if files else module
-        raise InputError(f"algorithm.name: {where} cannot be imported ({type(error).__name__}: {error})") from error
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"algorithm.name: {where} cannot be imported ({what:.300})") from error
     return loaded
 
 

@@ -7,11 +7,15 @@ the client received, and the encoders prev_k that last round's clients uploaded 
 
 over all encoder tensors of all domains together. The term acts from round 2 on and not on the first batch of an epoch.
 srv is the mean of prev_k with weights w_k, so P / N <= max_k w_k by the triangle inequality.
+
+Two ways to have the negatives: all of them (exact: S more encoders down, none more up), or their moments over clients
+(one more encoder up and one more down for their spread, whatever S is; with weighting `samples` a second one each way
+for their unweighted mean, which then is not the server's encoder). No client sees another's weights in the moments.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -19,49 +23,21 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.algorithms.base import Algorithm, Received, ServerState, Upload, Vector
+from fedsim.algorithms.contrastive import (
+    contrastive_ratio,
+    gaussian_deviation,
+    moment_ratio_and_gradient,
+    ratio_and_gradient,
+)
 from fedsim.algorithms.learner import Learner
 from fedsim.models.reconstruction import is_encoder
 
-_EPSILON = 1e-14
+__all__ = ["FedMRI", "contrastive_ratio"]
 
-
-def ratio_and_gradient(theta: Tensor, server: Tensor, previous: Tensor) -> tuple[float, Tensor]:
-    """P / N and its (sub)gradient (P,) in theta, without an autograd graph; the subgradient of |0| is 0.
-
-    Args:
-        theta: Current encoder (P,).
-        server: Encoder received from the server (P,).
-        previous: Encoders uploaded in the last round (S, P).
-    """
-    offset = theta - server
-    near = float(offset.abs().sum(dtype=torch.float64))
-    far, far_gradient = 0.0, torch.zeros_like(theta)
-    for other in previous:
-        torch.sub(theta, other, out=offset)
-        far += float(offset.abs().sum(dtype=torch.float64))
-        far_gradient += offset.sign_()
-    far += _EPSILON
-    gradient = torch.sub(theta, server, out=offset).sign_().sub_(far_gradient, alpha=near / far).div_(far)
-    return near / far, gradient
-
-
-class _ContrastiveRatio(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, theta: Tensor, server: Tensor, previous: Tensor) -> Tensor:  # noqa: ANN401
-        ratio, gradient = ratio_and_gradient(theta, server, previous)
-        ctx.save_for_backward(gradient)
-        return theta.new_tensor(ratio)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        (gradient,) = ctx.saved_tensors
-        return grad * gradient, None, None
-
-
-def contrastive_ratio(theta: Tensor, server: Tensor, previous: Tensor) -> Tensor:
-    """P / N, a scalar differentiable in theta (P,), for server (P,) and previous (S, P)."""
-    ratio: Tensor = _ContrastiveRatio.apply(theta, server, previous)  # type: ignore[no-untyped-call]
-    return ratio
+_GRID = 36
+"""Of sums of offsets from the server's encoder. Half of 2^-36 is 7e-7 of an offset of 1e-5; the sum over clients of
+their largest offsets must stay below 2^15, which is 3.2 each for 10,000 clients, 1000 for 32."""
+_PAPER_CLIENTS = 4
 
 
 class FedMRI(Algorithm):
@@ -69,37 +45,113 @@ class FedMRI(Algorithm):
 
     name: Literal["fedmri"] = Field("fedmri", description="Method.")
     beta: float = Field(100.0, ge=0, description="Weight of the contrastive term; 0 leaves it out.")
+    beta_scaling: Literal["fixed", "clients"] = Field(
+        "fixed",
+        description="clients: beta is multiplied by the number of negatives / 4, the paper's number of clients.",
+    )
+    negatives: Literal["auto", "exact", "moments"] = Field(
+        "auto",
+        description="Last round's encoders one by one (exact), or as a Gaussian over clients at a cost that does not "
+        "grow with them (moments); auto: exact up to exact_up_to clients in a round.",
+    )
+    exact_up_to: int = Field(32, ge=0, description="Clients in a round up to which negatives: auto is exact.")
+    own: bool = Field(True, description="Whether a client's own last upload is among its negatives, as in the paper.")
 
     def shares(self, parameter: str) -> bool:
         """The encoders of all domains."""
         return is_encoder(parameter)
 
+    def settled(self, cohort: int) -> Self:
+        """With `negatives` decided."""
+        if self.negatives != "auto":
+            return self
+        return self.model_copy(update={"negatives": "exact" if cohort <= self.exact_up_to else "moments"})
+
+    # Server
+
     def uploads(self, phase: str) -> list[Upload]:
-        """The encoder: averaged, and kept as a negative for the next round."""
-        return [Upload("shared", collected=self.beta > 0)]
+        """The encoder; it is kept as a negative, or else how far it is from the server's is summed up."""
+        if not self.beta:
+            return [Upload("shared")]
+        if self.negatives != "moments":
+            return [Upload("shared", collected=True)]
+        offsets = ["distance"] if self.weighting == "uniform" else ["distance", "drift"]
+        return [Upload("shared"), *(Upload(name, weighted=False, grid=_GRID) for name in offsets)]
 
     def broadcast(self, server: ServerState, phase: str) -> Mapping[str, Vector]:
-        """The mean encoder and, from round 2 on, the encoders it is the mean of."""
+        """The mean encoder and, from round 2 on, the encoders it is the mean of, or their moments."""
         return server
 
     def update(self, server: ServerState, received: Received) -> ServerState:
         """Mean encoder and negatives."""
         state = super().update(server, received)
-        return {**state, "previous": np.stack(received.collected["shared"])} if self.beta else state
+        if not self.beta:
+            return state
+        if self.negatives != "moments":
+            return {**state, "previous": np.stack(received.collected["shared"])}
+        return {**state, **self._moments(server["shared"], received)}
+
+    def _moments(self, sent: Vector, received: Received) -> ServerState:
+        """Number `count` (1,) and `deviation` (P,) of the uploads, and their `mean` where it is not the new encoder.
+
+        Args:
+            sent: The server's encoder that the clients received (P,).
+            received: What they sent back.
+        """
+        clients = len(received.phase.clients)
+        weighted = "drift" in received.sums
+        drift = received.sums["drift"] / clients if weighted else received.sums["shared"] / received.weight - sent
+        deviation = gaussian_deviation(drift, received.sums["distance"] / clients)
+        state = {"count": np.array([clients], np.float32), "deviation": deviation.astype(np.float32)}
+        return state | ({"mean": (sent + drift).astype(np.float32)} if weighted else {})
+
+    # Client
 
     def train(self, learner: Learner, received: Mapping[str, Tensor], phase: str) -> Mapping[str, Tensor]:
         """Local epochs with the contrastive term on every batch but an epoch's first."""
-        self.deploy(learner, received)
-        contrast = partial(self._contrast, learner, received) if "previous" in received else None
+        self.receive(learner, received)
+        pull = self.regulariser(learner, received)
         for _ in range(learner.training.local_epochs):
             for index, batch in enumerate(learner.batches()):
-                learner.step(batch, regulariser=contrast if index else None)
-        return {"shared": learner.shared}
+                learner.step(batch, regulariser=pull if index else None)
+        if self.beta and not self.own:
+            learner.private.update(upload=learner.shared.clone(), upload_round=torch.tensor([learner.round]))
+        return self._sent(learner.shared, received["shared"])
 
-    def _contrast(self, learner: Learner, received: Mapping[str, Tensor]) -> None:
-        ratio, gradient = ratio_and_gradient(learner.shared, received["shared"], received["previous"])
-        learner.shared_gradient.add_(gradient, alpha=self.beta)
+    def _sent(self, encoder: Tensor, server: Tensor) -> dict[str, Tensor]:
+        sent = {"shared": encoder}
+        if self.beta and self.negatives == "moments":
+            sent["drift"] = encoder - server
+            sent["distance"] = sent["drift"].abs()
+        return sent
+
+    def regulariser(self, learner: Learner, received: Mapping[str, Tensor]) -> Callable[[], None] | None:
+        """The contrastive term; None while there are no negatives."""
+        own = self._own_negative(learner)
+        negatives = _uploaders(received) - (own is not None)
+        if negatives < 1:
+            return None
+        beta = self.beta * (negatives / _PAPER_CLIENTS if self.beta_scaling == "clients" else 1)
+        return partial(self._pull, learner, received, own, beta)
+
+    def _own_negative(self, learner: Learner) -> Tensor | None:
+        """The client's own encoder (P,) among the negatives, if it is not to count there."""
+        kept = learner.private.get("upload_round")
+        latest = kept is not None and int(kept) == learner.round - 1
+        return learner.private["upload"] if latest and not self.own else None
+
+    @staticmethod
+    def _pull(learner: Learner, received: Mapping[str, Tensor], own: Tensor | None, beta: float) -> None:
+        theta, server = learner.shared, received["shared"]
+        if "previous" in received:
+            ratio, gradient = ratio_and_gradient(theta, server, received["previous"], own)
+        else:
+            mean, deviation = received.get("mean", server), received["deviation"]
+            ratio, gradient = moment_ratio_and_gradient(theta, server, mean, deviation, _uploaders(received), own)
+        learner.shared_gradient.add_(gradient, alpha=beta)
         learner.note("contrastive_ratio", ratio)
+
+    # Before the run
 
     def warnings(self, steps_per_epoch: Mapping[str, int], parameters: Collection[str]) -> list[str]:
         """The term cannot act on a client that has a single batch."""
@@ -110,3 +162,10 @@ class FedMRI(Algorithm):
             f"the contrastive term cannot act on {len(idle)} of {len(steps_per_epoch)} clients ({idle[0]}, ...): "
             "they have one batch an epoch; lower training.batch_size"
         ]
+
+
+def _uploaders(received: Mapping[str, Tensor]) -> int:
+    """How many clients' encoders the server has sent, one by one or as moments."""
+    if "previous" in received:
+        return len(received["previous"])
+    return int(received["count"]) if "count" in received else 0

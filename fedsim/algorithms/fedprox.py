@@ -25,6 +25,6 @@ def proximal(learner: Learner, centre: Tensor, weight: float) -> Callable[[], No
     """Adds the gradient of weight/2 ||shared - centre||^2."""
 
     def pull() -> None:
-        learner.shared_gradient.add_(learner.shared, alpha=weight).sub_(centre, alpha=weight)
+        learner.shared_gradient.add_(learner.shared - centre, alpha=weight)  # the difference first: it is small
 
     return pull

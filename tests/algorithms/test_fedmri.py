@@ -1,70 +1,74 @@
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fedsim.algorithms.fedmri import FedMRI, contrastive_ratio, ratio_and_gradient
+from fedsim.algorithms.base import Phase, Received, ServerState
+from fedsim.algorithms.contrastive import moment_ratio_and_gradient, ratio_and_gradient
+from fedsim.algorithms.fedmri import FedMRI, contrastive_ratio
+from fedsim.engine.aggregation import OrderFreeSum
 
-CLIENTS = [1, 2, 4, 16, 64]
+SIZE = 400
+Encoders = list[Tensor]
 
 
-def encoders(clients: int, size: int = 300, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """A current encoder, the mean of the previous ones, and the previous ones; cut into tensors of 100."""
+class StandIn(SimpleNamespace):
+    """What a method sees of a client: it has no data, so it uploads the encoder that it is given."""
+
+    def __init__(self, encoder: Tensor, round_: int, private: dict[str, Tensor] | None = None) -> None:
+        super().__init__(shared=torch.zeros(SIZE), shared_gradient=torch.zeros(SIZE), round=round_, noted={})
+        self.private = {} if private is None else private
+        self.training = SimpleNamespace(local_epochs=1)
+        self.encoder = encoder
+
+    def batches(self) -> list[int]:
+        return [1, 2]
+
+    def step(self, batch: int, regulariser: Any = None) -> None:
+        self.shared.copy_(self.encoder)
+        self.pulled = regulariser is not None
+        if regulariser:
+            regulariser()
+
+    def note(self, name: str, value: float) -> None:
+        self.noted[name] = value
+
+
+def uploads(clients: int, deviation: float, seed: int = 0) -> tuple[np.ndarray, Encoders]:
+    """A server vector of size 1 and clients' encoders about it."""
     generator = torch.Generator().manual_seed(seed)
-    previous = torch.randn(clients, size, dtype=torch.float64, generator=generator)
-    theta = previous[0] + 0.3 * torch.randn(size, dtype=torch.float64, generator=generator)
-    return theta.float(), previous.mean(0).float(), previous.float()
+    server = torch.randn(SIZE, generator=generator)
+    return server.numpy(), [server + deviation * torch.randn(SIZE, generator=generator) for _ in range(clients)]
 
 
-def by_loops(theta: Tensor, server: Tensor, previous: Tensor) -> Tensor:
-    """The definition, written out: P = sum over tensors, N = sum over clients and tensors."""
-    near = theta.new_zeros(())
-    for ours, other in zip(theta.split(100), server.split(100), strict=True):
-        near = near + (ours - other).abs().sum()
-    far = theta.new_zeros(())
-    for client in previous:
-        for ours, other in zip(theta.split(100), client.split(100), strict=True):
-            far = far + (ours - other).abs().sum()
-    return near / (far + 1e-14)
+def a_round(
+    method: FedMRI, server: ServerState, encoders: Encoders, weights: list[float] | None = None, groups: int = 1
+) -> ServerState:
+    """Every client trains on `groups` hosts, whose sums are merged in backward order."""
+    names = tuple(f"c{index}" for index in range(len(encoders)))
+    weights = weights or [1 / len(encoders)] * len(encoders)
+    vectors = {name: torch.from_numpy(vector) for name, vector in server.items()}
+    sent = [method.train(StandIn(encoder, 1), vectors, "train") for encoder in encoders]
+    sums = {upload.name: OrderFreeSum(SIZE, upload.grid) for upload in method.uploads("train")}
+    for group in reversed(range(groups)):
+        for upload in method.uploads("train"):
+            partial = OrderFreeSum(SIZE, upload.grid)
+            for index in range(group, len(encoders), groups):
+                weight = weights[index] if upload.weighted else 1.0
+                partial.add(sent[index][upload.name].numpy(), weight, names[index])
+            sums[upload.name].merge(partial.total)
+    collected = {u.name: [s[u.name].numpy() for s in sent] for u in method.uploads("train") if u.collected}
+    totals = {name: total.total for name, total in sums.items()}
+    return method.update(server, Received(Phase(names), totals, sum(weights), collected, len(names)))
 
 
-@pytest.mark.parametrize("clients", CLIENTS)
-def test_equals_the_definition_in_value_and_gradient(clients: int) -> None:
-    theta, server, previous = encoders(clients)
-    reference_theta = theta.double().requires_grad_()
-    reference = by_loops(reference_theta, server.double(), previous.double())
-    reference.backward()
-    theta.requires_grad_()
-    ratio = contrastive_ratio(theta, server, previous)
-    (2 * ratio).backward()
-    assert float(ratio.detach()) == pytest.approx(float(reference.detach()), rel=1e-5)
-    scale = 1 / float((theta.detach() - previous).abs().sum())  # of a single coordinate's pull; S = 1 has none
-    torch.testing.assert_close(theta.grad.double() / 2, reference_theta.grad, rtol=1e-5, atol=1e-5 * scale)
-
-
-@pytest.mark.parametrize("clients", CLIENTS)
-def test_is_bounded_by_the_largest_weight(clients: int) -> None:
-    theta, _, previous = encoders(clients, seed=3)
-    weights = torch.rand(clients, generator=torch.Generator().manual_seed(4)) + 0.1
-    weights /= weights.sum()
-    for share in (torch.full((clients,), 1 / clients), weights):
-        ratio, _ = ratio_and_gradient(theta, share @ previous, previous)
-        assert 0 <= ratio <= float(share.max()) * (1 + 1e-5)
-
-
-@pytest.mark.parametrize("clients", CLIENTS)
-def test_is_flat_at_the_server(clients: int) -> None:
-    _, server, previous = encoders(clients)
-    ratio, gradient = ratio_and_gradient(server.clone(), server, previous)
-    assert ratio == 0
-    assert not gradient.any()
-
-
-def test_one_client_feels_nothing() -> None:
-    """With one client P = N, a constant ratio."""
-    theta, _, previous = encoders(1)
-    ratio, gradient = ratio_and_gradient(theta, previous[0], previous)
-    assert ratio == pytest.approx(1)
-    assert gradient.abs().max() < 1e-12
+def gradient_in_round_2(method: FedMRI, state: ServerState, theta: Tensor, private: dict[str, Tensor]) -> StandIn:
+    client = StandIn(theta, 2, private)
+    method.train(client, {name: torch.from_numpy(vector) for name, vector in state.items()}, "train")
+    return client
 
 
 def test_only_the_encoder_is_shared() -> None:
@@ -74,8 +78,167 @@ def test_only_the_encoder_is_shared() -> None:
     assert not method.shares("image.decoder.last.weight")
 
 
+def test_the_ratio_is_public() -> None:
+    theta = torch.ones(3, requires_grad=True)
+    contrastive_ratio(theta, torch.zeros(3), torch.stack([torch.zeros(3), torch.full((3,), 2.0)])).backward()
+    torch.testing.assert_close(theta.grad, torch.full((3,), 1 / 6))
+
+
 def test_warns_where_the_term_cannot_act() -> None:
-    (warning,) = FedMRI().warnings({"A": 1, "B": 2})
+    (warning,) = FedMRI().warnings({"A": 1, "B": 2}, [])
     assert "1 of 2 clients" in warning
-    assert not FedMRI().warnings({"A": 2})
-    assert not FedMRI(beta=0).warnings({"A": 1})
+    assert not FedMRI().warnings({"A": 2}, [])
+    assert not FedMRI(beta=0).warnings({"A": 1}, [])
+
+
+@pytest.mark.parametrize(("cohort", "expected"), [(1, "exact"), (32, "exact"), (33, "moments")])
+def test_auto_is_settled_by_the_cohort(cohort: int, expected: str) -> None:
+    assert FedMRI().settled(cohort).negatives == expected
+    assert FedMRI(negatives="moments").settled(2).negatives == "moments"
+    assert FedMRI(negatives="exact").settled(99).negatives == "exact"
+    assert FedMRI(exact_up_to=4).settled(5).negatives == "moments"
+
+
+def test_what_is_sent() -> None:
+    def names(**keys: Any) -> list[str]:
+        return [upload.name for upload in FedMRI(**keys).uploads("train")]
+
+    assert names(beta=0, negatives="moments", weighting="samples") == names(beta=0) == ["shared"]
+    assert not FedMRI(beta=0).uploads("train")[0].collected
+    assert names() == names(negatives="exact") == ["shared"]
+    assert names(negatives="moments") == ["shared", "distance"]
+    assert names(negatives="moments", weighting="samples") == ["shared", "distance", "drift"]
+
+
+@pytest.mark.parametrize("negatives", ["exact", "moments"])
+def test_without_beta_it_is_plain_sharing(negatives: str) -> None:
+    server, encoders = uploads(3, 0.1)
+    method = FedMRI(beta=0, negatives=negatives, own=False)
+    private: dict[str, Tensor] = {}
+    state = a_round(method, {"shared": server}, encoders)
+    assert state.keys() == {"shared"}
+    assert not gradient_in_round_2(method, state, encoders[0], private).pulled
+    assert not private
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 0.25, 0.15, 0.1] * 4])
+@pytest.mark.parametrize("deviation", [1e-5, 1e-2, 3.0])
+def test_moments_are_those_of_the_uploads(deviation: float, weights: list[float] | None) -> None:
+    """Against NumPy on the uploads themselves; the mean is rounded to float32, like the uploads."""
+    server, encoders = uploads(16, deviation)
+    weighting = "samples" if weights else "uniform"
+    state = a_round(FedMRI(negatives="moments", weighting=weighting), {"shared": server}, encoders, weights)
+    offsets = np.stack([encoder.numpy() - server for encoder in encoders]).astype(np.float64)
+    distance, drift = np.abs(offsets).mean(0), offsets.mean(0)
+    expected = np.sqrt(np.maximum(0, np.pi / 2 * distance**2 - drift**2))
+    np.testing.assert_allclose(state["deviation"], expected, rtol=2e-5, atol=2e-5 * deviation)
+    np.testing.assert_allclose(state.get("mean", state["shared"]), server + drift, rtol=1e-6, atol=1e-7)
+    assert state["count"] == 16
+    assert ("mean" in state) == (weights is not None)
+
+
+@pytest.mark.parametrize("deviation", [1e-5, 1e-2])
+def test_the_deviation_is_that_of_the_clients(deviation: float) -> None:
+    server, encoders = uploads(2000, deviation)
+    state = a_round(FedMRI(negatives="moments"), {"shared": server}, encoders)
+    expected = np.std(np.stack(encoders).astype(np.float64), axis=0)
+    np.testing.assert_allclose(state["deviation"], expected, rtol=0.08)
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "samples"])
+def test_moments_have_the_same_bits_whatever_the_hosts(weighting: str) -> None:
+    server, encoders = uploads(30, 1e-3)
+    weights = [float(w) for w in np.random.default_rng(0).dirichlet(np.ones(30))]
+    method = FedMRI(negatives="moments", weighting=weighting)
+    one, four = (a_round(method, {"shared": server}, encoders, weights, groups) for groups in (1, 4))
+    assert one.keys() == four.keys()
+    for name, vector in one.items():
+        np.testing.assert_array_equal(vector, four[name])
+
+
+@pytest.mark.parametrize("negatives", ["auto", "exact", "moments"])
+def test_pulls_by_beta_times_the_gradient(negatives: str) -> None:
+    server, encoders = uploads(6, 0.1)
+    method = FedMRI(beta=7, negatives=negatives)
+    state = a_round(method, {"shared": server}, encoders)
+    theta = encoders[0] + 0.05
+    client = gradient_in_round_2(method, state, theta, {})
+    shared = torch.from_numpy(state["shared"])
+    if negatives == "moments":
+        deviation = torch.from_numpy(state["deviation"])
+        ratio, gradient = moment_ratio_and_gradient(theta, shared, shared, deviation, 6)
+    else:
+        ratio, gradient = ratio_and_gradient(theta, shared, torch.stack(encoders))
+    torch.testing.assert_close(client.shared_gradient, 7 * gradient)
+    assert client.noted == {"contrastive_ratio": ratio}
+
+
+def test_starts_in_round_2() -> None:
+    client = StandIn(torch.ones(SIZE), 1)
+    FedMRI().train(client, {"shared": torch.zeros(SIZE)}, "train")
+    assert not client.pulled
+
+
+def test_the_moments_use_the_unweighted_mean() -> None:
+    server, encoders = uploads(4, 0.1)
+    method = FedMRI(negatives="moments", weighting="samples", beta=1)
+    state = a_round(method, {"shared": server}, encoders, [0.7, 0.1, 0.1, 0.1])
+    theta = encoders[0] + 0.05
+    client = gradient_in_round_2(method, state, theta, {})
+    shared, mean, deviation = (torch.from_numpy(state[name]) for name in ("shared", "mean", "deviation"))
+    torch.testing.assert_close(mean, torch.stack(encoders).mean(0))
+    _, gradient = moment_ratio_and_gradient(theta, shared, mean, deviation, 4)
+    torch.testing.assert_close(client.shared_gradient, gradient)
+
+
+@pytest.mark.parametrize("negatives", ["exact", "moments"])
+def test_leaves_its_own_out_if_it_is_among_them(negatives: str) -> None:
+    server, encoders = uploads(6, 0.1)
+    method = FedMRI(beta=1, negatives=negatives, own=False)
+    state = a_round(method, {"shared": server}, encoders)
+    private: dict[str, Tensor] = {}
+    method.train(StandIn(encoders[2], 1, private), {"shared": torch.from_numpy(server)}, "train")
+    torch.testing.assert_close(private["upload"], encoders[2])
+    theta = encoders[2] + 0.05
+    shared, vectors = torch.from_numpy(state["shared"]), {k: torch.from_numpy(v) for k, v in state.items()}
+
+    def expected(own: Tensor | None) -> Tensor:
+        if negatives == "exact":
+            return ratio_and_gradient(theta, shared, vectors["previous"], own)[1]
+        return moment_ratio_and_gradient(theta, shared, shared, vectors["deviation"], 6, own)[1]
+
+    stale = {"upload": private["upload"], "upload_round": torch.tensor([0])}  # it sat out round 1
+    for kept, own in (({**private}, encoders[2]), (stale, None), ({}, None)):
+        client = gradient_in_round_2(method, state, theta, kept)
+        torch.testing.assert_close(client.shared_gradient, expected(own))
+        torch.testing.assert_close(kept["upload"], theta)
+        assert int(kept["upload_round"]) == 2
+
+
+def test_keeps_no_upload_unless_it_is_needed() -> None:
+    server, encoders = uploads(2, 0.1)
+    client = StandIn(encoders[0], 1)
+    FedMRI().train(client, {"shared": torch.from_numpy(server)}, "train")
+    assert not client.private
+
+
+@pytest.mark.parametrize("negatives", ["exact", "moments"])
+def test_a_client_alone_has_no_negatives_but_its_own(negatives: str) -> None:
+    server, encoders = uploads(1, 0.1)
+    method = FedMRI(negatives=negatives, own=False)
+    state = a_round(method, {"shared": server}, encoders)
+    private: dict[str, Tensor] = {"upload": encoders[0], "upload_round": torch.tensor([1])}
+    assert not gradient_in_round_2(method, state, encoders[0] + 1, private).pulled
+
+
+@pytest.mark.parametrize(("own", "times"), [(True, 2.0), (False, 1.75)])
+def test_beta_may_grow_with_the_negatives(own: bool, times: float) -> None:
+    """At the paper's four clients it is beta; here eight uploaded, of which one may be the client's own."""
+    server, encoders = uploads(8, 0.1)
+    fixed, scaled = (FedMRI(beta=3, own=own, beta_scaling=scaling) for scaling in ("fixed", "clients"))
+    state = a_round(fixed, {"shared": server}, encoders)
+    gradients = []
+    for method in (fixed, scaled):
+        private = {"upload": encoders[0], "upload_round": torch.tensor([1])}
+        gradients.append(gradient_in_round_2(method, state, encoders[0] + 0.05, private).shared_gradient)
+    torch.testing.assert_close(gradients[1], times * gradients[0])

@@ -1,6 +1,6 @@
 """A small federation that every engine test runs: three phantom hospitals, four clients, a network of a second."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedsim.config import Engine, Workload
-from fedsim.engine.backends import RayBackend
+from fedsim.config import Workload
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.workload import load_workload, write_yaml
@@ -67,14 +66,6 @@ def simulate(workload: Callable[..., Workload], tmp_path: Path) -> Callable[...,
         return run(workload(*overrides), **{"out": tmp_path / f"run-{next(count)}", **keys})
 
     return simulate
-
-
-@pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One Ray for all tests that simulate on it; each brings up its own actors."""
-    backend = RayBackend(Engine())
-    yield
-    backend.close()
 
 
 def tensors(run: Run) -> dict[str, bytes]:

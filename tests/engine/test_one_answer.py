@@ -31,6 +31,15 @@ def test_other_methods_give_the_same_bits(simulate: Simulate, method: str) -> No
     assert_same(simulate(*keys), simulate(*keys, "engine.backend=ray", "engine.clients_per_actor=2"))
 
 
+def test_moments_of_negatives_do_not_depend_on_placement(simulate: Simulate) -> None:
+    keys = ("algorithm.exact_up_to=2", "algorithm.own=false", "algorithm.beta_scaling=clients")
+    keys += ("algorithm.weighting=samples", "training.participation=0.75")
+    serial = simulate(*keys)
+    assert serial.workload.algorithm.model_dump()["negatives"] == "moments", "auto is decided, and written down"
+    assert serial.clients["contrastive_ratio"].notna().any()
+    assert_same(serial, simulate(*keys, "engine.backend=ray", "engine.clients_per_actor=2"))
+
+
 def test_partial_participation_does_not_depend_on_placement(simulate: Simulate) -> None:
     overrides = ("training.participation=0.5", "algorithm.weighting=samples")
     serial = simulate(*overrides)
