@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -16,6 +16,10 @@ from rich.logging import RichHandler
 from typer.exceptions import TyperException
 
 from fedsim.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from fedsim.data.split import Part
+    from fedsim.engine.rundir import Run
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -86,10 +90,18 @@ def evaluate(
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Part of the data.")] = "test",
     which: Round = "best",
     save_images: Annotated[bool, typer.Option("--save-images", help="Write images/<client>/<volume>.h5.")] = False,
+    cross: Annotated[
+        bool, typer.Option("--cross", help="Score every client's model on every site's data, into cross.parquet.")
+    ] = False,
     overrides: Overrides = None,
     address: Address = None,
 ) -> None:
     """Score every client of a run, volume by volume, into evaluation.parquet."""
+    if cross:
+        if save_images or address:
+            raise InputError("--cross: runs in this process and saves no images; leave out --save-images and --address")
+        _evaluate_across(_opened(run_dir, overrides), split, which)
+        return
     from fedsim.display import evaluation_table
     from fedsim.engine.simulation import Simulation
     from fedsim.workload import load_workload
@@ -100,6 +112,33 @@ def evaluate(
     if not len(frame):
         raise InputError(f"{run_dir}: no client has data in the {split} split")
     out.print(evaluation_table(frame))
+
+
+@app.command(epilog="Example: fedsim unseen runs/try --slices 0,4,16,all")
+def unseen(
+    run_dir: RunFolder,
+    slices: Annotated[
+        str, typer.Option(help="How many slices of the site to learn from: numbers or all, divided by commas.")
+    ] = "0,4,16",
+    which: Round = "best",
+    out_file: Annotated[Path | None, typer.Option("--out", help="Table; default RUN/unseen.parquet.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Tell how a run serves the sites that took no part: as it is, and after learning from a few of their slices."""
+    from fedsim.engine.ledger import write_table
+    from fedsim.study.unseen import line_of, parse_budgets, unseen_table
+    from fedsim.study.unseen import unseen as serve
+
+    budgets, opened = parse_budgets(slices), _opened(run_dir, overrides)
+    path = out_file or run_dir / "unseen.parquet"
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"--out {path}: must be a file in a folder that exists")
+    frame = serve(
+        opened, budgets, which, tell=lambda served: out.print(line_of(served), soft_wrap=True, highlight=False)
+    )
+    write_table(path, frame)
+    out.print(unseen_table(frame))
+    out.print(f"table: {path}", soft_wrap=True, highlight=False)
 
 
 @app.command(epilog="Example: fedsim reconstruct runs/try --client North head.nii.gz --out reconstructed")
@@ -123,11 +162,63 @@ def reconstruct(
 
 
 @app.command()
-def report(run_dir: RunFolder) -> None:
-    """Draw a run's figures and write its report.html."""
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="Run directory, or a study's folder.", metavar="RUN|STUDY")],
+) -> None:
+    """Draw a run's figures and write its report.html; or a study's tables and figures."""
+    from fedsim.study.conclude import conclude
     from fedsim.study.report import write_report
 
+    if (run_dir / "study.yaml").is_file():
+        conclude(run_dir, out)
+        return
     out.print(f"report: {write_report(run_dir)}", soft_wrap=True, highlight=False)
+
+
+@app.command(
+    epilog="Example: fedsim study workloads/compare-methods.yaml --set seeds=[1,2] --set set.training.rounds=5"
+)
+def study(
+    study_file: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY")],
+    overrides: Overrides = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Study folder, gone on with if it exists; default studies/NAME.")
+    ] = None,
+) -> None:
+    """Run every method, regime and seed of a study side by side; running it again goes on where it stopped."""
+    from fedsim.study.conclude import conclude
+    from fedsim.study.runner import run_study
+    from fedsim.study.study import load_study
+
+    plan = load_study(study_file, overrides or [])
+    path = out_dir or Path("studies") / plan.study.name
+    out.print(f"{plan.study.name}: {plan.describe()}, into {path}", soft_wrap=True)
+    with _stop_on_signal() as stopped:
+        result = run_study(plan, path, out, stopped)
+    if result.stopped:
+        command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path)])
+        err.print(f"stopped; go on with: {command}", soft_wrap=True, highlight=False)
+        raise typer.Exit(130)
+    conclude(path, out)
+    if result.failed:
+        first, *others = result.failed
+        named = f"; also {', '.join(line.partition(':')[0] for line in others[:10])}" if others else ""
+        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
+        raise RunError(f"{len(result.failed)} failed, the rest is done; {first}{named}{more}")
+
+
+@app.command(epilog="Example: fedsim compare runs/fedavg runs/fedmri --reference fedmri --out comparison")
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN...")],
+    reference: Annotated[
+        str | None, typer.Option(help="Method that differences are taken to; default fedmri, or the first run's.")
+    ] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the tables, as CSV and Markdown.")] = None,
+) -> None:
+    """Compare the test scores of runs, paired by seed; runs whose numbers mean different things are refused."""
+    from fedsim.study.conclude import compare_runs
+
+    compare_runs(run_dirs, reference, out_dir, out)
 
 
 @app.command()
@@ -195,6 +286,27 @@ def _run_file(run_dir: Path) -> Path:
     from fedsim.engine.rundir import Run
 
     return Run(run_dir).path / "workload.yaml"
+
+
+def _opened(run_dir: Path, overrides: list[str] | None) -> "Run":
+    """A run to look at, with overrides of what a resumed run may change."""
+    from fedsim.engine.rundir import Run, check_same
+    from fedsim.workload import load_workload
+
+    opened = Run(run_dir)
+    loaded = load_workload(opened.path / "workload.yaml", overrides or [])
+    check_same(opened.workload, loaded)
+    opened.workload = loaded
+    return opened
+
+
+def _evaluate_across(opened: "Run", split: "Part", which: str) -> None:
+    from fedsim.study.cross import cross_evaluate, cross_table, write_cross
+
+    frame = cross_evaluate(opened, which, split)
+    picture = write_cross(opened, frame)
+    out.print(cross_table(frame))
+    out.print(f"table: {opened.path / 'cross.parquet'}\npicture: {picture}", soft_wrap=True, highlight=False)
 
 
 def _free(path: Path) -> Path:

@@ -119,7 +119,7 @@ def evaluation_table(frame: pd.DataFrame) -> Table:
         caption="zero-filled → reconstructed, means over n volumes",
     )
     table.add_column(key, min_width=12, overflow="fold")
-    for column in ("n", "NMSE", "PSNR [dB]", "gain", "SSIM"):
+    for column in ("n", "NMSE", r"PSNR \[dB]", "gain", "SSIM"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, group in frame.groupby(key, sort=False):
         stamp = " (within subject)" if group["within_subject"].any() else ""

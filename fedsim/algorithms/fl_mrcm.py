@@ -67,7 +67,7 @@ class FLMRCM(Algorithm):
         sites = {name.removeprefix(_PREFIX): v for name, v in received.items() if name.startswith(_PREFIX)}
         pairs = [_Pair(learner, name, v, self.discriminator_lr) for name, v in sites.items() if name != learner.client]
         epochs = chain.from_iterable(learner.batches() for _ in range(learner.training.local_epochs))
-        for pair, batch in zip(cycle(pairs or [None]), epochs):  # noqa: B905 - as many as there are batches
+        for pair, batch in zip(cycle(pairs or [None]), epochs):  # as many as there are batches
             if pair is None:
                 learner.step(batch)
             else:

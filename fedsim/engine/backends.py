@@ -85,7 +85,7 @@ class RayBackend(Backend):
 
     def __init__(self, engine: Engine, address: str | None = None) -> None:
         self._engine = engine
-        self._ray, self._owned = _connect(address)
+        self._ray, self._owned = connect(address)
         self._hosts: dict[Any, tuple[str, ...]] = {}
         self._nodes: dict[Any, str] = {}
 
@@ -177,7 +177,7 @@ def _node_id(host: Host) -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _connect(address: str | None) -> tuple[Any, bool]:
+def connect(address: str | None) -> tuple[Any, bool]:
     """The module ray, and whether it was started here: on loopback, with this job's cores and a token.
 
     Without an address, a Ray that already runs in this process is used as it is.

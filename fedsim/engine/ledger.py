@@ -59,7 +59,7 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
 
 
 def row_key(evaluation: pd.DataFrame, most: int) -> str:
-    """What a table of an evaluation has a row for: `client`, or `site` if clients are too many or hold several sites."""
+    """What an evaluation's table has a row for: `client`, or `site` if clients are too many or hold several sites."""
     clients, sites = evaluation["client"].nunique(), evaluation["site"].nunique()
     return "client" if sites <= clients <= most else "site"
 

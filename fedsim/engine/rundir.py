@@ -139,14 +139,14 @@ def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> None:
     stamped = workload.model_copy(update={"provenance": before or now})
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _keep_method(path, workload.algorithm)
+        keep_method(path, workload.algorithm)
         write_text(path / "workload.yaml", write_yaml(json.loads(stamped.model_dump_json(exclude_none=True))))
         write_table(path / "manifest.parquet", manifest)
     except OSError as error:
         raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
 
 
-def _keep_method(path: Path, algorithm: Algorithm) -> None:
+def keep_method(path: Path, algorithm: Algorithm) -> None:
     """Keep the file of a user's own method with the run, where it is found first when the run is opened again."""
     module = sys.modules[type(algorithm).__module__]
     if is_own(algorithm.name) and module.__file__ and "." not in module.__name__:
@@ -177,7 +177,7 @@ def check_same(before: Workload, now: Workload) -> None:
     Raises:
         InputError: naming the first key that differs but must not.
     """
-    old, new = (dict(_flat(json.loads(w.model_dump_json()))) for w in (before, now))
+    old, new = (dict(flat(json.loads(w.model_dump_json()))) for w in (before, now))
     for key in sorted(old.keys() | new.keys()):
         free = any(key == prefix or key.startswith(f"{prefix}.") for prefix in _FREE_ON_RESUME)
         if not free and old.get(key) != new.get(key):
@@ -186,14 +186,14 @@ def check_same(before: Workload, now: Workload) -> None:
         raise InputError(f"training.rounds: was {old['training.rounds']} and may only grow on resume")
 
 
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
+def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
     """Keys of nested mappings and lists joined by dots, with their values."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else None
     if items is None:
         yield prefix, node
         return
     for key, value in items:
-        yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _provenance() -> dict[str, str]:

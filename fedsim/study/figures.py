@@ -28,8 +28,8 @@ _DASHES = ("-", "--")
 _PALE, _DARK = "#B8BEC4", "#404040"
 _MOST_THIN = 100  # lines of a crowd
 _MOST_TICKS = 24  # named bars
-_LEGEND: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5}
-_STYLE: dict[Any, Any] = {
+LEGEND: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5}
+STYLE: dict[Any, Any] = {
     "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.titlesize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#808080", "axes.grid": True,
     "axes.axisbelow": True, "grid.color": "#E4E7EA", "grid.linewidth": 0.7, "axes.linewidth": 0.8,
@@ -62,7 +62,7 @@ def learning_curves(clients: pd.DataFrame, best: int | None) -> Figure:
             _mark(axis, best)
     handles = next((found[0] for axis in axes if (found := axis.get_legend_handles_labels())[0]), [])
     if handles:
-        figure.legend(handles=handles, ncols=min(7, len(handles)), **_LEGEND)
+        figure.legend(handles=handles, ncols=min(7, len(handles)), **LEGEND)
     return figure
 
 
@@ -98,7 +98,7 @@ def quality_bars(evaluation: pd.DataFrame, clients: Sequence[str]) -> Figure:
         handles.append(Patch(visible=False))
         labels.append("† within subject")
     side_by_side = {tuple: HandlerTuple(ndivide=None, pad=0)}
-    figure.legend(handles, labels, ncols=3, handler_map=side_by_side, handlelength=2.5, **_LEGEND)
+    figure.legend(handles, labels, ncols=3, handler_map=side_by_side, handlelength=2.5, **LEGEND)
     return figure
 
 
@@ -154,7 +154,7 @@ def site_panel(panel: Panel) -> Figure:
 
 def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
     """A figure [inch] with axes side by side, in the style of all figures."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, list(figure.subplots(1, columns))
 

@@ -98,7 +98,10 @@ def test_the_contract_of_commands_and_flags() -> None:
     """Scripts rely on these: a flag may join, none may go."""
     flags = {
         "run": {"--set", "--out", "--resume", "--address"},
-        "evaluate": {"--split", "--round", "--save-images", "--set", "--address"},
+        "evaluate": {"--split", "--round", "--save-images", "--cross", "--set", "--address"},
+        "unseen": {"--slices", "--round", "--out"},
+        "study": {"--set", "--out"},
+        "compare": {"--reference", "--out"},
         "reconstruct": {"--client", "--round", "--out"},
         "report": set(),
         "schema": set(),

@@ -1,0 +1,104 @@
+"""Writes docs/results.md from the tables in docs/results: python docs/make_results.py.
+
+The words are in results.md.j2; every number comes from a table that a study, a run or a benchmark wrote.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from fedsim.study.comparison import compare
+from fedsim.study.conclude import markdown, sentences
+
+DOCS = Path(__file__).parent
+TABLES = DOCS / "results"
+
+
+def comparison(study: str, reference: str = "fedmri", quality: str = "psnr") -> str:
+    """The study's tables, a regime each, with what they say under them."""
+    table = compare(pd.read_parquet(TABLES / study / "results.parquet"), quality, reference)
+    parts = []
+    for regime in table["regime"].unique():
+        rows = table[table["regime"] == regime]
+        parts.append(markdown(rows, quality, reference).replace("## ", "### ", 1))
+        parts += [f"* {line}" for line in sentences(rows, quality, reference)]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def tuned(study: str) -> str:
+    """What tuning chose for each method, and what it was chosen from."""
+    tuning = pd.read_parquet(TABLES / study / "tuning.parquet")
+    lines = ["| method | chosen | validation PSNR [dB] of every candidate |", "|---|---|---|"]
+    for method, rows in tuning.groupby("method", sort=False):
+        chosen = rows[rows["chosen"]].iloc[0]
+        tried = "; ".join(f"{_settings(row.settings)}: {row.psnr:.2f}" for row in rows.itertuples())
+        lines.append(f"| {method} | {_settings(chosen['settings'])} | {tried} |")
+    return "\n".join(lines)
+
+
+def _settings(text: str) -> str:
+    return ", ".join(f"{key.split('.')[-1]} {value:g}" for key, value in json.loads(text).items())
+
+
+def work(study: str) -> str:
+    """Steps, megabytes and minutes of a run, mean over seeds."""
+    results = pd.read_parquet(TABLES / study / "results.parquet").drop_duplicates(["regime", "method", "seed"])
+    results["MB up"], results["MB down"] = results["uplink_bytes"] / 1e6, results["downlink_bytes"] / 1e6
+    results["minutes"] = results["seconds"] / 60
+    mean = results.groupby(["regime", "method"], sort=False)[["steps", "MB up", "MB down", "minutes"]].mean()
+    lines = ["| regime | method | steps | MB up | MB down | minutes a run |", "|---|---|---:|---:|---:|---:|"]
+    for (regime, method), row in mean.iterrows():
+        numbers = (f"{row['steps']:.0f}", *(f"{row[column]:.1f}" for column in ("MB up", "MB down", "minutes")))
+        lines.append("| " + " | ".join([regime, method, *numbers]) + " |")
+    return "\n".join(lines)
+
+
+def unseen() -> str:
+    """The unseen hospital: rows rule and slices, columns methods; mean and deviation over seeds."""
+    table = pd.read_parquet(TABLES / "unseen.parquet")
+    seeds = table.groupby(["rule", "slices", "algorithm", "seed"], sort=False)[["psnr", "ssim", "zf_psnr"]].mean()
+    seeds = seeds.reset_index()
+    methods = list(seeds["algorithm"].unique())
+    lines = [
+        "| rule | slices | " + " | ".join(f"{m}: PSNR [dB] | SSIM" for m in methods) + " |",
+        "|---|---:|" + "---:|---:|" * len(methods),
+    ]
+    for (rule, slices), rows in seeds.groupby(["rule", "slices"], sort=False):
+        cells = []
+        for method in methods:
+            mine = rows[rows["algorithm"] == method]
+            spread = f"{mine['psnr'].mean():.2f} ± {mine['psnr'].std():.2f}", f"{mine['ssim'].mean():.3f}"
+            cells += list(spread) if len(mine) else ["–", "–"]
+        lines.append(f"| {rule} | {slices} | " + " | ".join(cells) + " |")
+    zero = seeds.drop_duplicates("seed")["zf_psnr"]
+    return "\n".join(lines) + f"\n\nZero-filled: {zero.mean():.2f} ± {zero.std():.2f} dB; n = {len(zero)} seeds."
+
+
+def json_table(name: str, columns: list[str]) -> str:
+    """A benchmark's JSON lines as a table."""
+    text = (TABLES / f"{name}.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---:|" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401 - JSON
+    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def render() -> str:
+    """The text of docs/results.md."""
+    loader = jinja2.FileSystemLoader(DOCS)
+    template = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False).get_template(
+        "results.md.j2"
+    )
+    return template.render(comparison=comparison, tuned=tuned, work=work, unseen=unseen, json_table=json_table)
+
+
+if __name__ == "__main__":
+    (DOCS / "results.md").write_text(render() + "\n", encoding="utf-8")

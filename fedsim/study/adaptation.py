@@ -1,0 +1,191 @@
+"""Fitting a finished run's networks to a site that took no part: what stays, what is trained, and on which slices.
+
+The deployed networks are taken apart by what the clients have in common. The tensors (parameters and running
+statistics) that are not the same in all of them are *private*, the others are shared: under FedMRI the decoders are
+private, under FedBN the norm layers, under Ditto and `single` everything, under FedAvg nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count, islice, pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedsim.algorithms.learner import Learner
+from fedsim.algorithms.learner import Part as LearnerPart
+from fedsim.data.samples import ClientData
+from fedsim.data.split import Part, Piece
+from fedsim.engine import checkpoint
+from fedsim.engine.client import ClientSpec
+from fedsim.engine.host import make_learner
+from fedsim.engine.rundir import Run, Which, setup_of
+from fedsim.models.reconstruction import is_encoder
+from fedsim.seeds import numpy_stream, torch_stream
+
+_LOCAL: tuple[LearnerPart, ...] = ("local",)
+STEPS = (0, 25, 50, 100, 200, 400)
+"""Optimizer steps after which the validation slices are looked at."""
+
+Budget = int | Literal["all"]
+"""Number K of the new site's slices to learn from."""
+Tensors = Mapping[str, Tensor]
+"""A network's parameters and running statistics by name."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The networks that a run's clients use, at one round."""
+
+    run: Run
+    round: int
+    clients: tuple[str, ...]
+    mean: Tensors
+    """Over clients; what is shared is what all of them have."""
+    private: frozenset[str]
+    """Names of the tensors in which the clients differ."""
+
+    @property
+    def moving(self) -> frozenset[str]:
+        """Names of what a new site trains: the private part, or the decoder where nothing is private."""
+        return self.private or frozenset(name for name in self.mean if not is_encoder(name))
+
+    def networks(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every client's name and network, one at a time."""
+        for client in self.clients:
+            yield client, self.run.learner(client, self.round).network
+
+    def learner(self) -> Learner:
+        """A working network with the run's initial parameters; those that a new site trains are its local part."""
+        workload = self.run.workload
+        network = workload.model.build(torch_stream(workload.seed, "model"))
+        return Learner(network, lambda name: name not in self.moving)
+
+    def network(self, tensors: Tensors) -> nn.Module:
+        """The network, in evaluation mode, with all tensors given."""
+        network = self.learner().network
+        adopt(network, tensors)
+        return network.eval()
+
+    def shared_model(self) -> Tensors | None:
+        """The network as the server knows it; None if the server knows only a part."""
+        if not self.private:
+            return self.mean
+        learner = make_learner(setup_of(self.run.workload))
+        if learner.local.numel():
+            return None
+        server = checkpoint.read_server(self.run.path, self.round, learner.shared_layout)
+        learner.shared.copy_(torch.from_numpy(server["shared"]))
+        if "buffers" in server:
+            learner.shared_buffers.copy_(torch.from_numpy(server["buffers"]))
+        return tensors_of(learner.network)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A network with a part trained on a few slices of a new site."""
+
+    network: nn.Module
+    steps: int
+    """Chosen."""
+    errors: Mapping[int, float]
+    """Mean squared error on the validation slices, by steps."""
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """A network's parameters and running statistics by name, on the network's memory; integers are left out."""
+    return {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+
+
+def adopt(network: nn.Module, tensors: Tensors) -> None:
+    """Set some of a network's parameters and running statistics."""
+    own = tensors_of(network)
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)
+
+
+def deployed(run: Run, which: Which = "best") -> Deployed:
+    """What a run's clients deploy: their mean, and in what they differ.
+
+    Raises:
+        InputError: there is no such round.
+    """
+    round_ = run.round(which)
+    clients = tuple(checkpoint.read_state(run.path, round_)["clients"])
+    first = {name: t.clone() for name, t in tensors_of(run.learner(clients[0], round_).network).items()}
+    total = {name: tensor.double() for name, tensor in first.items()}
+    private: set[str] = set()
+    for client in clients[1:]:
+        for name, tensor in tensors_of(run.learner(client, round_).network).items():
+            total[name] += tensor
+            if not torch.equal(tensor, first[name]):
+                private.add(name)
+    mean = {name: (tensor / len(clients)).float() for name, tensor in total.items()}
+    return Deployed(run, round_, clients, mean, frozenset(private))
+
+
+def few_slices(data: ClientData, part: Part, budget: Budget) -> ClientData:
+    """The data with `budget` slices of a part alone, spread evenly over its subjects; all there are if fewer."""
+    singles = [
+        (Piece(piece.volume, piece.subject, index, index + 1, part), support)
+        for piece, support in zip(data.pieces, data.supports, strict=True)
+        if piece.part == part
+        for index in range(piece.start, piece.stop)
+    ]
+    chosen = len(singles) if budget == "all" else min(budget, len(singles))
+    edges = [index * len(singles) // max(1, chosen) for index in range(chosen + 1)]
+    key = ("few-shot", data.site, str(budget), *(() if part == "train" else (part,)))
+    at = numpy_stream(data.seed, *key).integers(edges[:-1], edges[1:])
+    return replace(data, pieces=tuple(singles[i][0] for i in at), supports=tuple(singles[i][1] for i in at))
+
+
+@torch.inference_mode()
+def error_on(network: nn.Module, data: ClientData, part: Part, size: int) -> float:
+    """Mean squared error of the normalised slices of a part; infinite if it is not a number."""
+    total, pixels = 0.0, 0
+    for batch in (batch for volume in data.volumes(part, size) for batch in volume.batches):
+        total += float((network(batch.kspace, batch.mask) - batch.target).double().square().sum())
+        pixels += batch.target.numel()
+    return float(np.nan_to_num(total / pixels, nan=np.inf))
+
+
+def adapt(models: Deployed, site: ClientSpec, tuned: bool, budget: Budget, steps: Sequence[int] = STEPS) -> Adapted:
+    """Train the private part, or the decoder, on a few slices of a new site; what is shared stays.
+
+    Args:
+        models: What the run's clients deploy.
+        site: The new site.
+        tuned: Start from the clients' mean instead of the initial parameters.
+        budget: Training slices, and validation slices to choose the steps by.
+        steps: After which the validation slices are looked at, ascending.
+    """
+    (data,) = site.data.members
+    train, val = few_slices(data, "train", budget), few_slices(data, "val", budget)
+    learner = models.learner()
+    learner.enter(learner.fresh_state(), train, site.training, 1, site.name)
+    adopt(learner.network, {n: t for n, t in models.mean.items() if tuned or n not in models.moving})
+    batches = chain.from_iterable(learner.batches() for _ in count())
+    errors: dict[int, float] = {}
+    best: Tensors = {}
+    for done, target in pairwise((0, *(step for step in steps if step or tuned))):
+        _train_mode(learner.network, models.moving)
+        for batch in islice(batches, target - done):
+            learner.step(batch, moves=_LOCAL)
+        learner.network.eval()
+        error = error_on(learner.network, val, "val", site.training.batch_size)
+        if not errors or error < min(errors.values()):
+            best = {name: tensor.clone() for name, tensor in tensors_of(learner.network).items()}
+        errors[target] = error
+    adopt(learner.network, best)
+    return Adapted(learner.network, min(errors, key=errors.__getitem__), errors)
+
+
+def _train_mode(network: nn.Module, moving: frozenset[str]) -> None:
+    """Training mode for all but the layers whose running statistics must stay."""
+    network.train()
+    for name, module in network.named_modules():
+        own = [f"{name}.{buffer}" for buffer, _ in module.named_buffers(recurse=False)]
+        if own and moving.isdisjoint(own):
+            module.eval()

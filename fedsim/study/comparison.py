@@ -1,0 +1,225 @@
+"""Comparing methods: means over sites, spreads over seeds, and differences paired by seed and site.
+
+A method's number for a seed and a site is the mean over the site's test volumes and clients. The mean over sites leaves
+out sites whose parts come from one subject (marked †), unless all do. Every difference is between numbers of one seed,
+so the split, the masks and the start that a seed draws are the same on both sides.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from fedsim.config import Workload
+from fedsim.engine.rundir import Run, flat
+from fedsim.errors import InputError
+from fedsim.study.results import RESULT_COLUMNS, result_rows, scores
+
+QUALITIES = ("psnr", "ssim", "nmse")
+ZERO_FILLED = "zero-filled"
+MEAN = "mean over sites"
+"""In the column `site`: no site can have this name."""
+CONFIDENCE = 0.95
+
+_EXACT = 1e-9
+_SAME_DB = 1e-3  # zero-filled PSNR of one volume under one mask, on any machine
+
+
+class Interval(NamedTuple):
+    """Mean of some numbers, their standard deviation, and the interval of Student's t for the mean."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean, sample standard deviation and confidence interval; NaN where there are too few values for them."""
+    numbers = np.asarray(values, np.float64)
+    n, mean = len(numbers), float(numbers.mean()) if len(numbers) else np.nan
+    if n < 2:
+        return Interval(n, mean, np.nan, np.nan, np.nan)
+    sd = float(numbers.std(ddof=1))
+    half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / np.sqrt(n)
+    return Interval(n, mean, sd, mean - half, mean + half)
+
+
+def by_seed(results: pd.DataFrame) -> pd.DataFrame:
+    """One row a regime, method, seed and site (and the mean over sites), zero-filled images as one more method.
+
+    Returns:
+        regime, method, seed, site, within_subject, psnr, ssim, nmse.
+    """
+    keys = ["regime", "method", "seed", "site"]
+    ours = results.groupby(keys, sort=False)[["within_subject", *QUALITIES]].mean().reset_index()
+    columns = {f"zf_{quality}": quality for quality in QUALITIES}
+    zero_filled = results.assign(method=ZERO_FILLED).drop(columns=list(QUALITIES)).rename(columns=columns)
+    theirs = zero_filled.groupby(keys, sort=False)[["within_subject", *QUALITIES]].mean().reset_index()
+    sites = pd.concat([theirs, ours], ignore_index=True)
+    sites["within_subject"] = sites["within_subject"] > 0
+    counted = sites[~sites["within_subject"]] if not sites["within_subject"].all() else sites
+    mean = counted.groupby(keys[:3], sort=False)[["within_subject", *QUALITIES]].mean().reset_index()
+    return pd.concat([sites, mean.assign(site=MEAN, within_subject=mean["within_subject"] > 0)], ignore_index=True)
+
+
+def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame:
+    """Spreads over seeds and differences to the reference, paired by seed.
+
+    Args:
+        results: Rows of results.parquet.
+        quality: psnr, ssim or nmse.
+        reference: Method that is subtracted.
+
+    Returns:
+        One row a regime, site (MEAN is one) and method: regime, site, within_subject, method, seeds, mean, sd, pairs,
+        difference, difference_sd, low, high, differs (whether the interval excludes 0; False without an interval).
+    """
+    table, rows = by_seed(results), []
+    for (regime, site), group in table.groupby(["regime", "site"], sort=False):
+        numbers = group.pivot_table(index="seed", columns="method", values=quality, sort=False)
+        for method in numbers.columns:
+            own = interval(numbers[method].dropna().tolist())
+            row = {"regime": regime, "site": site, "within_subject": bool(group["within_subject"].any())}
+            row |= {"method": method, "seeds": own.n, "mean": own.mean, "sd": own.sd}
+            rows.append(row | _difference(numbers, str(method), reference))
+    return pd.DataFrame(rows)
+
+
+def _difference(numbers: pd.DataFrame, method: str, reference: str) -> dict[str, Any]:
+    known = reference in numbers and method != reference
+    pairs = (numbers[method] - numbers[reference]).dropna().tolist() if known else []
+    found = interval(pairs)
+    return {
+        "pairs": found.n, "difference": found.mean, "difference_sd": found.sd, "low": found.low, "high": found.high,
+        "differs": bool(found.low > 0 or found.high < 0),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a run's test numbers must not be read without."""
+
+    workload: Workload
+    manifest: pd.DataFrame
+    scores: pd.DataFrame | None = None
+    """Rows of evaluation.parquet of the best round's test split, if the run is done."""
+
+
+def terms_of(run: Run) -> Terms:
+    """The terms of a finished run."""
+    return Terms(run.workload, run.manifest, scores(run, "test"))
+
+
+def check_comparable(runs: Mapping[str, Terms]) -> None:
+    """Refuse to compare runs whose numbers do not mean the same.
+
+    Protocol, normalisation and matrices must agree between all runs; between runs of one seed also the test split,
+    the test volumes and the masks.
+
+    Args:
+        runs: By a name for messages.
+
+    Raises:
+        InputError: naming two runs and what differs.
+    """
+    first: dict[int | None, tuple[str, Terms]] = {}
+    for name, run in runs.items():
+        for seed, differences in ((None, _differs_at_all), (run.workload.seed, _differs_in_a_seed)):
+            other, before = first.setdefault(seed, (name, run))
+            what = next(differences(before, run), None)
+            if what:
+                raise InputError(f"{other} and {name}: {what}; such numbers cannot be compared")
+
+
+def _differs_at_all(one: Terms, two: Terms) -> Iterator[str]:
+    was, is_ = one.workload, two.workload
+    if was.metrics.protocol != is_.metrics.protocol:
+        yield f"metrics.protocol differs ({was.metrics.protocol}, {is_.metrics.protocol})"
+    if was.federation.normalise != is_.federation.normalise:
+        yield f"federation.normalise differs ({was.federation.normalise}, {is_.federation.normalise})"
+    matrices, others = (
+        {site.name: site.matrix or workload.federation.matrix for site in workload.federation.expanded_sites()}
+        for workload in (was, is_)
+    )
+    for site in matrices:
+        if site in others and matrices[site] != others[site]:
+            yield f"the matrix of site {site} differs ({list(matrices[site])}, {list(others[site])})"
+
+
+def _differs_in_a_seed(one: Terms, two: Terms) -> Iterator[str]:
+    seed = f"though the seed is {one.workload.seed} in both"
+    slices, others = (_test_slices(terms.manifest) for terms in (one, two))
+    for site, volume, *_ in sorted(slices.index.symmetric_difference(others.index)):
+        yield f"the test split differs (site {site}, volume {volume}) {seed}"
+    accelerations = (slices["acceleration"] - others["acceleration"]).abs()
+    for site, volume, *_ in slices.index[(slices["mask_kind"] != others["mask_kind"]) | (accelerations > _EXACT)]:
+        yield f"the mask differs (site {site}, volume {volume}) {seed}"
+    if one.scores is None or two.scores is None:
+        return
+    before, after = (scored.groupby(["site", "volume"])["zf_psnr"].mean() for scored in (one.scores, two.scores))
+    for site, volume in before.index.symmetric_difference(after.index):
+        yield f"the evaluated volumes differ (site {site}, volume {volume}) {seed}"
+    for site, volume in before.index[(before - after).abs() > _SAME_DB]:
+        yield f"the zero-filled images differ (site {site}, volume {volume}), so the masks do, {seed}"
+
+
+def _test_slices(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Mask and acceleration of every test slice, by site, volume, slice and subject."""
+    test = manifest[manifest["split"] == "test"]
+    return test.set_index(["site", "volume", "slice", "subject"])[["mask_kind", "acceleration"]].sort_index()
+
+
+def results_of(runs: Mapping[str, Run]) -> pd.DataFrame:
+    """Rows like those of results.parquet from plain runs; equal methods are told apart by the settings that differ.
+
+    Args:
+        runs: By a name for messages.
+
+    Raises:
+        InputError: a run has no test scores, the runs cannot be compared, or two are the same.
+    """
+    for name, run in runs.items():
+        if not len(scores(run, "test")):
+            raise InputError(f"{name}: has no test scores of its best round; use `fedsim evaluate {name}`")
+    check_comparable({name: terms_of(run) for name, run in runs.items()})
+    labels = _labels(runs)
+    seen: dict[tuple[str, int], str] = {}
+    for name, run in runs.items():
+        other = seen.setdefault((labels[name], run.workload.seed), name)
+        if other != name:
+            raise InputError(f"{other} and {name}: are the same method with the same settings and seed; leave one out")
+    rows = [row for name, run in runs.items() for row in result_rows(run, "", "all", labels[name], {})]
+    return pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
+
+
+def _labels(runs: Mapping[str, Run]) -> dict[str, str]:
+    """The algorithm of each run, with those settings that differ between the runs of one algorithm."""
+    settings = {name: _settings(run) for name, run in runs.items()}
+    labels = {}
+    for name, run in runs.items():
+        group = [settings[other] for other in runs if settings[other]["algorithm.name"] == run.workload.algorithm.name]
+        shown = ", ".join(f"{key}={settings[name].get(key)}" for key in _differing(group))
+        labels[name] = f"{run.workload.algorithm.name} ({shown})" if shown else run.workload.algorithm.name
+    return labels
+
+
+def other_differences(runs: Iterable[Run]) -> list[str]:
+    """The settings, other than the method's own, that are not the same in all runs."""
+    return [key for key in _differing([_settings(run) for run in runs]) if not key.startswith("algorithm.")]
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = sorted({key for one in settings for key in one})
+    return [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Every setting that may change a result, but the seed."""
+    content = json.loads(run.workload.model_dump_json(exclude={"name", "seed", "engine", "provenance"}))
+    return {key: value for key, value in flat(content) if key not in {"federation.root", "federation.cache"}}

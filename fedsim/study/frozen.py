@@ -1,0 +1,87 @@
+"""A study's folder: what it was begun with, and what may have changed when it goes on."""
+
+import json
+from pathlib import Path
+
+from fedsim.config import Workload
+from fedsim.engine.rundir import check_same, keep_method
+from fedsim.errors import InputError
+from fedsim.files import write_text
+from fedsim.study.study import Plan, Study, load_study
+from fedsim.workload import read_yaml, write_yaml
+
+
+def open_study(folder: Path) -> Plan:
+    """The plan of a study's folder.
+
+    Raises:
+        InputError: the folder is not a study.
+    """
+    if not (folder / "study.yaml").is_file():
+        raise InputError(f"{folder}: is not a study (it has no study.yaml)")
+    return load_study(folder / "study.yaml")
+
+
+def freeze(plan: Plan, folder: Path) -> None:
+    """Write the study and its base workload into its folder, or check that the folder's study is the same.
+
+    Seeds, methods and regimes may grow, the reference may change, and so may what a resumed run may change.
+
+    Raises:
+        InputError: the folder holds something else, or another study; naming the first key that differs.
+    """
+    file = folder / "study.yaml"
+    if file.exists():
+        _check_grown(load_study(file), plan)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--out {folder}: exists and is not a study (it has no study.yaml); choose another folder")
+    root = plan.finals(dict.fromkeys(plan.pairs, 0))[0].workload.federation.root
+    content = json.loads(plan.study.model_dump_json(exclude_none=True))
+    content = {**content, "workload": "workload.yaml", "set": {**content["set"], "federation.root": str(root)}}
+    base = write_yaml(read_yaml(plan.base))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for point in plan.finals(dict.fromkeys(plan.pairs, 0)):
+            keep_method(folder, point.workload.algorithm)
+        write_text(folder / "workload.yaml", base)
+        write_text(file, write_yaml(content))
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from error
+
+
+def check_same_point(name: str, was: Workload, is_: Workload) -> None:
+    """Refuse a point that is not what it was; more rounds would be another comparison."""
+    if is_.training.rounds != was.training.rounds:
+        change = f"was {was.training.rounds} and is now {is_.training.rounds}"
+        raise InputError(f"{name}: training.rounds: {change}; a resumed study must keep it")
+    try:
+        check_same(was.settled(), is_.settled())
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _check_grown(before: Plan, now: Plan) -> None:
+    """Refuse a study that differs otherwise than by more seeds, methods and regimes."""
+    old, new = before.study, now.study
+    for key in ("name", "kind", "tune.seed", "tune.regime"):
+        was, is_ = (_at(study, key) for study in (old, new))
+        if was != is_:
+            raise InputError(f"{key}: was {was!r} and is now {is_!r}; a resumed study must keep it")
+    for key in ("seeds", "methods", "regimes"):
+        missing = [str(item) for item in getattr(old, key) if item not in getattr(new, key)]
+        if missing:
+            raise InputError(f"{key}: {missing[0]} was in the study and is missing; a resumed study may only grow")
+    for label in old.methods:
+        if before.candidates(label) != now.candidates(label):
+            raise InputError(f"tune: the candidates of {label} are not those the study began with")
+    for regime, method in before.pairs:
+        for index in range(len(before.candidates(method)) or 1):
+            was, is_ = (plan.finals({(regime, method): index})[0].workload for plan in (before, now))
+            check_same_point(f"regime {regime}, method {method}", was, is_.model_copy(update={"seed": was.seed}))
+
+
+def _at(study: Study, key: str) -> object:
+    node: object = study
+    for part in key.split("."):
+        node = getattr(node, part, None)
+    return node

@@ -1,0 +1,163 @@
+"""A study's tables, made from its run directories alone: results, learning curves, what tuning chose, what failed."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedsim.data.split import Part
+from fedsim.engine.checkpoint import complete_rounds
+from fedsim.engine.ledger import write_table
+from fedsim.engine.rundir import Run
+from fedsim.errors import InputError
+from fedsim.study.study import Pair, Plan, Point, Settings
+
+RESULT_COLUMNS = (
+    "study", "regime", "method", "algorithm", "seed", "client", "site", "subject", "volume", "round", "protocol",
+    "normalise", "acceleration", "within_subject", "nmse", "psnr", "ssim", "zf_nmse", "zf_psnr", "zf_ssim",
+    "train_subjects", "rounds", "steps", "uplink_bytes_best", "downlink_bytes_best", "uplink_bytes", "downlink_bytes",
+    "seconds", "settings",
+)  # fmt: skip
+"""results.parquet: a row a test volume of each point's best round; from train_subjects on, the same for a whole point.
+
+train_subjects is the mean over clients; bytes are sums over clients, up to the best round and in all; steps is NaN
+where the ledger does not count them; settings are what tuning chose, as JSON.
+"""
+CURVE_COLUMNS = ("regime", "method", "seed", "round", "psnr", "ssim", "bytes", "clients")
+"""curves.parquet: a row a point and round; validation, mean over clients; bytes up and down so far, all clients."""
+TUNING_COLUMNS = ("regime", "method", "candidate", "settings", "psnr", "error", "chosen")
+"""tuning.parquet: a row a candidate; validation PSNR of its best round, mean over sites (NaN: not finished)."""
+
+_FAILED = "failed.parquet"
+_SIGNS_OF_DIVERGENCE = ("lower its learning rate", "lower its lr", "where it is exact")
+
+
+def collect(plan: Plan, folder: Path) -> pd.DataFrame:
+    """Rewrite results.parquet, curves.parquet and tuning.parquet from the study's runs; returns the results."""
+    failures = read_failures(folder)
+    chosen = choose(plan, folder, failures)
+    points = finished_points(plan, folder)
+    rows = [
+        row
+        for point in points
+        for row in result_rows(Run(folder / point.folder), plan.study.name, point.regime, point.method, point.settings)
+    ]
+    results = pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
+    curves = [curve for point in points if len(curve := _curve(point, folder))]
+    write_table(folder / "results.parquet", results)
+    write_table(folder / "curves.parquet", pd.concat(curves) if curves else pd.DataFrame(columns=list(CURVE_COLUMNS)))
+    tuning = pd.DataFrame(_tuning_rows(plan, folder, failures, chosen), columns=list(TUNING_COLUMNS))
+    write_table(folder / "tuning.parquet", tuning)
+    return results
+
+
+def finished_points(plan: Plan, folder: Path) -> list[Point]:
+    """The points that count and are done."""
+    chosen = choose(plan, folder, read_failures(folder))
+    return [point for point in plan.finals(chosen) if is_finished(point, folder)]
+
+
+def is_finished(point: Point, folder: Path) -> bool:
+    """Whether a point has all its rounds and the evaluation of its best one."""
+    path = folder / point.folder
+    return point.workload.training.rounds in complete_rounds(path) and len(scores(Run(path), point.part)) > 0
+
+
+def choose(plan: Plan, folder: Path, failures: Mapping[str, str]) -> dict[Pair, int]:
+    """The candidate with the best validation PSNR, by (regime, method); pairs whose tuning is not done are missing."""
+    tuning = plan.tuning()
+    quality = {point.label: _tuning_psnr(point, folder, failures) for point in tuning}
+    chosen: dict[Pair, int] = {}
+    for regime, method in plan.pairs:
+        where = (plan.tuned_in(regime), method)
+        known = [quality[point.label] for point in tuning if (point.regime, point.method) == where]
+        best = max((psnr for psnr in known if psnr is not None), default=0.0)
+        if None not in known and best > -math.inf:
+            chosen[regime, method] = known.index(best) if known else 0
+    return chosen
+
+
+def read_failures(folder: Path) -> dict[str, str]:
+    """What was wrong with each failed point, by its label."""
+    path = folder / _FAILED
+    return dict(pd.read_parquet(path).itertuples(index=False, name=None)) if path.exists() else {}
+
+
+def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
+    """Keep what was wrong with each failed point."""
+    write_table(folder / _FAILED, pd.DataFrame(list(failures.items()), columns=["point", "error"]))
+
+
+def diverged(error: str) -> bool:
+    """Whether an error line says that training diverged: for a tuning candidate that is an answer, not a failure."""
+    return any(sign in error for sign in _SIGNS_OF_DIVERGENCE)
+
+
+def mean_over_sites(frame: pd.DataFrame, quality: str) -> float:
+    """The mean over sites of the mean over a site's clients and volumes."""
+    return float(frame.groupby("site")[quality].mean().mean())
+
+
+def scores(run: Run, part: Part) -> pd.DataFrame:
+    """The rows of evaluation.parquet of the run's best round and a part; none if it was not evaluated."""
+    with suppress(InputError):
+        frame = run.evaluation
+        return frame[(frame["round"] == run.round("best")) & (frame["split"] == part)]
+    return pd.DataFrame()
+
+
+def _tuning_psnr(point: Point, folder: Path, failures: Mapping[str, str]) -> float | None:
+    """Validation PSNR of a tuning point, mean over sites; -inf if it diverged, None if it is not finished."""
+    if is_finished(point, folder):
+        psnr = mean_over_sites(scores(Run(folder / point.folder), point.part), "psnr")
+        return -math.inf if math.isnan(psnr) else psnr
+    return -math.inf if diverged(failures.get(point.label, "")) else None
+
+
+def _tuning_rows(
+    plan: Plan, folder: Path, failures: Mapping[str, str], chosen: Mapping[Pair, int]
+) -> Iterator[dict[str, Any]]:
+    for point in plan.tuning():
+        psnr = _tuning_psnr(point, folder, failures)
+        yield {
+            "regime": point.regime, "method": point.method, "candidate": point.candidate,
+            "settings": json.dumps(point.settings), "psnr": psnr if psnr not in {None, -math.inf} else math.nan,
+            "error": failures.get(point.label, ""),
+            "chosen": chosen.get((point.regime, point.method)) == point.candidate,
+        }  # fmt: skip
+
+
+def result_rows(run: Run, study: str, regime: str, method: str, settings: Settings) -> Iterator[dict[str, Any]]:
+    """The rows of results.parquet of a run; none if its best round was not evaluated on the test split."""
+    of_run = {"study": study, "regime": regime, "method": method, **_costs(run), "settings": json.dumps(settings)}
+    for row in scores(run, "test").to_dict("records"):
+        yield {**{str(key): value for key, value in row.items()}, **of_run}
+
+
+def _costs(run: Run) -> dict[str, Any]:
+    """What a run took: rounds, steps, bytes, seconds, and training subjects (mean over clients)."""
+    rounds, manifest = run.rounds, run.manifest
+    subjects = manifest[manifest["split"] == "train"].drop_duplicates(["client", "site", "subject"])
+    until_best = rounds[rounds["round"] <= run.round("best")]
+    sums = {f"{way}_bytes": int(rounds[f"{way}_bytes"].sum()) for way in ("uplink", "downlink")}
+    sums_best = {f"{way}_bytes_best": int(until_best[f"{way}_bytes"].sum()) for way in ("uplink", "downlink")}
+    steps = float(run.clients["steps"].sum()) if "steps" in run.clients else math.nan
+    return {
+        "train_subjects": float(subjects.groupby("client").size().mean()), "rounds": len(rounds),
+        "steps": steps, **sums_best, **sums, "seconds": float(rounds["seconds"].sum()),
+    }  # fmt: skip
+
+
+def _curve(point: Point, folder: Path) -> pd.DataFrame:
+    run = Run(folder / point.folder)
+    rounds = run.rounds
+    return pd.DataFrame({
+        "regime": point.regime, "method": point.method, "seed": point.seed, "round": rounds["round"],
+        "psnr": rounds["psnr"], "ssim": rounds["ssim"],
+        "bytes": (rounds["uplink_bytes"] + rounds["downlink_bytes"]).cumsum(),
+        "clients": run.clients["client"].nunique(),
+    })  # fmt: skip

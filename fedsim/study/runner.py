@@ -1,0 +1,276 @@
+"""Running a study's points: side by side where each needs a core, one after the other where each uses a cluster.
+
+Every point is an ordinary run directory, so a study that stopped goes on where it was, and a point that failed is tried
+again. A point that stops a study from being judged fairly, because its tuning is not finished, waits.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fedsim.algorithms.catalogue import is_own, own_method
+from fedsim.config import Workload
+from fedsim.data.split import Part
+from fedsim.engine.backends import connect
+from fedsim.engine.federation import assemble
+from fedsim.engine.rundir import Run
+from fedsim.engine.simulation import Simulation
+from fedsim.errors import InputError, RunError
+from fedsim.study.comparison import Terms, check_comparable
+from fedsim.study.frozen import check_same_point, freeze
+from fedsim.study.results import choose, collect, diverged, is_finished, mean_over_sites, read_failures, write_failures
+from fedsim.study.study import Pair, Plan, Point
+
+log = logging.getLogger("fedsim")
+
+Stop = Callable[[], bool]
+"""Whether to stop after the rounds that are under way."""
+
+_LOOK_EVERY_S = 1.0  # a signal does not end a wait for Ray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a point ended."""
+
+    error: str = ""
+    """One line; empty if it did not fail."""
+    stopped: bool = False
+    """It was stopped before its last round."""
+    psnr: float = math.nan
+    """Of its best round, mean over sites."""
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    """Of a point in another process; in this one they are logged."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """How a study ended."""
+
+    folder: Path
+    failed: tuple[str, ...]
+    """One line for each failed point: its name and what was wrong."""
+    stopped: bool
+
+
+def run_study(plan: Plan, folder: Path, console: Console, stop: Stop = lambda: False) -> StudyResult:
+    """Run what is left of a study, and collect results.parquet, curves.parquet and tuning.parquet.
+
+    Raises:
+        InputError: a point's data are wrong (nothing is written then), or the folder holds something else.
+    """
+    check_data(plan)
+    freeze(plan, folder)
+    runner = _Runner(plan, folder, console, stop)
+    runner.run(plan.tuning(), "tuning")
+    chosen = choose(plan, folder, runner.failures)
+    runner.run(plan.finals(chosen), "points")
+    collect(plan, folder)
+    return StudyResult(folder, () if runner.stopped else tuple(runner.failed_lines(chosen)), runner.stopped)
+
+
+def check_data(plan: Plan) -> None:
+    """Import the data of every point and divide them, so that what is wrong with them shows before anything runs.
+
+    Raises:
+        InputError: naming the point, or two that could not be compared.
+    """
+    finals = plan.finals(dict.fromkeys(plan.pairs, 0))
+    manifests: dict[str, pd.DataFrame] = {}
+    for point in (*plan.tuning(), *finals):
+        if _data_key(point) not in manifests:
+            try:
+                manifests[_data_key(point)] = assemble(point.workload).manifest
+            except InputError as error:
+                raise InputError(f"{point.label}: {error}") from error
+    for regime in plan.study.regimes:
+        points = [point for point in finals if point.regime == regime]
+        check_comparable({p.label: Terms(p.workload, manifests[_data_key(p)]) for p in points})
+
+
+def _data_key(point: Point) -> str:
+    """What decides a point's manifest."""
+    workload = point.workload
+    return f"{workload.seed} {workload.algorithm.pools_data} {workload.federation.model_dump_json()}"
+
+
+def run_point(workload: Workload, path: Path, part: Part, stop: Stop) -> Outcome:
+    """Train a point, or go on with it, and evaluate its best round on a part; a failure is an outcome too."""
+    since = time.monotonic()
+    try:
+        with Simulation(workload, path, resume=True) as simulation:
+            if not simulation.run(stop):
+                return Outcome(stopped=True)
+            frame = simulation.evaluate(part)
+    except Exception as error:  # a study goes on whatever happens to a point
+        kind = "" if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
+        return Outcome(" ".join(f"{kind}{error}".split()))
+    if not len(frame):
+        return Outcome(f"no client has data in the {part} split")
+    return Outcome(psnr=mean_over_sites(frame, "psnr"), seconds=time.monotonic() - since)
+
+
+class _Runner:
+    """Brings points to their end and remembers those that failed."""
+
+    def __init__(self, plan: Plan, folder: Path, console: Console, stop: Stop) -> None:
+        self._plan, self._folder, self._console, self._stop = plan, folder, console, stop
+        self._flag = (folder / "stopping").absolute()
+        self._flag.unlink(missing_ok=True)
+        known = read_failures(folder)  # all but the candidates that diverged are tried again
+        self.failures = {p.label: known[p.label] for p in plan.tuning() if diverged(known.get(p.label, ""))}
+        write_failures(folder, self.failures)
+        self._warned: set[tuple[str, str]] = set()
+        self.stopped = False
+
+    def run(self, points: Sequence[Point], name: str) -> None:
+        """Run those points that are neither finished nor known to diverge."""
+        left = [point for point in points if point.label not in self.failures and not self._is_finished(point)]
+        self.stopped |= bool(left) and self._stop()
+        if self.stopped or not left:
+            return
+        with _progress(self._console, name, len(left)) as report:
+            for point, outcome in chain(self._side_by_side(left), self._in_turn(left)):
+                self.stopped |= outcome.stopped
+                self._warn_once(point, outcome)
+                if outcome.error:
+                    self.failures[point.label] = outcome.error
+                    write_failures(self._folder, self.failures)
+                if not outcome.stopped:
+                    report(point, outcome)
+
+    def _warn_once(self, point: Point, outcome: Outcome) -> None:
+        for text in outcome.warnings:
+            if (point.method, text) not in self._warned:
+                self._warned.add((point.method, text))
+                log.warning("%s: %s", point.label, text)
+
+    def failed_lines(self, chosen: Mapping[Pair, int]) -> Iterator[str]:
+        """A line for each point that failed, and for each method without a choice."""
+        tuning = {point.label for point in self._plan.tuning()}
+        for label, error in self.failures.items():
+            if label not in tuning or not diverged(error):
+                yield f"{label}: {error}"
+        for regime, method in self._plan.pairs:
+            if (regime, method) not in chosen:
+                yield f"{regime}/{method}: was not run, for its tuning has no result"
+
+    def _is_finished(self, point: Point) -> bool:
+        if not is_finished(point, self._folder):
+            return False
+        check_same_point(point.label, Run(self._folder / point.folder).workload, point.workload)
+        return True
+
+    def _in_turn(self, points: Sequence[Point]) -> Iterator[tuple[Point, Outcome]]:
+        """Points that use all cores or a whole cluster."""
+        for point in points:
+            if point.workload.engine.backend == "ray" and not self.stopped:
+                yield point, run_point(point.workload, self._folder / point.folder, point.part, self._stop)
+
+    def _side_by_side(self, points: Sequence[Point]) -> Iterator[tuple[Point, Outcome]]:
+        """Points that run in one process each, as many at a time as there are cores."""
+        serial = [point for point in points if point.workload.engine.backend == "serial"]
+        if not serial:
+            return
+        ray, owned = connect(None)
+        running = self._submitted(ray, serial)
+        try:
+            while running:
+                done, _ = ray.wait(list(running), timeout=_LOOK_EVERY_S)
+                if self._stop():
+                    self._flag.touch()
+                for ref in done:
+                    yield running.pop(ref), _outcome_of(ray, ref)
+        finally:
+            for ref in running:
+                ray.cancel(ref, force=True)
+            if owned:
+                ray.shutdown()
+            self._flag.unlink(missing_ok=True)
+
+    def _submitted(self, ray: Any, points: Sequence[Point]) -> dict[Any, Point]:  # noqa: ANN401 - Ray's module
+        """The points as tasks of Ray, by their references."""
+        task = ray.remote(max_retries=0)(_run_until_flag)
+        cores = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())
+        study, running = self._folder.absolute(), {}
+        for point in points:
+            threads = min(point.workload.engine.threads, cores)  # a task that asks for more would wait for ever
+            arguments = (point.workload.model_dump_json(), study, study / point.folder, point.part, self._flag)
+            running[task.options(num_cpus=threads).remote(*arguments)] = point
+        return running
+
+
+def _run_until_flag(text: str, study: Path, path: Path, part: Part, flag: Path) -> Outcome:
+    """A point in a process of its own; its workload comes as text, for a user's own method is a file of the study."""
+    if flag.exists():
+        return Outcome(stopped=True)
+    content = json.loads(text)
+    if is_own(content["algorithm"]["name"]):
+        own_method(content["algorithm"]["name"], (study,))
+    with _collected_warnings() as warnings:
+        outcome = run_point(Workload.model_validate(content), path, part, flag.exists)
+    return replace(outcome, warnings=tuple(warnings))
+
+
+@contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    """What fedsim warns of meanwhile; a task's own log goes nowhere."""
+    texts: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    try:
+        yield texts
+    finally:
+        log.removeHandler(handler)
+
+
+def _outcome_of(ray: Any, ref: Any) -> Outcome:  # noqa: ANN401 - Ray's module and reference
+    try:
+        outcome: Outcome = ray.get(ref)
+        return outcome
+    except ray.exceptions.RayError as error:
+        return Outcome(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+
+
+@contextmanager
+def _progress(console: Console, name: str, total: int) -> Iterator[Callable[[Point, Outcome], None]]:
+    """Reports a line for each point that ended; on a terminal with a bar under the lines."""
+    columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    task, since, done = bar.add_task(name, total=total), time.monotonic(), 0
+
+    def report(point: Point, outcome: Outcome) -> None:
+        nonlocal done
+        done += 1
+        bar.update(task, completed=done)
+        left = _duration((time.monotonic() - since) / done * (total - done))
+        part = "validation" if point.part == "val" else point.part
+        what = (
+            f"{'diverged' if diverged(outcome.error) else 'failed'}: {outcome.error}"
+            if outcome.error
+            else f"{part} PSNR {outcome.psnr:.2f} dB"
+        )
+        line = f"{name} {done}/{total}  {point.label}  {what}  {outcome.seconds:.0f} s  {left} left"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    with bar:
+        yield report
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,213 @@
+"""How a finished run serves a site that took no part in training.
+
+The rules, with K slices of the new site; `adaptation` says what is private and what is shared:
+
+    K = 0   global     the shared model as it is, if it is whole without a private part
+            mean       the clients' mean private part, if there is one
+            ensemble   the mean of the images that all clients' models make, if they differ
+    K > 0   best       the client's model with the lowest error on K validation slices, if they differ
+            fresh      an initial private part, trained on K training slices
+            tuned      the mean private part, trained likewise
+
+Where nothing is private, `fresh` and `tuned` train the decoder. What is shared stays frozen, running statistics too.
+The steps trained are those of STEPS with the lowest error on K validation slices; `fresh` trains at least 25.
+With K = all every training slice is used: a hospital joins a finished federation and trains a part of its own.
+
+Errors are mean squared, of normalised slices. The K slices lie one in each of K equal stretches of the site's slices,
+subject after subject, at a place drawn from (seed, "few-shot", site, K); of validation slices all there are, if fewer.
+The site's own settings of local training hold, as in round 1. Training slices train, validation slices choose, test
+volumes are reported.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich import box
+from rich.table import Table
+from safetensors.torch import save_file
+from torch import nn
+
+from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
+from fedsim.data.split import PARTS
+from fedsim.engine.client import ClientSpec
+from fedsim.engine.host import Row
+from fedsim.engine.rundir import Run, Which
+from fedsim.errors import InputError
+from fedsim.files import replacing
+from fedsim.mri.metrics import Protocol
+from fedsim.study.adaptation import STEPS, Adapted, Budget, Deployed, adapt, deployed, error_on, few_slices, tensors_of
+from fedsim.study.cross import assemble_as_before, stamped, threads
+
+
+@dataclass(frozen=True)
+class Served:
+    """The new site's test volumes as a rule reconstructs them."""
+
+    rule: str
+    asked: Budget
+    volumes: list[ReconstructedVolume]
+    slices: int = 0
+    steps: int | None = None
+    client: str | None = None
+    """Whose model it was, under `best`."""
+
+    @property
+    def site(self) -> str:
+        """Whose volumes they are."""
+        return self.volumes[0].site
+
+    def rows(self, protocol: Protocol) -> list[Row]:
+        """One row a volume."""
+        told = {"rule": self.rule, "asked": str(self.asked), "slices": self.slices, "steps": self.steps}
+        who = {**told, "client": self.client, "protocol": protocol}
+        return [{**who, **volume.score(protocol)} for volume in self.volumes]
+
+
+def parse_budgets(text: str) -> list[Budget]:
+    """The numbers of slices in `0,4,all`.
+
+    Raises:
+        InputError: something else is in it.
+    """
+    words = [word.strip() for word in text.split(",")]
+    wrong = [word for word in words if word != "all" and not (word.isascii() and word.isdigit())]
+    if wrong:
+        raise InputError(f"--slices {text}: {wrong[0]!r} must be a number of slices from 0 up, or all")
+    return list(dict.fromkeys("all" if word == "all" else int(word) for word in words))
+
+
+def unseen(
+    run: Run,
+    budgets: Sequence[Budget] = (0, 4, 16),
+    which: Which = "best",
+    steps: Sequence[int] = STEPS,
+    tell: Callable[[Served], None] = lambda served: None,
+) -> pd.DataFrame:
+    """Serve every unseen site of a run by every rule; keeps trained parts in RUN/unseen/SITE/RULE-K.safetensors.
+
+    Args:
+        run: A run whose workload has unseen sites.
+        budgets: The numbers K of slices.
+        which: The round whose models serve.
+        steps: Among which the validation slices choose.
+        tell: Called with every rule's result as it is there.
+
+    Returns:
+        One row a rule, K and test volume: round, site, subject, volume, split, rule, asked (K as asked for), slices (K
+        as a number), steps (chosen), client (whose model, under `best`), protocol, nmse, psnr [dB], ssim, zf_nmse,
+        zf_psnr, zf_ssim, acceleration, within_subject, normalise, algorithm, seed.
+
+    Raises:
+        InputError: no site is unseen, one has too little data, or the data are not those of the run.
+    """
+    round_ = run.round(which)
+    if not run.workload.federation.unseen_sites():
+        raise InputError(f"{run.path}: every site takes part in training; set `unseen: true` on a site and run again")
+    federation = assemble_as_before(run)
+    for site in federation.unseen:
+        _check(site, budgets)
+    rows = []
+    with threads(run.workload.engine.threads):
+        models = deployed(run, round_)
+        for site in federation.unseen:
+            for served in _serve(models, site, budgets, steps):
+                tell(served)
+                rows += [{"round": round_, **row} for row in served.rows(run.workload.metrics.protocol)]
+    return stamped(rows, run, federation.manifest)
+
+
+def _check(site: ClientSpec, budgets: Sequence[Budget]) -> None:
+    """Refuse a site that has not what the rules need."""
+    there = {part: site.data.samples(part) for part in PARTS}
+    learns = any(budgets)
+    for part in PARTS:
+        if not there[part] and (learns or part == "test"):
+            raise InputError(f"site {site.name}: has no {part} slices; give its split a share of {part}")
+    most = max((budget for budget in budgets if budget != "all"), default=0)
+    if most > there["train"]:
+        raise InputError(f"--slices {most}: site {site.name} has {there['train']} training slices; that many or all")
+
+
+def _serve(models: Deployed, site: ClientSpec, budgets: Sequence[Budget], steps: Sequence[int]) -> Iterator[Served]:
+    (data,) = site.data.members
+    size = site.training.batch_size
+
+    def images(network: nn.Module) -> list[ReconstructedVolume]:
+        return list(reconstruct_volumes(network, data, "test", size))
+
+    for budget in budgets:
+        if budget == 0:
+            shared = models.shared_model()
+            if shared is not None:
+                yield Served("global", 0, images(models.network(shared)))
+            if models.private:
+                yield Served("mean", 0, images(models.network(models.mean)))
+                yield Served("ensemble", 0, _mean_images(images(network) for _, network in models.networks()))
+            continue
+        slices, val = few_slices(data, "train", budget).samples(), few_slices(data, "val", budget)
+        if models.private:
+            _, client = min((error_on(network, val, "val", size), name) for name, network in models.networks())
+            network = models.run.learner(client, models.round).network
+            yield Served("best", budget, images(network), slices, client=client)
+        for rule in ("fresh", "tuned"):
+            adapted = adapt(models, site, rule == "tuned", budget, steps)
+            _save(models, site.name, f"{rule}-{budget}", adapted)
+            yield Served(rule, budget, images(adapted.network), slices, adapted.steps)
+
+
+def _mean_images(of_models: Iterable[list[ReconstructedVolume]]) -> list[ReconstructedVolume]:
+    """Volumes whose reconstructions are the means over models; one model's images are held at a time."""
+    total: list[NDArray[np.float64]] = []
+    for number, volumes in enumerate(of_models, start=1):  # noqa: B007 - the last number is how many there are
+        new = [volume.reconstruction.astype(np.float64) for volume in volumes]
+        total = [a + b for a, b in zip(total, new, strict=True)] if total else new
+    return [
+        replace(volume, reconstruction=(images / number).astype(np.float32))
+        for volume, images in zip(volumes, total, strict=True)
+    ]
+
+
+def _save(models: Deployed, site: str, name: str, adapted: Adapted) -> None:
+    """Write the trained part by tensor name, for whoever joins with it."""
+    path = models.run.path / "unseen" / site / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = {n: tensor.contiguous() for n, tensor in tensors_of(adapted.network).items() if n in models.moving}
+    made = json.dumps({"round": models.round, "steps": adapted.steps})
+    with replacing(path) as temporary:
+        save_file(part, temporary, {"fedsim": made})  # several keys would be written in any order
+
+
+def line_of(served: Served) -> str:
+    """A line about a rule that has been tried."""
+    budget = f"{served.slices} slices, " if served.slices else ""
+    steps = f" after {served.steps} steps" if served.steps is not None else ""
+    return f"site {served.site}: {budget}{served.rule}{steps}"
+
+
+def unseen_table(frame: pd.DataFrame) -> Table:
+    """Zero-filled beside reconstructed, a row a site, rule and K, means over volumes."""
+    protocol, round_, algorithm = (frame[column].iloc[0] for column in ("protocol", "round", "algorithm"))
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"sites that took no part, {algorithm}, test split, round {round_}, protocol {protocol}",
+        caption="zero-filled → reconstructed, means over n volumes; K slices of the site to learn from",
+    )
+    table.add_column("site", overflow="fold")
+    table.add_column("rule", no_wrap=True)
+    for column in ("K", "steps", "n", r"PSNR \[dB]", "gain", "SSIM"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for names, group in frame.groupby(["site", "asked", "rule"], sort=False):
+        site, asked, rule = map(str, names)
+        mean = group[["psnr", "ssim", "zf_psnr", "zf_ssim", "steps"]].mean()
+        told = rule if group["client"].isna().all() else f"{rule}: {group['client'].iloc[0]}"
+        table.add_row(
+            site, told, asked,
+            "" if np.isnan(mean["steps"]) else f"{mean['steps']:.0f}", str(len(group)),
+            f"{mean['zf_psnr']:.2f} → {mean['psnr']:.2f}", f"{mean['psnr'] - mean['zf_psnr']:+.2f}",
+            f"{mean['zf_ssim']:.3f} → {mean['ssim']:.3f}",
+        )  # fmt: skip
+    return table
