@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class RunError(Exception):
     """The run failed though its input was right: exit status 1."""
+
+
+class DivergedError(RunError):
+    """A client's training left the finite numbers: a setting is wrong for its data, often the learning rate."""

@@ -7,7 +7,7 @@ to the grid, and sums of grid values are exact while they stay below 2^(51 - g).
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.errors import RunError
+from fedsim.errors import DivergedError, RunError
 
 _BLOCK = 1 << 14  # elements: the working set of a block stays in the L2 cache
 
@@ -26,13 +26,15 @@ class OrderFreeSum:
         """Add weight * vector.
 
         Raises:
-            RunError: the term has NaN, infinite or out-of-range values; names the owner.
+            DivergedError: the term has NaN, infinite or out-of-range values; names the owner.
         """
         if vector.shape != self.total.shape:
             raise RunError(f"{owner}: sent {vector.size} values where {self.total.size} were expected")
         largest = weight * float(max(vector.max(), -vector.min())) if vector.size else 0.0
         if not largest < self._limit:
-            raise RunError(f"{owner}: sent NaN, infinite or too large values (beyond {self._limit:g}); lower its lr")
+            raise DivergedError(
+                f"{owner}: sent NaN, infinite or too large values (beyond {self._limit:g}); lower its lr"
+            )
         self._grow(largest)
         for start in range(0, vector.size, _BLOCK):
             block = self.total[start : start + _BLOCK]
@@ -45,7 +47,7 @@ class OrderFreeSum:
         """Add a partial sum made with the same grid.
 
         Raises:
-            RunError: the sum may leave the range in which it is exact.
+            DivergedError: the sum may leave the range in which it is exact.
         """
         self._grow(float(np.abs(partial).max(initial=0.0)))
         self.total += partial
@@ -53,4 +55,4 @@ class OrderFreeSum:
     def _grow(self, largest: float) -> None:
         self._largest += largest
         if self._largest >= self._limit:
-            raise RunError(f"a sum over clients may exceed {self._limit:g}, where it is exact; use a smaller grid")
+            raise DivergedError(f"a sum over clients may exceed {self._limit:g}, where it is exact; use a smaller grid")

@@ -26,7 +26,7 @@ from fedsim.data.split import Part
 from fedsim.engine import checkpoint
 from fedsim.engine.aggregation import OrderFreeSum
 from fedsim.engine.client import ClientSpec
-from fedsim.errors import InputError, RunError
+from fedsim.errors import DivergedError, InputError, RunError
 from fedsim.models.reconstruction import AnyModel
 from fedsim.mri.metrics import Protocol, mean_quality
 from fedsim.seeds import torch_stream
@@ -128,7 +128,7 @@ class Host:
             made = {"buffers": learner.shared_buffers, **self._setup.algorithm.train(learner, received, phase)}
             statistics = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
             if not np.isfinite(list(statistics.values())).all():
-                raise RunError(f"client {name}, round {round_}: the loss is not finite; lower its learning rate")
+                raise DivergedError(f"client {name}, round {round_}: the loss is not finite; lower its learning rate")
             statistics["steps"] = len(learner.statistics["loss"])
             self._states[name] = learner.leave()
         return {upload.name: made[upload.name].numpy() for upload in self._uploads(phase)}, statistics

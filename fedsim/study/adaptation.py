@@ -26,7 +26,7 @@ from fedsim.models.reconstruction import is_encoder
 from fedsim.seeds import numpy_stream, torch_stream
 
 _LOCAL: tuple[LearnerPart, ...] = ("local",)
-STEPS = (0, 25, 50, 100, 200, 400)
+STEPS = (0, 5, 10, 25, 50, 100, 200, 400)
 """Optimizer steps after which the validation slices are looked at."""
 
 Budget = int | Literal["all"]

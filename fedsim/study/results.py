@@ -33,7 +33,8 @@ TUNING_COLUMNS = ("regime", "method", "candidate", "settings", "psnr", "error", 
 """tuning.parquet: a row a candidate; validation PSNR of its best round, mean over sites (NaN: not finished)."""
 
 _FAILED = "failed.parquet"
-_SIGNS_OF_DIVERGENCE = ("lower its learning rate", "lower its lr", "where it is exact")
+DIVERGED = "diverged: "
+"""How the error line of a point begins whose training diverged."""
 
 
 def collect(plan: Plan, folder: Path) -> pd.DataFrame:
@@ -94,7 +95,7 @@ def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
 
 def diverged(error: str) -> bool:
     """Whether an error line says that training diverged: for a tuning candidate that is an answer, not a failure."""
-    return any(sign in error for sign in _SIGNS_OF_DIVERGENCE)
+    return error.startswith(DIVERGED)
 
 
 def mean_over_sites(frame: pd.DataFrame, quality: str) -> float:

@@ -26,10 +26,19 @@ from fedsim.engine.backends import connect
 from fedsim.engine.federation import assemble
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import Simulation
-from fedsim.errors import InputError, RunError
+from fedsim.errors import DivergedError, InputError, RunError
 from fedsim.study.comparison import Terms, check_comparable
 from fedsim.study.frozen import check_same_point, freeze
-from fedsim.study.results import choose, collect, diverged, is_finished, mean_over_sites, read_failures, write_failures
+from fedsim.study.results import (
+    DIVERGED,
+    choose,
+    collect,
+    diverged,
+    is_finished,
+    mean_over_sites,
+    read_failures,
+    write_failures,
+)
 from fedsim.study.study import Pair, Plan, Point
 
 log = logging.getLogger("fedsim")
@@ -115,7 +124,8 @@ def run_point(workload: Workload, path: Path, part: Part, stop: Stop) -> Outcome
                 return Outcome(stopped=True)
             frame = simulation.evaluate(part)
     except Exception as error:  # a study goes on whatever happens to a point
-        kind = "" if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
+        known = DIVERGED if isinstance(error, DivergedError) else ""
+        kind = known if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
         return Outcome(" ".join(f"{kind}{error}".split()))
     if not len(frame):
         return Outcome(f"no client has data in the {part} split")
@@ -259,7 +269,9 @@ def _progress(console: Console, name: str, total: int) -> Iterator[Callable[[Poi
         left = _duration((time.monotonic() - since) / done * (total - done))
         part = "validation" if point.part == "val" else point.part
         what = (
-            f"{'diverged' if diverged(outcome.error) else 'failed'}: {outcome.error}"
+            outcome.error
+            if diverged(outcome.error)
+            else f"failed: {outcome.error}"
             if outcome.error
             else f"{part} PSNR {outcome.psnr:.2f} dB"
         )

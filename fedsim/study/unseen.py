@@ -10,7 +10,7 @@ The rules, with K slices of the new site; `adaptation` says what is private and 
             tuned      the mean private part, trained likewise
 
 Where nothing is private, `fresh` and `tuned` train the decoder. What is shared stays frozen, running statistics too.
-The steps trained are those of STEPS with the lowest error on K validation slices; `fresh` trains at least 25.
+The steps trained are those of STEPS with the lowest error on K validation slices; `fresh` trains at least 5.
 With K = all every training slice is used: a hospital joins a finished federation and trains a part of its own.
 
 Errors are mean squared, of normalised slices. The K slices lie one in each of K equal stretches of the site's slices,

@@ -429,7 +429,7 @@ def test_failures_give_status_1_and_their_names(fedsim: Fedsim, home: Path, tmp_
     (home / "wild.yaml").write_text(write_yaml(study_content(seeds=[1])))
     status, out, err = fedsim("study", home / "wild.yaml", "--set", "methods.fedavg.training.lr=1e30", "--out", "out")
     assert status == 1
-    assert err.startswith("fedsim: 1 failed, the rest is done; all/fedavg/seed-1: client A, round 1: the loss is not")
+    assert err.startswith("fedsim: 1 failed, the rest is done; all/fedavg/seed-1: diverged: client A, round 1: the")
     assert err.count("\n") == 1
     assert "points 3/3" in out
     assert "mean over sites" in out
