@@ -59,15 +59,15 @@ def work(study: str) -> str:
 
 def unseen() -> str:
     """The unseen hospital: rows rule and slices, columns methods; mean and deviation over seeds."""
-    table = pd.read_parquet(TABLES / "unseen.parquet")
-    seeds = table.groupby(["rule", "slices", "algorithm", "seed"], sort=False)[["psnr", "ssim", "zf_psnr"]].mean()
+    table = pd.concat([pd.read_parquet(path) for path in sorted((TABLES / "unseen").glob("*.parquet"))])
+    seeds = table.groupby(["rule", "asked", "algorithm", "seed"], sort=False)[["psnr", "ssim", "zf_psnr"]].mean()
     seeds = seeds.reset_index()
     methods = list(seeds["algorithm"].unique())
     lines = [
         "| rule | slices | " + " | ".join(f"{m}: PSNR [dB] | SSIM" for m in methods) + " |",
         "|---|---:|" + "---:|---:|" * len(methods),
     ]
-    for (rule, slices), rows in seeds.groupby(["rule", "slices"], sort=False):
+    for (rule, slices), rows in seeds.groupby(["rule", "asked"], sort=False):
         cells = []
         for method in methods:
             mine = rows[rows["algorithm"] == method]

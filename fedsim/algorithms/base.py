@@ -99,6 +99,10 @@ class Algorithm(Section):
         """What each client of a phase receives."""
         return {"shared": server["shared"]}
 
+    def downlink(self, client: str, broadcast: Collection[str], phase: str) -> Collection[str]:
+        """Names of what the protocol sends to a client of all that it can read here; what its ledger counts."""
+        return broadcast
+
     def update(self, server: ServerState, received: Received) -> ServerState:
         """The server's state after a phase."""
         return {"shared": received.mean("shared")}

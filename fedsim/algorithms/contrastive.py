@@ -118,6 +118,8 @@ def _add_distance(theta: Tensor, others: Tensor, pull: Tensor, times: float = 1)
     are whole numbers and exact; distances are summed pairwise within a block and in float64 over blocks.
     """
     size, clients = theta.numel(), others.shape[0]
+    if not clients:
+        return 0.0
     rows = min(clients, _CLIENTS)
     columns = min(size, _block(theta) // max(rows, 1))
     scratch, ones = theta.new_empty(2, rows * columns), theta.new_ones(rows)

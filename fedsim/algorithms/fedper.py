@@ -1,5 +1,6 @@
 """FedPer ("GD-GD"): all but the last layers are shared (Arivazhagan et al., arXiv 1912.00818)."""
 
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -18,5 +19,14 @@ class FedPer(Algorithm):
 
     def shares(self, parameter: str) -> bool:
         """Everything but the head."""
-        _, _, within = parameter.partition(".")  # the first word is the domain
-        return not any(f"{within}.".startswith(f"{layer}.") for layer in self.head)
+        return not any(_belongs(parameter, layer) for layer in self.head)
+
+    def warnings(self, steps_per_epoch: Mapping[str, int], parameters: Collection[str]) -> list[str]:
+        """A layer that the network does not have leaves nothing private."""
+        unknown = [layer for layer in self.head if not any(_belongs(parameter, layer) for parameter in parameters)]
+        return [f"algorithm.head: the network has no {layer}; nothing of it is private" for layer in unknown]
+
+
+def _belongs(parameter: str, layer: str) -> bool:
+    _, _, within = parameter.partition(".")  # the first word is the domain
+    return f"{within}.".startswith(f"{layer}.")

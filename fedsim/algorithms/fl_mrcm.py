@@ -11,7 +11,7 @@ Here z are the latent vectors at single positions, so that sites with different 
 detached at the target, which the paper moves too. Features cross, images and k-space don't.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from itertools import chain, cycle
 from typing import Literal
@@ -52,6 +52,12 @@ class FLMRCM(Algorithm):
         """The model, and for the alignment every client's features."""
         return {name: v for name, v in server.items() if name == "shared" or name.startswith(_PREFIX)}
 
+    def downlink(self, client: str, broadcast: Collection[str], phase: str) -> Collection[str]:
+        """For the alignment only the others' features: the model is there already."""
+        if phase == "features":
+            return broadcast
+        return [name for name in broadcast if name.startswith(_PREFIX) and name != _PREFIX + client]
+
     def update(self, server: ServerState, received: Received) -> ServerState:
         """Features are kept until the model that made them is replaced."""
         if received.phase.name == "align":
@@ -64,8 +70,10 @@ class FLMRCM(Algorithm):
         self.receive(learner, received)
         if phase == "features":
             return {"features": self._features(learner)}
-        sites = {name.removeprefix(_PREFIX): v for name, v in received.items() if name.startswith(_PREFIX)}
-        pairs = [_Pair(learner, name, v, self.discriminator_lr) for name, v in sites.items() if name != learner.client]
+        pairs = [
+            _Pair(learner, name.removeprefix(_PREFIX), received[name], self.discriminator_lr)
+            for name in self._in_turn(learner, received)
+        ]
         epochs = chain.from_iterable(learner.batches() for _ in range(learner.training.local_epochs))
         for pair, batch in zip(cycle(pairs or [None]), epochs):  # as many as there are batches
             if pair is None:
@@ -76,6 +84,14 @@ class FLMRCM(Algorithm):
         for pair in pairs:
             learner.private.update(pair.state())
         return {"shared": learner.shared}
+
+    @staticmethod
+    def _in_turn(learner: Learner, received: Mapping[str, Tensor]) -> list[str]:
+        """The others' features that a round has batches for, going on where the round before stopped."""
+        others = [name for name in received if name.startswith(_PREFIX) and name != _PREFIX + learner.client]
+        steps = learner.training.local_epochs * learner.steps
+        first = (learner.round - 1) * steps % len(others) if others else 0
+        return (others[first:] + others[:first])[:steps]
 
     def _loss(self, learner: Learner, pair: "_Pair", batch: Batch) -> Tensor:
         output, latent = learner.network.with_latent(batch.kspace, batch.mask)

@@ -212,7 +212,12 @@ class Learner:
 
     def leave(self) -> State:
         """The client's private state after its work."""
-        state = {key: value for key, value in self.private.items() if not key.startswith("optimizer.")}
+        working = {vector.untyped_storage().data_ptr() for vector in self._model().values() if vector.numel()}
+        state = {
+            key: value.clone() if value.untyped_storage().data_ptr() in working else value
+            for key, value in self.private.items()
+            if not key.startswith("optimizer.")
+        }
         for name, vector in self._model().items():
             if name.startswith("local"):
                 state[name].copy_(vector)

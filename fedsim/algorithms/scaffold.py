@@ -16,6 +16,9 @@ from torch import Tensor
 from fedsim.algorithms.base import Algorithm, Received, ServerState, Upload, Vector
 from fedsim.algorithms.learner import Learner
 
+_GRID = 32
+"""Of the sum of changes over clients, which is not divided by their number: it must stay below 2^19."""
+
 
 class Scaffold(Algorithm):
     """The whole network and a control variate of its size travel both ways; each client keeps its own control."""
@@ -24,7 +27,7 @@ class Scaffold(Algorithm):
 
     def uploads(self, phase: str) -> list[Upload]:
         """The model, and the change of the client's control."""
-        return [Upload("shared"), Upload("control", weighted=False)]
+        return [Upload("shared"), Upload("control", weighted=False, grid=_GRID)]
 
     def broadcast(self, server: ServerState, phase: str) -> Mapping[str, Vector]:
         """The model and the mean control."""

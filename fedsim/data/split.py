@@ -97,6 +97,10 @@ def split_subjects(
         ) from None
     parts: list[Part] = [part for part, count in zip(PARTS, counts, strict=True) for _ in range(count)]
     part_of = dict(zip(subjects, parts, strict=True))
+    if split.train_subjects is not None and split.train_subjects > counts[0]:
+        raise InputError(
+            f"site {site}: split.train_subjects: {split.train_subjects} is more than its {counts[0]} training subjects"
+        )
     unused = set() if split.train_subjects is None else set(subjects[split.train_subjects : counts[0]])
     return [
         Piece(name, subject, 0, slices, part_of[subject]) for name, subject, slices in volumes if subject not in unused

@@ -55,4 +55,4 @@ class OrderFreeSum:
     def _grow(self, largest: float) -> None:
         self._largest += largest
         if self._largest >= self._limit:
-            raise DivergedError(f"a sum over clients may exceed {self._limit:g}, where it is exact; use a smaller grid")
+            raise DivergedError(f"a sum over clients may exceed {self._limit:g}, where it is exact; lower the lr")

@@ -28,7 +28,7 @@ from fedsim.engine.aggregation import OrderFreeSum
 from fedsim.engine.client import ClientSpec
 from fedsim.errors import DivergedError, InputError, RunError
 from fedsim.models.reconstruction import AnyModel
-from fedsim.mri.metrics import Protocol, mean_quality
+from fedsim.mri.metrics import Protocol, Quality, mean_quality
 from fedsim.seeds import torch_stream
 
 Row = dict[str, Any]
@@ -101,6 +101,7 @@ class Host:
         sums: dict[str, OrderFreeSum] = {}
         for name, weight in weights.items():
             begun = time.time()
+            down = self._setup.algorithm.downlink(name, broadcast, phase)
             sent, statistics = self._trained(round_, phase, name, received)
             for upload in self._uploads(phase):
                 vector = sent[upload.name]
@@ -114,7 +115,7 @@ class Host:
                 "samples": self._clients[name].data.samples(), "weight": weight, "loss": float("nan"), **statistics,
                 "train_seconds": time.time() - begun, "wait_seconds": max(0.0, begun - since),
                 "uplink_bytes": sum(vector.nbytes for vector in sent.values()),
-                "downlink_bytes": sum(vector.nbytes for vector in broadcast.values()),
+                "downlink_bytes": sum(broadcast[key].nbytes for key in down),
                 "node": platform.node(), "pid": os.getpid(),
             })  # fmt: skip
         reply.sums.update({name: total.total for name, total in sums.items()})
@@ -147,19 +148,20 @@ class Host:
                 who = {"round": round_, "client": name}
                 rows.append({**who, "protocol": self._setup.protocol, **volume.score(self._setup.protocol)})
                 if images is not None:
-                    volume.save(images / name / f"{volume.piece.volume}.h5")
+                    own = len(self._clients[name].data.members) == 1
+                    volume.save(images / (name if own else volume.site) / f"{volume.piece.volume}.h5")
         return rows
 
     def validate(self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector]) -> dict[str, Row]:
-        """Mean validation quality over the volumes of each named client that has any."""
+        """Mean validation quality over the volumes of each named client that has any; over sites if it has several."""
         received = as_tensors(broadcast)
         means: dict[str, Row] = {}
         for name in names:
-            parts = [
-                volume.quality(self._setup.protocol) for volume in self._reconstruct(round_, name, received, "val")
-            ]
-            if parts:
-                means[name] = mean_quality(parts)._asdict()
+            sites: dict[str, list[Quality]] = {}
+            for volume in self._reconstruct(round_, name, received, "val"):
+                sites.setdefault(volume.site, []).append(volume.quality(self._setup.protocol))
+            if sites:
+                means[name] = mean_quality([mean_quality(volumes) for volumes in sites.values()])._asdict()
         return means
 
     def save(self, folder: Path, names: tuple[str, ...]) -> None:

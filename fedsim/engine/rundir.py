@@ -148,10 +148,28 @@ def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> None:
 
 def keep_method(path: Path, algorithm: Algorithm) -> None:
     """Keep the file of a user's own method with the run, where it is found first when the run is opened again."""
+    source = _file_of(algorithm)
+    if source is not None and not (path / source.name).exists():
+        write_text(path / source.name, source.read_text(encoding="utf-8"))
+
+
+def check_method(path: Path, algorithm: Algorithm) -> None:
+    """Refuse to go on with another text of a user's own method than the run began with.
+
+    Raises:
+        InputError: naming the file.
+    """
+    source = _file_of(algorithm)
+    kept = path / source.name if source is not None else None
+    if source and kept and kept.exists() and kept.read_bytes() != source.read_bytes():
+        raise InputError(f"{source}: is not what it was when {path} began ({kept}); a resumed run must keep its method")
+
+
+def _file_of(algorithm: Algorithm) -> Path | None:
+    """The file of a user's own method, if it is a single one."""
     module = sys.modules[type(algorithm).__module__]
-    if is_own(algorithm.name) and module.__file__ and "." not in module.__name__:
-        text = Path(module.__file__).read_text(encoding="utf-8")
-        write_text(path / f"{module.__name__}.py", text)
+    single = is_own(algorithm.name) and module.__file__ and "." not in module.__name__
+    return Path(str(module.__file__)) if single else None
 
 
 def check_manifest(path: Path, manifest: pd.DataFrame) -> None:

@@ -21,7 +21,7 @@ from fedsim.engine.gather import Gathered
 from fedsim.engine.host import Row, make_learner, uploads_of
 from fedsim.engine.ledger import UNKNOWN, Ledger, idle_row, joined, round_row, write_table
 from fedsim.engine.observer import Observer
-from fedsim.engine.rundir import Run, Which, begin_run, check_manifest, check_same, setup_of
+from fedsim.engine.rundir import Run, Which, begin_run, check_manifest, check_method, check_same, setup_of
 from fedsim.errors import InputError, RunError
 from fedsim.seeds import numpy_stream
 
@@ -144,7 +144,8 @@ class Simulation:
             raise InputError(f"--out {self.path}: exists; choose another folder, or go on with --resume")
         if not any(self.path.iterdir()):
             return False
-        check_same(Run(self.path).workload, self.workload)
+        check_method(self.path, self.workload.algorithm)
+        check_same(Run(self.path).workload.settled(), self.workload)
         return (self.path / "manifest.parquet").exists()
 
     def _warn(self) -> None:

@@ -5,6 +5,7 @@ statistics) that are not the same in all of them are *private*, the others are s
 private, under FedBN the norm layers, under Ditto and `single` everything, under FedAvg nothing.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice, pairwise
@@ -12,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from fedsim.algorithms.learner import Learner
@@ -22,6 +24,7 @@ from fedsim.engine import checkpoint
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import make_learner
 from fedsim.engine.rundir import Run, Which, setup_of
+from fedsim.errors import InputError
 from fedsim.models.reconstruction import is_encoder
 from fedsim.seeds import numpy_stream, torch_stream
 
@@ -124,6 +127,26 @@ def deployed(run: Run, which: Which = "best") -> Deployed:
                 private.add(name)
     mean = {name: (tensor / len(clients)).float() for name, tensor in total.items()}
     return Deployed(run, round_, clients, mean, frozenset(private))
+
+
+def joined_network(run: Run, site: str, which: Which = "best") -> nn.Module:
+    """The network of a site that joined a finished run with a part of its own, trained on all its slices.
+
+    Raises:
+        InputError: the site has not joined, or joined another round.
+    """
+    path = run.path / "unseen" / site / "tuned-all.safetensors"
+    if not path.is_file():
+        raise InputError(
+            f"{site}: takes no part in {run.path}; let it join with `fedsim unseen {run.path} --slices all`"
+        )
+    models = deployed(run, which)
+    with safe_open(path, framework="pt") as file:
+        made = json.loads(file.metadata()["fedsim"])
+        part = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    if made["round"] != models.round:
+        raise InputError(f"{path}: was trained for round {made['round']}; use --round {made['round']}")
+    return models.network({**models.mean, **part})
 
 
 def few_slices(data: ClientData, part: Part, budget: Budget) -> ClientData:

@@ -63,7 +63,8 @@ def by_seed(results: pd.DataFrame) -> pd.DataFrame:
     theirs = zero_filled.groupby(keys, sort=False)[["within_subject", *QUALITIES]].mean().reset_index()
     sites = pd.concat([theirs, ours], ignore_index=True)
     sites["within_subject"] = sites["within_subject"] > 0
-    counted = sites[~sites["within_subject"]] if not sites["within_subject"].all() else sites
+    everywhere = sites.groupby("regime")["within_subject"].transform("all")
+    counted = sites[~sites["within_subject"] | everywhere]
     mean = counted.groupby(keys[:3], sort=False)[["within_subject", *QUALITIES]].mean().reset_index()
     return pd.concat([sites, mean.assign(site=MEAN, within_subject=mean["within_subject"] > 0)], ignore_index=True)
 

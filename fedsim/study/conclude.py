@@ -66,10 +66,12 @@ def conclude(folder: Path, console: Console) -> None:
     curves = pd.read_parquet(folder / "curves.parquet")
     figures = folder / "figures"
     _write_figures(comparison_figures(results, curves, tables["psnr"], plan.study.reference), figures)
-    try:
-        _write_figures(_images(finished_points(plan, folder), folder), figures)
-    except InputError as error:
-        console.print(f"no images: {error}", soft_wrap=True, highlight=False, markup=False)
+    points = finished_points(plan, folder)
+    for regime in plan.study.regimes:
+        try:
+            _write_figures(_images([point for point in points if point.regime == regime], folder), figures)
+        except InputError as error:
+            console.print(f"{regime}: some images are missing: {error}", soft_wrap=True, highlight=False, markup=False)
     _say(tables, plan.study.reference, console)
     console.print(f"tables: {folder / 'tables'}\nfigures: {figures}", soft_wrap=True, highlight=False)
 
@@ -189,7 +191,10 @@ def caption(table: pd.DataFrame, regime: str) -> str:
     """What the numbers of a regime must not be read without."""
     rows = table[(table["regime"] == regime) & (table["site"] != MEAN)]
     within = list(rows.loc[rows["within_subject"], "site"].unique())
-    parts = ["Mean ± standard deviation over n seeds; differences are paired by seed."]
+    parts = [
+        "Mean ± standard deviation over n seeds; differences are paired by seed.",
+        "Seeds divide the same subjects anew: the spread is over splits and starts, not over patients.",
+    ]
     if rows["pairs"].max() > 1:
         parts.append(
             "Intervals: Student's t over seeds, each for itself, not corrected for the number of methods; * excludes 0."
@@ -236,15 +241,16 @@ def _write_tables(tables: Tables, reference: str, folder: Path) -> None:
 
 
 def _images(points: Sequence[Point], folder: Path) -> Iterator[tuple[str, Figure]]:
-    """What the first seed's models of each regime make of one slice a site, and how its sites lie in latent space."""
-    for regime in dict.fromkeys(point.regime for point in points):
-        mine = [point for point in points if point.regime == regime]
-        runs = {point.method: Run(folder / point.folder) for point in mine if point.seed == mine[0].seed}
-        for number, figure in enumerate(method_panels(runs), start=1):
-            yield f"panel-{regime}-{number}", figure
-        shown = {label: run for label, run in runs.items() if run.workload.algorithm.name in _IN_LATENT_SPACE}
-        if shown:
-            yield f"latents-{regime}", latent_figure(shown)
+    """What the first seed's models of a regime make of one slice a site, and how its sites lie in latent space."""
+    runs = {point.method: Run(folder / point.folder) for point in points if point.seed == points[0].seed}
+    if not runs:
+        return
+    regime = points[0].regime
+    for number, figure in enumerate(method_panels(runs), start=1):
+        yield f"panel-{regime}-{number}", figure
+    shown = {label: run for label, run in runs.items() if run.workload.algorithm.name in _IN_LATENT_SPACE}
+    if shown:
+        yield f"latents-{regime}", latent_figure(shown)
 
 
 def _write_figures(figures: Iterable[tuple[str, Figure]], folder: Path) -> None:

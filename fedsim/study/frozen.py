@@ -37,13 +37,13 @@ def freeze(plan: Plan, folder: Path) -> None:
         raise InputError(f"--out {folder}: exists and is not a study (it has no study.yaml); choose another folder")
     root = plan.finals(dict.fromkeys(plan.pairs, 0))[0].workload.federation.root
     content = json.loads(plan.study.model_dump_json(exclude_none=True))
-    content = {**content, "workload": "workload.yaml", "set": {**content["set"], "federation.root": str(root)}}
+    content = {**content, "workload": "base.yaml", "set": {**content["set"], "federation.root": str(root)}}
     base = write_yaml(read_yaml(plan.base))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for point in plan.finals(dict.fromkeys(plan.pairs, 0)):
             keep_method(folder, point.workload.algorithm)
-        write_text(folder / "workload.yaml", base)
+        write_text(folder / "base.yaml", base)
         write_text(file, write_yaml(content))
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from error

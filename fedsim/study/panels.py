@@ -20,6 +20,8 @@ from fedsim.engine.rundir import Run
 from fedsim.errors import InputError
 from fedsim.mri.masks import BoolArray
 
+Scores = Mapping[tuple[str, str, str, str], Mapping[str, float]]
+"""Rows of evaluation.parquet by client, site, part and volume."""
 _PREFERRED: tuple[Part, ...] = ("test", "val", "train")
 
 
@@ -90,12 +92,12 @@ def _first_sites(workload: Workload, most: int) -> Workload:
     return workload.model_copy(update={"federation": fewer})
 
 
-def _scores(run: Run, round_: int) -> Mapping[tuple[str, str, str], Mapping[str, float]]:
-    """Rows of evaluation.parquet of a round by client, part and volume; empty if there is none."""
+def _scores(run: Run, round_: int) -> Scores:
+    """Rows of evaluation.parquet of a round; none if there is no such table."""
     with suppress(InputError):
         frame = run.evaluation
         rows = frame[frame["round"] == round_].to_dict("records")
-        return {(row["client"], row["split"], row["volume"]): row for row in rows}  # type: ignore[misc]
+        return {(row["client"], row["site"], row["split"], row["volume"]): row for row in rows}  # type: ignore[misc]
     return {}
 
 
@@ -106,12 +108,12 @@ def _panel(
     client: ClientSpec,
     own: ClientData,
     manifest: pd.DataFrame,
-    scores: Mapping[tuple[str, str, str], Mapping[str, float]],
+    scores: Scores,
 ) -> Panel:
     part = next(part for part in _PREFERRED if own.samples(part))
     piece, support = next(pair for pair in zip(own.pieces, own.supports, strict=True) if pair[0].part == part)
     middle = (piece.start + piece.stop) // 2
-    known = scores.get((client.name, part, piece.volume))
+    known = scores.get((client.name, own.site, part, piece.volume))
     wanted = piece if known is None else replace(piece, start=middle, stop=middle + 1)
     data = replace(own, pieces=(wanted,), supports=(support,))
     network = run.learner(client.name, round_).network

@@ -4,6 +4,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from torch import nn
+
 from fedsim.config import Site
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.data.samples import ClientData
@@ -14,6 +16,7 @@ from fedsim.data.split import Piece
 from fedsim.engine.federation import POOLED
 from fedsim.engine.rundir import Run, Which
 from fedsim.errors import InputError
+from fedsim.study.adaptation import joined_network
 
 
 def reconstruct_file(
@@ -30,13 +33,16 @@ def reconstruct_file(
     run = Run(run_dir)
     federation = run.workload.federation
     sites = {site.name: site for site in federation.expanded_sites()}
+    unseen = {site.name: site for site in federation.unseen_sites()}
     if run.workload.algorithm.pools_data:
         if client not in sites:
             raise InputError(f"--client {client}: name the site whose mask to use: {', '.join(list(sites)[:20])}")
-        learner = run.learner(POOLED, which)
+        network: nn.Module = run.learner(POOLED, which).network
+    elif client in unseen:
+        network = joined_network(run, client, which)
     else:
-        learner = run.learner(client, which)
-    site = sites[client.partition(".")[0]]
+        network = run.learner(client, which).network
+    site = (sites | unseen)[client.partition(".")[0]]
     matrix = site.matrix or federation.matrix
     with tempfile.TemporaryDirectory() as cache:
         path = ensure_shard(_source_of(site, file), file.absolute().parent, Path(cache), matrix)
@@ -46,7 +52,7 @@ def reconstruct_file(
         supports = tuple(v.support for v in volumes)
         data = ClientData(path, site.name, pieces, supports, site.mask, matrix, federation.normalise, run.workload.seed)
         size = run.workload.training_of(site).batch_size
-        for volume in reconstruct_volumes(learner.network, data, "test", size):
+        for volume in reconstruct_volumes(network, data, "test", size):
             target = out / f"{volume.piece.volume}.h5"
             volume.save(target)
             height, width = matrix

@@ -99,8 +99,10 @@ def diverged(error: str) -> bool:
 
 
 def mean_over_sites(frame: pd.DataFrame, quality: str) -> float:
-    """The mean over sites of the mean over a site's clients and volumes."""
-    return float(frame.groupby("site")[quality].mean().mean())
+    """The mean over sites of means over clients and volumes; within-subject sites are left out, unless all are."""
+    within = frame["within_subject"].astype(bool)
+    counted = frame if within.all() else frame[~within]
+    return float(counted.groupby("site")[quality].mean().mean())
 
 
 def scores(run: Run, part: Part) -> pd.DataFrame:

@@ -81,6 +81,7 @@ def run_study(plan: Plan, folder: Path, console: Console, stop: Stop = lambda: F
         InputError: a point's data are wrong (nothing is written then), or the folder holds something else.
     """
     check_data(plan)
+    _warn_of_switch(plan)
     freeze(plan, folder)
     runner = _Runner(plan, folder, console, stop)
     runner.run(plan.tuning(), "tuning")
@@ -88,6 +89,18 @@ def run_study(plan: Plan, folder: Path, console: Console, stop: Stop = lambda: F
     runner.run(plan.finals(chosen), "points")
     collect(plan, folder)
     return StudyResult(folder, () if runner.stopped else tuple(runner.failed_lines(chosen)), runner.stopped)
+
+
+def _warn_of_switch(plan: Plan) -> None:
+    """FedMRI's two forms of negatives are not the same term: say where a method changes between regimes."""
+    forms: dict[str, set[str]] = {}
+    for point in plan.finals(dict.fromkeys(plan.pairs, 0)):
+        form = point.workload.settled().algorithm.model_dump().get("negatives")
+        if form is not None:
+            forms.setdefault(point.method, set()).add(form)
+    for method, found in forms.items():
+        if len(found) > 1:
+            log.warning("%s has exact negatives in some regimes and moments in others; set algorithm.negatives", method)
 
 
 def check_data(plan: Plan) -> None:

@@ -30,6 +30,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Pair = tuple[str, str]
 """Regime and method."""
 
+_SECTIONS = ("federation", "model", "algorithm", "training", "engine", "metrics")
 # Below these keys of a study file, a dotted key is one key of the workload; `*` is a label.
 _WORKLOAD_KEYS_BELOW = (("set",), ("methods", "*"), ("regimes", "*"), ("tune", "grid"), ("tune", "methods", "*"))
 
@@ -78,13 +79,16 @@ class Study(Section):
         for where, settings in self._all_settings():
             if "seed" in settings:
                 raise ValueError(f"{where}: seed is not for overrides; list seeds under seeds")
+            bare = [key for key in settings if key in _SECTIONS]
+            if bare:
+                raise ValueError(f"{where}: {bare[0]} would replace the whole section; write {bare[0]}.KEY: VALUE")
         return self
 
     def _check_tune(self) -> None:
         if self.tune is None:
             return
         if self.tune.seed in self.seeds:
-            raise ValueError(f"tune.seed: {self.tune.seed} is one of seeds; tuning must not see what it is judged on")
+            raise ValueError(f"tune.seed: {self.tune.seed} is one of seeds; tuning needs a seed of its own")
         if self.tune.regime is not None and self.tune.regime not in self.regimes:
             raise ValueError(f"tune.regime: {self.tune.regime!r} is none of regimes ({', '.join(self.regimes)})")
         for label in self.tune.methods:

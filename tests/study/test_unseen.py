@@ -20,7 +20,7 @@ from fedsim.engine.federation import assemble
 from fedsim.errors import InputError
 from fedsim.models.reconstruction import is_encoder
 from fedsim.mri.metrics import volume_quality
-from fedsim.study.adaptation import adapt, deployed, error_on, few_slices, tensors_of
+from fedsim.study.adaptation import adapt, deployed, error_on, few_slices, joined_network, tensors_of
 from fedsim.study.unseen import parse_budgets, unseen
 
 STEPS = (0, 2, 4)
@@ -249,6 +249,13 @@ def test_a_joined_decoder_makes_the_same_numbers(fedmri: Run, rows: pd.DataFrame
         assert psnr_of(with_tensors(fedmri, part), newcomer(fedmri)) == row["psnr"]
         with safe_open(path, framework="numpy") as file:
             assert json.loads(file.metadata()["fedsim"]) == {"round": fedmri.round("best"), "steps": row["steps"]}
+
+
+def test_a_site_that_joined_has_a_network(fedmri: Run, rows: pd.DataFrame) -> None:
+    (row,) = rows.query("rule == 'tuned' and asked == 'all'").to_dict("records")
+    assert psnr_of(joined_network(fedmri, "X"), newcomer(fedmri)) == row["psnr"]
+    with pytest.raises(InputError, match="takes no part in"):
+        joined_network(fedmri, "Y")
 
 
 def test_all_is_every_training_slice(rows: pd.DataFrame) -> None:
