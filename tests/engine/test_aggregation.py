@@ -50,7 +50,7 @@ def test_bad_values_are_refused_by_name(bad: float) -> None:
 def test_a_sum_that_would_not_be_exact_is_refused() -> None:
     vector = np.full(3, 1000, np.float32)
     assert total([vector] * 2, [1.0, 1.0]).tolist() == [2000] * 3
-    with pytest.raises(RunError, match="a sum over clients may exceed 2048, where it is exact; use a smaller grid"):
+    with pytest.raises(RunError, match="a sum over clients may exceed 2048, where it is exact; lower the lr"):
         total([vector] * 3, [1.0] * 3)
 
 
