@@ -85,9 +85,14 @@ class _Clock:
     def left(self, round_: int) -> str:
         done_before, since = self._first or (0, time.monotonic())
         seconds = (time.monotonic() - since) / max(1, round_ - done_before) * (self._rounds - round_)
-        minutes, rest = divmod(round(seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+        return duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """A time as a person would say it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedsim.config import Workload
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import Row
 from fedsim.files import replacing
@@ -56,6 +57,19 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
     """Write a table as Parquet, replacing what was there."""
     with replacing(path) as temporary:
         frame.to_parquet(temporary, index=False)
+
+
+def stamped(rows: list[Row], workload: Workload, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Rows about volumes, with what a number must not be read without."""
+    if not rows:
+        return pd.DataFrame()
+    stamps = manifest.groupby(["site", "volume"])[["acceleration", "within_subject"]].first()
+    return (
+        pd.DataFrame(rows)
+        .join(stamps, on=["site", "volume"])
+        .astype({"within_subject": bool})
+        .assign(normalise=workload.federation.normalise, algorithm=workload.algorithm.name, seed=workload.seed)
+    )
 
 
 def row_key(evaluation: pd.DataFrame, most: int) -> str:

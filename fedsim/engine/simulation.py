@@ -19,7 +19,7 @@ from fedsim.engine.backends import WorkerLostError, make_backend
 from fedsim.engine.federation import assemble
 from fedsim.engine.gather import Gathered
 from fedsim.engine.host import Row, make_learner, uploads_of
-from fedsim.engine.ledger import UNKNOWN, Ledger, idle_row, joined, round_row, write_table
+from fedsim.engine.ledger import UNKNOWN, Ledger, idle_row, joined, round_row, stamped, write_table
 from fedsim.engine.observer import Observer
 from fedsim.engine.rundir import Run, Which, begin_run, check_manifest, check_method, check_same, setup_of
 from fedsim.errors import InputError, RunError
@@ -56,7 +56,6 @@ class Simulation:
         self._algorithm = workload.algorithm
         self._federation = assemble(workload, self._observer.site_ready)
         self._samples = {client.name: client.data.samples() for client in self._federation.clients}
-        self._stamps = self._federation.manifest.groupby(["site", "volume"]).first()
         if going_on:
             check_manifest(self.path, self._federation.manifest)
         self._learner = make_learner(self._setup)
@@ -86,21 +85,10 @@ class Simulation:
         """Score every client's volumes of a part at a checkpoint, and keep the rows in evaluation.parquet."""
         round_ = Run(self.path).round(which)
         rows = self._replaying(lambda: self._evaluated(round_, part, images))
-        frame = pd.DataFrame([{**row, **self._protocol_of(row)} for row in rows])
+        frame = stamped(rows, self.workload, self._federation.manifest)
         if rows:
             self._keep_evaluation(frame, round_, part)
         return frame
-
-    def _protocol_of(self, row: Row) -> Row:
-        """What an evaluated number must not be read without."""
-        slices = self._stamps.loc[(row["site"], row["volume"])]
-        return {
-            "acceleration": slices["acceleration"],
-            "within_subject": bool(slices["within_subject"]),
-            "normalise": self.workload.federation.normalise,
-            "algorithm": self._algorithm.name,
-            "seed": self.workload.seed,
-        }
 
     def _evaluated(self, round_: int, part: Part, images: bool) -> list[Row]:
         self._restore(round_)

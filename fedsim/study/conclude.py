@@ -27,6 +27,7 @@ from fedsim.study.comparison import (
     terms_of,
 )
 from fedsim.study.comparison_figures import comparison_figures
+from fedsim.study.figures import save_figure
 from fedsim.study.frozen import open_study
 from fedsim.study.latents import latent_figure
 from fedsim.study.method_panel import method_panels
@@ -38,7 +39,6 @@ _UNITS = {"psnr": " dB", "ssim": "", "nmse": ""}
 _FORMS = {"psnr": ".2f", "ssim": ".4f", "nmse": ".4f"}
 _NAMES = {"psnr": "PSNR [dB]", "ssim": "SSIM", "nmse": "NMSE"}
 _CI = f"{CONFIDENCE:.0%} CI".replace("%", " %")
-_DPI = 150
 _IN_LATENT_SPACE = {"single", "fedavg", "fedmri"}
 
 Tables = dict[str, pd.DataFrame]
@@ -58,18 +58,18 @@ def conclude(folder: Path, console: Console) -> None:
     if results.empty:
         console.print("no point is finished yet, so there is nothing to compare")
         return
-    for regime in plan.study.regimes:
-        points = [point for point in finished_points(plan, folder) if point.regime == regime]
+    finished = finished_points(plan, folder)
+    by_regime = {regime: [point for point in finished if point.regime == regime] for regime in plan.study.regimes}
+    for points in by_regime.values():
         check_comparable({point.label: terms_of(Run(folder / point.folder)) for point in points})
     tables = _tables(results, plan.study.reference)
     _write_tables(tables, plan.study.reference, folder / "tables")
     curves = pd.read_parquet(folder / "curves.parquet")
     figures = folder / "figures"
     _write_figures(comparison_figures(results, curves, tables["psnr"], plan.study.reference), figures)
-    points = finished_points(plan, folder)
-    for regime in plan.study.regimes:
+    for regime, points in by_regime.items():
         try:
-            _write_figures(_images([point for point in points if point.regime == regime], folder), figures)
+            _write_figures(_images(points, folder), figures)
         except InputError as error:
             console.print(f"{regime}: some images are missing: {error}", soft_wrap=True, highlight=False, markup=False)
     _say(tables, plan.study.reference, console)
@@ -254,7 +254,5 @@ def _images(points: Sequence[Point], folder: Path) -> Iterator[tuple[str, Figure
 
 
 def _write_figures(figures: Iterable[tuple[str, Figure]], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures:
-        with replacing(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+        save_figure(figure, folder / f"{name}.png")

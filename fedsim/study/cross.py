@@ -22,16 +22,15 @@ from fedsim.data.split import Part
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host import Row
-from fedsim.engine.ledger import write_table
+from fedsim.engine.ledger import stamped, write_table
 from fedsim.engine.rundir import Run, Which, check_manifest
 from fedsim.errors import InputError
-from fedsim.files import replacing
+from fedsim.study.figures import save_figure
 
 MOST_MODELS = 24
 """Clients beyond this number are shown as the means of their sites."""
 _MOST_COLUMNS = 12  # of a table in a terminal
 _MOST_SITES = 30  # with a number in every cell of the figure
-_DPI = 150
 
 
 def cross_evaluate(run: Run, which: Which = "best", part: Part = "test") -> pd.DataFrame:
@@ -56,7 +55,7 @@ def cross_evaluate(run: Run, which: Which = "best", part: Part = "test") -> pd.D
             for client in federation.clients
             for row in _scores(run, round_, client, sites, part)
         ]
-    return stamped(rows, run, federation.manifest)
+    return stamped(rows, run.workload, federation.manifest)
 
 
 def assemble_as_before(run: Run) -> Federation:
@@ -79,18 +78,6 @@ def threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def stamped(rows: list[Row], run: Run, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Rows about volumes with what a number must not be read without."""
-    stamps = manifest.groupby(["site", "volume"])[["acceleration", "within_subject"]].first()
-    workload = run.workload
-    return (
-        pd.DataFrame(rows)
-        .join(stamps, on=["site", "volume"])
-        .astype({"within_subject": bool})
-        .assign(normalise=workload.federation.normalise, algorithm=workload.algorithm.name, seed=workload.seed)
-    )
 
 
 def _sites(federation: Federation, part: Part) -> Iterator[tuple[ClientData, int]]:
@@ -126,11 +113,7 @@ def write_cross(run: Run, frame: pd.DataFrame) -> Path:
         other = (old["round"] != frame["round"].iloc[0]) | (old["split"] != frame["split"].iloc[0])
         kept = pd.concat([old[other], frame], ignore_index=True)
     write_table(path, kept)
-    picture = run.path / "figures" / "cross.png"
-    picture.parent.mkdir(exist_ok=True)
-    with replacing(picture) as temporary:
-        cross_figure(frame).savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
-    return picture
+    return save_figure(cross_figure(frame), run.path / "figures" / "cross.png")
 
 
 def cross_matrix(frame: pd.DataFrame, column: str = "psnr") -> pd.DataFrame:

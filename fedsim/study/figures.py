@@ -1,10 +1,11 @@
-"""Figures of a run. Each function draws one from tables or arrays and returns it; nothing is shown or saved here.
+"""Figures of a run. Each function draws one from tables or arrays and returns it; `save_figure` writes it.
 
 Clients keep their colour and line style in all figures. The palette is Okabe and Ito's, without its yellow.
 """
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -18,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fedsim.engine.ledger import row_key
+from fedsim.files import replacing
 from fedsim.study.panels import Panel
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
@@ -150,6 +152,14 @@ def site_panel(panel: Panel) -> Figure:
     heading = "  ·  ".join(filter(None, names + stamps))
     figure.suptitle(heading, fontsize=11, fontweight="bold", x=0.01, ha="left", parse_math=False)
     return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, the same bytes for the same figure; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+    return path
 
 
 def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:

@@ -23,21 +23,17 @@ Panels = list[tuple[Panel, ...]]
 """By site, a panel of each method: of the same slice."""
 
 
-def method_panel(runs: Mapping[str, Run], most_sites: int = 4) -> Figure:
+def method_panels(runs: Mapping[str, Run], most_sites: int = 4, most_methods: int = 8) -> Iterator[Figure]:
     """Images of all methods and, below them, their error maps; the mask stands below the ground truth.
 
     Args:
         runs: By label; runs of one seed on the same sites.
         most_sites: The first so many sites are shown, each by the middle slice of its first test volume.
+        most_methods: So many in a figure; all figures have the same windows and error scales.
 
     Raises:
         InputError: there is no run, a run has no checkpoint, or two runs do not show the same slice.
     """
-    return _draw(collect(runs, most_sites), list(runs), list(runs))
-
-
-def method_panels(runs: Mapping[str, Run], most_sites: int = 4, most_methods: int = 8) -> Iterator[Figure]:
-    """The same for many methods: `most_methods` in a figure, with the same windows and error scales in all."""
     panels, labels = collect(runs, most_sites), list(runs)
     for start in range(0, len(labels), most_methods):
         yield _draw(panels, labels, labels[start : start + most_methods])

@@ -17,7 +17,7 @@ from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import row_key
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.errors import InputError
-from fedsim.files import replacing, write_text
+from fedsim.files import write_text
 from fedsim.schema import Section
 from fedsim.study import figures
 from fedsim.study.panels import contrast_of, panels_of
@@ -27,7 +27,6 @@ Picture = dict[str, str]
 
 _ALL_PANELS_UP_TO, _SOME_PANELS = 24, 12
 _MOST_CLIENT_ROWS = 60
-_DPI = 150
 _QUALITY = ("nmse", "psnr", "ssim")
 
 
@@ -175,10 +174,7 @@ class _Report:
         return f" Within subject: {', '.join(sites[:12])}{', …' if len(sites) > 12 else ''}." if len(sites) else ""
 
     def _picture(self, name: str, figure: Figure, title: str, caption: str) -> Picture:
-        path = self.run.path / "figures" / f"{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+        path = figures.save_figure(figure, self.run.path / "figures" / f"{name}.png")
         code = base64.b64encode(path.read_bytes()).decode()
         return {"source": f"data:image/png;base64,{code}", "title": title, "caption": caption}
 

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fedsim.algorithms.catalogue import is_own, own_method
 from fedsim.config import Workload
 from fedsim.data.split import Part
+from fedsim.display import duration
 from fedsim.engine.backends import connect
 from fedsim.engine.federation import assemble
 from fedsim.engine.rundir import Run
@@ -279,23 +280,13 @@ def _progress(console: Console, name: str, total: int) -> Iterator[Callable[[Poi
         nonlocal done
         done += 1
         bar.update(task, completed=done)
-        left = _duration((time.monotonic() - since) / done * (total - done))
+        left = duration((time.monotonic() - since) / done * (total - done))
         part = "validation" if point.part == "val" else point.part
-        what = (
-            outcome.error
-            if diverged(outcome.error)
-            else f"failed: {outcome.error}"
-            if outcome.error
-            else f"{part} PSNR {outcome.psnr:.2f} dB"
-        )
+        what = f"{part} PSNR {outcome.psnr:.2f} dB"
+        if outcome.error:
+            what = outcome.error if diverged(outcome.error) else f"failed: {outcome.error}"
         line = f"{name} {done}/{total}  {point.label}  {what}  {outcome.seconds:.0f} s  {left} left"
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     with bar:
         yield report
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -35,12 +35,13 @@ from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.split import PARTS
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import Row
+from fedsim.engine.ledger import stamped
 from fedsim.engine.rundir import Run, Which
 from fedsim.errors import InputError
 from fedsim.files import replacing
 from fedsim.mri.metrics import Protocol
 from fedsim.study.adaptation import STEPS, Adapted, Budget, Deployed, adapt, deployed, error_on, few_slices, tensors_of
-from fedsim.study.cross import assemble_as_before, stamped, threads
+from fedsim.study.cross import assemble_as_before, threads
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def unseen(
             for served in _serve(models, site, budgets, steps):
                 tell(served)
                 rows += [{"round": round_, **row} for row in served.rows(run.workload.metrics.protocol)]
-    return stamped(rows, run, federation.manifest)
+    return stamped(rows, run.workload, federation.manifest)
 
 
 def _check(site: ClientSpec, budgets: Sequence[Budget]) -> None:

@@ -13,7 +13,7 @@ from fedsim.config import Workload
 from fedsim.engine.federation import assemble
 from fedsim.errors import InputError
 from fedsim.study.latents import embed, latent_figure, latents, separation, vectors_of
-from fedsim.study.method_panel import collect, method_panel, method_panels
+from fedsim.study.method_panel import collect, method_panels
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_methods_are_shown_on_the_same_slice(runs: dict[str, Run]) -> None:
 
 
 def test_panel_has_a_row_of_images_and_one_of_errors_a_site(runs: dict[str, Run]) -> None:
-    figure, panels = method_panel(runs), collect(runs, 4)
+    figure, panels = next(method_panels(runs)), collect(runs, 4)
     rows = cells(figure, 6)
     assert [len(row) for row in rows] == [5] * 6
     for index, of_site in enumerate(panels):
@@ -71,12 +71,12 @@ def test_panel_has_a_row_of_images_and_one_of_errors_a_site(runs: dict[str, Run]
 
 
 def test_panel_is_readable_and_not_blank(runs: dict[str, Run]) -> None:
-    image = np.asarray(Image.open(BytesIO(png(method_panel(runs, 2)))).convert("RGB"))
+    image = np.asarray(Image.open(BytesIO(png(next(method_panels(runs, 2))))).convert("RGB"))
     height, width, _ = image.shape
     assert width > 700
     assert height > 500
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 500
-    assert png(method_panel(runs, 1)) == png(method_panel(runs, 1))
+    assert png(next(method_panels(runs, 1))) == png(next(method_panels(runs, 1)))
 
 
 def test_many_methods_are_spread_over_figures_on_one_scale(runs: dict[str, Run]) -> None:
@@ -90,9 +90,9 @@ def test_other_slices_are_refused(runs: dict[str, Run], make_workload: Callable[
     other = Run(runs["SingleSet"].path)
     other.workload = make_workload("algorithm.name=single", "federation.sites.0.mask.acceleration=2")
     with pytest.raises(InputError, match="FedMRI and other do not show the same slices"):
-        method_panel({"FedMRI": runs["FedMRI"], "other": other})
+        next(method_panels({"FedMRI": runs["FedMRI"], "other": other}))
     with pytest.raises(InputError, match="no run"):
-        method_panel({})
+        next(method_panels({}))
 
 
 def test_latents_are_the_deployed_networks_features(runs: dict[str, Run]) -> None:
