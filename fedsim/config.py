@@ -20,6 +20,7 @@ from fedsim.data.split import Split
 from fedsim.models.reconstruction import AnyModel, UNetModel
 from fedsim.mri.masks import AnyMask, Equispaced
 from fedsim.mri.metrics import Protocol
+from fedsim.resources import Resources
 from fedsim.schema import Name, Section
 
 MODELS = (UNetModel,)
@@ -52,6 +53,7 @@ class Site(Section):
     matrix: Matrix | None = Field(None, description="Matrix [H, W] of this site; default the federation's.")
     split: Split | None = Field(None, description="Split of this site; default the federation's.")
     training: SiteTraining = Field(default_factory=SiteTraining, description="Overrides of training for this site.")
+    resources: Resources = Field(default_factory=Resources, description="What its clients need while they train.")
     unseen: bool = Field(
         False, description="Keep the site out of the federation: `fedsim unseen RUN` tells how the run serves it."
     )
@@ -127,10 +129,23 @@ class Engine(Section):
     """How the simulation runs; nothing here changes training. The best round is one that has a checkpoint."""
 
     backend: Literal["ray", "serial"] = Field("ray", description="ray: actors; serial: this process, for debugging.")
-    clients_per_actor: int = Field(1, ge=1, description="Clients that one Ray actor hosts.")
+    clients_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="Clients that one Ray actor hosts; auto: as many actors as can train at once share them all."
+    )
     threads: int = Field(1, ge=1, le=256, description="torch threads of a training client; recorded, since it can "
                          "change the last bits.")  # fmt: skip
-    device: Literal["auto", "cpu"] = Field("auto", description="Where clients train; auto is the CPU at present.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where clients train; auto: on GPUs if Ray has any."
+    )
+    state_memory: float | None = Field(
+        None, ge=0, description="Memory [GB] of a node for clients' private state; what is beyond it lies in a file in "
+        "scratch. Default half of what Ray counts as the node's.")  # fmt: skip
+    slice_memory: float | None = Field(
+        None, ge=0, description="Memory [GB] of a node for training slices; what is beyond it is read from shards in "
+        "every epoch. Default a fifth of what Ray counts as the node's.")  # fmt: skip
+    scratch: Path | None = Field(
+        None, description="Folder on each node for private state beyond state_memory; default the system's for "
+        "temporary files.")  # fmt: skip
     checkpoint_every: int = Field(1, ge=0, description="Rounds between checkpoints; 0: only at the end.")
     keep_last: int = Field(2, ge=1, description="Checkpoints kept besides the best round's.")
     on_failure: Literal["replay", "abort"] = Field(

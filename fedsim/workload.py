@@ -40,7 +40,9 @@ def load_workload(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
         raise InputError(f"{path}: {_explain(error)}") from error
     federation = workload.federation
     where = {"root": _find(federation.root, path.parent), "cache": federation.cache.expanduser().absolute()}
-    return workload.model_copy(update={"federation": federation.model_copy(update=where)})
+    scratch = workload.engine.scratch and workload.engine.scratch.expanduser().absolute()
+    engine = workload.engine.model_copy(update={"scratch": scratch})
+    return workload.model_copy(update={"federation": federation.model_copy(update=where), "engine": engine})
 
 
 def read_section(kind: type[S], settings: Sequence[str]) -> S:

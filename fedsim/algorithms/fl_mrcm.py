@@ -120,7 +120,8 @@ class _Pair:
         self._target = features.view(-1, channels)
         key = (learner.client, target)
         self._draws = torch_stream(learner.data.seed, "align", *key, learner.round)
-        self._network = _discriminator(channels, torch_stream(learner.data.seed, "discriminator", *key))
+        network = _discriminator(channels, torch_stream(learner.data.seed, "discriminator", *key))
+        self._network = network.to(learner.device)
         self._flat = FlatParameters(list(self._network.named_parameters()))
         self._adam = torch.optim.Adam([self._flat.vector], lr=lr)
         if f"{self._prefix}weights" in learner.private:

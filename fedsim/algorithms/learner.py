@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.data.samples import Batch, Slices
+from fedsim.data.samples import Batch, SliceMemory, Slices
 from fedsim.models.reconstruction import ReconstructionNetwork
 from fedsim.schema import Section
 from fedsim.seeds import torch_stream
@@ -39,6 +39,12 @@ class Training(Section):
     lr_step: int = Field(0, ge=0, description="The learning rate falls every so many rounds; 0: never.")
     lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of the learning rate every lr_step rounds.")
     participation: float = Field(1.0, gt=0, le=1, description="Share of the clients drawn for each round.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: automatic mixed precision in training steps; weights, sums and tests stay "
+        "float32.")  # fmt: skip
+    memory_format: Literal["contiguous", "channels_last"] = Field(
+        "contiguous", description="Order of the weights in memory; channels_last can be faster on GPUs."
+    )
 
     def lr_in(self, round_: int) -> float:
         """The learning rate in a round (counted from 1); the schedule steps once a round."""
@@ -64,7 +70,7 @@ def load_optimizer(
         mine = f"{prefix}{name}."
         kept = {key.removeprefix(mine): value for key, value in state.items() if key.startswith(mine)}
         if kept:
-            optimizer.state[vector] = kept
+            optimizer.state[vector] = {key: _onto(value, vector.device) for key, value in kept.items()}
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, vectors: Mapping[str, nn.Parameter], prefix: str) -> State:
@@ -77,17 +83,24 @@ def optimizer_state(optimizer: torch.optim.Optimizer, vectors: Mapping[str, nn.P
     }
 
 
+def _onto(value: Tensor, device: torch.device) -> Tensor:
+    """A state tensor where it is needed; counters stay on the CPU, where optimizers want them."""
+    return value.to(device) if value.dim() else value
+
+
 class FlatTensors:
     """Names and shapes of some tensors of a network, and the vector (P,) they are laid out in."""
 
-    def __init__(self, named: list[tuple[str, Tensor]]) -> None:
+    def __init__(self, named: list[tuple[str, Tensor]], channels_last: bool = False) -> None:
+        self._channels_last = channels_last
         self.layout = [(name, tensor.shape) for name, tensor in named]
-        self.vector = torch.cat([tensor.detach().reshape(-1) for _, tensor in named]) if named else torch.zeros(0)
+        self.vector = self.flatten({name: tensor.detach() for name, tensor in named})
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """`vector` (P,) cut into tensors of the parameters' shapes, without copying."""
         sizes = [shape.numel() for _, shape in self.layout]
-        return [part.view(shape) for part, (_, shape) in zip(torch.split(vector, sizes), self.layout, strict=True)]
+        cut = zip(torch.split(vector, sizes), self.layout, strict=True)
+        return [self._permuted(part.view(self._stored(shape)), (0, 3, 1, 2)) for part, (_, shape) in cut]
 
     def by_name(self, vector: Tensor) -> dict[str, Tensor]:
         """Views of `vector` (P,) under the parameters' names."""
@@ -95,7 +108,16 @@ class FlatTensors:
 
     def flatten(self, tensors: dict[str, Tensor]) -> Tensor:
         """The vector (P,) of tensors by name."""
-        return torch.cat([tensors[name].reshape(-1) for name, _ in self.layout]) if self.layout else torch.zeros(0)
+        parts = [self._permuted(tensors[name], (0, 2, 3, 1)).reshape(-1) for name, _ in self.layout]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def _stored(self, shape: torch.Size) -> torch.Size:
+        """The shape in which a parameter of a shape lies in the vector."""
+        last = self._channels_last and len(shape) == 4
+        return torch.Size([shape[0], shape[2], shape[3], shape[1]]) if last else shape
+
+    def _permuted(self, tensor: Tensor, order: tuple[int, ...]) -> Tensor:
+        return tensor.permute(order) if self._channels_last and tensor.dim() == 4 else tensor
 
 
 class FlatParameters(FlatTensors):
@@ -103,8 +125,8 @@ class FlatParameters(FlatTensors):
 
     vector: nn.Parameter
 
-    def __init__(self, named: list[tuple[str, nn.Parameter]]) -> None:
-        super().__init__([(name, parameter) for name, parameter in named])
+    def __init__(self, named: list[tuple[str, nn.Parameter]], channels_last: bool = False) -> None:
+        super().__init__([(name, parameter) for name, parameter in named], channels_last)
         self.vector = nn.Parameter(self.vector)
         self.gradient = torch.zeros_like(self.vector)
         self._parameters = [parameter for _, parameter in named]
@@ -133,12 +155,33 @@ class FlatBuffers(FlatTensors):
 class Learner:
     """A working network that takes on one client after the other."""
 
-    def __init__(self, network: ReconstructionNetwork, shares: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        network: ReconstructionNetwork,
+        shares: Callable[[str], bool],
+        *,
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
+        memory: SliceMemory | None = None,
+    ) -> None:
+        """A network split into what is shared and what is not.
+
+        Args:
+            network: Its parameters become views of flat vectors.
+            shares: Whether the parameter of a name is shared.
+            device: Where it works.
+            channels_last: Whether convolution weights lie with their channels last.
+            memory: What keeps clients' training slices between epochs.
+        """
+        self.device, self._memory = torch.device(device), memory
+        network.to(self.device)
         parameters = list(network.named_parameters())
         buffers = [(name, buffer) for name, buffer in network.named_buffers() if buffer.is_floating_point()]
         of_part: dict[Part, Callable[[str], bool]] = {"shared": shares, "local": lambda name: not shares(name)}
         self.network = network
-        self._parts = {part: FlatParameters([p for p in parameters if mine(p[0])]) for part, mine in of_part.items()}
+        self._parts = {
+            part: FlatParameters([p for p in parameters if mine(p[0])], channels_last) for part, mine in of_part.items()
+        }
         self._buffers = {
             part: FlatBuffers(network, [b for b in buffers if mine(b[0])]) for part, mine in of_part.items()
         }
@@ -193,16 +236,17 @@ class Learner:
 
     def fresh_state(self) -> State:
         """The private state of a client that has not trained yet; all clients start alike."""
-        return {name: vector.clone() for name, vector in self._start.items() if name.startswith("local")}
+        return {name: vector.to("cpu", copy=True) for name, vector in self._start.items() if name.startswith("local")}
 
     def fresh_server(self) -> dict[str, NDArray[np.float32]]:
         """What every client starts from: the `shared` parameters (P,) and, if there are any, the shared `buffers`."""
         start = {"shared": self._start["shared"], "buffers": self._start.get("shared_buffers")}
-        return {name: vector.numpy() for name, vector in start.items() if vector is not None}
+        return {name: vector.cpu().numpy() for name, vector in start.items() if vector is not None}
 
     def enter(self, state: State, data: Slices, training: Training, round_: int, client: str) -> None:
         """Take on a client: its private parameters, optimizer state, data and random streams."""
-        self.private, self.data, self.training = state, data, training
+        self.private = {key: _onto(value, self.device) for key, value in state.items()}
+        self.data, self.training = data, training
         self.client, self.round = client, round_
         self._epoch = 0
         self.statistics: dict[str, list[float]] = {"loss": []}
@@ -221,7 +265,7 @@ class Learner:
         for name, vector in self._model().items():
             if name.startswith("local"):
                 state[name].copy_(vector)
-        return state | self._optimizer_state("")
+        return {key: value.cpu() for key, value in (state | self._optimizer_state("")).items()}
 
     def adopt(self, state: State, prefix: str = "") -> None:
         """Set parameters and running statistics from those that `state` holds under their names after `prefix`."""
@@ -262,9 +306,8 @@ class Learner:
     def batches(self) -> Iterator[Batch]:
         """One epoch of the client's training slices; every call is the next epoch."""
         self._epoch += 1
-        return self.data.batches(
-            self.training.batch_size, torch_stream(self.data.seed, "batches", self.client, self.round, self._epoch)
-        )
+        order = torch_stream(self.data.seed, "batches", self.client, self.round, self._epoch)
+        return self.data.batches(self.training.batch_size, order, self._memory)
 
     def step(
         self,
@@ -284,7 +327,8 @@ class Learner:
         """
         for part, flat in self._parts.items():
             flat.prepare(part in moves)
-        value = loss(batch) if loss else self.error(self.network(batch.kspace, batch.mask), batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
+            value = loss(batch) if loss else self.error(self.network(batch.kspace, batch.mask), batch)
         value.backward()  # type: ignore[no-untyped-call]
         if regulariser is not None:
             regulariser()

@@ -50,13 +50,15 @@ class ReconstructedVolume:
                 file.create_dataset(name, data=getattr(self, name))
 
 
-def reconstruct_volumes(network: Network, data: Slices, part: Part, size: int) -> Iterator[ReconstructedVolume]:
-    """Every volume of a part reconstructed, `size` slices at a time."""
+def reconstruct_volumes(
+    network: Network, data: Slices, part: Part, size: int, device: torch.device | str = "cpu"
+) -> Iterator[ReconstructedVolume]:
+    """Every volume of a part reconstructed by a network on `device`, `size` slices at a time."""
     for volume in data.volumes(part, size):
         images: list[tuple[Tensor, Tensor, Tensor]] = []
         with torch.inference_mode():
             for batch in volume.batches:
-                output = network(batch.kspace, batch.mask)
+                output = network(batch.kspace.to(device), batch.mask.to(device)).cpu()
                 images.append((output * batch.scale, batch.target * batch.scale, batch.zero_filled * batch.scale))
         reconstruction, target, zero_filled = (torch.cat(parts).numpy() for parts in zip(*images, strict=True))
         yield ReconstructedVolume(volume.site, volume.piece, volume.mask, reconstruction, target, zero_filled)

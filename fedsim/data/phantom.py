@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from fedsim.data.source import Source, Volume
+from fedsim.data.source import Source, StoredVolume, Volume
 from fedsim.mri.phantom import Sequence, anatomy, image, nulling_time, relaxation_times
 from fedsim.seeds import numpy_stream
 
@@ -126,13 +126,20 @@ class PhantomSource(Source):
             raise ValueError("a phantom source has no seed yet; call resolve(seed, site) first")
         field_t, noise, bias = _number(self.field_t), _number(self.noise), _number(self.bias)
         for index in range(1, self.subjects + 1):
-            subject = f"subject-{index:03d}"
             rng = numpy_stream(self.seed, "anatomy", index)
             head = anatomy(rng, self.slices, self.size, _number(self.lesions))
             for contrast in self._contrasts():
                 rng = numpy_stream(self.seed, "acquisition", index, contrast)
                 images = image(head, self._sequence(contrast), field_t, rng, noise, bias)
-                yield Volume(subject, f"{subject}_{contrast}", images, self.identity())
+                subject, name = _names(index, contrast)
+                yield Volume(subject, name, images, self.identity())
+
+    def foreseen(self, matrix: tuple[int, int]) -> list[StoredVolume]:
+        """Every volume with all its slices: each shows some of the head."""
+        support = (min(self.size, matrix[0]), min(self.size, matrix[1]))
+        slices = tuple(range(self.slices))
+        names = [_names(index, contrast) for index in range(1, self.subjects + 1) for contrast in self._contrasts()]
+        return [StoredVolume(name, subject, self.identity(), slices, support) for subject, name in names]
 
     def _contrasts(self) -> list[Weighting]:
         return self.contrast if isinstance(self.contrast, list) else [self.contrast]
@@ -145,6 +152,12 @@ class PhantomSource(Source):
             return Sequence(tr, te)
         csf, _ = relaxation_times("csf", _number(self.field_t))
         return Sequence(tr, te, _number(self.ti, nulling_time(csf, tr, te)))
+
+
+def _names(index: int, contrast: Weighting) -> tuple[str, str]:
+    """The subject and the volume."""
+    subject = f"subject-{index:03d}"
+    return subject, f"{subject}_{contrast}"
 
 
 def _ends(value: float | tuple[float, float] | None, default: float) -> tuple[float, float]:

@@ -4,8 +4,9 @@ Each slice is divided by one positive scale taken from its zero-filled image, in
 and undone before metrics and saved images. The shard stays fully sampled: undersampling happens here.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -15,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsim.data.shard import Shard
+from fedsim.data.shard import Shard, write_shard
+from fedsim.data.source import Source
 from fedsim.data.split import Part, Piece
 from fedsim.errors import InputError
 from fedsim.mri.fft import ifft2c
@@ -65,8 +67,14 @@ class Slices(Protocol):
         """Number of slices."""
         ...
 
-    def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
-        """The training slices once, in an order drawn from `order`, `size` at a time; the last batch may be smaller."""
+    def batches(self, size: int, order: torch.Generator, memory: "SliceMemory | None" = None) -> Iterator[Batch]:
+        """The training slices once, in an order drawn from `order`, `size` at a time; the last batch may be smaller.
+
+        Args:
+            size: Slices in a batch.
+            order: Stream that the order is drawn from.
+            memory: What may keep slices from one pass to the next; default nothing does.
+        """
         ...
 
     def volumes(self, part: Part, size: int) -> Iterator[VolumeSlices]:
@@ -100,24 +108,32 @@ class ClientData:
     matrix: tuple[int, int]
     normalise: Normalise
     seed: int
+    maker: Source | None = None
+    """What the shard is made from where it is first read; None: it is there already."""
 
     @property
     def members(self) -> "tuple[ClientData, ...]":
         """Its own site's data."""
         return (self,)
 
+    def open(self) -> Shard:
+        """The shard, made first if that was left to whoever needs it."""
+        if self.maker is not None and not self.shard.exists():
+            write_shard(self.maker, Path(), self.matrix, self.shard)
+        return Shard(self.shard)
+
     def samples(self, part: Part = "train") -> int:
         """Number of slices."""
         return sum(piece.stop - piece.start for piece in self.pieces if piece.part == part)
 
-    def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
+    def batches(self, size: int, order: torch.Generator, memory: "SliceMemory | None" = None) -> Iterator[Batch]:
         """The training slices once, in an order drawn from `order`, `size` at a time; the last batch may be smaller."""
-        return _shuffled(self.members, size, order)
+        return _shuffled(self.members, size, order, memory or SliceMemory())
 
     def volumes(self, part: Part, size: int) -> Iterator[VolumeSlices]:
         """Every piece of a part, `size` slices at a time."""
         masks = self._masks(part)
-        with Shard(self.shard) as shard:
+        with self.open() as shard:
             for piece in self._of(part):
                 mask = masks[piece.volume]
                 yield VolumeSlices(self.site, piece, mask, self._in_order(shard, piece, mask, size))
@@ -167,9 +183,9 @@ class PooledData:
         """Number of slices."""
         return sum(member.samples(part) for member in self.members)
 
-    def batches(self, size: int, order: torch.Generator) -> Iterator[Batch]:
+    def batches(self, size: int, order: torch.Generator, memory: "SliceMemory | None" = None) -> Iterator[Batch]:
         """All training slices once, in an order drawn from `order`; the last batch of a matrix may be smaller."""
-        return _shuffled(self.members, size, order)
+        return _shuffled(self.members, size, order, memory or SliceMemory())
 
     def volumes(self, part: Part, size: int) -> Iterator[VolumeSlices]:
         """Every piece of a part, site by site."""
@@ -177,21 +193,79 @@ class PooledData:
             yield from member.volumes(part, size)
 
 
-def _shuffled(members: Sequence[ClientData], size: int, order: torch.Generator) -> Iterator[Batch]:
-    slices = [(member, *one) for member in members for one in member.training_slices()]
+Slice = tuple[Tensor, Tensor]
+"""One slice: its fully sampled k-space (H, W) complex64 and its mask (H, W) bool."""
+
+
+class SliceMemory:
+    """Training slices that stay in memory, on the device that uses them: first come, first kept, up to a budget.
+
+    Clients come round in the same order again and again. Whatever would make room for the newest would throw out just
+    what is needed next, so nothing is thrown out, and what does not fit is read from its shard each time.
+    """
+
+    def __init__(self, budget: float = 0, device: torch.device | str = "cpu") -> None:
+        self._left, self._device = budget, device
+        self._kept: dict[tuple[str, str, tuple[Piece, ...]], list[Slice]] = {}
+        self.seconds = 0.0
+        """Spent reading shards so far."""
+
+    @contextmanager
+    def training(self, data: ClientData) -> Iterator[Callable[[int], Slice]]:
+        """What gives a client's training slices by their number."""
+        key = _key(data)
+        if key in self._kept:
+            yield self._kept[key].__getitem__
+            return
+        begun = time.perf_counter()
+        slices = data.training_slices()
+        with data.open() as shard:
+            self.seconds += time.perf_counter() - begun
+            if len(slices) * _slice_bytes(data) > self._left:
+                yield lambda at: self._read(shard, *slices[at])
+                return
+            self._left -= len(slices) * _slice_bytes(data)
+            self._kept[key] = [self._read(shard, *one) for one in slices]
+        yield self._kept[key].__getitem__
+
+    def forget(self, data: Slices) -> None:
+        """Let go of a client's slices."""
+        for member in data.members:
+            self._left += len(self._kept.pop(_key(member), ())) * _slice_bytes(member)
+
+    def _read(self, shard: Shard, piece: Piece, index: int, mask: BoolArray) -> Slice:
+        begun = time.perf_counter()
+        kspace = torch.from_numpy(shard.kspace(piece.volume, [index])[0]).to(self._device)
+        sampled = torch.from_numpy(mask).to(self._device)
+        self.seconds += time.perf_counter() - begun
+        return kspace, sampled
+
+
+def _key(data: ClientData) -> tuple[str, str, tuple[Piece, ...]]:
+    return data.site, str(data.shard), data.pieces
+
+
+def _slice_bytes(data: ClientData) -> int:
+    """Of a slice's k-space and mask."""
+    height, width = data.matrix
+    return 9 * height * width
+
+
+def _shuffled(members: Sequence[ClientData], size: int, order: torch.Generator, memory: SliceMemory) -> Iterator[Batch]:
+    places = [(number, index) for number, member in enumerate(members) for index in range(member.samples())]
     with ExitStack() as stack:
-        shards = {path: stack.enter_context(Shard(path)) for path in dict.fromkeys(m.shard for m in members)}
-        waiting: dict[tuple[int, int], list[tuple[ComplexArray, BoolArray]]] = {}
+        readers = [stack.enter_context(memory.training(member)) for member in members]
+        waiting: dict[tuple[int, int], list[Slice]] = {}
 
         def batch(matrix: tuple[int, int]) -> Batch:
-            kspace, mask = (np.stack(arrays) for arrays in zip(*waiting.pop(matrix), strict=True))
-            return undersample(torch.from_numpy(kspace), torch.from_numpy(mask), members[0].normalise)
+            kspace, mask = (torch.stack(tensors) for tensors in zip(*waiting.pop(matrix), strict=True))
+            return undersample(kspace, mask, members[0].normalise)
 
-        for at in torch.randperm(len(slices), generator=order).tolist():
-            member, piece, index, mask = slices[at]
-            group = waiting.setdefault(member.matrix, [])
-            group.append((shards[member.shard].kspace(piece.volume, [index])[0], mask))
+        for at in torch.randperm(len(places), generator=order).tolist():
+            number, index = places[at]
+            group = waiting.setdefault(members[number].matrix, [])
+            group.append(readers[number](index))
             if len(group) == size:
-                yield batch(member.matrix)
+                yield batch(members[number].matrix)
         for matrix in list(waiting):
             yield batch(matrix)

@@ -8,7 +8,6 @@ lock, to a temporary name.
 
 import hashlib
 import json
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -19,25 +18,12 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from fedsim.data.source import Source, Volume
+from fedsim.data.source import Source, StoredVolume, Volume
 from fedsim.errors import InputError
 from fedsim.files import replacing
 from fedsim.mri.geometry import kspace_at, square
 
 _LAYOUT = 1
-
-
-@dataclass(frozen=True)
-class StoredVolume:
-    """What a shard says about a volume without reading its k-space."""
-
-    name: str
-    subject: str
-    origin: str
-    slices: tuple[int, ...]
-    """Indices in the source; slices without any signal were left out."""
-    support: tuple[int, int]
-    """H, W of the samples around the centre that the source really had."""
 
 
 class Shard:
@@ -70,21 +56,35 @@ def _describe(name: str, data: h5py.Dataset) -> StoredVolume:
     return StoredVolume(name, at["subject"], at["origin"], tuple(at["slices"].tolist()), tuple(at["support"].tolist()))
 
 
+def shard_path(source: Source, root: Path, cache: Path, matrix: tuple[int, int]) -> Path:
+    """Where the source's shard is, or will be."""
+    return cache / f"{source.format}-{_digest(source, root, matrix)}.h5"
+
+
 def ensure_shard(source: Source, root: Path, cache: Path, matrix: tuple[int, int]) -> Path:
     """The path of the source's shard, imported first if the cache does not hold it; safe for concurrent runs.
 
     Raises:
         InputError: the source has no usable image, or one of its files is bad.
     """
-    path = cache / f"{source.format}-{_digest(source, root, matrix)}.h5"
-    if path.exists():
-        return path
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            with replacing(path) as temporary:
-                _write(source, root, matrix, temporary)
+    path = shard_path(source, root, cache, matrix)
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                write_shard(source, root, matrix, path)
     return path
+
+
+def write_shard(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> None:
+    """Import a source into a shard, under a temporary name until it is whole.
+
+    Raises:
+        InputError: the source has no usable image, or one of its files is bad.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        _write(source, root, matrix, temporary)
 
 
 def _digest(source: Source, root: Path, matrix: tuple[int, int]) -> str:

@@ -32,6 +32,19 @@ class Volume:
     """The file or folder it was read from, relative to federation.root."""
 
 
+@dataclass(frozen=True)
+class StoredVolume:
+    """What a site's shard says about a volume without its k-space."""
+
+    name: str
+    subject: str
+    origin: str
+    slices: tuple[int, ...]
+    """Indices in the source; slices without any signal were left out."""
+    support: tuple[int, int]
+    """H, W of the samples around the centre that the source really had."""
+
+
 class Source(Section):
     """Where a site's images come from."""
 
@@ -44,6 +57,10 @@ class Source(Section):
     def resolve(self, seed: int, site: str) -> Self:
         """This source with everything that is drawn from the seed written out; files have nothing to draw."""
         return self
+
+    def foreseen(self, matrix: tuple[int, int]) -> list[StoredVolume] | None:
+        """What its shard at `matrix` will hold, if that is known before it is made; a host then makes it on demand."""
+        return None
 
     @abstractmethod
     def files(self, root: Path) -> list[Path]:

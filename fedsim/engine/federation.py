@@ -9,7 +9,8 @@ import pandas as pd
 
 from fedsim.config import Site, Workload
 from fedsim.data.samples import ClientData, PooledData
-from fedsim.data.shard import Shard, StoredVolume, ensure_shard
+from fedsim.data.shard import Shard, ensure_shard, shard_path
+from fedsim.data.source import StoredVolume
 from fedsim.data.split import Piece, deal, split_blocks, split_subjects
 from fedsim.engine.client import ClientSpec
 from fedsim.errors import InputError
@@ -98,16 +99,20 @@ def check_leaks(manifest: pd.DataFrame) -> None:
 def _site_clients(workload: Workload, site: Site, count: int) -> tuple[list[ClientSpec], list[StoredVolume]]:
     federation = workload.federation
     matrix = site.matrix or federation.matrix
-    path = ensure_shard(site.source, federation.root, federation.cache, matrix)
-    with Shard(path) as shard:
-        volumes = shard.volumes()
+    where = site.source, federation.root, federation.cache, matrix
+    volumes = site.source.foreseen(matrix)
+    maker = site.source if volumes is not None else None
+    path = shard_path(*where) if maker else ensure_shard(*where)
+    if volumes is None:
+        with Shard(path) as shard:
+            volumes = shard.volumes()
     supports = {volume.name: volume.support for volume in volumes}
-    data = ClientData(path, site.name, (), (), site.mask, matrix, federation.normalise, workload.seed)
+    data = ClientData(path, site.name, (), (), site.mask, matrix, federation.normalise, workload.seed, maker)
     clients = []
     for name, pieces in _cut(site, _split(workload, site, volumes), count):
         members = tuple(supports[piece.volume] for piece in pieces)
         mine = dataclasses.replace(data, pieces=pieces, supports=members)
-        clients.append(ClientSpec(name, site.name, mine, workload.training_of(site)))
+        clients.append(ClientSpec(name, site.name, mine, workload.training_of(site), site.resources))
     return clients, volumes
 
 

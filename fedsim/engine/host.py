@@ -6,11 +6,13 @@ ever leaves a client: the uploads that its method declares, and numbers for the 
 
 import os
 import platform
+import tempfile
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ from torch import Tensor
 from fedsim.algorithms.base import Algorithm, Upload, Vector
 from fedsim.algorithms.learner import Learner
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
+from fedsim.data.samples import SliceMemory
 from fedsim.data.split import Part
 from fedsim.engine import checkpoint
 from fedsim.engine.aggregation import OrderFreeSum
 from fedsim.engine.client import ClientSpec
+from fedsim.engine.states import StateStore, state_bytes
 from fedsim.errors import DivergedError, InputError, RunError
 from fedsim.models.reconstruction import AnyModel
 from fedsim.mri.metrics import Protocol, Quality, mean_quality
@@ -33,6 +37,8 @@ from fedsim.seeds import torch_stream
 
 Row = dict[str, Any]
 """One row of a table by column."""
+
+_REPORT_SECONDS = 1.0  # between reports of a call that goes on
 
 
 @dataclass(frozen=True)
@@ -44,16 +50,30 @@ class Setup:
     seed: int
     threads: int
     protocol: Protocol
+    channels_last: bool = False
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a host may use of its node."""
+
+    state_bytes: float = float("inf")
+    """Memory for private state; the rest of it lies in a file."""
+    slice_bytes: float = float("inf")
+    """Memory for training slices; the rest is read from shards again and again."""
+    scratch: Path | None = None
+    """Folder of the file; default the system's folder for temporary files."""
+
+
+@dataclass
 class Reply:
     """What comes back from a host: partial sums, vectors that must stay apart, and ledger rows."""
 
-    sums: dict[str, NDArray[np.float64]]
-    collected: dict[str, dict[str, Vector]]
+    sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    collected: dict[str, dict[str, Vector]] = field(default_factory=dict)
     """By client, then by upload."""
-    rows: list[Row]
+    rows: list[Row] = field(default_factory=list)
 
 
 def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str]) -> list[Upload]:
@@ -69,25 +89,31 @@ def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str]) -> lis
     return [*uploads, Upload("buffers")] if travels else uploads
 
 
-def make_learner(setup: Setup) -> Learner:
+def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
     """The working network, initialised from the seed: the same for every host."""
-    return Learner(setup.model.build(torch_stream(setup.seed, "model")), setup.algorithm.shares)
+    network = setup.model.build(torch_stream(setup.seed, "model"))
+    return Learner(
+        network, setup.algorithm.shares, device=setup.device, channels_last=setup.channels_last, memory=memory
+    )
 
 
 class Host:
-    """Some clients with their private state."""
+    """Some clients with their private state. What it is asked for it gives piece by piece, so that progress shows."""
 
-    def __init__(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
+    def __init__(self, setup: Setup, clients: tuple[ClientSpec, ...], limits: Limits = Limits()) -> None:
         torch.set_num_threads(setup.threads)
-        self._setup = setup
-        self._learner = make_learner(setup)
+        self._setup, self._limits = setup, limits
+        self._slices = SliceMemory(limits.slice_bytes, setup.device)
+        self._learner = make_learner(setup, self._slices)
         self._clients = {client.name: client for client in clients}
-        self._states = {client.name: self._learner.fresh_state() for client in clients}
+        self._states = StateStore(self._learner.fresh_state, limits.state_bytes, limits.scratch)
+
+    # Rounds
 
     def train(
         self, round_: int, phase: str, weights: Mapping[str, float], broadcast: Mapping[str, Vector], since: float
-    ) -> Reply:
-        """Let the named clients do a phase of a round.
+    ) -> Iterator[Reply]:
+        """Let the named clients do a phase of a round, one after the other; the last reply has the partial sums.
 
         Args:
             round_: Counted from 1.
@@ -96,53 +122,75 @@ class Host:
             broadcast: What the server sends; read-only.
             since: Time [s since 1970] at which the phase began.
         """
-        received = as_tensors(broadcast)
-        reply = Reply({}, {}, [])
+        received, uploads = self._on_device(broadcast), self._uploads(phase)
         sums: dict[str, OrderFreeSum] = {}
-        for name, weight in weights.items():
-            begun = time.time()
-            down = self._setup.algorithm.downlink(name, broadcast, phase)
-            sent, statistics = self._trained(round_, phase, name, received)
-            for upload in self._uploads(phase):
+        reply, pace = Reply(), _Pace()
+        for name, following in pairwise([*weights, ""]):
+            self._states.expect(following)
+            begun, watch = time.time(), _Watch(self._slices)
+            with self._at_work(name, round_, received) as learner:
+                watch.lap("load")
+                made = {"buffers": learner.shared_buffers, **self._setup.algorithm.train(learner, received, phase)}
+                watch.lap("train")
+                noted = _means(learner, f"client {name}, round {round_}")
+                state = learner.leave()
+            self._states.put(name, state)
+            sent = {upload.name: made[upload.name].cpu().numpy() for upload in uploads}
+            for upload in uploads:
                 vector = sent[upload.name]
                 if upload.summed:
                     total = sums.setdefault(upload.name, OrderFreeSum(vector.size, upload.grid))
-                    total.add(vector, weight if upload.weighted else 1.0, f"client {name}, round {round_}")
+                    weight = weights[name] if upload.weighted else 1.0
+                    total.add(vector, weight, f"client {name}, round {round_}")
                 if upload.collected:
                     reply.collected.setdefault(name, {})[upload.name] = vector.copy()
+            watch.lap("send")
+            down = self._setup.algorithm.downlink(name, broadcast, phase)
             reply.rows.append({
-                "round": round_, "client": name, "site": self._clients[name].site,
-                "samples": self._clients[name].data.samples(), "weight": weight, "loss": float("nan"), **statistics,
-                "train_seconds": time.time() - begun, "wait_seconds": max(0.0, begun - since),
+                **self._who(round_, name), "weight": weights[name], "loss": float("nan"), **noted,
+                "wait_seconds": max(0.0, begun - since), **watch.seconds(), "private_bytes": state_bytes(state),
                 "uplink_bytes": sum(vector.nbytes for vector in sent.values()),
                 "downlink_bytes": sum(broadcast[key].nbytes for key in down),
-                "node": platform.node(), "pid": os.getpid(),
             })  # fmt: skip
+            if reply.collected or pace.due():
+                yield reply
+                reply = Reply()
         reply.sums.update({name: total.total for name, total in sums.items()})
-        return reply
+        yield reply
 
-    def _trained(
-        self, round_: int, phase: str, name: str, received: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Vector], dict[str, float]]:
-        """A client's uploads, valid until the next client's work, and the means of what it noted."""
-        with self._at_work(name, round_, received) as learner:
-            made = {"buffers": learner.shared_buffers, **self._setup.algorithm.train(learner, received, phase)}
-            statistics = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
-            if not np.isfinite(list(statistics.values())).all():
-                raise DivergedError(f"client {name}, round {round_}: the loss is not finite; lower its learning rate")
-            statistics["steps"] = len(learner.statistics["loss"])
-            self._states[name] = learner.leave()
-        return {upload.name: made[upload.name].numpy() for upload in self._uploads(phase)}, statistics
+    def validate(
+        self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector], since: float
+    ) -> Iterator[dict[str, Row]]:
+        """Mean validation quality over the volumes of each named client that has any; over sites if it has several.
 
-    def _uploads(self, phase: str) -> list[Upload]:
-        return uploads_of(self._setup.algorithm, phase, self._learner.fresh_server())
+        Args:
+            round_: Counted from 1.
+            names: Clients to validate.
+            broadcast: What the server has after the round.
+            since: Time [s since 1970] at which validation began.
+        """
+        received = self._on_device(broadcast)
+        means, pace = dict[str, Row](), _Pace()
+        for name in names:
+            begun = time.time()
+            sites: dict[str, list[Quality]] = {}
+            for volume in self._reconstruct(round_, name, received, "val"):
+                sites.setdefault(volume.site, []).append(volume.quality(self._setup.protocol))
+            if sites:
+                quality = mean_quality([mean_quality(volumes) for volumes in sites.values()])._asdict()
+                times = {"evaluate_begin_seconds": max(0.0, begun - since), "evaluate_seconds": time.time() - begun}
+                means[name] = {**quality, **times, **_here()}
+            if pace.due():
+                yield means
+                means = {}
+        yield means
 
     def evaluate(
         self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector], part: Part, images: Path | None
-    ) -> list[Row]:
+    ) -> Iterator[list[Row]]:
         """Score the named clients' volumes of a part, one row a volume; saves the images if a folder is given."""
-        received = as_tensors(broadcast)
-        rows = []
+        received, pace = self._on_device(broadcast), _Pace()
+        rows: list[Row] = []
         for name in names:
             for volume in self._reconstruct(round_, name, received, part):
                 who = {"round": round_, "client": name}
@@ -150,47 +198,92 @@ class Host:
                 if images is not None:
                     own = len(self._clients[name].data.members) == 1
                     volume.save(images / (name if own else volume.site) / f"{volume.piece.volume}.h5")
-        return rows
+            if pace.due():
+                yield rows
+                rows = []
+        yield rows
 
-    def validate(self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector]) -> dict[str, Row]:
-        """Mean validation quality over the volumes of each named client that has any; over sites if it has several."""
-        received = as_tensors(broadcast)
-        means: dict[str, Row] = {}
+    # Private state: to and from checkpoints, and to another host of the node
+
+    def layouts(self, names: tuple[str, ...]) -> Iterator[dict[checkpoint.Layout, list[str]]]:
+        """What a checkpoint will have to hold of the named clients: those whose states look alike, together."""
+        alike: dict[checkpoint.Layout, list[str]] = {}
         for name in names:
-            sites: dict[str, list[Quality]] = {}
-            for volume in self._reconstruct(round_, name, received, "val"):
-                sites.setdefault(volume.site, []).append(volume.quality(self._setup.protocol))
-            if sites:
-                means[name] = mean_quality([mean_quality(volumes) for volumes in sites.values()])._asdict()
-        return means
+            layout = checkpoint.client_layout(self._states.layout(name), self._learner.local_layout)
+            alike.setdefault(layout, []).append(name)
+        yield alike
 
-    def save(self, folder: Path, names: tuple[str, ...]) -> None:
-        """Write each named client's private state to `folder`."""
-        for name in names:
-            checkpoint.write_client(folder, name, self._states[name], self._learner.local_layout)
+    def save(self, folder: Path, files: Mapping[str, Sequence[str]]) -> Iterator[int]:
+        """Write clients' private state into the files that are laid out for it in a checkpoint's folder."""
+        for file, names in files.items():
+            states = ((name, self._states.take(name)) for name in names)
+            checkpoint.fill(folder / file, states, self._learner.local_layout)
+        yield len(files)
 
-    def load(self, folder: Path, files: Mapping[str, str]) -> None:
+    def load(self, folder: Path, files: Mapping[str, Sequence[str]]) -> Iterator[int]:
         """Take up clients' private state from their files in a checkpoint's folder."""
-        for name, file in files.items():
-            self._states[name] = checkpoint.read_client(folder / file, name, self._learner.local_layout)
+        for file, names in files.items():
+            for name, state in checkpoint.read_clients(folder / file, names, self._learner.local_layout):
+                self._states.put(name, state)
+        yield len(files)
+
+    def hand_over(self, names: Sequence[str]) -> tuple[list[ClientSpec], Path]:
+        """Let go of some clients: their private state goes to a folder of this node, for its next host alone."""
+        folder = Path(tempfile.mkdtemp(prefix="fedsim-", dir=self._limits.scratch))
+        for name in names:
+            file = folder / checkpoint.own_file(name)
+            layout = checkpoint.client_layout(self._states.layout(name), self._learner.local_layout)
+            checkpoint.allocate(file, {name: layout})
+            checkpoint.fill(file, [(name, self._states.take(name))], self._learner.local_layout)
+            self._states.forget(name)
+            self._slices.forget(self._clients[name].data)
+        return [self._clients.pop(name) for name in names], folder
+
+    def take_over(self, handed: tuple[list[ClientSpec], Path]) -> None:
+        """Take on what another host of this node has let go of."""
+        clients, folder = handed
+        for client in clients:
+            self._clients[client.name] = client
+            file = folder / checkpoint.own_file(client.name)
+            for name, state in checkpoint.read_clients(file, [client.name], self._learner.local_layout):
+                self._states.put(name, state)
+            file.unlink()
+        folder.rmdir()
+
+    # Within
+
+    def _uploads(self, phase: str) -> list[Upload]:
+        return uploads_of(self._setup.algorithm, phase, self._learner.fresh_server())
+
+    def _on_device(self, broadcast: Mapping[str, Vector]) -> dict[str, Tensor]:
+        return {name: tensor.to(self._learner.device) for name, tensor in as_tensors(broadcast).items()}
+
+    def _who(self, round_: int, name: str) -> Row:
+        client = self._clients[name]
+        return {
+            "round": round_, "client": name, "site": client.site, "samples": client.data.samples(), **_here(),
+        }  # fmt: skip
 
     def _reconstruct(
         self, round_: int, name: str, received: Mapping[str, Tensor], part: Part
     ) -> Iterator[ReconstructedVolume]:
+        client = self._clients[name]
+        if not client.data.samples(part):
+            return
         with self._at_work(name, round_, received) as learner:
             self._setup.algorithm.deploy(learner, received)
             learner.network.eval()
-            client = self._clients[name]
-            yield from reconstruct_volumes(learner.network, client.data, part, client.training.batch_size)
+            size = client.training.batch_size
+            yield from reconstruct_volumes(learner.network, client.data, part, size, learner.device)
 
     @contextmanager
     def _at_work(self, name: str, round_: int, received: Mapping[str, Tensor]) -> Iterator[Learner]:
         """The working network with a client's private state swapped in; an error says whose it was.
 
-        Only training writes the state back (`leave`); looking at images changes nothing.
+        Only training gives the state back to the store; looking at images changes nothing.
         """
         client = self._clients[name]
-        self._learner.enter(self._states[name], client.data, client.training, round_, name)
+        self._learner.enter(self._states.take(name), client.data, client.training, round_, name)
         if "buffers" in received:
             self._learner.shared_buffers.copy_(received["buffers"])
         try:
@@ -200,6 +293,53 @@ class Host:
         except Exception as error:
             at = f"client {name}, round {round_}, seed {self._setup.seed}"
             raise RunError(f"{at}: {type(error).__name__}: {error}") from error
+
+
+class _Pace:
+    """When it is time to report again."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < _REPORT_SECONDS:
+            return False
+        self._last = now
+        return True
+
+
+class _Watch:
+    """Where a client's time goes; what is spent reading its slices counts as load."""
+
+    def __init__(self, slices: SliceMemory) -> None:
+        self._slices, self._laps = slices, {"load": 0.0}
+        self._last, self._read = time.perf_counter(), slices.seconds
+
+    def lap(self, name: str) -> None:
+        now, read = time.perf_counter(), self._slices.seconds
+        self._laps["load"] += read - self._read
+        self._laps[name] = self._laps.get(name, 0.0) + now - self._last - (read - self._read)
+        self._last, self._read = now, read
+
+    def seconds(self) -> Row:
+        return {f"{name}_seconds": seconds for name, seconds in self._laps.items()}
+
+
+def _means(learner: Learner, who: str) -> dict[str, float]:
+    """The means of what a client noted in its steps.
+
+    Raises:
+        DivergedError: one is not finite; names the client.
+    """
+    noted = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
+    if not np.isfinite(list(noted.values())).all():
+        raise DivergedError(f"{who}: the loss is not finite; lower its learning rate")
+    return {**noted, "steps": len(learner.statistics["loss"])}
+
+
+def _here() -> Row:
+    return {"node": platform.node(), "pid": os.getpid()}
 
 
 def as_tensors(vectors: Mapping[str, Vector]) -> dict[str, Tensor]:

@@ -1,56 +1,60 @@
-"""The ledger: rounds.parquet and clients.parquet, rewritten after every round so that they can be read meanwhile."""
+"""The ledger: rounds.parquet and clients.parquet, kept up to date so that they can be read while a run goes on."""
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from fedsim.config import Workload
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import Row
 from fedsim.files import replacing
 
+_PATIENCE = 30  # times what writing cost the last time, before it is done again
+_TIMES = ("wait_seconds", "load_seconds", "train_seconds", "send_seconds")
+
 QUALITY = ("nmse", "psnr", "ssim")
-UNKNOWN: Row = dict.fromkeys(QUALITY, math.nan)
+UNKNOWN: Row = {**dict.fromkeys(QUALITY, math.nan), "evaluate_begin_seconds": math.nan, "evaluate_seconds": 0.0}
 """The quality of a client that was not validated."""
 
 
 class Ledger:
-    """What happened, round by round and client by client."""
+    """What happened, round by round and client by client, as Arrow tables of one round each."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
-        self._tables: dict[str, list[Row]] = {"rounds": [], "clients": []}
+        self._tables: dict[str, list[pa.Table]] = {"rounds": [], "clients": []}
+        self._written, self._cost = -math.inf, 0.0
 
     def resume(self, round_: int) -> None:
         """Take up what was written up to and including a round."""
         for name in self._tables:
             path = self._run / f"{name}.parquet"
-            frame = pd.read_parquet(path) if path.exists() else pd.DataFrame({"round": []})
-            self._tables[name] = [
-                {str(key): value for key, value in row.items()}
-                for row in frame[frame["round"] <= round_].to_dict("records")
-            ]
+            kept = [pq.read_table(path, filters=[("round", "<=", round_)])] if path.exists() else []
+            self._tables[name] = [table for table in kept if len(table)]
 
-    def append(self, round_row: Mapping[str, Any], client_rows: list[Row]) -> None:
-        """Add a round and write both files."""
-        self._tables["rounds"].append(dict(round_row))
-        self._tables["clients"] += client_rows
-        for name, rows in self._tables.items():
-            write_table(self._run / f"{name}.parquet", pd.DataFrame(rows))
+    def append(self, round_row: Mapping[str, Any], clients: pd.DataFrame) -> None:
+        """Add a round; both files are written unless that would cost more than a few per cent of the time."""
+        for name, frame in {"rounds": pd.DataFrame([round_row]), "clients": clients}.items():
+            self._tables[name].append(pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata())
+        if time.monotonic() - self._written > _PATIENCE * self._cost:
+            self.flush()
 
-    @property
-    def rounds(self) -> pd.DataFrame:
-        """One row a round."""
-        return pd.DataFrame(self._tables["rounds"])
-
-    @property
-    def clients(self) -> pd.DataFrame:
-        """One row a client and round."""
-        return pd.DataFrame(self._tables["clients"])
+    def flush(self) -> None:
+        """Write both files; a checkpoint must find its rounds there."""
+        begun = time.monotonic()
+        for name, tables in self._tables.items():
+            if tables:
+                whole = pa.concat_tables(tables, promote_options="permissive")
+                with replacing(self._run / f"{name}.parquet") as temporary:
+                    pq.write_table(whole, temporary)
+        self._written = time.monotonic()
+        self._cost = self._written - begun
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
@@ -80,22 +84,34 @@ def row_key(evaluation: pd.DataFrame, most: int) -> str:
 
 def idle_row(round_: int, client: ClientSpec) -> Row:
     """The row of a client that was not drawn for a round."""
-    zeros = dict.fromkeys(("weight", "train_seconds", "wait_seconds"), 0.0)
     return {
         "round": round_, "client": client.name, "site": client.site, "samples": client.data.samples(),
-        "loss": math.nan, **zeros, "steps": 0, "uplink_bytes": 0, "downlink_bytes": 0, "node": "", "pid": 0,
+        "node": "", "pid": 0, "weight": 0.0, "loss": math.nan, "steps": 0, "begin_seconds": math.nan,
+        **dict.fromkeys(_TIMES, 0.0), "uplink_bytes": 0, "downlink_bytes": 0,
     }  # fmt: skip
 
 
 def joined(before: Row | None, row: Row) -> Row:
     """One row for a client that worked in several phases: times and bytes add up, the rest is the last phase's."""
-    added = ("steps", "train_seconds", "uplink_bytes", "downlink_bytes")
-    return row if before is None else {**before, **row, **{key: before[key] + row[key] for key in added}}
+    if before is None:
+        return row
+    added = ("steps", *_TIMES, "uplink_bytes", "downlink_bytes")
+    return {**before, **row, "begin_seconds": before["begin_seconds"], **{key: before[key] + row[key] for key in added}}
 
 
-def round_row(round_: int, seconds: float, rows: list[Row], clients: int) -> Row:
-    """The row of a round: means over clients, sums of bytes."""
-    frame = pd.DataFrame(rows)
-    means = {key: float(np.nanmean(frame[key])) if frame[key].notna().any() else math.nan for key in ("loss", *QUALITY)}
-    byte_sums = {key: int(frame[key].sum()) for key in ("uplink_bytes", "downlink_bytes")}
-    return {"round": round_, "seconds": seconds, "clients": clients, "failed": 0, **means, **byte_sums}
+def round_row(round_: int, seconds: float, clients: pd.DataFrame, cohort: int, slots: int) -> Row:
+    """The row of a round: means over clients, sums of bytes.
+
+    Args:
+        round_: Its number.
+        seconds: How long it took.
+        clients: Its rows, one a client.
+        cohort: How many clients were drawn.
+        slots: How many can train at once.
+    """
+    known = {key: clients[key].dropna() for key in ("loss", *QUALITY)}
+    means = {key: float(values.mean()) if len(values) else math.nan for key, values in known.items()}
+    byte_sums = {key: int(clients[key].sum()) for key in ("uplink_bytes", "downlink_bytes")}
+    return {
+        "round": round_, "seconds": seconds, "clients": cohort, "failed": 0, "slots": slots, **means, **byte_sums,
+    }  # fmt: skip

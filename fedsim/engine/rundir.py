@@ -35,7 +35,8 @@ _FREE_ON_RESUME = ("engine", "federation.root", "federation.cache", "training.ro
 
 def setup_of(workload: Workload) -> Setup:
     """What the workload's hosts are made with."""
-    return Setup(workload.algorithm, workload.model, workload.seed, workload.engine.threads, workload.metrics.protocol)
+    engine, last = workload.engine, workload.training.memory_format == "channels_last"
+    return Setup(workload.algorithm, workload.model, workload.seed, engine.threads, workload.metrics.protocol, last)
 
 
 class Run:

@@ -79,7 +79,10 @@ class Simulation:
         """
         self._warn()
         begin_run(self.path, self.workload, self._federation.manifest)
-        return self._replaying(lambda: self._rounds(stop))
+        try:
+            return self._replaying(lambda: self._rounds(stop))
+        finally:
+            self._ledger.flush()
 
     def evaluate(self, part: Part = "test", which: Which = "best", images: bool = False) -> pd.DataFrame:
         """Score every client's volumes of a part at a checkpoint, and keep the rows in evaluation.parquet."""
@@ -148,8 +151,8 @@ class Simulation:
         round_, last = self._restore(begun), self.workload.training.rounds
         while round_ < last and not stop():
             round_ += 1
-            row, client_rows = self._round(round_)
-            self._ledger.append(row, client_rows)
+            row, clients = self._round(round_)
+            self._ledger.append(row, clients)
             if self._on_schedule(round_):
                 if row["psnr"] > self._best[1]:
                     self._best = (round_, row["psnr"])
@@ -173,26 +176,30 @@ class Simulation:
             self._server = checkpoint.read_server(self.path, round_, self._learner.shared_layout)
             folder = checkpoint.folder(self.path, round_).absolute() / "clients"
             files = checkpoint.client_files(state["clients"])
-            self._all("load", lambda mine: (folder, {name: files[name] for name in mine}))
+            self._all("load", lambda mine: (folder, checkpoint.files_of(mine, files)))
         return round_
 
-    def _round(self, round_: int) -> tuple[Row, list[Row]]:
-        begun = time.perf_counter()
+    def _round(self, round_: int) -> tuple[Row, pd.DataFrame]:
+        """The round's row, and a row for each client."""
+        begun = time.time()
         cohort = self._cohort(round_)
         self._observer.round_begins(round_, len(cohort))
         trained: dict[str, Row] = {}
         for phase in self._algorithm.phases(cohort, round_, self.workload.seed):
+            before = time.time() - begun
             gathered = self._phase(round_, phase)
             received = gathered.received()
             self._server = {**self._algorithm.update(self._server, received), **self._buffers(received)}
+            self._backend.learn(gathered.rows)
             for row in gathered.rows:
+                row["begin_seconds"] = before + row["wait_seconds"]
                 trained[row["client"]] = joined(trained.get(row["client"]), row)
-        quality = self._validate(round_)
-        rows = [
-            {**trained.get(client.name, idle_row(round_, client)), **quality.get(client.name, UNKNOWN)}
+        quality = self._validate(round_, begun)
+        clients = pd.DataFrame([
+            {**trained.get(client.name, idle_row(round_, client)), **UNKNOWN, **quality.get(client.name, {})}
             for client in self._federation.clients
-        ]
-        return round_row(round_, time.perf_counter() - begun, rows, len(cohort)), rows
+        ])  # fmt: skip
+        return round_row(round_, time.time() - begun, clients, len(cohort), self._backend.slots()), clients
 
     def _cohort(self, round_: int) -> tuple[str, ...]:
         """The clients drawn for a round, in the federation's order."""
@@ -223,13 +230,13 @@ class Simulation:
         total = sum(self._samples[name] for name in clients) if by_samples else len(clients)
         return {name: (self._samples[name] if by_samples else 1) / total for name in clients}
 
-    def _validate(self, round_: int) -> dict[str, Row]:
+    def _validate(self, round_: int, begun: float) -> dict[str, Row]:
         """Every client's mean validation quality after aggregation, if this round is one to validate."""
         every = self.workload.metrics.every
         if not every or round_ % every:
             return {}
         shared = self._backend.share(self._deployed())
-        parts = self._backend.call("validate", self._federation.names, lambda mine: (round_, mine, shared))
+        parts = self._backend.call("validate", self._federation.names, lambda mine: (round_, mine, shared, begun))
         return {name: row for part in parts for name, row in part.items()}
 
     def _deployed(self) -> Mapping[str, Vector]:
@@ -257,10 +264,17 @@ class Simulation:
             "best_psnr": psnr if best else None,
         }
 
-        def save(folder: Path) -> None:
-            self._all("save", lambda mine: (folder.absolute(), mine))
+        names = self._federation.names
+        alike = self._backend.call("layouts", names, lambda mine: (mine,))
+        layouts = {name: layout for part in alike for layout, members in part.items() for name in members}
+        files = checkpoint.client_files(names)
 
-        checkpoint.write(self.path, state, self._server, self._learner.shared_layout, save)
+        def save(folder: Path) -> None:
+            self._all("save", lambda mine: (folder.absolute(), checkpoint.files_of(mine, files)))
+
+        self._ledger.flush()
+        clients = {name: layouts[name] for name in names}
+        checkpoint.write(self.path, state, self._server, self._learner.shared_layout, clients, save)
         passing = [r for r in checkpoint.complete_rounds(self.path) if r != round_ and not self._on_schedule(r)]
         checkpoint.prune(self.path, self.workload.engine.keep_last, best, passing)
 

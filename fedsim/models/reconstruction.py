@@ -43,7 +43,7 @@ class ReconstructionNetwork(nn.Module):
         magnitude = ifft2c(kspace).abs()
         if self.image is not None:
             output, latent = self.image.with_latent(magnitude[:, None])
-            magnitude = output[:, 0]
+            magnitude = output[:, 0].float()  # under autocast it is not
         return magnitude, latent
 
     @staticmethod
@@ -52,7 +52,7 @@ class ReconstructionNetwork(nn.Module):
         rms = (kspace.abs().square().sum((-2, -1)) / mask.sum((-2, -1))).sqrt()[:, None, None]
         parts = torch.view_as_real(kspace / rms).permute(0, 3, 1, 2).contiguous()
         output, latent = unet.with_latent(parts)
-        return torch.view_as_complex(output.permute(0, 2, 3, 1).contiguous()) * rms, latent
+        return torch.view_as_complex(output.permute(0, 2, 3, 1).float().contiguous()) * rms, latent
 
 
 class UNetModel(Section):

@@ -20,7 +20,9 @@ from fedsim.errors import InputError
 from fedsim.files import write_text
 from fedsim.schema import Section
 from fedsim.study import figures
+from fedsim.study.gantt import gantt
 from fedsim.study.panels import contrast_of, panels_of
+from fedsim.study.timeline import Timeline, engine_facts, in_words, overlapping, spans, timeline_of
 
 Picture = dict[str, str]
 """What the template shows as an image: `source` (a data: URI), `title` and `caption`."""
@@ -43,6 +45,7 @@ def write_report(run: str | Path) -> Path:
         loader=jinja2.PackageLoader("fedsim", "study"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["in_words"] = in_words
     write_text(path, environment.get_template("report.html.j2").render(report.content()))
     return path
 
@@ -78,6 +81,7 @@ class _Report:
             "round": self.round,
             "best": self.best,
             "headline": _headline_rows(headline),
+            "engine": self._engine(),
             "missing": self.missing,
             "yaml": (self.run.path / "workload.yaml").read_text(encoding="utf-8"),
             **pictures,
@@ -165,6 +169,19 @@ class _Report:
                 "Bytes are the float32 parameters that the method itself sends between server and clients, "
                 "not what Ray transports to simulate it.",
             )  # fmt: skip
+
+    def _engine(self) -> dict[str, Any] | None:
+        """Where the rounds' time went; None for a run whose ledger does not say."""
+        timeline = timeline_of(self.rounds, self.clients)
+        return None if timeline is None else {**engine_facts(timeline), "picture": self._timeline(timeline)}
+
+    def _timeline(self, timeline: Timeline) -> Picture:
+        shown = timeline.shown
+        done = spans(timeline.turns[timeline.turns["round"] == shown])
+        caption = f"Round {shown}, a row an actor (node:pid)."
+        if overlapping(done, timeline.rounds["seconds"][shown]):
+            caption += " Spans overlap: a client's work in several phases of the round is drawn as one."
+        return self._picture("timeline", gantt(timeline, shown), f"Round {shown} as its actors spent it", caption)
 
     def _within(self) -> str:
         """A sentence on the sites whose numbers are within one subject; empty if there are none."""

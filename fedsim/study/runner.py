@@ -23,7 +23,7 @@ from fedsim.algorithms.catalogue import is_own, own_method
 from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.display import duration
-from fedsim.engine.backends import connect
+from fedsim.engine.cluster import connect
 from fedsim.engine.federation import assemble
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import Simulation

@@ -27,7 +27,8 @@ Named = dict[str, Tensor]
 """Parameters and running statistics of a network, by name."""
 Models = dict[str, Named]
 """The network that each client would use at the end, by client; and under "shared" the server's, if that is another."""
-TIMES = ["train_seconds", "wait_seconds", "seconds", "node", "pid"]
+PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
+TIMES = ["seconds", "slots", "node", "pid", *(f"{part}_seconds" for part in PARTS)]
 
 
 @pytest.fixture(scope="session")

@@ -80,12 +80,12 @@ def test_clients_of_one_host_do_not_touch_each_other(workload: Callable[..., Wor
     together, nothing = Host(setup, specs), {"shared": np.zeros(0, np.float32)}
     alone = {spec.name: Host(setup, (spec,)) for spec in specs}
     for round_ in (1, 2, 3):
-        together.train(round_, "train", dict.fromkeys(alone, 1.0), {}, time.time())
-        together.validate(round_, tuple(alone), nothing)
+        list(together.train(round_, "train", dict.fromkeys(alone, 1.0), {}, time.time()))
+        list(together.validate(round_, tuple(alone), nothing, time.time()))
         for name, host in alone.items():
-            host.train(round_, "train", {name: 1.0}, {}, time.time())
+            list(host.train(round_, "train", {name: 1.0}, {}, time.time()))
     for name, host in alone.items():
-        ours, theirs = together._states[name], host._states[name]
+        ours, theirs = together._states.take(name), host._states.take(name)
         assert ours.keys() == theirs.keys() >= {"local", "local_buffers"}
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 

@@ -27,7 +27,7 @@ class SharedEncoder(Algorithm):
 """
 ROUNDS = (1, 2, 3)
 HALF = "training.participation=0.5"
-ADVERSARIAL = ["discriminator_loss", "uplink_bytes", "downlink_bytes", "train_seconds"]
+ADVERSARIAL = ["discriminator_loss", "private_bytes", "uplink_bytes", "downlink_bytes", "train_seconds"]
 
 
 def assert_same_networks(one: Run, other: Run) -> None:
@@ -149,7 +149,7 @@ def test_ditto_without_its_pull_is_single(
         drawn = optimizers(single, round_, "optimizer.local.")
         assert_equal(optimizers(ditto, round_, "personal.optimizer.shared."), drawn)
     if HALF not in keys:
-        assert_same_tables(ditto, single, without=("loss", "steps", "uplink_bytes", "downlink_bytes"))
+        assert_same_tables(ditto, single, without=("loss", "steps", "private_bytes", "uplink_bytes", "downlink_bytes"))
 
 
 def test_ditto_with_its_pull_is_not_single(simulate: Simulate) -> None:

@@ -14,7 +14,8 @@ from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.workload import load_workload, write_yaml
 
-TIMES = ["train_seconds", "wait_seconds", "seconds", "node", "pid"]
+PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
+TIMES = ["seconds", "slots", "node", "pid", *(f"{part}_seconds" for part in PARTS)]
 
 
 @pytest.fixture(scope="session")

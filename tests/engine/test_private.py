@@ -40,13 +40,16 @@ def test_only_shared_parameters_leave_a_host(workload: Callable[..., Workload], 
     federation, setup = assemble(load), setup_of(load)
     host, learner = Host(setup, federation.clients), make_learner(setup)
     before = learner.shared.numpy().copy()
-    reply = host.train(1, "train", {"B": 1.0}, {"shared": before}, time.time())
-    sent = list(arrays_in(reply))
+    replies = list(host.train(1, "train", {"B": 1.0}, {"shared": before}, time.time()))
+    sent = list(arrays_in(replies))
     assert len(sent) == uploads
     assert all(array.shape == before.shape for array in sent)
-    validated = host.validate(1, federation.names, {"shared": before})
+    validated = list(host.validate(1, federation.names, {"shared": before}, time.time()))
+    assert validated[-1]
     assert not list(arrays_in(validated))
-    assert not list(arrays_in(host.evaluate(1, ("B",), {"shared": before}, "test", None)))
+    assert not list(arrays_in(list(host.evaluate(1, ("B",), {"shared": before}, "test", None))))
+    laid_out = list(host.layouts(federation.names))
+    assert not [value for part in laid_out for layout in part for value in arrays_in(layout)]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def page(finished: Run) -> Page:
 def test_report_needs_nothing_else(page: Page) -> None:
     assert page.tags.isdisjoint({"script", "link", "iframe", "object", "embed", "form"})
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
-    assert len(page.sources) == 3 + 3  # sites and plots
+    assert len(page.sources) == 3 + 4  # sites and plots
     assert "url(" not in page.text
     assert "@import" not in page.text
 
@@ -50,7 +50,8 @@ def test_report_needs_nothing_else(page: Page) -> None:
 def test_pictures_are_those_of_the_figures_folder(page: Page, finished: Run) -> None:
     shown = {base64.b64decode(source.partition(",")[2]) for source in page.sources}
     files = {path.name: path.read_bytes() for path in (finished.path / "figures").iterdir()}
-    assert set(files) == {"curves.png", "quality.png", "rounds.png", "panel-A.png", "panel-B.png", "panel-W.png"}
+    assert set(files) == {"curves.png", "quality.png", "rounds.png", "timeline.png", "panel-A.png", "panel-B.png",
+                          "panel-W.png"}  # fmt: skip
     assert shown == set(files.values())
     for content in files.values():
         width, height = Image.open(BytesIO(content)).size
@@ -104,7 +105,7 @@ def test_an_unfinished_run_says_what_is_missing(make_workload: Callable[..., Wor
     page = Page(write_report(tmp_path / "run"))
     for words in ("1 of 2 rounds are done", "evaluation.parquet does not exist yet", "No round was validated"):
         assert words in page.text
-    assert len(page.sources) == 3 + 2
+    assert len(page.sources) == 3 + 3
 
 
 def test_data_that_is_gone_is_said(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +116,7 @@ def test_data_that_is_gone_is_said(finished: Run, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("fedsim.study.panels.assemble", gone)
     page = Page(write_report(copy))
     assert "Reconstructions cannot be shown: tcga-lgg/CS" in page.text
-    assert len(page.sources) == 3
+    assert len(page.sources) == 4
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,190 @@
+"""Law 1 for packed actors: the same bits however clients are packed, moved, spilled, and in whatever order they end."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fedsim.config import Workload
+from fedsim.engine import backends
+from fedsim.engine.backends import ArgumentsOf, RayBackend, SerialBackend
+from fedsim.engine.federation import assemble
+from fedsim.engine.host import Host
+from fedsim.engine.rundir import Run, setup_of
+from fedsim.engine.simulation import run
+
+from .conftest import assert_same
+
+Simulate = Callable[..., Run]
+MakeWorkload = Callable[..., Workload]
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+SPILLED = "engine.state_memory=0"
+UNCACHED = "engine.slice_memory=0"
+
+
+def packed(size: int | str, *more: str) -> tuple[str, ...]:
+    return ("engine.backend=ray", f"engine.clients_per_actor={size}", *more)
+
+
+class Shuffled(SerialBackend):
+    """A host for each client, called one by one in an order that changes every time."""
+
+    draws = random.Random(5)
+
+    def call(self, method: str, names: tuple[str, ...], arguments: ArgumentsOf) -> Iterator[Any]:
+        order = list(names)
+        self.draws.shuffle(order)
+        for name in order:
+            yield from super().call(method, (name,), arguments)
+
+
+def simulated_with(backend: type[backends.Backend], workload: Workload, out: Path) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedsim.engine.simulation.make_backend", lambda engine, address: backend(engine))
+        return run(workload, out)
+
+
+def test_packed_spilled_and_shuffled_give_the_same_bits(
+    simulate: Simulate, workload: MakeWorkload, tmp_path: Path
+) -> None:
+    """In memory, in a file, one actor, two actors, without kept slices, and finished in any order."""
+    serial = simulate()
+    assert_same(serial, simulate(SPILLED, f"engine.scratch={tmp_path / 'scratch'}"))
+    assert_same(serial, simulated_with(Shuffled, workload(), tmp_path / "shuffled"))
+    assert_same(serial, simulate(*packed(4, SPILLED, UNCACHED)))
+    assert_same(serial, simulate(*packed("auto", SPILLED)))
+
+
+def test_methods_with_more_state_are_spilled_alike(simulate: Simulate) -> None:
+    """Ditto keeps a second model and optimizer, SCAFFOLD a control variate."""
+    for method in ("ditto", "scaffold"):
+        keys = (f"algorithm.name={method}", "training.rounds=2", "training.participation=0.75")
+        assert_same(simulate(*keys), simulate(*keys, SPILLED))
+
+
+def test_a_spilled_run_resumes_in_memory(simulate: Simulate, tmp_path: Path) -> None:
+    whole = simulate()
+    simulate("training.rounds=2", SPILLED, out=tmp_path / "part")
+    (tmp_path / "part" / "evaluation.parquet").unlink()
+    assert_same(whole, simulate(out=tmp_path / "part", resume=True))
+
+
+class Unfair(RayBackend):
+    """Believes that the clients of the fuller actor take very long, so that clients move every round."""
+
+    moves = 0
+
+    def learn(self, rows: Any) -> None:
+        slow = set(max(self._actors, key=lambda actor: len(actor.clients)).clients)
+        super().learn([{**row, "train_seconds": 5.0 if row["client"] in slow else 0.1} for row in rows])
+
+    def _rebalance(self, wanted: set[str]) -> list[Any]:
+        moved = super()._rebalance(wanted)
+        Unfair.moves += len(moved)
+        return moved
+
+
+def test_clients_that_move_keep_their_bits(simulate: Simulate, workload: MakeWorkload, tmp_path: Path) -> None:
+    serial, scratch = simulate(), tmp_path / "scratch"
+    scratch.mkdir()
+    for number, more in enumerate(((), (SPILLED,))):
+        Unfair.moves = 0
+        keys = packed("auto", f"engine.scratch={scratch}", *more)
+        moved = simulated_with(Unfair, workload(*keys), tmp_path / f"moved-{number}")
+        assert Unfair.moves >= 2
+        assert list(scratch.iterdir()) == [], "nothing is left of what was handed over"
+        assert_same(serial, moved)
+        homes = moved.clients.groupby("client")["pid"].nunique()
+        assert homes.max() > 1, "the ledger shows that a client trained in two processes"
+
+
+def test_auto_makes_one_actor_a_slot_with_equal_work(workload: MakeWorkload) -> None:
+    load = workload(*packed("auto"))
+    clients = assemble(load).clients
+    backend = RayBackend(load.engine)
+    backend.start(setup_of(load), clients)
+    homes = [set(actor.clients) for actor in backend._actors]
+    assert len(homes) == min(backend.slots(), len(clients))
+    assert sorted(name for home in homes for name in home) == sorted(client.name for client in clients)
+    backend._end_actors()
+
+
+class Counting(RayBackend):
+    """Counts the calls under way."""
+
+    most = 0
+
+    def _launch(self, *arguments: Any) -> None:
+        super()._launch(*arguments)
+        Counting.most = max(Counting.most, len(arguments[2]))
+
+
+@pytest.mark.parametrize(("cpus", "at_once"), [(1, 2), (2, 1), (64, 1)])
+def test_no_more_clients_train_at_once_than_there_are_cores(
+    workload: MakeWorkload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int, at_once: int
+) -> None:
+    """A site that wants two cores leaves none for others; one that wants more than there are trains alone."""
+    monkeypatch.setattr(Counting, "most", 0)
+    monkeypatch.setattr(
+        RayBackend, "_alive", lambda self: [backends.Node(n["NodeID"], 2, 0, 4e9) for n in self._ray.nodes()]
+    )
+    sites = [f"federation.sites.{index}.resources.cpus={cpus}" for index in range(3)]
+    simulated_with(Counting, workload(*packed(1), *sites, "training.rounds=1"), tmp_path / "run")
+    assert Counting.most == at_once
+
+
+def test_a_slow_client_is_seen_in_the_ledger(simulate: Simulate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every client's turn: it waits, loads, trains, sends; turns on one host do not overlap."""
+    clients = simulate("training.rounds=2").clients
+    parts = ["load_seconds", "train_seconds", "send_seconds"]
+    assert (clients[parts] > 0).all().all()
+    for _, turns in clients.groupby("round"):
+        ends = (turns["begin_seconds"] + turns[parts].sum(axis=1)).to_numpy()
+        assert (turns["begin_seconds"].to_numpy()[1:] >= ends[:-1] - 1e-2).all()
+        assert (turns["evaluate_begin_seconds"] >= ends.max() - 1e-2).all()
+        assert (turns["evaluate_seconds"] > 0).all()
+
+
+def test_progress_of_a_long_call_is_reported(workload: MakeWorkload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsim.engine.host._REPORT_SECONDS", 0.0)
+    load = workload()
+    federation = assemble(load)
+    host = Host(setup_of(load), federation.clients)
+    weights: Mapping[str, float] = dict.fromkeys(federation.names, 0.25)
+    replies = list(host.train(1, "train", weights, host._learner.fresh_server(), 0.0))
+    assert [len(reply.rows) for reply in replies] == [1, 1, 1, 1, 0]
+    assert [bool(reply.sums) for reply in replies] == [False] * 4 + [True]
+
+
+def federation_of_24() -> tuple[str, ...]:
+    """24 clients of unequal size, half of them drawn for a round, with weights by samples."""
+    sites = [
+        {"name": f"S{size}", "count": 8, "source": {"format": "phantom", "subjects": subjects, "slices": 2, "size": 32},
+         "mask": {"kind": "equispaced", "acceleration": 3}}
+        for size, subjects in enumerate((3, 5, 8))
+    ]  # fmt: skip
+    return (
+        f"federation.sites={sites}", "federation.clients=24", "training.participation=0.5", "training.rounds=4",
+        "algorithm.weighting=samples", "model.channels=4",
+    )  # fmt: skip
+
+
+@pytest.mark.long
+def test_24_clients_give_the_same_bits_in_every_placement(
+    simulate: Simulate, workload: MakeWorkload, tmp_path: Path
+) -> None:
+    keys = federation_of_24()
+    serial = simulate(*keys)
+    assert serial.clients["client"].nunique() == 24
+    for size in (1, 3, 16, 24, 12, "auto"):
+        for more in ((), (SPILLED,)):
+            assert_same(serial, simulate(*keys, *packed(size, *more)))
+    assert_same(serial, simulated_with(Shuffled, workload(*keys), tmp_path / "shuffled"))
+    assert_same(serial, simulated_with(Unfair, workload(*keys, *packed("auto")), tmp_path / "moved"))
+    kept = pd.read_parquet(serial.path / "clients.parquet")
+    assert (kept[kept["weight"] > 0].groupby("round").size() == 12).all()
