@@ -79,6 +79,8 @@ class SerialBackend(Backend):
         given = self._engine.state_memory
         limits = Limits(math.inf if given is None else given * _GB, math.inf, self._engine.scratch)
         device = "cuda" if self._engine.device == "cuda" else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("engine.device: cuda needs a GPU, and torch knows of none; say auto or cpu")
         self._host = Host(replace(setup, device=device), clients, limits)
 
     def share(self, vectors: Mapping[str, Vector]) -> Mapping[str, Vector]:

@@ -262,6 +262,7 @@ class Host:
         client = self._clients[name]
         return {
             "round": round_, "client": name, "site": client.site, "samples": client.data.samples(), **_here(),
+            "device": str(self._learner.device),
         }  # fmt: skip
 
     def _reconstruct(

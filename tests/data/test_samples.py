@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -6,7 +7,9 @@ import pytest
 import torch
 
 from fedsim.data.evaluation import reconstruct_volumes
-from fedsim.data.samples import ClientData, PooledData, undersample
+from fedsim.data.phantom import PhantomSource
+from fedsim.data.samples import ClientData, PooledData, SliceMemory, undersample
+from fedsim.data.shard import shard_path
 from fedsim.data.split import Piece
 from fedsim.mri.fft import fft2c, ifft2c
 from fedsim.mri.masks import Equispaced, Gaussian2D
@@ -49,6 +52,41 @@ def test_an_epoch_is_every_slice_once_in_the_streams_order(data: ClientData) -> 
     torch.testing.assert_close(epoch(0).sort().values, epoch(1).sort().values)
     assert data.samples() == 6
     assert data.samples("test") == 4
+
+
+@pytest.mark.parametrize("budget", [0, 5 * 9 * 32 * 32, 6 * 9 * 32 * 32])
+def test_slices_kept_in_memory_are_those_of_the_shard(data: ClientData, budget: int) -> None:
+    """Nothing, too little and just enough memory: the same bits, and what was kept needs the shard no more."""
+    memory, order = SliceMemory(budget), torch.Generator()
+    for seed in (0, 1):
+        kept, read = (list(data.batches(4, order.manual_seed(seed), held)) for held in (memory, None))
+        for one, other in zip(kept, read, strict=True):
+            assert torch.equal(one.kspace, other.kspace)
+            assert torch.equal(one.mask, other.mask)
+    before, others = memory.seconds, replace(data, site="B")
+    list(data.batches(4, order, memory))
+    fits = budget >= 6 * 9 * 32 * 32
+    assert (memory.seconds == before) == fits
+    list(others.batches(4, order, memory))
+    assert memory._left == budget - fits * 6 * 9 * 32 * 32, "what came first is kept"
+    memory.forget(data)
+    assert memory._left == budget
+
+
+def test_a_shard_is_made_where_it_is_first_read(tmp_path: Path) -> None:
+    source = PhantomSource(subjects=2, slices=3, size=48, contrast=["t1", "t2"], noise=0.0).resolve(1, "P")
+    stored = source.foreseen((32, 64))
+    pieces = tuple(Piece(volume.name, volume.subject, 0, 3, "train") for volume in stored)
+    shard = shard_path(source, Path(), tmp_path / "cache", (32, 64))
+    data = ClientData(
+        shard, "P", pieces, tuple(v.support for v in stored), Equispaced(), (32, 64), "std", 0, maker=source
+    )
+    assert data.samples() == 12
+    assert not shard.parent.exists()
+    with data.open() as opened:
+        assert opened.volumes() == stored, "what was foreseen is what was made"
+    assert list(shard.parent.iterdir()) == [shard]
+    assert len(list(data.batches(4, torch.Generator()))) == 3
 
 
 def test_volumes_come_whole_and_in_order(data: ClientData) -> None:

@@ -79,6 +79,7 @@ def test_count_makes_different_sites_with_drawn_fields(workload: Make) -> None:
     federation = assemble(load)
     assert federation.names == ("P-001", "P-002", "P-003")
     assert len({client.data.shard for client in federation.clients}) == 3
+    assert not any(client.data.shard.exists() for client in federation.clients), "made where they are first read"
 
 
 def rows(*entries: tuple[str, str, str, str], within: bool = False) -> pd.DataFrame:

@@ -1,0 +1,76 @@
+"""How much memory a run takes as clients are added: rounds without training (`noop.py`), with all state that it has.
+
+    python benchmarks/memory.py [--n 32 128 512] [--channels 8 32] [--optimizer rmsprop|sgd] [--rounds 2]
+                                [--checkpoint] [--set KEY=VALUE ...]
+
+Every case runs in a process of its own and is sampled from outside. Printed are the peak of the driver (PSS without
+shared memory: its part of pages that it shares, and nothing of the object store), that of all processes together with
+the object store, and the object store's alone (shared memory touched so far). The floor is the driver's memory when
+fedsim is imported and nothing is done. One JSON line for each case, then a table.
+"""
+
+import argparse
+import json
+import shutil
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from processes import Lap, watched
+from workload import Case, free_run, scratch_folder
+
+Row = dict[str, Any]
+
+
+def measure(case: Case, scratch: Path, checkpoint: bool, interval_s: float) -> Row:
+    """One result."""
+    out = free_run(scratch)
+    without = [] if checkpoint else ["--no-checkpoint"]
+    laps: dict[str, Lap] = {}
+    with watched(interval_s, *case.arguments(scratch, out), *without) as (watch, events):
+        for event in events:
+            laps[event["event"]] = laps.get(event["event"], Lap()).joined(watch.lap())
+    shutil.rmtree(out)
+    whole, floor = reduce(Lap.joined, laps.values()), laps["imported"].driver_bytes
+    row = {"n": case.clients, "channels": case.channels, "optimizer": case.optimizer, "checkpoint": checkpoint}
+    return {**row, **whole.row(), "floor_mb": floor / 1e6, "ratio": whole.driver_bytes / floor}
+
+
+def table(rows: list[Row]) -> str:
+    """The results, to read."""
+    lines = [
+        f"{'clients':>7} {'channels':>8} {'driver [MB]':>11} {'floor [MB]':>10} {'ratio':>6} {'all [MB]':>9} "
+        f"{'store [MB]':>10} {'processes':>9}"
+    ]
+    lines += [
+        f"{row['n']:>7} {row['channels']:>8} {row['driver_mb']:>11.0f} {row['floor_mb']:>10.0f} {row['ratio']:>6.2f} "
+        f"{row['total_mb']:>9.0f} {row['store_mb']:>10.0f} {row['processes']:>9.0f}"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", nargs="+", type=int, default=[32, 128, 512], help="numbers of clients")
+    parser.add_argument("--channels", nargs="+", type=int, default=[8, 32])
+    parser.add_argument("--optimizer", choices=["rmsprop", "sgd"], default="rmsprop")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--checkpoint", action="store_true", help="write one after the last round")
+    parser.add_argument("--interval", type=float, default=0.2, help="seconds between samples")
+    parser.add_argument("--set", dest="overrides", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
+    given = parser.parse_args()
+    rows = []
+    with scratch_folder() as scratch:
+        for channels in given.channels:
+            for n in given.n:
+                settings = tuple(given.overrides)
+                case = Case(n, channels, "noop", given.optimizer, rounds=given.rounds, overrides=settings)
+                rows.append(measure(case, scratch, given.checkpoint, given.interval))
+                print(json.dumps(rows[-1]), flush=True)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

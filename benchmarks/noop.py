@@ -1,0 +1,26 @@
+"""A method that trains nothing, to measure the engine alone: `algorithm.name: noop:Noop`."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from fedsim.algorithms.base import Algorithm
+from fedsim.algorithms.learner import Learner
+from fedsim.models.reconstruction import is_encoder
+
+
+class Noop(Algorithm):
+    """FedMRI's partition: a client's private state is swapped in and out, and the encoder goes back as it came."""
+
+    def shares(self, parameter: str) -> bool:
+        """The encoder."""
+        return is_encoder(parameter)
+
+    def train(self, learner: Learner, received: Mapping[str, Tensor], phase: str) -> Mapping[str, Tensor]:
+        """The received encoder; the optimizer's state, if it has any, is made when a client first works."""
+        self.receive(learner, received)
+        if learner.training.optimizer != "sgd" and not learner.optimizer.state:
+            for layout in (learner.shared_layout, learner.local_layout):
+                layout.prepare(moves=True)
+            learner.optimizer.step()  # the gradients are zero: nothing moves
+        return {"shared": learner.shared}

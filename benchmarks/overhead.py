@@ -1,0 +1,168 @@
+"""What the engine costs: rounds of workload W in fedsim, each beside a round of the bare loop of `floor.py`.
+
+    python benchmarks/overhead.py [--n 32 128 512] [--mode train|noop] [--channels 8] [--rounds 3] [--processes 2]
+                                  [--optimizer rmsprop|sgd] [--evaluate] [--checkpoints] [--set KEY=VALUE ...]
+
+Both use the same cores, as many as `--processes`, and take turns round by round after a round of each that does not
+count; who is first alternates. A round of fedsim is all that happens between two: broadcast, training, aggregation and
+the ledger, with `--evaluate` the validation of every client and with `--checkpoints` a checkpoint. The floor does
+neither. `ratio` is the median over pairs of rounds of fedsim's time to the floor's. With `--mode noop` nothing is
+trained and there is no floor: `ms_per_client` is all the engine's. One JSON line for each number of clients, then a
+table.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from drive import EnoughError
+from floor import Floor
+from workload import Case, free_run, scratch_folder
+
+from fedsim.engine.simulation import Simulation
+from fedsim.workload import load_workload
+
+Row = dict[str, Any]
+
+
+class Turns:
+    """What a simulation asks before every round: times its rounds, and the floor's between them."""
+
+    def __init__(self, floor: Floor | None, pairs: int) -> None:
+        self.seconds: list[float] = []
+        """Of fedsim's rounds; the first one does not count."""
+        self.floor_seconds: list[float] = []
+        self._floor, self._pairs = floor, pairs
+        self._since: float | None = None
+
+    def __call__(self) -> bool:
+        """False: do not stop.
+
+        Raises:
+            EnoughError: all rounds are done; no checkpoint follows.
+        """
+        if self._since is not None:
+            self.seconds.append(time.perf_counter() - self._since)
+        if self._floor is not None:
+            self._catch_up(self._floor, len(self.seconds))
+        if len(self.seconds) > self._pairs:
+            raise EnoughError
+        self._since = time.perf_counter()
+        return False
+
+    def _catch_up(self, floor: Floor, done: int) -> None:
+        """The floor's rounds that are due before fedsim's: first in odd pairs, second in even ones."""
+        if not done:
+            floor.round()
+        due = min(self._pairs, done - (done + 1) % 2)
+        self.floor_seconds += floor.rounds(max(0, due - len(self.floor_seconds)))
+
+
+def measure(case: Case, pairs: int, processes: int, scratch: Path, address: str | None = None) -> Row:
+    """One result, with Ray on this machine or at an address."""
+    workload = load_workload(replace(case, rounds=pairs + 2).write(scratch), case.overrides)
+    out = free_run(scratch)
+    with ExitStack() as stack:
+        trains = case.mode == "train"
+        floor = stack.enter_context(Floor(case.clients, processes, case.channels, case.optimizer)) if trains else None
+        simulation = stack.enter_context(Simulation(workload, out, address=address))
+        turns = Turns(floor, pairs)
+        with suppress(EnoughError):
+            simulation.run(turns)
+    shutil.rmtree(out)
+    return result(case, processes, turns)
+
+
+def result(case: Case, processes: int, turns: Turns) -> Row:
+    """A row of what was measured."""
+    counted = turns.seconds[1:]
+    ratios = [ours / floor for ours, floor in zip(counted, turns.floor_seconds, strict=False)]
+    seconds = statistics.median(counted)
+    return {
+        "n": case.clients,
+        "mode": case.mode,
+        "channels": case.channels,
+        "optimizer": case.optimizer,
+        "evaluate": case.evaluate,
+        "checkpoints": case.checkpoints,
+        "processes": processes,
+        "rounds": len(counted),
+        "seconds": seconds,
+        "floor_seconds": statistics.median(turns.floor_seconds) if ratios else None,
+        "ratio": statistics.median(ratios) if ratios else None,
+        "ratio_low": min(ratios, default=None),
+        "ratio_high": max(ratios, default=None),
+        "ms_per_client": 1e3 * seconds / case.clients,
+    }
+
+
+def table(rows: list[Row]) -> str:
+    """The results, to read."""
+    lines = [f"{'clients':>7} {'fedsim [s]':>10} {'floor [s]':>10} {'ratio':>6} {'range':>13} {'ms a client':>12}"]
+    for row in rows:
+        floor, ratio, span = "-", "-", "-"
+        if row["ratio"] is not None:
+            floor, ratio = f"{row['floor_seconds']:.3f}", f"{row['ratio']:.3f}"
+            span = f"{row['ratio_low']:.3f} - {row['ratio_high']:.3f}"
+        head = f"{row['n']:>7} {row['seconds']:>10.3f} {floor:>10} {ratio:>6}"
+        lines.append(f"{head} {span:>13} {row['ms_per_client']:>12.2f}")
+    return "\n".join(lines)
+
+
+def use_cores(count: int) -> None:
+    """Let this process and all that it starts run on so many cores, and torch on one.
+
+    Raises:
+        SystemExit: there are fewer.
+    """
+    torch.set_num_threads(1)
+    if not hasattr(os, "sched_getaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if count > len(cores):
+        raise SystemExit(f"--processes {count}: there are {len(cores)} cores")
+    os.sched_setaffinity(0, cores[:count])
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", nargs="+", type=int, default=[32, 128, 512], help="numbers of clients")
+    parser.add_argument("--mode", choices=["train", "noop"], default="train")
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3, help="measured, after one that is not")
+    parser.add_argument("--optimizer", choices=["rmsprop", "sgd"], default="rmsprop")
+    parser.add_argument("--evaluate", action="store_true", help="validate every client after every round")
+    parser.add_argument("--checkpoints", action="store_true", help="write a checkpoint after every round")
+    parser.add_argument("--processes", type=int, default=2, help="cores to use")
+    parser.add_argument("--set", dest="overrides", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Measure and print."""
+    given = parse()
+    use_cores(given.processes)
+    rows = []
+    with scratch_folder() as scratch:
+        for n in given.n:
+            case = Case(
+                n, given.channels, given.mode, given.optimizer, given.evaluate, given.checkpoints,
+                overrides=tuple(given.overrides),
+            )  # fmt: skip
+            rows.append(measure(case, given.rounds, given.processes, scratch))
+            print(json.dumps(rows[-1]), flush=True)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Workload W, which the benchmarks of the engine run; see `Case`.
+
+Imports nothing but the standard library, so that a process that only watches a run stays small.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Mode = Literal["train", "noop"]
+Optimizer = Literal["rmsprop", "sgd"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A federation of phantom sites, a client each, with 8 slices of 64 x 64 in 2 batches.
+
+    The encoder is shared and the decoder private: FedMRI without its term.
+    """
+
+    clients: int
+    channels: int = 8
+    """Of the U-Net's first level: 8 make an encoder of 1.2 MB and a decoder of 0.8 MB, 32 of 18.8 MB and 12.2 MB."""
+    mode: Mode = "train"
+    """noop: clients swap their private state in and out and send the encoder back as it came (`noop.py`)."""
+    optimizer: Optimizer = "rmsprop"
+    """rmsprop keeps state of the size of the network with every client, sgd none."""
+    evaluate: bool = False
+    """Every client has 8 more slices and is validated on them after every round."""
+    checkpoints: bool = False
+    """After every round, instead of the last only."""
+    rounds: int = 1
+    overrides: tuple[str, ...] = field(default=())
+    """KEY=VALUE as on fedsim's command line."""
+
+    def content(self, cache: Path) -> dict[str, Any]:
+        """The workload file's keys."""
+        val = 0.5 if self.evaluate else 0
+        source = {"format": "phantom", "subjects": 2 if self.evaluate else 1, "slices": 8, "size": 64}
+        return {
+            "name": "workload-w",
+            "federation": {
+                "cache": str(cache),
+                "matrix": [64, 64],
+                "split": {"train": 1 - val, "val": val, "test": 0},
+                "sites": [{"name": "P", "count": self.clients, "source": source}],
+            },
+            "model": {"channels": self.channels},
+            "algorithm": {"name": "noop:Noop"} if self.mode == "noop" else {"name": "fedmri", "beta": 0},
+            "training": {"rounds": self.rounds, "batch_size": 4, "optimizer": self.optimizer, "lr": 1e-4},
+            "engine": {
+                "clients_per_actor": "auto",
+                "checkpoint_every": int(self.checkpoints),
+                "on_failure": "abort",  # a round that is done again is not one to measure
+            },
+            "metrics": {"every": int(self.evaluate)},
+        }
+
+    def write(self, scratch: Path) -> Path:
+        """The workload file in a scratch folder; the cases of a folder share their imported data."""
+        path = scratch / "workload.yaml"
+        path.write_text(json.dumps(self.content(scratch / "cache")), encoding="utf-8")  # JSON is YAML
+        return path
+
+    def arguments(self, scratch: Path, out: Path) -> list[str]:
+        """Of `drive.py`, to run this."""
+        settings = ["--set", *self.overrides] if self.overrides else []
+        return [str(self.write(scratch)), str(out), *settings]
+
+
+@contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A folder that goes with all that is in it; default where temporary files are."""
+    with tempfile.TemporaryDirectory(prefix="fedsim-benchmark-", dir=parent) as folder:
+        yield Path(folder)
+
+
+def free_run(scratch: Path) -> Path:
+    """A run directory in a scratch folder that does not exist yet."""
+    return scratch / f"run-{sum(1 for _ in scratch.glob('run-*'))}"
