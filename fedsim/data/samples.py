@@ -7,7 +7,7 @@ and undone before metrics and saved images. The shard stays fully sampled: under
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -38,6 +38,11 @@ class Batch:
     zero_filled: Tensor  # (B, H, W) float32, magnitude of the inverse transform of kspace
     target: Tensor  # (B, H, W) float32, magnitude of the fully sampled image
     scale: Tensor  # (B, 1, 1) float32, positive: times it, everything is in the source's units
+
+    @classmethod
+    def join(cls, batches: "Sequence[Batch]") -> "Batch":
+        """Several batches as one."""
+        return cls(*(torch.cat([getattr(one, part.name) for one in batches]) for part in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -193,26 +198,23 @@ class PooledData:
             yield from member.volumes(part, size)
 
 
-Slice = tuple[Tensor, Tensor]
-"""One slice: its fully sampled k-space (H, W) complex64 and its mask (H, W) bool."""
-
-
 class SliceMemory:
-    """Training slices that stay in memory, on the device that uses them: first come, first kept, up to a budget.
+    """Prepared training slices that stay in memory, where they are used: first come, first kept, up to a budget.
 
     Clients come round in the same order again and again. Whatever would make room for the newest would throw out just
-    what is needed next, so nothing is thrown out, and what does not fit is read from its shard each time.
+    what is needed next, so nothing is thrown out, and what does not fit is read and prepared each time: slice by slice
+    as here, so that the bits are the same.
     """
 
     def __init__(self, budget: float = 0, device: torch.device | str = "cpu") -> None:
         self._left, self._device = budget, device
-        self._kept: dict[tuple[str, str, tuple[Piece, ...]], list[Slice]] = {}
+        self._kept: dict[tuple[str, str, tuple[Piece, ...]], list[Batch]] = {}
         self.seconds = 0.0
-        """Spent reading shards so far."""
+        """Spent reading and preparing so far."""
 
     @contextmanager
-    def training(self, data: ClientData) -> Iterator[Callable[[int], Slice]]:
-        """What gives a client's training slices by their number."""
+    def training(self, data: ClientData) -> Iterator[Callable[[int], Batch]]:
+        """What gives a client's training slices by their number, each as a batch of one."""
         key = _key(data)
         if key in self._kept:
             yield self._kept[key].__getitem__
@@ -222,10 +224,10 @@ class SliceMemory:
         with data.open() as shard:
             self.seconds += time.perf_counter() - begun
             if len(slices) * _slice_bytes(data) > self._left:
-                yield lambda at: self._read(shard, *slices[at])
+                yield lambda at: self._prepare(shard, data.normalise, *slices[at])
                 return
             self._left -= len(slices) * _slice_bytes(data)
-            self._kept[key] = [self._read(shard, *one) for one in slices]
+            self._kept[key] = [self._prepare(shard, data.normalise, *one) for one in slices]
         yield self._kept[key].__getitem__
 
     def forget(self, data: Slices) -> None:
@@ -233,12 +235,12 @@ class SliceMemory:
         for member in data.members:
             self._left += len(self._kept.pop(_key(member), ())) * _slice_bytes(member)
 
-    def _read(self, shard: Shard, piece: Piece, index: int, mask: BoolArray) -> Slice:
+    def _prepare(self, shard: Shard, normalise: Normalise, piece: Piece, index: int, mask: BoolArray) -> Batch:
         begun = time.perf_counter()
-        kspace = torch.from_numpy(shard.kspace(piece.volume, [index])[0]).to(self._device)
-        sampled = torch.from_numpy(mask).to(self._device)
+        kspace = torch.from_numpy(shard.kspace(piece.volume, [index])).to(self._device)
+        batch = undersample(kspace, torch.from_numpy(mask[None]).to(self._device), normalise)
         self.seconds += time.perf_counter() - begun
-        return kspace, sampled
+        return batch
 
 
 def _key(data: ClientData) -> tuple[str, str, tuple[Piece, ...]]:
@@ -246,26 +248,22 @@ def _key(data: ClientData) -> tuple[str, str, tuple[Piece, ...]]:
 
 
 def _slice_bytes(data: ClientData) -> int:
-    """Of a slice's k-space and mask."""
+    """Of a prepared slice: k-space (8 bytes a sample), mask (1), zero-filled image and target (4 each)."""
     height, width = data.matrix
-    return 9 * height * width
+    return 17 * height * width
 
 
 def _shuffled(members: Sequence[ClientData], size: int, order: torch.Generator, memory: SliceMemory) -> Iterator[Batch]:
     places = [(number, index) for number, member in enumerate(members) for index in range(member.samples())]
     with ExitStack() as stack:
         readers = [stack.enter_context(memory.training(member)) for member in members]
-        waiting: dict[tuple[int, int], list[Slice]] = {}
-
-        def batch(matrix: tuple[int, int]) -> Batch:
-            kspace, mask = (torch.stack(tensors) for tensors in zip(*waiting.pop(matrix), strict=True))
-            return undersample(kspace, mask, members[0].normalise)
-
+        waiting: dict[tuple[int, int], list[Batch]] = {}
         for at in torch.randperm(len(places), generator=order).tolist():
             number, index = places[at]
-            group = waiting.setdefault(members[number].matrix, [])
+            matrix = members[number].matrix
+            group = waiting.setdefault(matrix, [])
             group.append(readers[number](index))
             if len(group) == size:
-                yield batch(members[number].matrix)
-        for matrix in list(waiting):
-            yield batch(matrix)
+                yield Batch.join(waiting.pop(matrix))
+        for group in waiting.values():
+            yield Batch.join(group)

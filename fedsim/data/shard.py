@@ -8,6 +8,7 @@ lock, to a temporary name.
 
 import hashlib
 import json
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -87,11 +88,16 @@ def write_shard(source: Source, root: Path, matrix: tuple[int, int], path: Path)
         _write(source, root, matrix, temporary)
 
 
+@cache
+def _version() -> str:
+    return version("fedsim")
+
+
 def _digest(source: Source, root: Path, matrix: tuple[int, int]) -> str:
     files = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in source.files(root)]
     where = str(root.resolve()) if files else ""
     settings = source.model_dump(mode="json")
-    key = [_LAYOUT, version("fedsim"), settings, list(matrix), where, files]
+    key = [_LAYOUT, _version(), settings, list(matrix), where, files]
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
 
 

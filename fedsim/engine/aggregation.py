@@ -49,7 +49,7 @@ class OrderFreeSum:
         Raises:
             DivergedError: the sum may leave the range in which it is exact.
         """
-        self._grow(float(np.abs(partial).max(initial=0.0)))
+        self._grow(float(max(partial.max(initial=0.0), -partial.min(initial=0.0))))
         self.total += partial
 
     def _grow(self, largest: float) -> None:

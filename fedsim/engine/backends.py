@@ -90,6 +90,8 @@ class SerialBackend(Backend):
     def call(self, method: str, names: tuple[str, ...], arguments: ArgumentsOf) -> Iterator[Any]:
         """One call."""
         yield from getattr(self._host, method)(*arguments(names))
+        if method == "train":
+            yield self._host.partial_sums()
 
     def learn(self, rows: Iterable[Row]) -> None:
         """There is nothing to choose here."""
@@ -127,6 +129,14 @@ class _Actor:
     node: str
     clients: dict[str, None]
     cpus: float
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call under way, and what is to be fetched when it is over."""
+
+    actor: _Actor
+    last: Any | None
 
 
 class RayBackend(Backend):
@@ -239,7 +249,7 @@ class RayBackend(Backend):
                 waiting[actor.node].append((actor, mine))
         for queue in waiting.values():
             queue.sort(key=lambda call: -sum(map(self._expected.seconds, call[1])))
-        running: dict[Any, _Actor] = {}
+        running: dict[Any, _Call] = {}
         for node, queue in waiting.items():
             self._launch(method, queue, running, node, arguments)
         while running:
@@ -247,8 +257,10 @@ class RayBackend(Backend):
             try:
                 piece = next(ready)
             except StopIteration:
-                node = running.pop(ready).node
-                self._launch(method, waiting[node], running, node, arguments)
+                done = running.pop(ready)
+                self._launch(method, waiting[done.actor.node], running, done.actor.node, arguments)
+                if done.last is not None:
+                    yield self._get(done.last)
                 continue
             yield self._get(piece)
         self._get(moved)
@@ -257,18 +269,19 @@ class RayBackend(Backend):
         self,
         method: str,
         waiting: list[tuple[_Actor, tuple[str, ...]]],
-        running: dict[Any, _Actor],
+        running: dict[Any, "_Call"],
         node: str,
         arguments: ArgumentsOf,
     ) -> None:
         """Start the calls that the node has cores for; one that wants more than there are goes alone."""
-        free = self._nodes[node].cpus - sum(actor.cpus for actor in running.values() if actor.node == node)
-        idle = not any(actor.node == node for actor in running.values())
+        here = [call.actor.cpus for call in running.values() if call.actor.node == node]
+        free, idle = self._nodes[node].cpus - sum(here), not here
         for call in list(waiting):
             actor, mine = call
             if actor.cpus <= free or idle:
                 remote = getattr(actor.handle, method).options(_generator_backpressure_num_objects=_WINDOW)
-                running[remote.remote(*arguments(mine))] = actor
+                pieces = remote.remote(*arguments(mine))
+                running[pieces] = _Call(actor, actor.handle.partial_sums.remote() if method == "train" else None)
                 waiting.remove(call)
                 free, idle = free - actor.cpus, False
 

@@ -4,6 +4,7 @@ A Ray actor is a host in another process; the serial backend is one host in this
 ever leaves a client: the uploads that its method declares, and numbers for the ledger.
 """
 
+import ctypes
 import os
 import platform
 import tempfile
@@ -38,6 +39,7 @@ from fedsim.seeds import torch_stream
 Row = dict[str, Any]
 """One row of a table by column."""
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _REPORT_SECONDS = 1.0  # between reports of a call that goes on
 
 
@@ -68,7 +70,7 @@ class Limits:
 
 @dataclass
 class Reply:
-    """What comes back from a host: partial sums, vectors that must stay apart, and ledger rows."""
+    """What comes back from a host, in pieces: partial sums, vectors that must stay apart, and ledger rows."""
 
     sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     collected: dict[str, dict[str, Vector]] = field(default_factory=dict)
@@ -102,6 +104,7 @@ class Host:
 
     def __init__(self, setup: Setup, clients: tuple[ClientSpec, ...], limits: Limits = Limits()) -> None:
         torch.set_num_threads(setup.threads)
+        keep_freed_memory()
         self._setup, self._limits = setup, limits
         self._slices = SliceMemory(limits.slice_bytes, setup.device)
         self._learner = make_learner(setup, self._slices)
@@ -113,7 +116,7 @@ class Host:
     def train(
         self, round_: int, phase: str, weights: Mapping[str, float], broadcast: Mapping[str, Vector], since: float
     ) -> Iterator[Reply]:
-        """Let the named clients do a phase of a round, one after the other; the last reply has the partial sums.
+        """Let the named clients do a phase of a round, one after the other; `partial_sums` has what they add up to.
 
         Args:
             round_: Counted from 1.
@@ -123,7 +126,7 @@ class Host:
             since: Time [s since 1970] at which the phase began.
         """
         received, uploads = self._on_device(broadcast), self._uploads(phase)
-        sums: dict[str, OrderFreeSum] = {}
+        self._sums: dict[str, OrderFreeSum] = {}
         reply, pace = Reply(), _Pace()
         for name, following in pairwise([*weights, ""]):
             self._states.expect(following)
@@ -139,7 +142,7 @@ class Host:
             for upload in uploads:
                 vector = sent[upload.name]
                 if upload.summed:
-                    total = sums.setdefault(upload.name, OrderFreeSum(vector.size, upload.grid))
+                    total = self._sums.setdefault(upload.name, OrderFreeSum(vector.size, upload.grid))
                     weight = weights[name] if upload.weighted else 1.0
                     total.add(vector, weight, f"client {name}, round {round_}")
                 if upload.collected:
@@ -155,8 +158,11 @@ class Host:
             if reply.collected or pace.due():
                 yield reply
                 reply = Reply()
-        reply.sums.update({name: total.total for name, total in sums.items()})
         yield reply
+
+    def partial_sums(self) -> Reply:
+        """The sums of the uploads of the last phase; a call of its own, since large pieces of a stream are slow."""
+        return Reply(sums={name: total.total for name, total in self._sums.items()})
 
     def validate(
         self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector], since: float
@@ -294,6 +300,18 @@ class Host:
         except Exception as error:
             at = f"client {name}, round {round_}, seed {self._setup.seed}"
             raise RunError(f"{at}: {type(error).__name__}: {error}") from error
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep large blocks that it frees: every step asks for the same ones again.
+
+    glibc gives them back to the system, and pays for each page when it gets them anew (5 % of a training step of a
+    small network). Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            mallopt(parameter, 1 << 30)
 
 
 class _Pace:

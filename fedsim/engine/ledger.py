@@ -15,7 +15,7 @@ from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import Row
 from fedsim.files import replacing
 
-_PATIENCE = 30  # times what writing cost the last time, before it is done again
+_PATIENCE = 200  # times what writing cost the last time, before it is done again
 _TIMES = ("wait_seconds", "load_seconds", "train_seconds", "send_seconds")
 
 QUALITY = ("nmse", "psnr", "ssim")

@@ -54,7 +54,7 @@ def test_an_epoch_is_every_slice_once_in_the_streams_order(data: ClientData) -> 
     assert data.samples("test") == 4
 
 
-@pytest.mark.parametrize("budget", [0, 5 * 9 * 32 * 32, 6 * 9 * 32 * 32])
+@pytest.mark.parametrize("budget", [0, 5 * 17 * 32 * 32, 6 * 17 * 32 * 32])
 def test_slices_kept_in_memory_are_those_of_the_shard(data: ClientData, budget: int) -> None:
     """Nothing, too little and just enough memory: the same bits, and what was kept needs the shard no more."""
     memory, order = SliceMemory(budget), torch.Generator()
@@ -65,10 +65,10 @@ def test_slices_kept_in_memory_are_those_of_the_shard(data: ClientData, budget: 
             assert torch.equal(one.mask, other.mask)
     before, others = memory.seconds, replace(data, site="B")
     list(data.batches(4, order, memory))
-    fits = budget >= 6 * 9 * 32 * 32
+    fits = budget >= 6 * 17 * 32 * 32
     assert (memory.seconds == before) == fits
     list(others.batches(4, order, memory))
-    assert memory._left == budget - fits * 6 * 9 * 32 * 32, "what came first is kept"
+    assert memory._left == budget - fits * 6 * 17 * 32 * 32, "what came first is kept"
     memory.forget(data)
     assert memory._left == budget
 

@@ -41,7 +41,7 @@ def test_only_shared_parameters_leave_a_host(workload: Callable[..., Workload], 
     host, learner = Host(setup, federation.clients), make_learner(setup)
     before = learner.shared.numpy().copy()
     replies = list(host.train(1, "train", {"B": 1.0}, {"shared": before}, time.time()))
-    sent = list(arrays_in(replies))
+    sent = list(arrays_in([*replies, host.partial_sums()]))
     assert len(sent) == uploads
     assert all(array.shape == before.shape for array in sent)
     validated = list(host.validate(1, federation.names, {"shared": before}, time.time()))

@@ -91,7 +91,7 @@ def test_moves_always_shorten_the_round(seed: int, clients: int, actors: int) ->
     for move in moves:
         assert homes[move.client] == move.source
         homes[move.client] = move.target
-    assert longest() <= before - cost * bool(moves)
+    assert longest() <= (before - cost * bool(moves) if actors == 2 else before)  # a third may be as busy
 
 
 def test_spreading_is_near_the_best_there_is() -> None:
