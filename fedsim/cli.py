@@ -3,48 +3,34 @@
 import json
 import logging
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from typer.exceptions import TyperException
 
+from fedsim.cli_common import Address, Overrides, Round, RunFolder, WorkloadFile, err, free_folder, out, stop_on_signal
+from fedsim.cli_data import data
 from fedsim.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from fedsim.data.split import Part
     from fedsim.engine.rundir import Run
 
+log = logging.getLogger("fedsim")
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     help="Simulate federated MR image reconstruction, on a laptop or a Ray cluster.",
     epilog="Start with: fedsim run workloads/quickstart.yaml",
 )  # fmt: skip
-data = typer.Typer(no_args_is_help=True, help="Look at, import and make data.")
 app.add_typer(data, name="data")
-out, err = Console(), Console(stderr=True)
-
-WorkloadFile = Annotated[Path, typer.Argument(help="Workload file (YAML).", metavar="WORKLOAD")]
-RunFolder = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key, e.g. training.rounds=5; values are YAML. Repeatable."
-    ),
-]
-Round = Annotated[str, typer.Option("--round", help="best (by validation PSNR), last, or a number.")]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to use; default: start Ray here for this run.")]
 
 
 @app.callback()
 def _root(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False) -> None:
-    logging.getLogger("fedsim").setLevel(logging.DEBUG if debug else logging.INFO)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 @app.command(epilog="Example: fedsim run workloads/quickstart.yaml --set training.rounds=5 --out runs/try")
@@ -58,19 +44,18 @@ def run(
     """Train a workload, test its best round, and write a report."""
     from fedsim.display import evaluation_table, progress_of
     from fedsim.engine.simulation import Simulation
-    from fedsim.study.report import write_report
     from fedsim.workload import load_workload
 
     loaded = load_workload(workload, overrides or [])
     if resume and out_dir is None:
         raise InputError("--resume: needs --out, the run directory to go on with")
-    path = out_dir or _free(Path("runs") / loaded.name)
+    path = out_dir or free_folder(Path("runs") / loaded.name)
     out.print(f"{loaded.name}: {len(loaded.federation.expanded_sites())} sites, into {path}", soft_wrap=True)
     with (
         progress_of(loaded, out) as observer,
         Simulation(loaded, path, resume=resume, address=address, observer=observer) as simulation,
     ):
-        with _stop_on_signal() as stopped:
+        with stop_on_signal() as stopped:
             done = simulation.run(stopped)
         if done:
             out.print("testing the best round")
@@ -81,7 +66,32 @@ def run(
         raise typer.Exit(130)
     if len(frame):
         out.print(evaluation_table(frame))
+    from fedsim.study.report import write_report  # matplotlib is late, so that the first round is not
+
     out.print(f"report: {write_report(path)}", soft_wrap=True, highlight=False)
+
+
+@app.command(epilog="Example: fedsim plan workloads/quickstart.yaml --set engine.clients_per_actor=auto")
+def plan(
+    workload: WorkloadFile,
+    overrides: Overrides = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Where the run would go; default runs/NAME.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to plan for; default: this machine.")] = None,
+) -> None:
+    """Say what a run will need, send and take, after timing one client here; refuse what cannot fit."""
+    from fedsim.display import plan_tables
+    from fedsim.engine.fits import plan_run, refuse, warnings
+    from fedsim.workload import load_workload
+
+    loaded = load_workload(workload, overrides or [])
+    path = out_dir or free_folder(Path("runs") / loaded.name)
+    with err.status("importing sites and timing a client"):
+        made = plan_run(loaded, path, address)
+    for table in plan_tables(made):
+        out.print(table)
+    for warning in warnings(made):
+        log.warning(warning)
+    refuse(made)
 
 
 @app.command(epilog="Example: fedsim evaluate runs/try --split val --round last --save-images")
@@ -103,10 +113,11 @@ def evaluate(
         _evaluate_across(_opened(run_dir, overrides), split, which)
         return
     from fedsim.display import evaluation_table
+    from fedsim.engine.rundir import Run
     from fedsim.engine.simulation import Simulation
     from fedsim.workload import load_workload
 
-    loaded = load_workload(_run_file(run_dir), overrides or [])
+    loaded = load_workload(Run(run_dir).path / "workload.yaml", overrides or [])
     with Simulation(loaded, run_dir, resume=True, address=address) as simulation:
         frame = simulation.evaluate(split, which, save_images)
     if not len(frame):
@@ -193,7 +204,7 @@ def study(
     plan = load_study(study_file, overrides or [])
     path = out_dir or Path("studies") / plan.study.name
     out.print(f"{plan.study.name}: {plan.describe()}, into {path}", soft_wrap=True)
-    with _stop_on_signal() as stopped:
+    with stop_on_signal() as stopped:
         result = run_study(plan, path, out, stopped)
     if result.stopped:
         command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path)])
@@ -240,54 +251,6 @@ def doctor() -> None:
         raise RunError("something above needs attention")
 
 
-@data.command("inspect")
-def data_inspect(
-    path: Annotated[Path, typer.Argument(help="File or folder with images.", metavar="PATH")],
-    picture: Annotated[
-        Path | None, typer.Option(help="Where to write a picture of a few slices; default inspect-NAME.png.")
-    ] = None,
-) -> None:
-    """Say what a file or folder holds, and write a picture of a few slices."""
-    from fedsim.study.inspect import inspect_path
-
-    picture = picture or Path(f"inspect-{path.resolve().name}.png")
-    out.print(inspect_path(path, picture))
-    out.print(f"picture: {picture}", soft_wrap=True, highlight=False)
-
-
-@data.command("import")
-def data_import(workload: WorkloadFile, overrides: Overrides = None) -> None:
-    """Import a workload's sites into the cache and show its splits and measured accelerations."""
-    from fedsim.display import manifest_table
-    from fedsim.engine.federation import assemble
-    from fedsim.workload import load_workload
-
-    loaded = load_workload(workload, overrides or [])
-    out.print(manifest_table(assemble(loaded).manifest))
-    out.print(f"cache: {loaded.federation.cache}", soft_wrap=True, highlight=False)
-
-
-@data.command("phantom")
-def data_phantom(
-    folder: Annotated[Path, typer.Argument(help="New folder for the files.", metavar="DIR")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Key of a phantom source, e.g. contrast=t2.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the anatomies.")] = 0,
-) -> None:
-    """Write phantom volumes in fastMRI's HDF5 layout."""
-    from fedsim.study.phantoms import write_phantoms
-
-    for path in write_phantoms(folder, overrides or [], seed):
-        out.print(str(path), soft_wrap=True, highlight=False)
-
-
-def _run_file(run_dir: Path) -> Path:
-    from fedsim.engine.rundir import Run
-
-    return Run(run_dir).path / "workload.yaml"
-
-
 def _opened(run_dir: Path, overrides: list[str] | None) -> "Run":
     """A run to look at, with overrides of what a resumed run may change."""
     from fedsim.engine.rundir import Run, check_same
@@ -309,36 +272,9 @@ def _evaluate_across(opened: "Run", split: "Part", which: str) -> None:
     out.print(f"table: {opened.path / 'cross.parquet'}\npicture: {picture}", soft_wrap=True, highlight=False)
 
 
-def _free(path: Path) -> Path:
-    """`path`, or `path-2`, `path-3`, ... if it exists."""
-    number = 1
-    while (found := path if number == 1 else path.with_name(f"{path.name}-{number}")).exists():
-        number += 1
-    return found
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM came; the first one lets the round finish, a second one interrupts."""
-    stops: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        if stops:
-            raise KeyboardInterrupt
-        stops.append(number)
-        err.print("\nstopping after this round, with a checkpoint; once more to stop at once")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(stops)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 wrong input, 130 interrupted."""
-    logging.getLogger("fedsim").addHandler(RichHandler(console=err, show_time=False, show_path=False))
+    log.addHandler(RichHandler(console=err, show_time=False, show_path=False))
     arguments = sorted(sys.argv[1:], key=lambda argument: argument != "--debug")  # it may stand anywhere
     try:
         sys.exit(app(arguments, prog_name="fedsim", standalone_mode=False) or 0)

@@ -2,19 +2,25 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fedsim.config import Workload
-from fedsim.engine.host import Row
+from fedsim.engine.disks import disk_needs
 from fedsim.engine.ledger import row_key
+from fedsim.engine.messages import Row
+from fedsim.engine.needs import NodePlan, usable_bytes
 from fedsim.engine.observer import Observer
+from fedsim.engine.plan import Plan, Spread
+from fedsim.engine.sizes import said
+from fedsim.engine.times import Times
 
 _MOST_ROWS = 40
 
@@ -101,12 +107,23 @@ def progress_of(workload: Workload, console: Console) -> Iterator[Observer]:
     if not console.is_terminal:
         yield PlainProgress(workload, console)
         return
-    columns = (
+    with Progress(*_columns(), console=console) as progress:
+        yield LiveProgress(workload, progress)
+
+
+@contextmanager
+def bars_of(console: Console, *names: str) -> Iterator[Callable[[str, str, int], None]]:
+    """Bars on a terminal, nothing elsewhere; what it gives is told of a step: which bar, a note, out of how many."""
+    with Progress(*_columns(), console=console, disable=not console.is_terminal) as progress:
+        bars = {name: progress.add_task(name, total=None, note="", visible=False) for name in names}
+        yield lambda name, note, total: progress.update(bars[name], advance=1, note=note, total=total, visible=True)
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
         TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
-        yield LiveProgress(workload, progress)
 
 
 def _figures(row: Row) -> str:
@@ -156,3 +173,112 @@ def manifest_table(manifest: pd.DataFrame) -> Table:
         mask, acceleration = group["mask_kind"].iloc[0], group["acceleration"].mean()
         table.add_row(f"{site}{stamp}", *counts, *parts, mask, f"{acceleration:.2f}")
     return table
+
+
+def plan_tables(plan: Plan) -> list[Table]:
+    """What runs, what it needs, and what a round costs."""
+    return [_runs_table(plan), _needs_table(plan), _round_table(plan)]
+
+
+def _runs_table(plan: Plan) -> Table:
+    workload, clients = plan.workload, len(plan.clients)
+    sites = len({member.site for client in plan.clients for member in client.data.members})
+    table = Table(box=box.SIMPLE, show_header=False, title=f"{workload.name}: what runs")
+    table.add_column(no_wrap=True)
+    table.add_column()
+    table.add_row("method", f"{workload.algorithm.name}, {workload.training.rounds} rounds")
+    table.add_row("clients", f"{clients:,} of {sites:,} sites, {plan.cohort:,} in a round")
+    table.add_row("training slices", f"{_between(plan.slices, '{:.0f}'.format)} a client")
+    table.add_row("actors", _actors(plan))
+    grows = f"; after two rounds, and still growing by {said(plan.growth_bytes)} a round" if plan.growth_bytes else ""
+    table.add_row("private state", f"{_between(plan.private, said)} a client, {said(plan.private_bytes)} in all{grows}")
+    return table
+
+
+def _actors(plan: Plan) -> str:
+    if plan.workload.engine.backend == "serial":
+        return "none: clients train in this process, one at a time"
+    most = max((len(home.place.clients) for home in plan.homes), default=0)
+    fewest = min((len(home.place.clients) for home in plan.homes), default=0)
+    where = f"{len(plan.nodes)} nodes" if len(plan.nodes) > 1 else "one node"
+    each = f"{'up to ' if fewest < most else ''}{most} client{'s' if most > 1 else ''} each"
+    slots = sum(node.slots for node in plan.nodes)
+    return f"{len(plan.homes)} with {each} on {where}; {slots} train at once ({plan.device})"
+
+
+def _needs_table(plan: Plan) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="what it needs")
+    for column in ("", "needs", "there is"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    table.add_column("where", overflow="fold")
+    first, *others = plan.nodes
+    _add_node(table, plan, first, first.room.name)
+    if others:
+        fullest = max(others, key=lambda node: (node.memory_bytes / usable_bytes(node), node.scratch_bytes))
+        _add_node(table, plan, fullest, f"{fullest.room.name}, the fullest of {len(others)} other nodes")
+    counts = {"checkpoints": f" ({plan.checkpoints} at a time)", "shards": f" ({plan.missing_shards:,} to make)"}
+    for need in disk_needs(plan):
+        name = f"disk: {need.what}{counts.get(need.what, ' beyond memory')}"
+        _add_need(table, name, need.size, need.disk.free, str(need.disk.folder))
+    return table
+
+
+def _add_node(table: Table, plan: Plan, node: NodePlan, where: str) -> None:
+    _add_need(table, "memory", node.memory_bytes, usable_bytes(node), where)
+    serial = plan.workload.engine.backend == "serial"
+    parts = {
+        "this process" if serial else f"{node.actors:,} actor{'s' if node.actors != 1 else ''}": node.process_bytes,
+        "private state": node.state_bytes,
+        "training slices": node.slice_bytes,
+        "server and sums" if serial else "driver, Ray, object store": node.other_bytes,
+    }
+    for name, size in parts.items():
+        table.add_row(f"  {name}", f"[dim]{said(size)}", "", "")
+    if node is not plan.nodes[0] and node.room.scratch is not None:
+        _add_need(table, "disk: private state beyond memory", node.scratch_bytes, node.room.scratch.free, where)
+
+
+def _add_need(table: Table, name: str, needed: float, there: float, where: str) -> None:
+    table.add_row(name, said(needed), said(there), escape(where), style="red" if needed > there else "")
+
+
+def _round_table(plan: Plan) -> Table:
+    table = Table(box=box.SIMPLE, show_header=False, title="what a round costs")
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, size in (("up", plan.uplink_bytes), ("down", plan.downlink_bytes)):
+        table.add_row(name, f"{said(size)} a client, {said(plan.cohort * size)} in all")
+    collected = plan.cohort * max((phase.collected for phase in plan.traffic.phases.values()), default=0.0)
+    single = f"; {said(collected)} of single clients' vectors while a round goes on" if collected else ""
+    table.add_row("the server keeps", f"{said(plan.traffic.server)}{single}")
+    table.add_row("checkpoint", f"{said(plan.checkpoint_bytes)}, {_every(plan.workload.engine.checkpoint_every)}")
+    if plan.times is not None:
+        _add_times(table, plan, plan.times)
+    return table
+
+
+def _add_times(table: Table, plan: Plan, times: Times) -> None:
+    every = plan.workload.metrics.every
+    rounds = plan.workload.training.rounds
+    table.add_row("a client's work", f"{_between(times.client, _short)}, alone on its core")
+    table.add_row("training of all", _short(times.round))
+    if every:
+        table.add_row("validation of all", f"{_short(times.validation)}, {_every(every)}")
+    table.add_row("writing a checkpoint", f"{_short(times.checkpoint)} on an ordinary disk")
+    shards = f", and {_short(times.shards)} in round 1 for shards" if plan.missing_shards else ""
+    table.add_row("start-up", f"{_short(times.start)}{shards}")
+    table.add_row(f"all {rounds} rounds" if rounds > 1 else "in all", f"[bold]{_short(times.total)}")
+
+
+def _every(rounds: int) -> str:
+    return "every round" if rounds == 1 else f"every {rounds} rounds" if rounds else "at the end"
+
+
+def _between(spread: Spread, say: Callable[[float], str]) -> str:
+    """One value where all are alike, else smallest to largest and the median."""
+    low, middle, high = map(say, spread)
+    return middle if low == high else f"{low} to {high} (median {middle})"
+
+
+def _short(seconds: float) -> str:
+    return duration(seconds) if seconds >= 10 else f"{seconds:.2g} s"

@@ -12,7 +12,7 @@ import psutil
 from rich.table import Table
 
 from fedsim.config import Engine
-from fedsim.engine.backends import RayBackend
+from fedsim.engine.ray_backend import RayBackend
 
 _GB = 1e9
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.config import Engine
-from fedsim.engine.backends import RayBackend
+from fedsim.engine.ray_backend import RayBackend
 
 
 @pytest.fixture(scope="session")

@@ -223,17 +223,17 @@ class SliceMemory:
         slices = data.training_slices()
         with data.open() as shard:
             self.seconds += time.perf_counter() - begun
-            if len(slices) * _slice_bytes(data) > self._left:
+            if len(slices) * slice_bytes(data) > self._left:
                 yield lambda at: self._prepare(shard, data.normalise, *slices[at])
                 return
-            self._left -= len(slices) * _slice_bytes(data)
+            self._left -= len(slices) * slice_bytes(data)
             self._kept[key] = [self._prepare(shard, data.normalise, *one) for one in slices]
         yield self._kept[key].__getitem__
 
     def forget(self, data: Slices) -> None:
         """Let go of a client's slices."""
         for member in data.members:
-            self._left += len(self._kept.pop(_key(member), ())) * _slice_bytes(member)
+            self._left += len(self._kept.pop(_key(member), ())) * slice_bytes(member)
 
     def _prepare(self, shard: Shard, normalise: Normalise, piece: Piece, index: int, mask: BoolArray) -> Batch:
         begun = time.perf_counter()
@@ -247,7 +247,7 @@ def _key(data: ClientData) -> tuple[str, str, tuple[Piece, ...]]:
     return data.site, str(data.shard), data.pieces
 
 
-def _slice_bytes(data: ClientData) -> int:
+def slice_bytes(data: ClientData) -> int:
     """Of a prepared slice: k-space (8 bytes a sample), mask (1), zero-filled image and target (4 each)."""
     height, width = data.matrix
     return 17 * height * width

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from fedsim.algorithms.base import Phase, Received, Upload, Vector
 from fedsim.engine.aggregation import OrderFreeSum
-from fedsim.engine.host import Reply, Row
+from fedsim.engine.messages import Reply, Row
 
 
 class Gathered:

@@ -4,7 +4,6 @@ A Ray actor is a host in another process; the serial backend is one host in this
 ever leaves a client: the uploads that its method declares, and numbers for the ledger.
 """
 
-import ctypes
 import os
 import platform
 import tempfile
@@ -12,14 +11,11 @@ import time
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.algorithms.base import Algorithm, Upload, Vector
@@ -30,52 +26,14 @@ from fedsim.data.split import Part
 from fedsim.engine import checkpoint
 from fedsim.engine.aggregation import OrderFreeSum
 from fedsim.engine.client import ClientSpec
+from fedsim.engine.messages import Limits, Reply, Row, Setup
+from fedsim.engine.process import Pace, Watch, keep_freed_memory
 from fedsim.engine.states import StateStore, state_bytes
 from fedsim.errors import DivergedError, InputError, RunError
-from fedsim.models.reconstruction import AnyModel
-from fedsim.mri.metrics import Protocol, Quality, mean_quality
+from fedsim.mri.metrics import Quality, mean_quality
 from fedsim.seeds import torch_stream
 
-Row = dict[str, Any]
-"""One row of a table by column."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_REPORT_SECONDS = 1.0  # between reports of a call that goes on
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What every host is made with."""
-
-    algorithm: Algorithm
-    model: AnyModel
-    seed: int
-    threads: int
-    protocol: Protocol
-    channels_last: bool = False
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a host may use of its node."""
-
-    state_bytes: float = float("inf")
-    """Memory for private state; the rest of it lies in a file."""
-    slice_bytes: float = float("inf")
-    """Memory for training slices; the rest is read from shards again and again."""
-    scratch: Path | None = None
-    """Folder of the file; default the system's folder for temporary files."""
-
-
-@dataclass
-class Reply:
-    """What comes back from a host, in pieces: partial sums, vectors that must stay apart, and ledger rows."""
-
-    sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    collected: dict[str, dict[str, Vector]] = field(default_factory=dict)
-    """By client, then by upload."""
-    rows: list[Row] = field(default_factory=list)
+_NO_LIMITS = Limits()
 
 
 def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str]) -> list[Upload]:
@@ -102,7 +60,7 @@ def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
 class Host:
     """Some clients with their private state. What it is asked for it gives piece by piece, so that progress shows."""
 
-    def __init__(self, setup: Setup, clients: tuple[ClientSpec, ...], limits: Limits = Limits()) -> None:
+    def __init__(self, setup: Setup, clients: tuple[ClientSpec, ...], limits: Limits = _NO_LIMITS) -> None:
         torch.set_num_threads(setup.threads)
         keep_freed_memory()
         self._setup, self._limits = setup, limits
@@ -127,10 +85,10 @@ class Host:
         """
         received, uploads = self._on_device(broadcast), self._uploads(phase)
         self._sums: dict[str, OrderFreeSum] = {}
-        reply, pace = Reply(), _Pace()
+        reply, pace = Reply(), Pace()
         for name, following in pairwise([*weights, ""]):
             self._states.expect(following)
-            begun, watch = time.time(), _Watch(self._slices)
+            begun, watch = time.time(), Watch(self._slices)
             with self._at_work(name, round_, received) as learner:
                 watch.lap("load")
                 made = {"buffers": learner.shared_buffers, **self._setup.algorithm.train(learner, received, phase)}
@@ -176,7 +134,7 @@ class Host:
             since: Time [s since 1970] at which validation began.
         """
         received = self._on_device(broadcast)
-        means, pace = dict[str, Row](), _Pace()
+        means, pace = dict[str, Row](), Pace()
         for name in names:
             begun = time.time()
             sites: dict[str, list[Quality]] = {}
@@ -195,7 +153,7 @@ class Host:
         self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector], part: Part, images: Path | None
     ) -> Iterator[list[Row]]:
         """Score the named clients' volumes of a part, one row a volume; saves the images if a folder is given."""
-        received, pace = self._on_device(broadcast), _Pace()
+        received, pace = self._on_device(broadcast), Pace()
         rows: list[Row] = []
         for name in names:
             for volume in self._reconstruct(round_, name, received, part):
@@ -300,49 +258,6 @@ class Host:
         except Exception as error:
             at = f"client {name}, round {round_}, seed {self._setup.seed}"
             raise RunError(f"{at}: {type(error).__name__}: {error}") from error
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep large blocks that it frees: every step asks for the same ones again.
-
-    glibc gives them back to the system, and pays for each page when it gets them anew (5 % of a training step of a
-    small network). Other C libraries are left as they are.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            mallopt(parameter, 1 << 30)
-
-
-class _Pace:
-    """When it is time to report again."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def due(self) -> bool:
-        now = time.monotonic()
-        if now - self._last < _REPORT_SECONDS:
-            return False
-        self._last = now
-        return True
-
-
-class _Watch:
-    """Where a client's time goes; what is spent reading its slices counts as load."""
-
-    def __init__(self, slices: SliceMemory) -> None:
-        self._slices, self._laps = slices, {"load": 0.0}
-        self._last, self._read = time.perf_counter(), slices.seconds
-
-    def lap(self, name: str) -> None:
-        now, read = time.perf_counter(), self._slices.seconds
-        self._laps["load"] += read - self._read
-        self._laps[name] = self._laps.get(name, 0.0) + now - self._last - (read - self._read)
-        self._last, self._read = now, read
-
-    def seconds(self) -> Row:
-        return {f"{name}_seconds": seconds for name, seconds in self._laps.items()}
 
 
 def _means(learner: Learner, who: str) -> dict[str, float]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from fedsim.config import Workload
 from fedsim.engine.client import ClientSpec
-from fedsim.engine.host import Row
+from fedsim.engine.messages import Row
 from fedsim.files import replacing
 
 _PATIENCE = 200  # times what writing cost the last time, before it is done again

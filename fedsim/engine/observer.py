@@ -1,6 +1,6 @@
 """Who watches a run."""
 
-from fedsim.engine.host import Row
+from fedsim.engine.messages import Row
 
 
 class Observer:

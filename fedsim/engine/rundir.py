@@ -19,8 +19,9 @@ from fedsim.algorithms.catalogue import is_own
 from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
 from fedsim.engine import checkpoint
-from fedsim.engine.host import Setup, make_learner
+from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import write_table
+from fedsim.engine.messages import Setup
 from fedsim.errors import InputError
 from fedsim.files import write_text
 from fedsim.workload import load_workload, write_yaml

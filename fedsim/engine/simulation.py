@@ -17,9 +17,11 @@ from fedsim.data.split import Part
 from fedsim.engine import checkpoint
 from fedsim.engine.backends import WorkerLostError, make_backend
 from fedsim.engine.federation import assemble
+from fedsim.engine.fits import check_fits
 from fedsim.engine.gather import Gathered
-from fedsim.engine.host import Row, make_learner, uploads_of
+from fedsim.engine.host import make_learner, uploads_of
 from fedsim.engine.ledger import UNKNOWN, Ledger, idle_row, joined, round_row, stamped, write_table
+from fedsim.engine.messages import Row
 from fedsim.engine.observer import Observer
 from fedsim.engine.rundir import Run, Which, begin_run, check_manifest, check_method, check_same, setup_of
 from fedsim.errors import InputError, RunError
@@ -74,7 +76,7 @@ class Simulation:
         """Train until training.rounds, or until `stop` is true after a round; returns whether all rounds are done.
 
         Raises:
-            InputError: the run directory cannot be written.
+            InputError: the run directory cannot be written, or the run does not fit into this machine or cluster.
             RunError: a client failed, or processes kept being lost.
         """
         self._warn()
@@ -141,7 +143,8 @@ class Simulation:
 
     def _warn(self) -> None:
         steps = {c.name: math.ceil(self._samples[c.name] / c.training.batch_size) for c in self._federation.clients}
-        for warning in self._algorithm.warnings(steps, self._learner.parameters):
+        legal = self._algorithm.warnings(steps, self._learner.parameters)
+        for warning in legal + check_fits(self.workload, self._federation, self._learner, self.path):
             log.warning(warning)
 
     # Rounds

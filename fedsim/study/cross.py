@@ -21,8 +21,8 @@ from fedsim.data.samples import ClientData
 from fedsim.data.split import Part
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import Federation, assemble
-from fedsim.engine.host import Row
 from fedsim.engine.ledger import stamped, write_table
+from fedsim.engine.messages import Row
 from fedsim.engine.rundir import Run, Which, check_manifest
 from fedsim.errors import InputError
 from fedsim.study.figures import save_figure

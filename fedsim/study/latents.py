@@ -23,7 +23,7 @@ from fedsim.algorithms.learner import Learner
 from fedsim.data.samples import ClientData
 from fedsim.data.split import Part
 from fedsim.engine.client import ClientSpec
-from fedsim.engine.host import Row
+from fedsim.engine.messages import Row
 from fedsim.engine.rundir import Run, Which
 from fedsim.errors import InputError
 from fedsim.seeds import derive

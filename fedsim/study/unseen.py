@@ -34,8 +34,8 @@ from torch import nn
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.split import PARTS
 from fedsim.engine.client import ClientSpec
-from fedsim.engine.host import Row
 from fedsim.engine.ledger import stamped
+from fedsim.engine.messages import Row
 from fedsim.engine.rundir import Run, Which
 from fedsim.errors import InputError
 from fedsim.files import replacing

@@ -7,6 +7,7 @@ import pytest
 
 from fedsim.config import Workload
 from fedsim.engine import backends, checkpoint
+from fedsim.engine.ray_backend import RayBackend
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.errors import InputError
@@ -99,7 +100,7 @@ def test_a_killed_actor_is_replayed_with_the_same_bits(
     keys = (f"engine.checkpoint_every={checkpoint_every}",)
     undisturbed = simulate(*keys)
 
-    class Killer(backends.RayBackend):
+    class Killer(RayBackend):
         killed = False
 
         def call(self, method: str, names: tuple[str, ...], arguments: backends.ArgumentsOf) -> object:

@@ -10,9 +10,11 @@ import pytest
 
 from fedsim.config import Workload
 from fedsim.engine import backends
-from fedsim.engine.backends import ArgumentsOf, RayBackend, SerialBackend
+from fedsim.engine.backends import ArgumentsOf, SerialBackend
 from fedsim.engine.federation import assemble
 from fedsim.engine.host import Host
+from fedsim.engine.placement import Node
+from fedsim.engine.ray_backend import RayBackend
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.engine.simulation import run
 
@@ -130,9 +132,7 @@ def test_no_more_clients_train_at_once_than_there_are_cores(
 ) -> None:
     """A site that wants two cores leaves none for others; one that wants more than there are trains alone."""
     monkeypatch.setattr(Counting, "most", 0)
-    monkeypatch.setattr(
-        RayBackend, "_alive", lambda self: [backends.Node(n["NodeID"], 2, 0, 4e9) for n in self._ray.nodes()]
-    )
+    monkeypatch.setattr(RayBackend, "_alive", lambda self: [Node(n["NodeID"], 2, 0, 4e9) for n in self._ray.nodes()])
     sites = [f"federation.sites.{index}.resources.cpus={cpus}" for index in range(3)]
     simulated_with(Counting, workload(*packed(1), *sites, "training.rounds=1"), tmp_path / "run")
     assert Counting.most == at_once
@@ -151,7 +151,7 @@ def test_a_slow_client_is_seen_in_the_ledger(simulate: Simulate, monkeypatch: py
 
 
 def test_progress_of_a_long_call_is_reported(workload: MakeWorkload, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.engine.host._REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("fedsim.engine.process._REPORT_SECONDS", 0.0)
     load = workload()
     federation = assemble(load)
     host = Host(setup_of(load), federation.clients)

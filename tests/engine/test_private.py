@@ -12,7 +12,8 @@ from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.single import Single
 from fedsim.config import Workload
 from fedsim.engine.federation import assemble
-from fedsim.engine.host import Host, Reply, make_learner
+from fedsim.engine.host import Host, make_learner
+from fedsim.engine.messages import Reply
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.models.reconstruction import UNetModel, is_encoder
 

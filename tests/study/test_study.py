@@ -18,8 +18,8 @@ from rich.console import Console
 
 from fedsim import cli
 from fedsim.config import Engine
-from fedsim.engine.backends import RayBackend
 from fedsim.engine.checkpoint import complete_rounds
+from fedsim.engine.ray_backend import RayBackend
 from fedsim.engine.rundir import Run
 from fedsim.errors import InputError
 from fedsim.study.conclude import conclude

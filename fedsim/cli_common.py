@@ -1,0 +1,50 @@
+"""What the commands share: consoles, arguments, run folders, and how a run is interrupted."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+out, err = Console(), Console(stderr=True)
+
+WorkloadFile = Annotated[Path, typer.Argument(help="Workload file (YAML).", metavar="WORKLOAD")]
+RunFolder = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key, e.g. training.rounds=5; values are YAML. Repeatable."
+    ),
+]
+Round = Annotated[str, typer.Option("--round", help="best (by validation PSNR), last, or a number.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to use; default: start Ray here for this run.")]
+
+
+def free_folder(path: Path) -> Path:
+    """`path`, or `path-2`, `path-3`, ... if it exists."""
+    number = 1
+    while (found := path if number == 1 else path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return found
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM came; the first one lets the round finish, a second one interrupts."""
+    stops: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        if stops:
+            raise KeyboardInterrupt
+        stops.append(number)
+        err.print("\nstopping after this round, with a checkpoint; once more to stop at once")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(stops)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,60 @@
+"""The commands of `fedsim data`: look at, import and make data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsim.cli_common import Overrides, WorkloadFile, out
+
+data = typer.Typer(no_args_is_help=True, help="Look at, import and make data.")
+
+
+@data.command("inspect")
+def data_inspect(
+    path: Annotated[Path, typer.Argument(help="File or folder with images.", metavar="PATH")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Where to write a picture of a few slices; default inspect-NAME.png.")
+    ] = None,
+) -> None:
+    """Say what a file or folder holds, and write a picture of a few slices."""
+    from fedsim.study.inspect import inspect_path
+
+    picture = picture or Path(f"inspect-{path.resolve().name}.png")
+    out.print(inspect_path(path, picture))
+    out.print(f"picture: {picture}", soft_wrap=True, highlight=False)
+
+
+@data.command("import")
+def data_import(workload: WorkloadFile, overrides: Overrides = None) -> None:
+    """Import a workload's sites into the cache and show its splits and measured accelerations."""
+    from fedsim.display import bars_of, manifest_table
+    from fedsim.engine.federation import assemble
+    from fedsim.workload import load_workload
+
+    loaded = load_workload(workload, overrides or [])
+    sites = len(loaded.federation.expanded_sites()) + len(loaded.federation.unseen_sites())
+    with bars_of(out, "sites", "shards") as step:
+        federation = assemble(loaded, lambda site: step("sites", site, sites))
+        members = [member for client in (*federation.clients, *federation.unseen) for member in client.data.members]
+        shards = {member.shard: member for member in members}  # clients of a site share one
+        for member in shards.values():
+            with member.open():  # phantoms are made where they are first read
+                step("shards", member.site, len(shards))
+    out.print(manifest_table(federation.manifest))
+    out.print(f"cache: {loaded.federation.cache}", soft_wrap=True, highlight=False)
+
+
+@data.command("phantom")
+def data_phantom(
+    folder: Annotated[Path, typer.Argument(help="New folder for the files.", metavar="DIR")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Key of a phantom source, e.g. contrast=t2.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the anatomies.")] = 0,
+) -> None:
+    """Write phantom volumes in fastMRI's HDF5 layout."""
+    from fedsim.study.phantoms import write_phantoms
+
+    for path in write_phantoms(folder, overrides or [], seed):
+        out.print(str(path), soft_wrap=True, highlight=False)

@@ -1,0 +1,198 @@
+"""What a plan asks for that is not there: each refusal names the key to change and, where there is one, a value."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fedsim.algorithms.learner import Learner
+from fedsim.config import Workload
+from fedsim.engine import disks
+from fedsim.engine.calibration import calibrate
+from fedsim.engine.cluster import connect
+from fedsim.engine.federation import Federation, assemble
+from fedsim.engine.host import make_learner
+from fedsim.engine.machine import Machine, machine_of
+from fedsim.engine.needs import usable_bytes
+from fedsim.engine.placement import gpus_of, homeless
+from fedsim.engine.plan import Plan, make_plan
+from fedsim.engine.rundir import setup_of
+from fedsim.engine.sizes import said
+from fedsim.errors import InputError
+
+_GB = 1e9
+
+
+def check_fits(
+    workload: Workload, federation: Federation, learner: Learner, out: Path, machine: Machine | None = None
+) -> list[str]:
+    """Refuse a run that its machine cannot hold, by sizes alone; returns what the user should know of one that fits.
+
+    Args:
+        workload: Settled.
+        federation: Its clients.
+        learner: Their working network, as initialised.
+        out: The run directory, which need not exist.
+        machine: What there is to run on; default the Ray cluster this process is connected to, or this machine.
+
+    Raises:
+        InputError: something does not fit; names the key to change.
+    """
+    plan = make_plan(workload, federation, learner, machine or machine_of(workload, out))
+    refuse(plan)
+    return warnings(plan)
+
+
+def plan_run(workload: Workload, out: Path, address: str | None = None) -> Plan:
+    """The plan of a run, with times from a client that is calibrated in this process.
+
+    A run that has no place or no memory for its actors is planned without; `refuse` says what is wrong with it.
+
+    Args:
+        workload: What would run.
+        out: Where to.
+        address: Ray cluster to run on; None: this machine, and Ray is not started.
+
+    Raises:
+        InputError: the workload or its data are wrong, or there is no such cluster.
+    """
+    workload = workload.settled()
+    if address is not None and workload.engine.backend != "ray":
+        raise InputError(f"--address {address}: needs engine.backend=ray")
+    federation, learner = assemble(workload), make_learner(setup_of(workload))
+    machine = _machine_at(workload, out, address)
+    plan = make_plan(workload, federation, learner, machine)
+    if any(check(plan) for check in _BEFORE):
+        return plan
+    device = "cuda" if plan.device == "cuda" and torch.cuda.is_available() else "cpu"
+    return make_plan(workload, federation, learner, machine, calibrate(workload, federation.clients, device))
+
+
+def refuse(plan: Plan) -> None:
+    """Refuse a run that cannot be.
+
+    Raises:
+        InputError: the first thing that does not fit; names the key to change.
+    """
+    for check in (*_BEFORE, *disks.CHECKS):
+        problem = check(plan)
+        if problem is not None:
+            raise InputError(problem)
+
+
+def warnings(plan: Plan) -> list[str]:
+    """What is legal, and perhaps not meant."""
+    cores = max(room.node.cpus for room in plan.machine.rooms)
+    wide = [c for c in plan.clients if (c.resources.cpus or 0) > cores and plan.workload.engine.backend == "ray"]
+    if not wide:
+        return []
+    asked = f"site {wide[0].site}: resources.cpus: {wide[0].resources.cpus:g}, and no node has more than {cores:g}"
+    return [f"{asked}; {len(wide)} of {len(plan.clients)} clients train alone on their node"]
+
+
+def _machine_at(workload: Workload, out: Path, address: str | None) -> Machine:
+    if address is None:
+        return machine_of(workload, out)
+    ray, owned = connect(address)
+    try:
+        return machine_of(workload, out, look=True)
+    finally:
+        if owned:
+            ray.shutdown()
+
+
+# Places and memory for actors
+
+
+def _gpus(plan: Plan) -> str | None:
+    """GPUs that no node has."""
+    most = max(room.node.gpus for room in plan.machine.rooms)
+    if plan.workload.engine.device == "cuda" and not most:
+        return "engine.device: cuda needs a GPU, and there is none; say auto or cpu"
+    for client in plan.clients if plan.device == "cuda" else ():
+        asked = gpus_of(client.resources, plan.device)
+        if asked > most:
+            return f"site {client.site}: resources.gpus: {asked:g}, and no node has more than {most:g}; ask for less"
+        if not asked and plan.workload.engine.clients_per_actor == "auto":
+            return f"site {client.site}: resources.gpus: 0 leaves it without a place to train; give it a share, say 0.1"
+    return None
+
+
+def _reservations(plan: Plan) -> str | None:
+    """What actors reserve, together, so that some would wait for ever."""
+    nodes = [room.node for room in plan.machine.rooms]
+    most = max(node.memory for node in nodes)
+    for client in plan.clients if plan.workload.engine.backend == "ray" else ():
+        if _GB * (client.resources.memory or 0) > most:
+            asked = f"{client.resources.memory:g} GB, and Ray counts no more than {said(most)} on any node"
+            return f"site {client.site}: resources.memory: {asked}; at most {_floor(most / _GB)}"
+    places = [home.place for home in plan.homes]
+    left = homeless(places, nodes)
+    if not left:
+        return None
+    auto = "" if plan.workload.engine.clients_per_actor == "auto" else ", or engine.clients_per_actor to auto"
+    if homeless([replace(place, memory=0.0) for place in places], nodes):
+        gpus = sum(math.floor(node.gpus) for node in nodes)
+        value = _floor(1 / math.ceil(len(places) / gpus))
+        asked = f"{len(places)} actors ask for {left[0].gpus:g} each, and there are {gpus} GPUs"
+        return f"resources.gpus: {asked}; set it to at most {value}{auto}"
+    value = _floor(min(node.memory for node in nodes) / math.ceil(len(places) / len(nodes)) / _GB)
+    asked = f"{len(places)} actors ask for up to {said(max(place.memory for place in places))} each"
+    there = f"{said(sum(node.memory for node in nodes))} in all"
+    return f"resources.memory: {asked}, and Ray counts {there}; set it to at most {value}{auto}"
+
+
+def _driver(plan: Plan) -> str | None:
+    """A driver that needs more than its node has: much of it may be what the method keeps of single clients."""
+    node = plan.nodes[0]
+    if node.other_bytes <= usable_bytes(node):
+        return None
+    what = f"driver and Ray need {said(node.other_bytes)} with {plan.cohort} clients in a round"
+    what += f", and {node.room.name} has {said(node.room.memory)}"
+    if any(phase.collected for phase in plan.traffic.phases.values()):
+        return f"training.participation: {what}; lower it, or let the method keep no vectors of single clients"
+    return f"engine.backend: {what}; set it to serial, or take a larger machine"
+
+
+def _actors(plan: Plan) -> str | None:
+    """Actors that do not fit into memory, whatever their clients keep there."""
+    for node in plan.nodes:
+        free = usable_bytes(node) - node.other_bytes
+        if node.process_bytes <= free:
+            continue
+        count = "an actor" if node.actors == 1 else f"{node.actors} actors"
+        what = f"{count} of {said(node.process_bytes / node.actors)} and {said(node.other_bytes)} for driver and Ray"
+        what += f" do not fit into the {said(node.room.memory)} of {node.room.name}"
+        fitting = math.floor(free * node.actors / node.process_bytes)
+        if node.actors == 1 or fitting < 1:
+            return f"training.batch_size: {what}; lower it, or model.channels"
+        auto = plan.workload.engine.clients_per_actor != "auto" and node.slots <= fitting
+        value = math.ceil(node.clients / fitting)
+        return f"engine.clients_per_actor: {what}; set it to {'auto' if auto else f'{value} or more'}"
+    return None
+
+
+def _memory(plan: Plan) -> str | None:
+    """What clients keep in memory, beyond what the actors leave."""
+    for node in plan.nodes:
+        free = usable_bytes(node) - node.other_bytes - node.process_bytes
+        if node.state_bytes + node.slice_bytes <= free:
+            continue
+        kept = f"{said(node.state_bytes)} of private state and {said(node.slice_bytes)} of training slices"
+        what = f"{kept} do not fit into the {said(max(free, 0))} that actors, driver and Ray leave of"
+        what += f" {said(node.room.memory)} on {node.room.name}"
+        if free > node.slice_bytes:
+            return f"engine.state_memory: {what}; set it to at most {_floor((free - node.slice_bytes) / _GB)}"
+        half = _floor(max(free, 0) / 2 / _GB)
+        return f"engine.slice_memory: {what}; set it and engine.state_memory to at most {half} each"
+    return None
+
+
+_BEFORE = (_gpus, _reservations, _driver, _actors, _memory)
+
+
+def _floor(value: float) -> str:
+    """Two decimals, rounded down; three significant digits if it is small."""
+    digits = 2 if value >= 1 else 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{math.floor(value * 10**digits) / 10**digits:g}"

@@ -1,0 +1,55 @@
+"""A machine made of numbers, and the plan of a workload on it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedsim.config import Workload
+from fedsim.engine.federation import assemble
+from fedsim.engine.fits import check_fits
+from fedsim.engine.host import make_learner
+from fedsim.engine.machine import Disk, Machine, Room
+from fedsim.engine.placement import Node
+from fedsim.engine.plan import Plan, make_plan
+from fedsim.engine.rundir import setup_of
+
+MakeWorkload = Callable[..., Workload]
+GB = 1e9
+
+TINY = ("model={name: unet, channels: 2, pools: 1}", "federation.sites.1.matrix=null")
+P, Q = 270, 143
+"""Parameters of the tiny network. Encoder: 3x3 convolutions 1-2, 2-2, 2-4, 4-4 have 18 + 36 + 72 + 144; decoder: 2x2
+from 4 to 2, 3x3 4-2 and 2-2, 1x1 to 1 with a bias have 32 + 72 + 36 + 3."""
+
+
+def disk(folder: str, free: float, number: int) -> Disk:
+    return Disk(Path(folder), free, number)
+
+
+def machine(**changes: Any) -> Machine:
+    """Two nodes with four cores and 16 GB, of which Ray counts ten; every folder has a disk of its own."""
+    rooms = tuple(
+        Room(Node(name, 4, changes.pop(f"gpus_{name}", 0), 10 * GB), 16 * GB, disk("/scratch", 100 * GB, 1), name)
+        for name in ("one", "two")
+    )
+    given: dict[str, Any] = {
+        "rooms": rooms, "cache": disk("/cache", 100 * GB, 2), "out": disk("/runs/x", 100 * GB, 3), "out_bytes": 0.0,
+        "open_files": 1024,
+    }  # fmt: skip
+    return Machine(**{**given, **changes})
+
+
+def with_rooms(**changes: Any) -> Machine:
+    """The two nodes with other memory or disks."""
+    return machine(rooms=tuple(replace(room, **changes) for room in machine().rooms))
+
+
+def planned(workload: Workload, on: Machine | None = None) -> Plan:
+    workload = workload.settled()
+    return make_plan(workload, assemble(workload), make_learner(setup_of(workload)), on or machine())
+
+
+def checked(workload: Workload, on: Machine) -> list[str]:
+    workload = workload.settled()
+    return check_fits(workload, assemble(workload), make_learner(setup_of(workload)), Path("x"), on)
