@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import psutil
 import torch
 
 from fedsim.algorithms.base import Vector
 from fedsim.config import Engine
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import Host
+from fedsim.engine.machine import memory_here
 from fedsim.engine.messages import Limits, Row, Setup
+from fedsim.engine.placement import device_of
 from fedsim.errors import InputError
 
 Arguments = tuple[Any, ...]
@@ -69,8 +70,8 @@ class SerialBackend(Backend):
 
     def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
         """One host."""
-        limits = limits_of(self._engine, psutil.virtual_memory().total, 1)
-        device = "cuda" if self._engine.device == "cuda" else "cpu"
+        limits = limits_of(self._engine, memory_here(), 1)
+        device = device_of(self._engine, [])
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("engine.device: cuda needs a GPU, and torch knows of none; say auto or cpu")
         self._host = Host(replace(setup, device=device), clients, limits)

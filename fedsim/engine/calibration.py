@@ -1,8 +1,10 @@
 """Timing one client before a run: it does two rounds in this process as if everybody took part; the second counts."""
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -10,6 +12,7 @@ import torch
 from fedsim.algorithms.base import Phase, Received, ServerState, Upload
 from fedsim.config import Workload
 from fedsim.data.samples import ClientData, PooledData, SliceMemory
+from fedsim.data.shard import write_shard
 from fedsim.data.split import Part
 from fedsim.engine import checkpoint
 from fedsim.engine.backends import SerialBackend
@@ -40,7 +43,7 @@ class Calibration:
     validation_pace: float
     """Validation [s a pixel]."""
     shard_pace: float
-    """Making a phantom shard [s a pixel]; 0 if there was none to make."""
+    """Making a phantom shard [s a pixel]; 0 if its data are no phantoms."""
     private_bytes: int
     growth_bytes: int
     """By which the private state grew in the second round; 0 for most methods."""
@@ -62,7 +65,7 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
         RunError: its training failed; names the client.
     """
     client = _shortened(sorted(clients, key=lambda client: client.work())[len(clients) // 2])
-    shard_pace = _make_shards(client)
+    shard_pace = _shard_pace(client)
     cohort = workload.training.cohort(len(clients))
     others = [other.name for other in clients if other.name != client.name][: min(cohort, _MOST) - 1]
     backend = SerialBackend(workload.engine.model_copy(update={"device": device}))
@@ -155,14 +158,15 @@ class _Trial:
         return {"buffers": self._server["buffers"]} if "buffers" in self._server else {}
 
 
-def _make_shards(client: ClientSpec) -> float:
-    """Make the client's shards that are not there yet; seconds a pixel, 0 if there are none to make."""
-    missing = [member for member in client.data.members if not member.shard.exists()]
-    begun = time.perf_counter()
-    for member in missing:
-        with member.open():
-            pass
-    return (time.perf_counter() - begun) / max(sum(map(pixels_of_shard, missing)), 1.0) if missing else 0.0
+def _shard_pace(client: ClientSpec) -> float:
+    """Seconds a pixel of making a phantom shard, tried beside the cache; 0 if the client has none."""
+    phantoms = [member for member in client.data.members if member.maker is not None]
+    if not phantoms or phantoms[0].maker is None:
+        return 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        write_shard(phantoms[0].maker, Path(), phantoms[0].matrix, Path(folder) / "shard.h5")
+        return (time.perf_counter() - begun) / pixels_of_shard(phantoms[0])
 
 
 def _reading_seconds(client: ClientSpec) -> float:

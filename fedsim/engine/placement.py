@@ -69,6 +69,13 @@ def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node],
     ]
 
 
+def device_of(engine: Engine, nodes: Sequence[Node]) -> str:
+    """Where clients train."""
+    if engine.backend == "serial":
+        return "cuda" if engine.device == "cuda" else "cpu"
+    return "cuda" if engine.device != "cpu" and any(node.gpus for node in nodes) else "cpu"
+
+
 def gpus_of(needs: Resources, device: str) -> float:
     """GPUs that an actor of clients with such needs reserves."""
     return 0.0 if device == "cpu" else 1.0 if needs.gpus is None else needs.gpus
@@ -99,7 +106,7 @@ def _pinned(
         counts = [node.places(needs, engine.threads, device) for node in nodes]
         places = [node for turn in range(max(counts)) for node, count in enumerate(counts) if turn < count]
         if places:
-            yield from zip(places, spread(members, [1.0] * min(len(places), len(members))), strict=False)
+            yield from zip(places, spread(members, min(len(places), len(members))), strict=False)
 
 
 def homeless(places: Sequence[Place], nodes: Sequence[Node]) -> list[Place]:

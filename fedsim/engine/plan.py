@@ -11,7 +11,7 @@ from statistics import median
 from fedsim.algorithms.catalogue import is_own
 from fedsim.algorithms.fedavg import FedAvg
 from fedsim.algorithms.learner import Learner
-from fedsim.config import Engine, Workload
+from fedsim.config import Workload
 from fedsim.data.samples import ClientData
 from fedsim.engine import checkpoint, sizes
 from fedsim.engine.calibration import Calibration, pixels_of_shard
@@ -19,7 +19,7 @@ from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import Federation
 from fedsim.engine.machine import Machine
 from fedsim.engine.needs import Home, NodePlan, Working, filled, node_plans
-from fedsim.engine.placement import Node, placed
+from fedsim.engine.placement import device_of, placed
 from fedsim.engine.sizes import Traffic
 from fedsim.engine.times import Times, checkpoints, expected
 
@@ -117,13 +117,6 @@ def make_plan(
         len(missing), sum(map(_shard_bytes, missing, fresh)),
         expected(workload, homes, machine.rooms, calibration, sum(fresh), saved) if calibration else None,
     )  # fmt: skip
-
-
-def device_of(engine: Engine, nodes: Sequence[Node]) -> str:
-    """Where clients train."""
-    if engine.backend == "serial":
-        return "cuda" if engine.device == "cuda" else "cpu"
-    return "cuda" if engine.device != "cpu" and any(node.gpus for node in nodes) else "cpu"
 
 
 class _Private:

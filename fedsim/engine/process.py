@@ -13,8 +13,8 @@ _REPORT_SECONDS = 1.0  # between reports of a call that goes on
 def keep_freed_memory() -> None:
     """Let this process keep large blocks that it frees: every step asks for the same ones again.
 
-    glibc gives them back to the system, and pays for each page when it gets them anew (5 % of a training step of a
-    small network). Other C libraries are left as they are.
+    glibc gives them back to the system, and pays for each page when it gets them anew (6 % of a training step of a
+    small network, benchmarks/freed_memory.py). Other C libraries are left as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

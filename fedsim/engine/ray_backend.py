@@ -15,7 +15,7 @@ from fedsim.engine.client import ClientSpec
 from fedsim.engine.cluster import connect
 from fedsim.engine.host import Host
 from fedsim.engine.messages import Limits, Row, Setup
-from fedsim.engine.placement import Node, Place, placed
+from fedsim.engine.placement import Node, Place, device_of, placed
 from fedsim.engine.schedule import Expectations, balance
 from fedsim.errors import InputError, RunError
 
@@ -58,11 +58,13 @@ class RayBackend(Backend):
             self._ray.cloudpickle.register_pickle_by_value(sys.modules[type(setup.algorithm).__module__])
         self._nodes = {node.id: node for node in self._alive()}
         self._expected = Expectations(clients)
-        setup = replace(setup, device=self._device())
         nodes = list(self._nodes.values())
+        setup = replace(setup, device=device_of(self._engine, nodes))
+        if self._engine.device == "cuda" and setup.device != "cuda":
+            raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; say auto or cpu")
         places = placed(self._engine, clients, nodes, setup.device)
-        if not places:
-            raise InputError("resources.gpus: no node has as many GPUs as its clients ask for; ask for a smaller share")
+        if sum(len(place.clients) for place in places) < len(clients):
+            raise InputError("resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share")
         limits = self._limits(len(places))
         width = 2 * self.slots()
         for first in range(0, len(places), width):  # a wave at a time: mass creation starves Ray's start-up
@@ -90,12 +92,6 @@ class RayBackend(Backend):
         """An even share of a node's memory for each of its actors."""
         memory = min(node.memory for node in self._nodes.values())
         return limits_of(self._engine, memory, math.ceil(actors / len(self._nodes)))
-
-    def _device(self) -> str:
-        gpus = sum(node.gpus for node in self._nodes.values())
-        if self._engine.device == "cuda" and not gpus:
-            raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; say auto or cpu")
-        return "cuda" if gpus and self._engine.device != "cpu" else "cpu"
 
     # Calls
 

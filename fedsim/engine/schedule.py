@@ -54,19 +54,14 @@ class Move:
     target: int
 
 
-def spread(clients: Sequence[ClientSpec], speeds: Sequence[float]) -> list[list[ClientSpec]]:
-    """Clients dealt to actors, longest first, each to the actor that will have it done first; in their given order.
-
-    Args:
-        clients: Who is to be placed.
-        speeds: Of each actor.
-    """
-    loads = [(0.0, number) for number in range(len(speeds))]
-    groups: list[list[int]] = [[] for _ in speeds]
+def spread(clients: Sequence[ClientSpec], actors: int) -> list[list[ClientSpec]]:
+    """Clients dealt to so many actors, longest first, each to the one with the least work; in their given order."""
+    loads = [(0.0, number) for number in range(actors)]
+    groups: list[list[int]] = [[] for _ in range(actors)]
     for index in sorted(range(len(clients)), key=lambda at: (-clients[at].work(), at)):
         load, number = heapq.heappop(loads)
         groups[number].append(index)
-        heapq.heappush(loads, (load + clients[index].work() / speeds[number], number))
+        heapq.heappush(loads, (load + clients[index].work(), number))
     return [[clients[index] for index in sorted(group)] for group in groups]
 
 

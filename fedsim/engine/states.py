@@ -38,6 +38,7 @@ class StateStore:
             scratch: Folder of the file; default the system's folder for temporary files.
         """
         self._fresh, self._budget = fresh, budget
+        self._fresh_layout = layout_of(fresh())
         self._memory: dict[str, State] = {}
         self._used = 0
         self._file = SpillFile(scratch)
@@ -52,7 +53,7 @@ class StateStore:
         """What a client's state is made of, without reading it."""
         if client in self._file:
             return self._file.layout(client)
-        return layout_of(self._memory[client] if client in self._memory else self._fresh())
+        return layout_of(self._memory[client]) if client in self._memory else self._fresh_layout
 
     def put(self, client: str, state: State) -> None:
         """Keep a client's state.

@@ -32,17 +32,16 @@ def test_work_counts_slices_pixels_and_epochs() -> None:
 
 def test_clients_are_spread_longest_first_and_keep_their_order() -> None:
     clients = [client(name, slices) for name, slices in zip("ABCDE", (7, 1, 5, 4, 3), strict=True)]
-    groups = spread(clients, [1.0, 1.0])
+    groups = spread(clients, 2)
     assert [[member.name for member in group] for group in groups] == [["A", "E"], ["B", "C", "D"]]
     assert loads(groups) == [10, 10]
 
 
-def test_every_client_has_one_place_and_a_fast_actor_gets_more() -> None:
+def test_every_client_has_one_place() -> None:
     clients = [client(f"C{number}", 1 + number % 7) for number in range(50)]
-    groups = spread(clients, [1.0, 3.0])
+    groups = spread(clients, 3)
     assert sorted(m.name for group in groups for m in group) == sorted(c.name for c in clients)
-    slow, fast = loads(groups)
-    assert fast / slow == pytest.approx(3, rel=0.1)
+    assert max(loads(groups)) - min(loads(groups)) <= 1
 
 
 def test_expectations_are_measured_or_in_proportion() -> None:
@@ -102,4 +101,4 @@ def test_spreading_is_near_the_best_there_is() -> None:
         max(sum(clients[i].work() for i in half), sum(c.work() for i, c in enumerate(clients) if i not in half))
         for half in halves
     )
-    assert max(loads(spread(clients, [1.0, 1.0]))) * 1024 <= 4 / 3 * best
+    assert max(loads(spread(clients, 2))) * 1024 <= 4 / 3 * best
