@@ -10,4 +10,6 @@ class Resources(Section):
 
     cpus: float | None = Field(None, gt=0, le=1024, description="Cores it takes on its node; default engine.threads.")
     gpus: float | None = Field(None, ge=0, le=64, description="Share of a GPU, or number; default 1 on GPUs, else 0.")
-    memory: float | None = Field(None, gt=0, description="Memory [GB] that Ray reserves for its actor; default none.")
+    memory: float | None = Field(
+        None, gt=0, le=1e6, description="Memory [GB] that Ray reserves for its actor; default none."
+    )

@@ -4,9 +4,12 @@ A section is also the thing it describes: a mask section samples masks, an algor
 method, network, importer or mask is one new file that declares its keys beside the code that uses them.
 """
 
-from typing import Annotated
+import os
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
 
 
 class Section(BaseModel):
@@ -14,16 +17,52 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        for key, value in self:
+            if isinstance(value, int) and abs(value) >= 2**63:
+                raise ValueError(f"{key}: {value:.3g} is beyond every use; it must be below 2^63")
+        return self
+
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """An id that may become part of a file name: letters, digits, '_' and '-', at most 64, not starting with '_' or '-'."""
+
+
+def _plain(text: str) -> str:
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
+        raise ValueError(f"must be text without control characters, not {text!r:.60}")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_plain)]
+"""Text that a message may show as it is."""
+
+
+def _possible(path: str) -> str:
+    parts = _plain(path).split("/")
+    if len(os.fsencode(path)) > 1000 or any(len(os.fsencode(part)) > 255 for part in parts):
+        raise ValueError(f"no file can have a path of {len(path)} characters like this one")
+    return path
+
+
+def _somewhere(path: Path) -> Path:
+    try:
+        path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{_possible(str(path))}: there is no such user; write the folder instead of ~") from error
+    return Path(_possible(str(path)))
+
+
+FolderPath = Annotated[Path, AfterValidator(_somewhere)]
+"""A path anywhere, that could be one."""
 
 
 def _inside(path: str) -> str:
     parts = path.replace("\\", "/").split("/")
     if path.startswith(("/", "~")) or ".." in parts or ":" in parts[0] or "\0" in path:
         raise ValueError("must be a path inside federation.root: relative, without '..'; set federation.root instead")
-    return path
+    return _possible(path)
 
 
 InsidePath = Annotated[str, AfterValidator(_inside)]

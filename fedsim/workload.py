@@ -10,11 +10,11 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from fedsim.algorithms.catalogue import ALGORITHMS, is_own, own_method
 from fedsim.config import MODELS, Workload
 from fedsim.errors import InputError
+from fedsim.safe_yaml import LARGEST, load_yaml
 from fedsim.schema import Section
 
 log = logging.getLogger("fedsim")
@@ -76,28 +76,28 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         InputError: it has no key, or the value is not YAML.
     """
     key, separator, text = setting.partition("=")
-    if not separator or not key:
-        raise InputError(f"--set {setting}: must be KEY=VALUE, for example training.rounds=5")
+    if not separator or key != _shown(key):
+        raise InputError(f"--set {_shown(setting)}: must be KEY=VALUE, for example training.rounds=5")
     try:
-        return key, YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise InputError(f"--set {key}: the value is not valid YAML: {_yaml_problem(error)}") from error
+        return key, load_yaml(text)
+    except ValueError as error:
+        raise InputError(f"--set {key}: the value is not valid YAML: {error}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        InputError: the file is missing, is not YAML, or holds something else.
+        InputError: the file is missing, is too large, is not YAML, or holds something else.
     """
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        content = load_yaml(_text(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text") from error
-    except YAMLError as error:
-        raise InputError(f"{path}: is not valid YAML: {_yaml_problem(error)}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a mapping of keys such as name, federation and training")
     return content
@@ -112,10 +112,12 @@ def write_yaml(content: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _yaml_problem(error: YAMLError) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    line = f"line {mark.line + 1}: " if mark else ""
-    return line + " ".join(str(problem or error).split())
+def _text(path: Path) -> str:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: is a device or a pipe; give a file")
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise InputError(f"{path}: has {path.stat().st_size:,} bytes; a YAML file may have {LARGEST:,}")
+    return path.read_text(encoding="utf-8")
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -134,7 +136,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 
 def _item(node: list[Any], index: str, key: str) -> Any:  # noqa: ANN401 - any YAML value
-    if not index.isdigit() or int(index) >= len(node):
+    if index not in map(str, range(len(node))):
         raise InputError(f"--set {key}: {index!r} must be a number from 0 to {len(node) - 1}, the place in the list")
     return node[int(index)]
 
@@ -170,7 +172,9 @@ def _find(root: Path, beside: Path) -> Path:
 
 def _explain(error: ValidationError, root: type[Section] = Workload) -> str:
     """The first thing that is wrong, in one line."""
-    errors = error.errors(include_url=False)
+    listed = error.errors(include_url=False)
+    # pydantic counts the bad items of a list once more, as missing from it
+    errors = [e for e in listed if not any(o["loc"][:-1][: len(e["loc"])] == e["loc"] for o in listed if o is not e)]
     unknown = [e for e in errors if e["type"] == "extra_forbidden"]
     first = (unknown or errors)[0]
     places = {tuple(_user_location(e["loc"], root)) for e in errors}
@@ -178,15 +182,18 @@ def _explain(error: ValidationError, root: type[Section] = Workload) -> str:
 
 
 def _describe(error: ErrorDetails, root: type[Section]) -> str:
-    where = ".".join(str(part) for part in _user_location(error["loc"], root))
+    where = ".".join(_shown(part) for part in _user_location(error["loc"], root))
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         *_, key = error["loc"]
         known = _keys_at(error["loc"][:-1], root)
-        near = difflib.get_close_matches(str(key), known, n=1)
+        near = difflib.get_close_matches(_shown(key), known, n=1)
         message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
     elif error["type"] == "union_tag_invalid":
-        tag, known = str(error["ctx"]["tag"]), [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")]
+        tag, known = (
+            str(error["ctx"]["tag"])[:60],
+            [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")],
+        )
         near = difflib.get_close_matches(tag, known, n=1)
         where += "." + error["ctx"]["discriminator"].strip("'")
         message = f"unknown {tag!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
@@ -197,6 +204,12 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
     elif error["type"] not in {"value_error", "union_tag_not_found"}:
         message += f", got {error['input']!r:.60}"
     return f"{where}: {message}" if where else message
+
+
+def _shown(key: object) -> str:
+    """A key as it is, where that is one short line to read; else what tells it best."""
+    text = str(key)
+    return text if text and text.isprintable() and len(text) <= 200 else f"{text[:50]!r}"
 
 
 def _user_location(location: tuple[int | str, ...], root: type[Section]) -> Iterator[int | str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydicom.pixels.processing import apply_rescale
 
-from fedsim.data.source import Contrast, FileSource, Volume, pick, reading, safe_name
+from fedsim.data.source import Contrast, FileSource, Volume, afford, pick, reading, safe_name
 from fedsim.errors import InputError
 
 _EXPECTED = "a DICOM file with one grey image"
@@ -122,6 +122,8 @@ def _images(headers: list[_Header]) -> NDArray[np.float32]:
 
 def _image(file: Path) -> NDArray[np.float32]:
     data = pydicom.dcmread(file)
+    frames, samples = (int(data.get(key) or 1) for key in ("NumberOfFrames", "SamplesPerPixel"))
+    afford(file, (frames, data.Rows, data.Columns, samples), -(-data.BitsAllocated // 8))
     pixels = data.pixel_array
     if pixels.ndim != 2:
         raise InputError(f"holds pixels {pixels.shape}; {_EXPECTED} (H, W) is needed: split its frames, or use NIfTI")

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fedsim.data.source import Contrast, FileSource, Volume, pick, reading, safe_name, stem
+from fedsim.data.source import Contrast, FileSource, Volume, afford, pick, reading, safe_name, stem
 from fedsim.errors import InputError
 from fedsim.mri.fft import ifft2c
 from fedsim.mri.geometry import centre_crop_or_pad
@@ -62,7 +62,9 @@ def _images(file: Path) -> NDArray[np.float32] | NDArray[np.complex64]:
             raise InputError(f"has no dataset kspace, only {', '.join(hdf) or 'nothing'}; {_EXPECTED} is needed")
         if kspace.dtype.kind != "c" or kspace.ndim not in (3, 4):
             raise InputError(f"kspace is {kspace.dtype} {kspace.shape}; it must be complex (slices, [coils,] H, W)")
-        size = _matrix(hdf, kspace.shape[-2], kspace.shape[-1])
+        for shape in (kspace.shape, kspace.chunks or ()):
+            afford(file, shape, kspace.dtype.itemsize)
+        size = _matrix(file, hdf, kspace.shape[-2], kspace.shape[-1])
         images: NDArray[Any] = np.stack([_image(kspace[i], size) for i in range(len(kspace))])
         return images
 
@@ -73,9 +75,9 @@ def _image(kspace: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return image if image.ndim == 2 else np.linalg.norm(image, axis=0)
 
 
-def _matrix(hdf: h5py.File, height: int, width: int) -> tuple[int, int]:
+def _matrix(file: Path, hdf: h5py.File, height: int, width: int) -> tuple[int, int]:
     """(h, w) to cut images (height, width) to: the header's, else the reconstruction's, else no taller than wide."""
-    size = _header_matrix(hdf)
+    size = _header_matrix(file, hdf)
     for name in ("reconstruction_esc", "reconstruction_rss"):
         if size is None and name in hdf:
             size = hdf[name].shape[-2:]
@@ -83,7 +85,7 @@ def _matrix(hdf: h5py.File, height: int, width: int) -> tuple[int, int]:
     return min(h, height), min(w, width)
 
 
-def _header_matrix(hdf: h5py.File) -> tuple[int, int] | None:
+def _header_matrix(file: Path, hdf: h5py.File) -> tuple[int, int] | None:
     """reconSpace/matrixSize (x, y) of the header; x is the readout, the first image axis.
 
     Raises:
@@ -91,7 +93,9 @@ def _header_matrix(hdf: h5py.File) -> tuple[int, int] | None:
     """
     if "ismrmrd_header" not in hdf:
         return None
-    text = _text(hdf["ismrmrd_header"][()])
+    header = hdf["ismrmrd_header"]
+    afford(file, header.shape, header.dtype.itemsize)
+    text = _text(header[()])
     if "<!DOCTYPE" in text:
         raise InputError("ismrmrd_header declares a document type; a plain ISMRMRD header has none")
     found = ElementTree.fromstring(text).find("{*}encoding/{*}reconSpace/{*}matrixSize")

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fedsim.data.source import FileSource, Volume, reading, safe_name, stem
+from fedsim.data.mat5 import numeric_arrays
+from fedsim.data.source import FileSource, Volume, afford, reading, safe_name, stem
 from fedsim.errors import InputError
+from fedsim.schema import Text
 
 _EXPECTED = "a MATLAB file of version 5 or 7.3"
 _NUMERIC = {"double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
@@ -37,7 +38,7 @@ class Matlab(FileSource):
     """
 
     format: Literal["matlab"] = Field("matlab", description="MATLAB files (.mat), version 5 or 7.3.")
-    variable: str | None = Field(None, description="Name of the array; null: the only numeric one that is no vector.")
+    variable: Text | None = Field(None, description="Name of the array; null: the only numeric one that is no vector.")
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -81,12 +82,13 @@ class Matlab(FileSource):
                 raise InputError(f"has {lacks}; set variable to one of its numeric arrays: {there}")
             if len(arrays[name]) not in (2, 3):
                 raise InputError(f"array {name} is {arrays[name]}; (H, W) or (H, W, slices) is needed")
+            afford(file, arrays[name], 8)
             return _Array(file, name, arrays[name])
 
 
 def _arrays_v5(file: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the numeric arrays by name; cells, structs and objects are never read."""
-    return {name: shape for name, shape, kind in scipy.io.whosmat(file) if kind in _NUMERIC}
+    return {array.name: array.shape for array in numeric_arrays(file)}
 
 
 def _arrays_v73(file: Path) -> dict[str, tuple[int, ...]]:
@@ -113,11 +115,12 @@ def _images(array: _Array) -> NDArray[np.float32] | NDArray[np.complex64]:
 
 
 def _values_v5(array: _Array) -> NDArray[Any]:
-    values: NDArray[Any] = scipy.io.loadmat(array.file, variable_names=[array.name])[array.name]
-    return values
+    same = [one for one in numeric_arrays(array.file) if (one.name, one.shape) == (array.name, array.shape)]
+    return same[0].values()
 
 
 def _values_v73(array: _Array) -> NDArray[Any]:
     with h5py.File(array.file, "r") as hdf:
+        afford(array.file, hdf[array.name].chunks or (), 16)
         stored: NDArray[Any] = hdf[array.name][()].T
     return stored["real"] + 1j * stored["imag"] if stored.dtype.names else stored

@@ -1,5 +1,7 @@
 """NIfTI files: magnitude volumes, complex where a phase file lies beside them."""
 
+import gzip
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from fedsim.data.source import Contrast, FileSource, Volume, pick, reading, safe_name, stem
+from fedsim.data.source import Contrast, FileSource, Volume, afford, pick, reading, safe_name, stem
 from fedsim.errors import InputError
 
 _RADIANS = {"radians": 1.0, "milliradians": 1e-3, "siemens": np.pi / 4096}
@@ -143,10 +145,26 @@ def _load(file: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
         shape = image.shape[:3] + tuple(n for n in image.shape[3:] if n > 1)
         if len(shape) != 3:
             raise InputError(f"is {len(shape)}-D {shape}; a volume (x, y, z) is needed: split it")
+        afford(file, shape, image.get_data_dtype().itemsize)
         values = np.asanyarray(image.dataobj).reshape(shape)
         if values.dtype.kind not in "iufc":
             raise InputError(f"holds {values.dtype} values; real or complex numbers are needed")
+        if file.suffix.lower() == ".gz":
+            _check_end(file, image.dataobj.offset + math.prod(shape) * image.get_data_dtype().itemsize)
         return values.astype(np.complex64 if values.dtype.kind == "c" else np.float32), image.affine
+
+
+def _check_end(file: Path, size: int) -> None:
+    """Read a compressed file to its end, where its checksum is: nibabel stops before it, and takes what it gets.
+
+    Raises:
+        InputError: far more follows than the `size` bytes that the header speaks of.
+    """
+    with gzip.open(file) as stream:
+        while chunk := stream.read(2**20):
+            size -= len(chunk)
+            if size < -(2**24):
+                raise InputError("goes on and on after its volume")
 
 
 def _unit(phase: NDArray[np.float32], unit: str) -> str:

@@ -8,6 +8,7 @@ lock, to a temporary name.
 
 import hashlib
 import json
+import re
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Self
 
 import h5py
 import numpy as np
+import psutil
 from filelock import FileLock
 from numpy.typing import NDArray
 
@@ -25,6 +27,9 @@ from fedsim.files import replacing
 from fedsim.mri.geometry import kspace_at, square
 
 _LAYOUT = 1
+_SMALLEST, _LARGEST = 1e-15, 1e15  # float32 holds the squares of what lies between, and sums of them
+_ANY_SHAPE, _THINNEST = 1024, 8  # up to this side any shape will do, beyond it 8 to 1
+_COPIES = 4  # of a volume, while it is transformed
 
 
 class Shard:
@@ -43,8 +48,16 @@ class Shard:
         self._file.close()
 
     def volumes(self) -> list[StoredVolume]:
-        """What the shard holds, in the source's order."""
-        return [_describe(name, data) for name, data in self._file["kspace"].items()]
+        """What the shard holds, in the source's order.
+
+        Raises:
+            InputError: it is not as fedsim writes it.
+        """
+        try:
+            return [_describe(name, self._file["kspace"]) for name in self._file["kspace"]]
+        except (AttributeError, KeyError, OSError, ValueError) as error:
+            where = self._file.filename
+            raise InputError(f"{where}: is not a shard of fedsim's; delete it and it is made again") from error
 
     def kspace(self, volume: str, slices: slice | NDArray[np.intp] | list[int]) -> NDArray[np.complex64]:
         """Fully sampled k-space (slices, H, W) of some slices; indices must increase."""
@@ -52,8 +65,12 @@ class Shard:
         return kspace
 
 
-def _describe(name: str, data: h5py.Dataset) -> StoredVolume:
-    at = data.attrs
+def _describe(name: str, group: h5py.Group) -> StoredVolume:
+    """A volume; its name becomes a file's, and its k-space lies in this file."""
+    own = isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Dataset)
+    if not own or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(name)
+    at = group[name].attrs
     return StoredVolume(name, at["subject"], at["origin"], tuple(at["slices"].tolist()), tuple(at["support"].tolist()))
 
 
@@ -70,7 +87,7 @@ def ensure_shard(source: Source, root: Path, cache: Path, matrix: tuple[int, int
     """
     path = shard_path(source, root, cache, matrix)
     if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
+        _make(cache)
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
                 write_shard(source, root, matrix, path)
@@ -83,9 +100,16 @@ def write_shard(source: Source, root: Path, matrix: tuple[int, int], path: Path)
     Raises:
         InputError: the source has no usable image, or one of its files is bad.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
     with replacing(path) as temporary:
         _write(source, root, matrix, temporary)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"federation.cache: {folder} cannot be made ({error.strerror}); choose another") from error
 
 
 @cache
@@ -109,6 +133,7 @@ def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> N
                 raise InputError(f"{volume.origin}: a second volume named {volume.name}; names must differ")
             kept = _with_signal(volume)
             if kept:
+                _check_room(volume, len(kept))
                 images = square(volume.images[kept])
                 data = group.create_dataset(volume.name, data=kspace_at(images, matrix), chunks=(1, *matrix))
                 support = [min(images.shape[-1], side) for side in matrix]
@@ -117,12 +142,28 @@ def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> N
             raise InputError(f"{root / getattr(source, 'path', '')}: holds no image with any signal")
 
 
+def _check_room(volume: Volume, slices: int) -> None:
+    """Refuse a volume whose field of view, made square, is beyond this machine's memory.
+
+    Raises:
+        InputError: it is, or the images are so long and thin that only damage can have made them.
+    """
+    side = max(volume.images.shape[1:])
+    if side > max(_ANY_SHAPE, _THINNEST * min(volume.images.shape[1:])):
+        raise InputError(f"{volume.origin}: its images are {volume.images.shape[1:]}, longer than any field of view")
+    if _COPIES * 8 * slices * side**2 > psutil.virtual_memory().total:
+        raise InputError(f"{volume.origin}: its {slices} slices, {side} x {side} made square, are beyond this memory")
+
+
 def _with_signal(volume: Volume) -> list[int]:
     """Indices of the slices that show anything.
 
     Raises:
-        InputError: the volume has NaN or infinite values.
+        InputError: the volume has values that are not finite, or far from every scanner's.
     """
     if not np.isfinite(volume.images).all():
         raise InputError(f"{volume.origin}: has NaN or infinite values; replace them or leave the file out")
+    largest = float(np.abs(volume.images).max(initial=0))
+    if largest and not _SMALLEST < largest < _LARGEST:
+        raise InputError(f"{volume.origin}: its largest value is {largest:.3g}; scale it to between 1e-15 and 1e15")
     return [index for index, image in enumerate(volume.images) if np.any(image)]

@@ -1,21 +1,24 @@
 """What every importer offers: a section of the workload that yields a site's volumes."""
 
 import hashlib
+import logging
+import math
 import re
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsim.errors import InputError
-from fedsim.schema import InsidePath, Section
+from fedsim.schema import InsidePath, Section, Text
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Source(Section):
 
 T = TypeVar("T")
 
-Contrast = str | Annotated[list[str], Field(min_length=1)] | None
+Contrast = Text | Annotated[list[Text], Field(min_length=1)] | None
 """One contrast, several, or None for all; what a name means is the format's affair."""
 
 LABELS = ("_seg", "-seg", "_mask")
@@ -130,7 +133,7 @@ class FileSource(Source):
         """Every file at or below `path` whose name ends in one of `suffixes`, in natural order, without labels.
 
         Raises:
-            InputError: the path is missing, leaves `root` through a link, or holds no such file.
+            InputError: the path is missing, it or a file leaves `root` through a link, or it holds no such file.
         """
         base = root / self.path
         if not base.exists():
@@ -142,6 +145,10 @@ class FileSource(Source):
         if not found:
             endings = ", ".join(suffix or "nothing" for suffix in self.suffixes)
             raise InputError(f"{base}: holds no image file whose name ends in {endings}; set path or format")
+        inside = root.resolve()
+        astray = next((p for p in found if not p.resolve().is_relative_to(inside)), None)
+        if astray is not None:
+            raise InputError(f"{astray}: leads outside federation.root ({root})")
         return sorted(sorted(found), key=lambda p: natural(str(p.relative_to(root))))
 
     def folder(self, file: Path, root: Path) -> str:
@@ -154,7 +161,8 @@ class FileSource(Source):
         """The subject of `file`, as the key `subject` says; `recorded` is what the format holds, for auto."""
         match self.subject:
             case "auto":
-                return safe_name(recorded)
+                with reading(file, "a file that names its subject"):
+                    return safe_name(recorded)
             case "folder":
                 return self.folder(file, root)
             case "file":
@@ -170,19 +178,46 @@ def reading(file: Path, expected: str) -> Iterator[None]:
     Raises:
         InputError: the reason given inside, or the library's, followed by what was `expected`.
     """
+    disabled = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        logging.disable()
         try:
             if file.stat().st_size == 0:
                 raise InputError(f"is empty; expected {expected}")
             yield
         except InputError as error:
-            raise InputError(f"{file}: {error}") from None
-        except MemoryError:
-            raise
+            raise InputError(f"{file}: {one_line(str(error))}") from None
         except Exception as error:  # readers raise nearly everything on a damaged file
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(str(error))[:200] or type(error).__name__
             raise InputError(f"{file}: cannot be read ({reason}); expected {expected}") from error
+        finally:
+            logging.disable(disabled)
+
+
+def one_line(text: str) -> str:
+    """`text` as a message may show it, whatever a file put into it."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())[:400]
+
+
+_HARMLESS = 2**24
+_MOST_PACKED = 4096
+
+
+def afford(file: Path, shape: Sequence[int], itemsize: int) -> None:
+    """Refuse an array that `file` cannot really hold, before any memory is taken for it.
+
+    Deflate packs zeros 1032 times, LZW 2600 times, and images far less; a small array does no harm whatever it is.
+
+    Raises:
+        InputError: the array is larger than the file can be unpacked to, or than this machine's memory.
+    """
+    claimed, size = math.prod(shape) * itemsize, file.stat().st_size
+    array = " x ".join(map(str, shape)) + f" values of {itemsize} bytes"
+    if min(shape, default=0) < 0 or claimed > max(_HARMLESS, _MOST_PACKED * size):
+        raise InputError(f"claims to hold {array:.200}, which a file of {size} bytes cannot")
+    if claimed > psutil.virtual_memory().total:
+        raise InputError(f"holds {array:.200}, more than this machine's memory; cut it into several files")
 
 
 def pick(labels: Mapping[T, str], contrast: Contrast, fits: Callable[[str, str], bool], where: Path) -> list[T]:
@@ -196,7 +231,7 @@ def pick(labels: Mapping[T, str], contrast: Contrast, fits: Callable[[str, str],
     wanted = [contrast] if isinstance(contrast, str) else contrast
     picked = [key for key, label in labels.items() if any(fits(label.lower(), one.lower()) for one in wanted)]
     if not picked:
-        there = sorted(set(labels.values()), key=natural)
+        there = sorted({one_line(label)[:60] for label in labels.values()}, key=natural)
         more = f" and {len(there) - 8} more" if len(there) > 8 else ""
         raise InputError(f"{where}: holds no contrast {' or '.join(wanted)}; it holds {', '.join(there[:8])}{more}")
     return picked
@@ -214,7 +249,7 @@ def _ends(file: Path, suffixes: tuple[str, ...]) -> bool:
 
 def natural(text: str) -> list[tuple[int, str]]:
     """A sort key that puts slice_9 before slice_10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,300})", text)]
 
 
 def safe_name(text: str) -> str:
@@ -225,5 +260,5 @@ def safe_name(text: str) -> str:
     """
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
     if not name:
-        raise InputError(f"{text!r}: cannot be made into a name of letters, digits, '_' and '-'")
+        raise InputError(f"{text!r:.60}: cannot be made into a name of letters, digits, '_' and '-'")
     return name if len(name) <= 100 else f"{name[:91]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from fedsim.data.source import FileSource, Volume, natural, reading, safe_name, stem
+from fedsim.data.source import FileSource, Volume, afford, natural, reading, safe_name, stem
 from fedsim.errors import InputError
 
 _EXPECTED = "a TIFF or PNG image"
@@ -87,20 +87,29 @@ def _images(files: list[Path], channel: int) -> NDArray[np.float32]:
 def _is_stack(file: Path) -> bool:
     if file.suffix.lower() == ".png":
         return False
-    with reading(file, _EXPECTED), tifffile.TiffFile(file) as tiff:
+    with reading(file, _EXPECTED), _opened(file) as tiff:
         return len(tiff.pages) > 1
+
+
+def _opened(file: Path) -> tifffile.TiffFile:
+    """The file alone: an OME header may name others, anywhere."""
+    return tifffile.TiffFile(file, _multifile=False)
 
 
 def _pages(file: Path) -> NDArray[Any]:
     """All pixels of a file (pages, H, W, channels)."""
     if file.suffix.lower() == ".png":
-        with PIL.Image.open(file) as image:
+        with PIL.Image.open(file, formats=["PNG"]) as image:
+            afford(file, (*image.size, len(image.getbands())), 4)
             pixels = np.asarray(image.convert("RGB") if image.mode == "P" else image)
         return pixels.reshape(1, *pixels.shape[:2], -1)
-    with tifffile.TiffFile(file) as tiff:
+    with _opened(file) as tiff:
         if len(tiff.series) != 1:
             raise InputError(f"has {len(tiff.series)} kinds of pages; its pages must have one size")
-        return _ordered(tiff.asarray(), tiff.series[0].axes)
+        series: Any = tiff.series[0]
+        for shape in (series.shape, series.keyframe.chunks):
+            afford(file, shape, series.dtype.itemsize)
+        return _ordered(series.asarray(), series.axes)
 
 
 def _ordered(pixels: NDArray[Any], axes: str) -> NDArray[Any]:

@@ -7,6 +7,7 @@ tuning chose for that method, in this order, as overrides; and its seed.
 import itertools
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.errors import InputError
-from fedsim.schema import Name, Section
+from fedsim.schema import FolderPath, Name, Section
 from fedsim.workload import load_workload, parse_section, parse_setting, read_yaml
 
 Settings = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
@@ -30,6 +31,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Pair = tuple[str, str]
 """Regime and method."""
 
+_MOST_RUNS = 10_000
 _SECTIONS = ("federation", "model", "algorithm", "training", "engine", "metrics")
 # Below these keys of a study file, a dotted key is one key of the workload; `*` is a label.
 _WORKLOAD_KEYS_BELOW = (("set",), ("methods", "*"), ("regimes", "*"), ("tune", "grid"), ("tune", "methods", "*"))
@@ -58,7 +60,7 @@ class Study(Section):
 
     name: Name = Field(description="Name of the study; the default folder is studies/NAME.")
     kind: Literal["compare"] = Field("compare", description="compare: methods against a reference, seed by seed.")
-    workload: Path = Field(description="Base workload file, relative to the study file.")
+    workload: FolderPath = Field(description="Base workload file, relative to the study file.")
     set: Settings = Field(default_factory=dict, description="Overrides of the base for every point, by dotted key.")
     seeds: tuple[Seed, ...] = Field(min_length=1, description="Each is a repetition with its own split and start.")
     reference: Name = Field(description="The method that paired differences are taken to.")
@@ -76,6 +78,7 @@ class Study(Section):
         if twice:
             raise ValueError(f"seeds: {twice[0]} is there twice")
         self._check_tune()
+        self._check_size()
         for where, settings in self._all_settings():
             if "seed" in settings:
                 raise ValueError(f"{where}: seed is not for overrides; list seeds under seeds")
@@ -94,6 +97,13 @@ class Study(Section):
         for label in self.tune.methods:
             if label not in self.methods:
                 raise ValueError(f"tune.methods: {label!r} is none of methods ({', '.join(self.methods)})")
+
+    def _check_size(self) -> None:
+        grids = [{**self.tune.grid, **self.tune.methods.get(label, {})} for label in self.methods] if self.tune else []
+        tuning = sum(math.prod(map(len, axes.values())) for axes in grids)
+        runs = len(self.regimes) * (tuning + len(self.methods) * len(self.seeds))
+        if runs > _MOST_RUNS:
+            raise ValueError(f"methods, regimes, seeds and tune make more than {_MOST_RUNS:,} runs; write two studies")
 
     def _all_settings(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield "set", self.set

@@ -1,0 +1,103 @@
+"""Numeric arrays of MATLAB 5 files, without trust in any length or type that a file states.
+
+Reading such a file with scipy can end the process: it looks up types that do not exist.
+"""
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MATRIX, _COMPRESSED = 14, 15
+_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_NUMERIC = range(6, 16)  # classes double, single, and the integers
+_COMPLEX, _LOGICAL = 0x800, 0x200
+_HEAD = 8192  # bytes that hold an array's flags, dimensions and name
+_Parts = Iterator[tuple[int, memoryview]]
+
+
+@dataclass(frozen=True)
+class Array:
+    """A numeric array in a file."""
+
+    name: str
+    shape: tuple[int, ...]
+    _order: str
+    _is_complex: bool
+    _kind: int
+    _body: memoryview
+
+    def values(self) -> NDArray[np.float32] | NDArray[np.complex64]:
+        """The array, as MATLAB counts its axes.
+
+        Raises:
+            ValueError: its parts are missing or have another size.
+        """
+        parts = _parts(_unpacked(self._kind, self._body, self._order, None), self._order)
+        for _ in ("flags", "dimensions", "name"):
+            next(parts)
+        real = self._part(parts)
+        return real + np.complex64(1j) * self._part(parts) if self._is_complex else real
+
+    def _part(self, parts: _Parts) -> NDArray[np.float32]:
+        kind, body = next(parts, (0, memoryview(b"")))
+        stored = np.dtype(self._order + _STORED.get(kind, "V1"))
+        if kind not in _STORED or len(body) != math.prod(self.shape) * stored.itemsize:
+            raise ValueError(f"array {self.name} has {len(body)} bytes of type {kind}, not {self.shape} numbers")
+        return np.frombuffer(body, stored).astype(np.float32).reshape(self.shape, order="F")
+
+
+def numeric_arrays(file: Path) -> Iterator[Array]:
+    """The numeric arrays of a file; cells, structs, objects, logical and sparse ones are passed over.
+
+    Raises:
+        ValueError: the file is of another version, or damaged.
+    """
+    content = memoryview(np.memmap(file, np.uint8, mode="r"))  # type: ignore[arg-type]  # it has a buffer
+    order = {b"IM": "<", b"MI": ">"}.get(bytes(content[126:128]))
+    if order is None or 1 not in content[124:126]:
+        raise ValueError("has no header of a MATLAB file of version 5")
+    for kind, body in _parts(content[128:], order):
+        array = _array(kind, body, order)
+        if array is not None:
+            yield array
+
+
+def _array(kind: int, body: memoryview, order: str) -> Array | None:
+    if kind not in (_MATRIX, _COMPRESSED):
+        return None
+    parts = _parts(_unpacked(kind, body, order, _HEAD), order)
+    flags, dimensions, name = (part for _, (_, part) in zip(range(3), parts, strict=False))
+    (word,) = struct.unpack_from(f"{order}I", flags)
+    if word & 0xFF not in _NUMERIC or word & _LOGICAL:
+        return None
+    shape = tuple(np.frombuffer(dimensions, f"{order}i4").tolist())
+    return Array(bytes(name).decode("latin-1"), shape, order, bool(word & _COMPLEX), kind, body)
+
+
+def _unpacked(kind: int, body: memoryview, order: str, most: int | None) -> memoryview:
+    """What a matrix is made of, at most the first `most` bytes."""
+    if kind == _MATRIX:
+        return body
+    inflate = zlib.decompressobj()
+    _, size = struct.unpack(f"{order}II", inflate.decompress(body, 8))
+    return memoryview(inflate.decompress(inflate.unconsumed_tail, min(size, most or size) or 1))
+
+
+def _parts(content: memoryview, order: str) -> Iterator[tuple[int, Any]]:
+    """The type and the bytes of each element, one after the other."""
+    at = 0
+    while at + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, at)
+        small = kind >> 16  # then the size is there, and up to four bytes in place of it
+        begin, size = (at + 4, small) if small else (at + 8, size)
+        if begin + size > len(content):
+            raise ValueError("is cut short, or damaged: an element is longer than what is left")
+        yield kind & 0xFFFF, content[begin : begin + size]
+        at = begin + 4 if small else begin + size + (-size % 8 if kind != _COMPRESSED else 0)

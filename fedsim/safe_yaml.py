@@ -1,0 +1,73 @@
+"""YAML from anybody: plain values, and no more of them than somebody could mean."""
+
+import math
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+
+LARGEST = 8_000_000
+"""Characters of a file, and of what it stands for when its aliases are written out."""
+_DEEPEST = 50
+_LONGEST_NUMBER = 80
+
+
+def load_yaml(text: str) -> Any:  # noqa: ANN401 - any YAML value
+    """The value that `text` stands for; no two places of it share a mapping or a list.
+
+    Raises:
+        ValueError: it is not YAML, is of a kind that is not plain, or is too large or too deep; one line.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Bounded
+    try:
+        return _unshared(yaml.load(text))
+    except Exception as error:  # a scalar that is not of its own tag raises nearly everything
+        raise ValueError(_problem(error)) from error
+
+
+class _Bounded(SafeConstructor):
+    """Looks at what a document stands for before anything is made of it: merging aliases takes as long as that."""
+
+    def construct_document(self, node: Node) -> Any:  # noqa: ANN401 - any YAML value
+        size, depth = _extent(node, {})
+        if depth > _DEEPEST:
+            raise YAMLError(f"values are nested more than {_DEEPEST} deep, or an alias stands in what it names")
+        if size > LARGEST:
+            raise YAMLError(f"its aliases stand for more than {LARGEST:,} characters; write less")
+        return super().construct_document(node)
+
+
+def _extent(node: Node, known: dict[int, tuple[float, float]]) -> tuple[float, float]:
+    """Characters and depth of what a node stands for, its aliases written out."""
+    if isinstance(node, ScalarNode):
+        if str(node.tag).endswith((":int", ":float")) and len(node.value) > _LONGEST_NUMBER:
+            raise YAMLError(f"line {node.start_mark.line + 1}: a number of {len(node.value)} digits; no key takes one")
+        return 1 + len(node.value), 0
+    if id(node) not in known:
+        known[id(node)] = math.inf, math.inf  # what stands in itself has no end
+        inner = [one for pair in node.value for one in pair] if isinstance(node, MappingNode) else node.value
+        extents = [_extent(one, known) for one in inner]
+        known[id(node)] = 1 + sum(size for size, _ in extents), 1 + max((depth for _, depth in extents), default=0)
+    return known[id(node)]
+
+
+def _unshared(value: Any) -> Any:  # noqa: ANN401 - any YAML value
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise YAMLError(f"the key {key!r:.60} is not text; put it between quotation marks")
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _problem(error: Exception) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    line = f"line {mark.line + 1}: " if mark else ""
+    if isinstance(error, RecursionError):
+        problem = f"values are nested more than {_DEEPEST} deep"
+    elif not isinstance(error, YAMLError):
+        problem = f"a value is not what its tag says ({type(error).__name__}: {error})"
+    return line + " ".join(str(problem or error).split())[:200]
