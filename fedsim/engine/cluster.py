@@ -1,40 +1,138 @@
-"""Finding Ray, or starting it on this machine."""
+"""Finding Ray, or starting it on this machine: on loopback, with a token of its own, and leaving nothing behind."""
 
+import atexit
 import logging
 import os
+import secrets
+import shutil
 import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from fedsim.engine import reaper
 from fedsim.errors import InputError, RunError
 
-# One loopback node: Ray reads this before it is imported, and then binds nothing to other interfaces.
-_LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_PREFIX = "fedsim-ray-"
+_LONGEST_BASE = 107 - len(f"/{_PREFIX}12345678/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+"""Bytes of a temporary folder's path that leave room for Ray's sockets in it."""
+
+_own = ExitStack()
+"""What goes with the Ray that was started here."""
 
 
 def connect(address: str | None) -> tuple[Any, bool]:
-    """The module ray, and whether it was started here: on loopback, with this job's cores and a token.
+    """The module ray, and whether the caller is to `disconnect`.
 
-    Without an address, a Ray that already runs in this process is used as it is.
+    Without an address, a Ray that already runs in this process is used as it is; else one is started with this job's
+    cores, which only processes of this run can talk to.
     """
-    if address is None:
-        os.environ.update(_LOOPBACK_ONLY)
-    else:
+    if address == "local":  # what Ray calls the same thing
+        address = None
+    if address is not None:
         _check_reachable(address)
-    import ray  # noqa: PLC0415 - after the environment is set, and only if Ray is used
+    import ray  # noqa: PLC0415 - only if Ray is used
 
     if ray.is_initialized():
         if address is not None:
             raise RunError(f"--address {address}: Ray is already running in this process; call ray.shutdown() first")
         return ray, False
-    if address is not None:
-        try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"--address {address}: no Ray cluster answers there ({error})") from error
+    if address is None:
+        _start(ray)
         return ray, True
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ray.init("local", num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"--address {address}: no Ray cluster answers there ({error})") from error
     return ray, True
+
+
+def disconnect() -> None:
+    """End the connection to Ray; a Ray that was started here ends, and nothing of it stays.
+
+    That includes Ray's own logs: who wants to read them starts a cluster and names it with --address.
+    """
+    import ray  # noqa: PLC0415 - only if Ray was used
+
+    _own.close()
+    ray.shutdown()
+    atexit.unregister(disconnect)
+
+
+def _start(ray: ModuleType) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    _own.close()  # of one that was ended without `disconnect`
+    atexit.register(disconnect)  # comes before Ray's own handlers, which know nothing of the folder
+    try:
+        folder = _own.enter_context(_private_folder())
+        _own.enter_context(_closed_to_others(ray))
+        _own.callback(ray.shutdown)
+        ray.init(
+            "local", num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
+            _temp_dir=str(folder / "r"),
+        )  # fmt: skip
+    except BaseException:
+        disconnect()
+        raise
+
+
+@contextmanager
+def _closed_to_others(ray: ModuleType) -> Iterator[None]:
+    """Let what Ray starts listen on loopback alone, and to nobody without a token that only its processes know.
+
+    Whatever RAY_AUTH_MODE or a token file says: that is about clusters of the user's own. The token is never in a file.
+    """
+    keys = {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # where it is off, Ray binds nothing to other interfaces
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+    before = {key: os.environ.get(key) for key in keys}
+    constants = ray._private.ray_constants
+    clusters = constants.ENABLE_RAY_CLUSTER
+    _set_environment(keys)
+    constants.ENABLE_RAY_CLUSTER = False  # read when Ray is imported, which may have been before
+    _read_environment_again(ray)
+    try:
+        yield
+    finally:
+        _set_environment(before)
+        constants.ENABLE_RAY_CLUSTER = clusters
+        _read_environment_again(ray)
+
+
+def _set_environment(keys: Mapping[str, str | None]) -> None:
+    for key, value in keys.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+
+
+def _read_environment_again(ray: ModuleType) -> None:
+    """Ray keeps the mode and the token that it saw first in a process."""
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder for Ray's sockets, logs and spilled objects that others cannot enter; Ray opens its own to everybody.
+
+    It goes at the end, with every process that still writes there, or when this process is killed.
+    """
+    base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    base = base if len(os.fsencode(base)) <= _LONGEST_BASE else "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base)).resolve()
+    command = [sys.executable, "-IS", reaper.__file__, str(folder), str(os.getpid())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):  # away from a terminal's Ctrl-C
+        yield folder
+    shutil.rmtree(folder, ignore_errors=True)  # if the other process was killed
 
 
 def _check_reachable(address: str) -> None:

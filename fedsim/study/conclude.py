@@ -1,6 +1,7 @@
 """What a comparison says: tables as CSV, Markdown and on the terminal, and the differences in words."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from html import escape as escape_html
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.engine.ledger import read_table
 from fedsim.engine.rundir import Run
 from fedsim.errors import InputError
 from fedsim.files import replacing, write_text
@@ -64,7 +66,7 @@ def conclude(folder: Path, console: Console) -> None:
         check_comparable({point.label: terms_of(Run(folder / point.folder)) for point in points})
     tables = _tables(results, plan.study.reference)
     _write_tables(tables, plan.study.reference, folder / "tables")
-    curves = pd.read_parquet(folder / "curves.parquet")
+    curves = read_table(folder / "curves.parquet")
     figures = folder / "figures"
     _write_figures(comparison_figures(results, curves, tables["psnr"], plan.study.reference), figures)
     for regime, points in by_regime.items():
@@ -165,10 +167,9 @@ def summary(tables: Tables, regime: str, reference: str) -> Table:
 
 
 def markdown(table: pd.DataFrame, quality: str, reference: str) -> str:
-    """One quality's tables, one a regime: a row a method, a column a site."""
-    return "\n".join(
-        line for regime in table["regime"].unique() for line in _markdown(table, quality, regime, reference)
-    )
+    """One quality's tables, one a regime: a row a method, a column a site; names show as they are, markup or not."""
+    lines = (line for regime in table["regime"].unique() for line in _markdown(table, quality, regime, reference))
+    return escape_html("\n".join(lines), quote=False)
 
 
 def _markdown(table: pd.DataFrame, quality: str, regime: str, reference: str) -> Iterator[str]:
