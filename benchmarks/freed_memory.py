@@ -18,6 +18,7 @@ from workload import Case, scratch_folder
 
 import fedsim.engine.host as hosts
 from fedsim.engine.federation import assemble
+from fedsim.engine.messages import Task
 from fedsim.engine.rundir import setup_of
 from fedsim.workload import load_workload
 
@@ -37,7 +38,7 @@ def trained(task: tuple[str, bool]) -> tuple[float, float]:
     seconds = []
     for round_ in range(_ROUNDS + 1):
         faults, begun = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
-        for _ in host.train(round_ + 1, "train", weights, server, time.time()):
+        for _ in host.train(Task(round_ + 1, "train", time.time()), weights, server):
             pass
         seconds.append((time.perf_counter() - begun) / len(weights))
         faulted = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) / len(weights)

@@ -13,7 +13,8 @@ from typer.exceptions import TyperException
 
 from fedsim.cli_common import Address, Overrides, Round, RunFolder, WorkloadFile, err, free_folder, out, stop_on_signal
 from fedsim.cli_data import data
-from fedsim.errors import InputError, RunError
+from fedsim.cli_replay import replay
+from fedsim.errors import ClientError, InputError, RunError
 
 if TYPE_CHECKING:
     from fedsim.data.split import Part
@@ -26,6 +27,7 @@ app = typer.Typer(
     epilog="Start with: fedsim run workloads/quickstart.yaml",
 )  # fmt: skip
 app.add_typer(data, name="data")
+app.command(epilog="Example: fedsim replay runs/try --client North --round 3")(replay)
 
 
 @app.callback()
@@ -281,6 +283,8 @@ def main() -> None:
     except (InputError, RunError, TyperException) as error:
         if "--debug" in arguments:
             raise
+        if isinstance(error, ClientError) and error.trace:
+            print(error.trace, file=sys.stderr)  # noqa: T201 - as Python would show it
         _say(error.format_message() if isinstance(error, TyperException) else str(error))
         sys.exit(1 if isinstance(error, RunError) else 2)
     except (KeyboardInterrupt, typer.Abort):
@@ -294,4 +298,7 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    print(f"fedsim: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - one line, never wrapped
+    """One line on stderr, if there is anything to say."""
+    if message:
+        line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+        print(f"fedsim: {line}", file=sys.stderr)  # noqa: T201 - never wrapped

@@ -17,15 +17,17 @@ from fedsim.algorithms.learner import Training
 from fedsim.data.samples import Normalise
 from fedsim.data.sources import AnySource
 from fedsim.data.split import Split
+from fedsim.faults import Fault
 from fedsim.models.reconstruction import AnyModel, UNetModel
 from fedsim.mri.masks import AnyMask, Equispaced
 from fedsim.mri.metrics import Protocol
 from fedsim.resources import Resources
-from fedsim.schema import Name, Section
+from fedsim.schema import FolderPath, Name, Section
 
 MODELS = (UNetModel,)
 """Every known network; a new one joins here."""
 
+MOST_SITES = 100_000
 Side = Annotated[int, Field(ge=16, le=2048)]
 Matrix = tuple[Side, Side]
 
@@ -46,7 +48,7 @@ class Site(Section):
 
     name: Name = Field(description="Unique name; becomes part of file names.")
     count: int = Field(
-        1, ge=1, le=100_000, description="Make this many phantom sites NAME-001, NAME-002, ... from one."
+        1, ge=1, le=MOST_SITES, description="Make this many phantom sites NAME-001, NAME-002, ... from one."
     )
     source: AnySource = Field(description="Where the images come from.")
     mask: AnyMask = Field(default_factory=Equispaced, description="How k-space is undersampled.")
@@ -81,9 +83,9 @@ class Site(Section):
 class Federation(Section):
     """The sites and how their subjects become clients."""
 
-    root: Path = Field(Path(), description="Folder that sources' paths are relative to; looked up from the working "
-                       "directory, then from the workload file's folder.")  # fmt: skip
-    cache: Path = Field(
+    root: FolderPath = Field(Path(), description="Folder that sources' paths are relative to; looked up from the "
+                             "working directory, then from the workload file's folder.")  # fmt: skip
+    cache: FolderPath = Field(
         default_factory=lambda: platformdirs.user_cache_path("fedsim") / "shards",
         description="Where imported shards are kept; runs may share it.",
     )
@@ -103,6 +105,8 @@ class Federation(Section):
 
     @model_validator(mode="after")
     def _distinct_names(self) -> "Federation":
+        if sum(site.count for site in self.sites) > MOST_SITES:
+            raise ValueError(f"sites: their counts come to more than {MOST_SITES:,} sites; lower count")
         sites = self.expanded_sites() + self.unseen_sites()
         counts = Counter(site.name.lower() for site in sites)
         twice = [site.name for site in sites if counts[site.name.lower()] > 1]
@@ -138,19 +142,28 @@ class Engine(Section):
         "auto", description="Where clients train; auto: on GPUs if Ray has any."
     )
     state_memory: float | None = Field(
-        None, ge=0, description="Memory [GB] of a node for clients' private state; what is beyond it lies in a file in "
-        "scratch. Default half of what Ray counts as the node's.")  # fmt: skip
+        None, ge=0, le=1e6, description="Memory [GB] of a node for clients' private state; what is beyond it lies in a "
+        "file in scratch. Default half of what Ray counts as the node's.")  # fmt: skip
     slice_memory: float | None = Field(
-        None, ge=0, description="Memory [GB] of a node for training slices; what is beyond it is read from shards in "
-        "every epoch. Default a fifth of what Ray counts as the node's.")  # fmt: skip
-    scratch: Path | None = Field(
+        None, ge=0, le=1e6, description="Memory [GB] of a node for training slices; what is beyond it is read from "
+        "shards in every epoch. Default a fifth of what Ray counts as the node's.")  # fmt: skip
+    scratch: FolderPath | None = Field(
         None, description="Folder on each node for private state beyond state_memory; default the system's for "
         "temporary files.")  # fmt: skip
     checkpoint_every: int = Field(1, ge=0, description="Rounds between checkpoints; 0: only at the end.")
     keep_last: int = Field(2, ge=1, description="Checkpoints kept besides the best round's.")
-    on_failure: Literal["replay", "abort"] = Field(
-        "replay", description="When a process is lost: go back to the last checkpoint and replay, or stop."
+    on_failure: Literal["replay", "drop", "abort"] = Field(
+        "replay", description="When a process or a node is lost: replace it, go back to the last checkpoint and "
+        "replay; or do the same, but leave the client that it was working for out of that round; or stop.")  # fmt: skip
+    retries: int = Field(
+        3, ge=0, description="Losses in a row, without a new checkpoint in between, that are replayed."
     )
+    client_timeout_s: float | None = Field(
+        None, gt=0, description="Seconds that a client may train in a phase, reading its data included; beyond that "
+        "its process is ended and counts as lost. Default no limit; needs backend ray.")  # fmt: skip
+    on_error: Literal["abort", "drop"] = Field(
+        "abort", description="When a client raises or its numbers are not finite, which would only repeat itself: "
+        "stop, or leave the client out of that round, its private state as it was.")  # fmt: skip
 
 
 class Metrics(Section):
@@ -171,6 +184,7 @@ class Workload(Section):
     training: Training = Field(default_factory=Training, description="Local training.")
     engine: Engine = Field(default_factory=Engine, description="How the simulation runs; no effect on training.")
     metrics: Metrics = Field(default_factory=Metrics, description="How images are judged.")
+    faults: tuple[Fault, ...] = Field((), description="What goes wrong on purpose, to study robustness.")
     provenance: dict[str, str] | None = Field(None, description="Versions and machine, written by fedsim.")
 
     @model_validator(mode="after")
@@ -184,6 +198,12 @@ class Workload(Section):
                 raise ValueError(
                     f"{where}: {list(matrix)} must be multiples of {step} (2^model.pools), at least {2 * step}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_can_interrupt(self) -> "Workload":
+        if self.engine.backend == "serial" and self.engine.client_timeout_s is not None:
+            raise ValueError("engine.client_timeout_s: needs engine.backend=ray; nobody can interrupt a serial run")
         return self
 
     def settled(self) -> "Workload":

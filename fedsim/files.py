@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a crash, never sees half of one."""
+"""Writing files so that a reader, a crash or a full disk never leaves half of one."""
 
 import json
 import os
@@ -6,16 +6,50 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from fedsim.errors import WriteError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
+    """A temporary path beside `path`; once on disk it is renamed to it, or removed when the block does not end well.
+
+    Raises:
+        WriteError: the disk is full, or may not be written to.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path):
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say which file it was when the system refuses to write.
+
+    Raises:
+        WriteError: in place of any OSError.
+    """
     try:
-        yield temporary
-        temporary.replace(path)
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        raise WriteError(
+            f"{path}: cannot be written ({reason}); make room there and repeat, a run with --resume"
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Have what was written to a file, or which names a folder has, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -25,5 +59,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write `content` as indented JSON with sorted keys."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    """Write `content` as `as_json` has it."""
+    write_text(path, as_json(content))
+
+
+def as_json(content: Mapping[str, object]) -> str:
+    """`content` as indented JSON with sorted keys: one text for one content."""
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"

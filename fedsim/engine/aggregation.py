@@ -7,7 +7,7 @@ to the grid, and sums of grid values are exact while they stay below 2^(51 - g).
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.errors import DivergedError, RunError
+from fedsim.errors import ClientError, DivergedError
 
 _BLOCK = 1 << 14  # elements: the working set of a block stays in the L2 cache
 
@@ -22,20 +22,29 @@ class OrderFreeSum:
         self._largest = 0.0  # a bound on every element of the total
         self._term = np.empty(min(size, _BLOCK))
 
-    def add(self, vector: NDArray[np.float32], weight: float, owner: str) -> None:
-        """Add weight * vector.
+    def check(self, vector: NDArray[np.float32], weight: float, owner: str) -> float:
+        """The largest absolute value of weight * vector; refuses what `add` could not add.
 
         Raises:
             DivergedError: the term has NaN, infinite or out-of-range values; names the owner.
+            ClientError: the vector has another size than the others.
         """
         if vector.shape != self.total.shape:
-            raise RunError(f"{owner}: sent {vector.size} values where {self.total.size} were expected")
-        largest = weight * float(max(vector.max(), -vector.min())) if vector.size else 0.0
-        if not largest < self._limit:
+            raise ClientError(f"{owner}: sent {vector.size} values where {self.total.size} were expected")
+        bound = weight * largest(vector)
+        if not bound < self._limit:
             raise DivergedError(
                 f"{owner}: sent NaN, infinite or too large values (beyond {self._limit:g}); lower its lr"
             )
-        self._grow(largest)
+        return bound
+
+    def add(self, vector: NDArray[np.float32], weight: float, bound: float) -> None:
+        """Add weight * vector, whose largest absolute value `check` has found to be `bound`.
+
+        Raises:
+            DivergedError: the sum may leave the range in which it is exact.
+        """
+        self._grow(bound)
         for start in range(0, vector.size, _BLOCK):
             block = self.total[start : start + _BLOCK]
             term = np.multiply(vector[start : start + _BLOCK], weight, out=self._term[: block.size], dtype=np.float64)
@@ -49,10 +58,15 @@ class OrderFreeSum:
         Raises:
             DivergedError: the sum may leave the range in which it is exact.
         """
-        self._grow(float(max(partial.max(initial=0.0), -partial.min(initial=0.0))))
+        self._grow(largest(partial))
         self.total += partial
 
-    def _grow(self, largest: float) -> None:
-        self._largest += largest
+    def _grow(self, by: float) -> None:
+        self._largest += by
         if self._largest >= self._limit:
             raise DivergedError(f"a sum over clients may exceed {self._limit:g}, where it is exact; lower the lr")
+
+
+def largest(vector: NDArray[np.float32] | NDArray[np.float64]) -> float:
+    """The largest absolute value (P,); NaN if one is."""
+    return float(max(vector.max(), -vector.min())) if vector.size else 0.0

@@ -27,13 +27,24 @@ _STATE_SHARE, _SLICE_SHARE = 0.5, 0.2  # of a node's memory, where the workload 
 class WorkerLostError(Exception):
     """A process that hosted clients is gone, and their private state with it."""
 
+    def __init__(self, message: str, client: str = "", late: bool = False) -> None:
+        super().__init__(message)
+        self.client = client
+        """Whom it was working for; empty where nobody can say."""
+        self.late = late
+        """Whether it was ended here, since the client took too long."""
+
 
 class Backend(ABC):
     """Hosts and how to call them."""
 
     @abstractmethod
     def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
-        """Bring up hosts for the clients, in their initial state; replaces any that exist."""
+        """Bring up hosts for the clients; those that are up and idle stay, with whatever state their clients have.
+
+        Raises:
+            WorkerLostError: a process was lost meanwhile.
+        """
 
     @abstractmethod
     def share(self, vectors: Mapping[str, Vector]) -> Any:  # noqa: ANN401 - a reference that only the backend reads
@@ -45,7 +56,7 @@ class Backend(ABC):
 
         Raises:
             WorkerLostError: a host's process is gone.
-            RunError: a client failed.
+            ClientError: a client failed.
         """
 
     @abstractmethod
@@ -67,9 +78,12 @@ class SerialBackend(Backend):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._threads = torch.get_num_threads()
+        self._host: Host | None = None
 
     def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
         """One host."""
+        if self._host is not None:
+            return
         limits = limits_of(self._engine, memory_here(), 1)
         device = device_of(self._engine, [])
         if device == "cuda" and not torch.cuda.is_available():
@@ -83,7 +97,7 @@ class SerialBackend(Backend):
     def call(self, method: str, names: tuple[str, ...], arguments: ArgumentsOf) -> Iterator[Any]:
         """One call."""
         yield from getattr(self._host, method)(*arguments(names))
-        if method == "train":
+        if method == "train" and self._host is not None:
             yield self._host.partial_sums()
 
     def learn(self, rows: Iterable[Row]) -> None:
@@ -102,7 +116,8 @@ def limits_of(engine: Engine, memory: float, hosts: int) -> Limits:
     """What each of some hosts may use of a node with so much memory [bytes]."""
     states = _STATE_SHARE * memory if engine.state_memory is None else engine.state_memory * _GB
     slices = _SLICE_SHARE * memory if engine.slice_memory is None else engine.slice_memory * _GB
-    return Limits(states / hosts, slices / hosts, engine.scratch)
+    told_apart = engine.on_failure == "drop" or engine.client_timeout_s is not None
+    return Limits(states / hosts, slices / hosts, engine.scratch, 0.0 if told_apart else 1.0)
 
 
 def make_backend(engine: Engine, address: str | None = None) -> Backend:

@@ -14,14 +14,15 @@ from fedsim.config import Workload
 from fedsim.data.samples import ClientData, PooledData, SliceMemory
 from fedsim.data.shard import write_shard
 from fedsim.data.split import Part
-from fedsim.engine import checkpoint
+from fedsim.engine import clientfiles
 from fedsim.engine.backends import SerialBackend
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.gather import Gathered
-from fedsim.engine.host import make_learner, uploads_of
-from fedsim.engine.messages import Row
+from fedsim.engine.host import make_learner
+from fedsim.engine.messages import Row, Task
 from fedsim.engine.rundir import setup_of
 from fedsim.engine.sizes import one_of_each
+from fedsim.engine.uploads import uploads_of
 
 _STEPS = 8  # of a round, or a little more
 _SLICES = 16  # at least, if the client has them: what some methods send grows with the slices up to here
@@ -49,7 +50,7 @@ class Calibration:
     """By which the private state grew in the second round; 0 for most methods."""
     sizes: Mapping[str, int]
     """Elements of its uploads."""
-    layout: checkpoint.Layout
+    layout: clientfiles.Layout
     """What a checkpoint holds of it."""
 
 
@@ -122,21 +123,22 @@ class _Trial:
         parts = self._backend.call("validate", (self._client,), lambda mine: (2, mine, received, time.time()))
         return float(sum(row["evaluate_seconds"] for part in parts for row in part.values()))
 
-    def layout(self) -> checkpoint.Layout:
+    def layout(self) -> clientfiles.Layout:
         """What a checkpoint holds of the client."""
         (alike,) = self._backend.call("layouts", (self._client,), lambda mine: (mine,))
         (layout,) = alike
-        return cast(checkpoint.Layout, layout)
+        return cast(clientfiles.Layout, layout)
 
     def _phase(self, round_: int, phase: Phase) -> Row:
         uploads = uploads_of(self._algorithm, phase.name, self._server)
         broadcast = {**self._algorithm.broadcast(self._server, phase.name), **self._buffers()}
         weights = {self._client: 1.0}
         gathered = Gathered(Phase((self._client,), phase.name), uploads, weights, len(self._cohort))
-        for reply in self._backend.call(
-            "train", (self._client,), lambda mine: (round_, phase.name, weights, broadcast, time.time())
-        ):
+        task = Task(round_, phase.name, time.time())
+        for reply in self._backend.call("train", (self._client,), lambda mine: (task, weights, broadcast)):
             gathered.add(reply)
+        for error in gathered.failed.values():
+            raise error
         received = gathered.received()
         self.sizes |= {name: vector.size for name, vector in received.sums.items()}
         self.sizes |= {name: vectors[0].size for name, vectors in received.collected.items()}

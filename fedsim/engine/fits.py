@@ -10,7 +10,7 @@ from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
 from fedsim.engine import disks
 from fedsim.engine.calibration import calibrate
-from fedsim.engine.cluster import connect
+from fedsim.engine.cluster import connect, disconnect
 from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host import make_learner
 from fedsim.engine.machine import Machine, machine_of
@@ -94,12 +94,12 @@ def warnings(plan: Plan) -> list[str]:
 def _machine_at(workload: Workload, out: Path, address: str | None) -> Machine:
     if address is None:
         return machine_of(workload, out)
-    ray, owned = connect(address)
+    _, owned = connect(address)
     try:
         return machine_of(workload, out, look=True)
     finally:
         if owned:
-            ray.shutdown()
+            disconnect()
 
 
 # Places and memory for actors

@@ -2,17 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fedsim.algorithms.base import Phase, Received, Upload, Vector
 from fedsim.engine.aggregation import OrderFreeSum
 from fedsim.engine.messages import Reply, Row
+from fedsim.errors import ClientError
 
 
 class Gathered:
-    """Running sums, collected vectors and ledger rows of a phase; memory for one vector an upload, unless collected."""
+    """Running sums, collected vectors and ledger rows of a phase; memory for one vector an upload, unless collected.
+
+    Clients that failed, or were never asked, count neither in means nor as clients of the phase. The weights of the
+    others stay what they were and are divided by their sum at the end, so that the bits do not depend on when it was
+    known that a client would be missing.
+    """
 
     def __init__(self, phase: Phase, uploads: Sequence[Upload], weights: Mapping[str, float], population: int) -> None:
         self.rows: list[Row] = []
+        self.failed: dict[str, ClientError] = {}
         self._phase, self._weights, self._population = phase, weights, population
         self._uploads = {upload.name: upload for upload in uploads}
         self._sums: dict[str, OrderFreeSum] = {}
@@ -24,10 +32,17 @@ class Gathered:
             self._sums.setdefault(name, OrderFreeSum(partial.size, self._uploads[name].grid)).merge(partial)
         self._collected.update(reply.collected)
         self.rows += reply.rows
+        self.failed.update(reply.failed)
 
     def received(self) -> Received:
         """Everything, once all hosts have answered; nothing in it depends on the order of arrival."""
+        there = {row["client"] for row in self.rows}
+        clients = tuple(client for client in self._phase.clients if client in there)
         sums = {name: total.total for name, total in self._sums.items()}
         kept = [upload.name for upload in self._uploads.values() if upload.collected]
-        collected = {name: [self._collected[client][name] for client in self._phase.clients] for name in kept}
-        return Received(self._phase, sums, math.fsum(self._weights.values()), collected, self._population)
+        collected = {name: [self._collected[client][name] for client in clients] for name in kept}
+        weight = math.fsum(self._weights[client] for client in clients)
+        if clients != self._phase.clients:
+            for row in self.rows:
+                row["weight"] /= weight
+        return Received(replace(self._phase, clients=clients), sums, weight, collected, self._population)

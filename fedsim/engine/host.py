@@ -8,9 +8,10 @@ import os
 import platform
 import tempfile
 import time
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,35 +19,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim.algorithms.base import Algorithm, Upload, Vector
-from fedsim.algorithms.learner import Learner
+from fedsim.algorithms.base import Upload, Vector
+from fedsim.algorithms.learner import Learner, State
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.samples import SliceMemory
 from fedsim.data.split import Part
-from fedsim.engine import checkpoint
-from fedsim.engine.aggregation import OrderFreeSum
+from fedsim.engine import clientfiles
+from fedsim.engine.aggregation import largest
 from fedsim.engine.client import ClientSpec
-from fedsim.engine.messages import Limits, Reply, Row, Setup
+from fedsim.engine.messages import Faults, Limits, Reply, Row, Setup, Task
 from fedsim.engine.process import Pace, Watch, keep_freed_memory
 from fedsim.engine.states import StateStore, state_bytes
-from fedsim.errors import DivergedError, InputError, RunError
+from fedsim.engine.uploads import PartialSums, as_tensors, uploads_of
+from fedsim.errors import ClientError, DivergedError, InputError, RunError
+from fedsim.faults import Fault, flip_a_bit
+from fedsim.files import writing
 from fedsim.mri.metrics import Quality, mean_quality
 from fedsim.seeds import torch_stream
 
 _NO_LIMITS = Limits()
-
-
-def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str]) -> list[Upload]:
-    """What clients send in a phase: the method's uploads, and with shared parameters their running statistics.
-
-    Args:
-        algorithm: The method.
-        phase: Its name for a part of a round.
-        server: Names in the server's state; it has `buffers` where shared layers keep running statistics.
-    """
-    uploads = algorithm.uploads(phase)
-    travels = "buffers" in server and any(upload.name == "shared" for upload in uploads)
-    return [*uploads, Upload("buffers")] if travels else uploads
+_NO_FAULTS: Faults = {}
 
 
 def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
@@ -55,6 +47,15 @@ def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
     return Learner(
         network, setup.algorithm.shares, device=setup.device, channels_last=setup.channels_last, memory=memory
     )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a client's turn has made."""
+
+    state: State
+    sent: dict[str, Vector]
+    noted: dict[str, float]
 
 
 class Host:
@@ -72,55 +73,76 @@ class Host:
     # Rounds
 
     def train(
-        self, round_: int, phase: str, weights: Mapping[str, float], broadcast: Mapping[str, Vector], since: float
+        self, task: Task, weights: Mapping[str, float], broadcast: Mapping[str, Vector], faults: Faults = _NO_FAULTS
     ) -> Iterator[Reply]:
         """Let the named clients do a phase of a round, one after the other; `partial_sums` has what they add up to.
 
         Args:
-            round_: Counted from 1.
-            phase: The algorithm's name for it.
+            task: The phase.
             weights: Weight of each client that takes part.
             broadcast: What the server sends; read-only.
-            since: Time [s since 1970] at which the phase began.
+            faults: What goes wrong on purpose.
+
+        Yields:
+            Replies; after a client has failed, no more work is done unless the run goes on without it.
         """
-        received, uploads = self._on_device(broadcast), self._uploads(phase)
-        self._sums: dict[str, OrderFreeSum] = {}
-        reply, pace = Reply(), Pace()
+        received, uploads = self._on_device(broadcast), self._uploads(task.phase)
+        self._sums = PartialSums(uploads)
+        reply, pace = Reply(), Pace(self._limits.report_seconds)
         for name, following in pairwise([*weights, ""]):
             self._states.expect(following)
             begun, watch = time.time(), Watch(self._slices)
-            with self._at_work(name, round_, received) as learner:
-                watch.lap("load")
-                made = {"buffers": learner.shared_buffers, **self._setup.algorithm.train(learner, received, phase)}
-                watch.lap("train")
-                noted = _means(learner, f"client {name}, round {round_}")
-                state = learner.leave()
-            self._states.put(name, state)
-            sent = {upload.name: made[upload.name].cpu().numpy() for upload in uploads}
-            for upload in uploads:
-                vector = sent[upload.name]
-                if upload.summed:
-                    total = self._sums.setdefault(upload.name, OrderFreeSum(vector.size, upload.grid))
-                    weight = weights[name] if upload.weighted else 1.0
-                    total.add(vector, weight, f"client {name}, round {round_}")
-                if upload.collected:
-                    reply.collected.setdefault(name, {})[upload.name] = vector.copy()
-            watch.lap("send")
-            down = self._setup.algorithm.downlink(name, broadcast, phase)
-            reply.rows.append({
-                **self._who(round_, name), "weight": weights[name], "loss": float("nan"), **noted,
-                "wait_seconds": max(0.0, begun - since), **watch.seconds(), "private_bytes": state_bytes(state),
-                "uplink_bytes": sum(vector.nbytes for vector in sent.values()),
-                "downlink_bytes": sum(broadcast[key].nbytes for key in down),
-            })  # fmt: skip
+            try:
+                made = self._turn(task, name, received, uploads, watch, faults.get(name, ()))
+                bounds = self._sums.check(made.sent, weights[name], f"client {name}, round {task.round}")
+            except ClientError as error:
+                reply.failed[name] = error
+                if not self._setup.tolerant:
+                    break
+            else:
+                self._states.put(name, made.state)
+                self._sums.add(made.sent, weights[name], bounds)
+                apart = self._sums.apart(made.sent)
+                if apart:
+                    reply.collected[name] = apart
+                watch.lap("send")
+                down = self._setup.algorithm.downlink(name, broadcast, task.phase)
+                reply.rows.append({
+                    **self._who(task.round, name), "weight": weights[name], "loss": float("nan"), **made.noted,
+                    "wait_seconds": max(0.0, begun - task.since), **watch.seconds(),
+                    "private_bytes": state_bytes(made.state),
+                    "uplink_bytes": sum(vector.nbytes for vector in made.sent.values()),
+                    "downlink_bytes": sum(broadcast[key].nbytes for key in down),
+                })  # fmt: skip
             if reply.collected or pace.due():
                 yield reply
                 reply = Reply()
         yield reply
 
+    def _turn(
+        self, task: Task, name: str, received: Mapping[str, Tensor], uploads: Sequence[Upload], watch: Watch,
+        faults: Sequence[Fault],
+    ) -> _Made:  # fmt: skip
+        """A client's work in a phase."""
+        with self._at_work(name, task.round, received, spare=self._setup.tolerant) as learner:
+            watch.lap("load")
+            for fault in faults:
+                fault.strike()
+            made = {"buffers": learner.shared_buffers, **self._setup.algorithm.train(learner, received, task.phase)}
+            watch.lap("train")
+            noted = _means(learner, f"client {name}, round {task.round}")
+            state = learner.leave()
+            if not np.isfinite(largest(state["local"].numpy())):
+                who = f"client {name}, round {task.round}"
+                raise DivergedError(f"{who}: its own parameters are not finite; lower its lr")
+        sent = {upload.name: made[upload.name].cpu().numpy() for upload in uploads}
+        for fault in faults:
+            sent = {upload: fault.spoil(vector) for upload, vector in sent.items()}
+        return _Made(state, sent, noted)
+
     def partial_sums(self) -> Reply:
         """The sums of the uploads of the last phase; a call of its own, since large pieces of a stream are slow."""
-        return Reply(sums={name: total.total for name, total in self._sums.items()})
+        return Reply(sums=self._sums.totals())
 
     def validate(
         self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector], since: float
@@ -134,7 +156,7 @@ class Host:
             since: Time [s since 1970] at which validation began.
         """
         received = self._on_device(broadcast)
-        means, pace = dict[str, Row](), Pace()
+        means, pace = dict[str, Row](), Pace(self._limits.report_seconds)
         for name in names:
             begun = time.time()
             sites: dict[str, list[Quality]] = {}
@@ -153,7 +175,7 @@ class Host:
         self, round_: int, names: tuple[str, ...], broadcast: Mapping[str, Vector], part: Part, images: Path | None
     ) -> Iterator[list[Row]]:
         """Score the named clients' volumes of a part, one row a volume; saves the images if a folder is given."""
-        received, pace = self._on_device(broadcast), Pace()
+        received, pace = self._on_device(broadcast), Pace(self._limits.report_seconds)
         rows: list[Row] = []
         for name in names:
             for volume in self._reconstruct(round_, name, received, part):
@@ -169,50 +191,72 @@ class Host:
 
     # Private state: to and from checkpoints, and to another host of the node
 
-    def layouts(self, names: tuple[str, ...]) -> Iterator[dict[checkpoint.Layout, list[str]]]:
+    def layouts(self, names: tuple[str, ...]) -> Iterator[dict[clientfiles.Layout, list[str]]]:
         """What a checkpoint will have to hold of the named clients: those whose states look alike, together."""
-        alike: dict[checkpoint.Layout, list[str]] = {}
+        alike: dict[clientfiles.Layout, list[str]] = {}
         for name in names:
-            layout = checkpoint.client_layout(self._states.layout(name), self._learner.local_layout)
+            layout = clientfiles.client_layout(self._states.layout(name), self._learner.local_layout)
             alike.setdefault(layout, []).append(name)
         yield alike
 
-    def save(self, folder: Path, files: Mapping[str, Sequence[str]]) -> Iterator[int]:
+    def save(
+        self, folder: Path, files: Mapping[str, Sequence[str]], faults: Faults = _NO_FAULTS
+    ) -> Iterator[clientfiles.Digests]:
         """Write clients' private state into the files that are laid out for it in a checkpoint's folder."""
         for file, names in files.items():
+            struck = [fault for name in names for fault in faults.get(name, ())]
+            with writing(folder / file):
+                for fault in struck:
+                    fault.strike()
             states = ((name, self._states.take(name)) for name in names)
-            checkpoint.fill(folder / file, states, self._learner.local_layout)
-        yield len(files)
+            yield clientfiles.fill(folder / file, states, self._learner.local_layout)
+            if any(fault.kind == "corrupt" for fault in struck):
+                flip_a_bit(folder / file)
 
-    def load(self, folder: Path, files: Mapping[str, Sequence[str]]) -> Iterator[int]:
-        """Take up clients' private state from their files in a checkpoint's folder."""
-        for file, names in files.items():
-            for name, state in checkpoint.read_clients(folder / file, names, self._learner.local_layout):
+    def load(self, parts: Sequence[clientfiles.FilePart]) -> Iterator[int]:
+        """Take up clients' private state from their files in a checkpoint's folder.
+
+        Raises:
+            DamagedError: a file is not what was written.
+        """
+        for part in parts:
+            for name, state in clientfiles.read_clients(part, self._learner.local_layout):
                 self._states.put(name, state)
-        yield len(files)
+        yield len(parts)
 
-    def hand_over(self, names: Sequence[str]) -> tuple[list[ClientSpec], Path]:
+    def reset(self, names: Sequence[str]) -> Iterator[int]:
+        """Let clients start anew."""
+        for name in names:
+            self._states.forget(name)
+        yield len(names)
+
+    def hand_over(self, names: Sequence[str]) -> tuple[list[ClientSpec], list[clientfiles.FilePart]]:
         """Let go of some clients: their private state goes to a folder of this node, for its next host alone."""
         folder = Path(tempfile.mkdtemp(prefix="fedsim-", dir=self._limits.scratch))
+        parts = []
         for name in names:
-            file = folder / checkpoint.own_file(name)
-            layout = checkpoint.client_layout(self._states.layout(name), self._learner.local_layout)
-            checkpoint.allocate(file, {name: layout})
-            checkpoint.fill(file, [(name, self._states.take(name))], self._learner.local_layout)
+            file = folder / clientfiles.own_file(name)
+            layout = clientfiles.client_layout(self._states.layout(name), self._learner.local_layout)
+            header = clientfiles.allocate(file, {name: layout})
+            digests = clientfiles.fill(file, [(name, self._states.take(name))], self._learner.local_layout)
+            parts.append(clientfiles.FilePart(file, header, digests))
             self._states.forget(name)
             self._slices.forget(self._clients[name].data)
-        return [self._clients.pop(name) for name in names], folder
+        return [self._clients.pop(name) for name in names], parts
 
-    def take_over(self, handed: tuple[list[ClientSpec], Path]) -> None:
+    def take_over(self, handed: tuple[list[ClientSpec], list[clientfiles.FilePart]]) -> None:
         """Take on what another host of this node has let go of."""
-        clients, folder = handed
-        for client in clients:
-            self._clients[client.name] = client
-            file = folder / checkpoint.own_file(client.name)
-            for name, state in checkpoint.read_clients(file, [client.name], self._learner.local_layout):
+        clients, parts = handed
+        self._clients.update({client.name: client for client in clients})
+        for part in parts:
+            for name, state in clientfiles.read_clients(part, self._learner.local_layout):
                 self._states.put(name, state)
-            file.unlink()
-        folder.rmdir()
+            part.file.unlink()
+        parts[0].file.parent.rmdir()
+
+    def clients(self) -> tuple[str, ...]:
+        """Names of the clients that live here."""
+        return tuple(self._clients)
 
     # Within
 
@@ -226,7 +270,7 @@ class Host:
         client = self._clients[name]
         return {
             "round": round_, "client": name, "site": client.site, "samples": client.data.samples(), **_here(),
-            "device": str(self._learner.device),
+            "outcome": "trained", "device": str(self._learner.device),
         }  # fmt: skip
 
     def _reconstruct(
@@ -242,13 +286,18 @@ class Host:
             yield from reconstruct_volumes(learner.network, client.data, part, size, learner.device)
 
     @contextmanager
-    def _at_work(self, name: str, round_: int, received: Mapping[str, Tensor]) -> Iterator[Learner]:
+    def _at_work(
+        self, name: str, round_: int, received: Mapping[str, Tensor], spare: bool = False
+    ) -> Iterator[Learner]:
         """The working network with a client's private state swapped in; an error says whose it was.
 
-        Only training gives the state back to the store; looking at images changes nothing.
+        Only training gives the state back to the store; looking at images changes nothing. Training changes a state in
+        place; to `spare` the one in the store it works on a copy.
         """
-        client = self._clients[name]
-        self._learner.enter(self._states.take(name), client.data, client.training, round_, name)
+        client, state = self._clients[name], self._states.take(name)
+        if spare:
+            state = {key: value.clone() for key, value in state.items()}
+        self._learner.enter(state, client.data, client.training, round_, name)
         if "buffers" in received:
             self._learner.shared_buffers.copy_(received["buffers"])
         try:
@@ -257,7 +306,8 @@ class Host:
             raise
         except Exception as error:
             at = f"client {name}, round {round_}, seed {self._setup.seed}"
-            raise RunError(f"{at}: {type(error).__name__}: {error}") from error
+            said = " ".join(str(error).split())
+            raise ClientError(f"{at}: {type(error).__name__}: {said}", traceback.format_exc()) from error
 
 
 def _means(learner: Learner, who: str) -> dict[str, float]:
@@ -274,10 +324,3 @@ def _means(learner: Learner, who: str) -> dict[str, float]:
 
 def _here() -> Row:
     return {"node": platform.node(), "pid": os.getpid()}
-
-
-def as_tensors(vectors: Mapping[str, Vector]) -> dict[str, Tensor]:
-    """Tensors on the same memory; the object store's is read-only, and nothing here writes to it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return {name: torch.from_numpy(vector) for name, vector in vectors.items()}

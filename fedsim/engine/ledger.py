@@ -8,11 +8,13 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedsim.config import Workload
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.messages import Row
+from fedsim.errors import DamagedError
 from fedsim.files import replacing
 
 _PATIENCE = 200  # times what writing cost the last time, before it is done again
@@ -32,11 +34,18 @@ class Ledger:
         self._written, self._cost = -math.inf, 0.0
 
     def resume(self, round_: int) -> None:
-        """Take up what was written up to and including a round."""
+        """Take up what was written up to and including a round.
+
+        Raises:
+            DamagedError: a file cannot be read, or lacks a round.
+        """
         for name in self._tables:
             path = self._run / f"{name}.parquet"
-            kept = [pq.read_table(path, filters=[("round", "<=", round_)])] if path.exists() else []
-            self._tables[name] = [table for table in kept if len(table)]
+            table = _read(path) if round_ else pa.table({"round": pa.array([], pa.int64())})
+            kept = table.filter(pc.field("round") <= round_)
+            if pc.count_distinct(kept["round"]).as_py() != round_:
+                raise DamagedError(f"{path}: lacks some of rounds 1 to {round_}; a run cannot go on without them")
+            self._tables[name] = [kept] if round_ else []
 
     def append(self, round_row: Mapping[str, Any], clients: pd.DataFrame) -> None:
         """Add a round; both files are written unless that would cost more than a few per cent of the time."""
@@ -52,7 +61,7 @@ class Ledger:
             if tables:
                 whole = pa.concat_tables(tables, promote_options="permissive")
                 with replacing(self._run / f"{name}.parquet") as temporary:
-                    pq.write_table(whole, temporary)
+                    pq.write_table(whole, temporary, write_page_checksum=True)
         self._written = time.monotonic()
         self._cost = self._written - begun
 
@@ -60,7 +69,24 @@ class Ledger:
 def write_table(path: Path, frame: pd.DataFrame) -> None:
     """Write a table as Parquet, replacing what was there."""
     with replacing(path) as temporary:
-        frame.to_parquet(temporary, index=False)
+        frame.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that fedsim wrote.
+
+    Raises:
+        DamagedError: it is missing, or is not what was written.
+    """
+    frame: pd.DataFrame = _read(path).to_pandas()
+    return frame
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise DamagedError(f"{path}: is damaged or missing ({' '.join(str(error).split())[:120]})") from error
 
 
 def stamped(rows: list[Row], workload: Workload, manifest: pd.DataFrame) -> pd.DataFrame:
@@ -82,11 +108,11 @@ def row_key(evaluation: pd.DataFrame, most: int) -> str:
     return "client" if sites <= clients <= most else "site"
 
 
-def idle_row(round_: int, client: ClientSpec) -> Row:
-    """The row of a client that was not drawn for a round."""
+def idle_row(round_: int, client: ClientSpec, outcome: str) -> Row:
+    """The row of a client that was not drawn for a round (`idle`), or was left out of it (`dropped`)."""
     return {
         "round": round_, "client": client.name, "site": client.site, "samples": client.data.samples(),
-        "node": "", "pid": 0, "device": "", "private_bytes": 0, "weight": 0.0, "loss": math.nan,
+        "outcome": outcome, "node": "", "pid": 0, "device": "", "private_bytes": 0, "weight": 0.0, "loss": math.nan,
         "steps": 0, "begin_seconds": math.nan,
         **dict.fromkeys(_TIMES, 0.0), "uplink_bytes": 0, "downlink_bytes": 0,
     }  # fmt: skip
@@ -100,19 +126,19 @@ def joined(before: Row | None, row: Row) -> Row:
     return {**before, **row, "begin_seconds": before["begin_seconds"], **{key: before[key] + row[key] for key in added}}
 
 
-def round_row(round_: int, seconds: float, clients: pd.DataFrame, cohort: int, slots: int) -> Row:
+def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int) -> Row:
     """The row of a round: means over clients, sums of bytes.
 
     Args:
         round_: Its number.
         seconds: How long it took.
         clients: Its rows, one a client.
-        cohort: How many clients were drawn.
         slots: How many can train at once.
     """
     known = {key: clients[key].dropna() for key in ("loss", *QUALITY)}
     means = {key: float(values.mean()) if len(values) else math.nan for key, values in known.items()}
     byte_sums = {key: int(clients[key].sum()) for key in ("uplink_bytes", "downlink_bytes")}
+    drawn, failed = int((clients["outcome"] != "idle").sum()), int((clients["outcome"] == "dropped").sum())
     return {
-        "round": round_, "seconds": seconds, "clients": cohort, "failed": 0, "slots": slots, **means, **byte_sums,
+        "round": round_, "seconds": seconds, "clients": drawn, "failed": failed, "slots": slots, **means, **byte_sums,
     }  # fmt: skip

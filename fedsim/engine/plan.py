@@ -13,7 +13,7 @@ from fedsim.algorithms.fedavg import FedAvg
 from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
 from fedsim.data.samples import ClientData
-from fedsim.engine import checkpoint, sizes
+from fedsim.engine import clientfiles, sizes
 from fedsim.engine.calibration import Calibration, pixels_of_shard
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import Federation
@@ -22,9 +22,11 @@ from fedsim.engine.needs import Home, NodePlan, Working, filled, node_plans
 from fedsim.engine.placement import device_of, placed
 from fedsim.engine.sizes import Traffic
 from fedsim.engine.times import Times, checkpoints, expected
+from fedsim.files import as_json
 
 _SHRUNK_TO = 1 << 16  # elements of a vector; enough to tell sizes by
 _SHARD, _VOLUME = 5000, 4500  # bytes of HDF5 around the samples
+_DIGEST, _VERSIONS = 100, 1000  # bytes of state.json: a name and its digest, and all that is known of the machine
 
 Spread = tuple[float, float, float]
 """Smallest, median, largest."""
@@ -107,6 +109,7 @@ def make_plan(
     homes = filled(workload.engine, placed(workload.engine, clients, nodes, device), machine.rooms, private.bytes)
     pixel_bytes = 0.0 if device == "cuda" else sizes.activation_bytes(learner, 2 ** (workload.model.pools + 1))
     saved = private.saved_bytes() + _driver_files_bytes(learner, clients, sent)
+    saved += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
     missing = {m.shard: m for c in clients for m in c.data.members if m.maker and not m.shard.exists()}.values()
     fresh = [pixels_of_shard(member) for member in missing]
     return Plan(
@@ -127,7 +130,7 @@ class _Private:
         known = {client.training.optimizer for client in clients}
         states = {optimizer: sizes.private_layout(learner, optimizer) for optimizer in sorted(known)}
         self._bytes = {optimizer: sizes.layout_bytes(state) for optimizer, state in states.items()}
-        self._layouts = {o: checkpoint.client_layout(state, learner.local_layout) for o, state in states.items()}
+        self._layouts = {o: clientfiles.client_layout(state, learner.local_layout) for o, state in states.items()}
         if calibration is not None:  # what the method keeps besides, it keeps with every client
             besides = calibration.private_bytes - self._bytes[calibration.client.training.optimizer]
             self._bytes = {optimizer: size + besides for optimizer, size in self._bytes.items()}
@@ -139,15 +142,16 @@ class _Private:
 
     def saved_bytes(self) -> float:
         """Of all clients in a checkpoint."""
-        files = checkpoint.client_files([client.name for client in self._clients])
+        files = clientfiles.client_files([client.name for client in self._clients])
         together = len(self._clients) / len(set(files.values()))
         headers = {
             optimizer: sizes.header_bytes(layout, int(self._bytes[optimizer] * together))
             for optimizer, layout in self._layouts.items()
         }
-        total = 8.0 * len(set(files.values()))
+        total = (8.0 + _DIGEST) * len(set(files.values()))
         for client in self._clients:
-            prefix = len(client.name) + 1 if files[client.name] != checkpoint.own_file(client.name) else 0
+            total += _DIGEST + 2 * len(client.name)
+            prefix = len(client.name) + 1 if files[client.name] != clientfiles.own_file(client.name) else 0
             optimizer = client.training.optimizer
             total += self.bytes(client) + headers[optimizer] + prefix * len(self._layouts[optimizer])
         return total

@@ -7,7 +7,6 @@ from fedsim.data.samples import SliceMemory
 from fedsim.engine.messages import Row
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_REPORT_SECONDS = 1.0  # between reports of a call that goes on
 
 
 def keep_freed_memory() -> None:
@@ -25,13 +24,13 @@ def keep_freed_memory() -> None:
 class Pace:
     """When it is time to report again."""
 
-    def __init__(self) -> None:
-        self._last = time.monotonic()
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._last = seconds, time.monotonic()
 
     def due(self) -> bool:
         """Whether it is; asking starts the time anew if so."""
         now = time.monotonic()
-        if now - self._last < _REPORT_SECONDS:
+        if now - self._last < self._seconds:
             return False
         self._last = now
         return True

@@ -2,8 +2,10 @@
 
 import math
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,32 +14,49 @@ from fedsim.algorithms.catalogue import is_own
 from fedsim.config import Engine
 from fedsim.engine.backends import ArgumentsOf, Backend, WorkerLostError, limits_of
 from fedsim.engine.client import ClientSpec
-from fedsim.engine.cluster import connect
+from fedsim.engine.cluster import connect, disconnect
 from fedsim.engine.host import Host
-from fedsim.engine.messages import Limits, Row, Setup
+from fedsim.engine.messages import Reply, Row, Setup
 from fedsim.engine.placement import Node, Place, device_of, placed
+from fedsim.engine.ray_errors import explained
 from fedsim.engine.schedule import Expectations, balance
-from fedsim.errors import InputError, RunError
+from fedsim.errors import InputError
 
 _WINDOW = 4  # pieces of an answer that a host may be ahead of the driver
 
 
 @dataclass
 class _Actor:
-    """A host elsewhere: where it is, whom it has, and how many cores a call to it takes."""
+    """A host elsewhere: the place it takes, where that turned out to be, and whom it has by now."""
 
     handle: Any
+    place: Place
     node: str
     clients: dict[str, None]
-    cpus: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Call:
     """A call under way, and what is to be fetched when it is over."""
 
     actor: _Actor
     last: Any | None
+    awaited: dict[str, None]
+    """The clients that it trains and has not answered for, in their order; the first is at work."""
+    heard: float
+    """When it last gave a sign of life [s]."""
+
+    def hear(self, piece: Any) -> None:  # noqa: ANN401 - whatever a host gives
+        """Take note of a piece of the answer."""
+        self.heard = time.monotonic()
+        if isinstance(piece, Reply):
+            for name in (*(row["client"] for row in piece.rows), *piece.failed):
+                self.awaited.pop(name, None)
+
+    @property
+    def at_work(self) -> str:
+        """The client that it is training; empty if it does something else."""
+        return next(iter(self.awaited), "")
 
 
 class RayBackend(Backend):
@@ -48,56 +67,88 @@ class RayBackend(Backend):
         self._ray, self._owned = connect(address)
         self._actors: list[_Actor] = []
         self._nodes: dict[str, Node] = {}
+        self._vacant: list[Place] = []
+        self._running: dict[Any, _Call] = {}
 
     # Placement
 
     def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
-        """Actors as `engine.clients_per_actor` says; those that are still there are ended first."""
+        """Actors as `engine.clients_per_actor` says.
+
+        Of those that are up, the ones with a call under way are ended: what they were doing is void, and waiting for it
+        would take longer. A lost actor is replaced where it was; if a node is lost, all are placed anew.
+        """
+        busy, self._running = [call.actor for call in self._running.values()], {}
+        self._vacate(busy + self._silent(), clients)
+        nodes = self._alive()
+        if not self._nodes or self._nodes.keys() - {node.id for node in nodes}:
+            self._place(setup, clients, nodes)
+        width = 2 * self.slots()
+        while self._vacant:  # a wave at a time: mass creation starves Ray's start-up
+            self._actors += self._wave(self._vacant[:width])
+            del self._vacant[:width]
+
+    def _place(self, setup: Setup, clients: tuple[ClientSpec, ...], nodes: list[Node]) -> None:
+        """Decide on all actors; none is up after this."""
         self._end_actors()
         if is_own(setup.algorithm.name):  # its module may not be importable where the actors are
             self._ray.cloudpickle.register_pickle_by_value(sys.modules[type(setup.algorithm).__module__])
-        self._nodes = {node.id: node for node in self._alive()}
+        self._nodes = {node.id: node for node in nodes}
         self._expected = Expectations(clients)
-        nodes = list(self._nodes.values())
-        setup = replace(setup, device=device_of(self._engine, nodes))
-        if self._engine.device == "cuda" and setup.device != "cuda":
+        self._setup = replace(setup, device=device_of(self._engine, nodes))
+        if self._engine.device == "cuda" and self._setup.device != "cuda":
             raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; say auto or cpu")
-        places = placed(self._engine, clients, nodes, setup.device)
-        if sum(len(place.clients) for place in places) < len(clients):
+        self._vacant = placed(self._engine, clients, nodes, self._setup.device)
+        if sum(len(place.clients) for place in self._vacant) < len(clients):
             raise InputError("resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share")
-        limits = self._limits(len(places))
-        width = 2 * self.slots()
-        for first in range(0, len(places), width):  # a wave at a time: mass creation starves Ray's start-up
-            self._actors += self._wave(places[first : first + width], nodes, setup, limits)
+        memory = min(node.memory for node in nodes)
+        self._limits = limits_of(self._engine, memory, math.ceil(len(self._vacant) / len(nodes)))
 
-    def _wave(self, places: list[Place], nodes: list[Node], setup: Setup, limits: Limits) -> list[_Actor]:
+    def _silent(self) -> list[_Actor]:
+        """Actors that are gone, or that do not have the clients they should since a move was cut short."""
+        asked = [actor.handle.clients.remote() for actor in self._actors]
+        silent = []
+        for actor, names in zip(self._actors, asked, strict=True):
+            with suppress(WorkerLostError):
+                if set(self._get(names)) == actor.clients.keys():
+                    continue
+            silent.append(actor)
+        return silent
+
+    def _vacate(self, actors: list[_Actor], clients: tuple[ClientSpec, ...]) -> None:
+        """End some actors; their places are to be taken again, by the clients that they have by now."""
+        specs = {client.name: client for client in clients}
+        for actor in actors:
+            if actor in self._actors:
+                self._ray.kill(actor.handle)
+                self._actors.remove(actor)
+                self._vacant.append(replace(actor.place, clients=tuple(specs[name] for name in actor.clients)))
+
+    def _wave(self, places: list[Place]) -> list[_Actor]:
         remote = self._ray.remote(Host)
         handles = [
-            remote.options(**self._options(place, nodes)).remote(setup, place.clients, limits) for place in places
+            remote.options(**self._options(place)).remote(self._setup, place.clients, self._limits) for place in places
         ]
         homes = self._get([handle.__ray_call__.remote(_node_id) for handle in handles])
         return [
-            _Actor(handle, home, dict.fromkeys(client.name for client in place.clients), place.cpus)
+            _Actor(handle, place, home, dict.fromkeys(client.name for client in place.clients))
             for handle, home, place in zip(handles, homes, places, strict=True)
         ]
 
-    def _options(self, place: Place, nodes: list[Node]) -> dict[str, Any]:
-        pinned = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(nodes[place.node].id, soft=False)
+    def _options(self, place: Place) -> dict[str, Any]:
+        node = list(self._nodes)[place.node]
+        pinned = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
         return {
             "num_cpus": 0, "num_gpus": place.gpus, "memory": math.ceil(place.memory) or None, "max_restarts": 0,
             "scheduling_strategy": pinned if place.pinned else "SPREAD",
         }  # fmt: skip
 
-    def _limits(self, actors: int) -> Limits:
-        """An even share of a node's memory for each of its actors."""
-        memory = min(node.memory for node in self._nodes.values())
-        return limits_of(self._engine, memory, math.ceil(actors / len(self._nodes)))
-
     # Calls
 
     def share(self, vectors: Mapping[str, Vector]) -> Any:  # noqa: ANN401 - a Ray reference
         """One object in the store; readers map it without copying."""
-        return self._ray.put(dict(vectors))
+        with explained(self._ray):
+            return self._ray.put(dict(vectors))
 
     def learn(self, rows: Iterable[Row]) -> None:
         """From the last phase's rows."""
@@ -116,41 +167,62 @@ class RayBackend(Backend):
                 waiting[actor.node].append((actor, mine))
         for queue in waiting.values():
             queue.sort(key=lambda call: -sum(map(self._expected.seconds, call[1])))
-        running: dict[Any, _Call] = {}
+        self._running = running = dict[Any, _Call]()
         for node, queue in waiting.items():
-            self._launch(method, queue, running, node, arguments)
+            self._launch(method, queue, node, arguments)
         while running:
-            (ready,), _ = self._ray.wait(list(running), num_returns=1, fetch_local=False)
+            ready = self._next_ready()
+            call = running[ready]
             try:
-                piece = next(ready)
+                piece = self._get(next(ready), call.at_work)
             except StopIteration:
-                done = running.pop(ready)
-                self._launch(method, waiting[done.actor.node], running, done.actor.node, arguments)
-                if done.last is not None:
-                    yield self._get(done.last)
+                del running[ready]
+                self._launch(method, waiting[call.actor.node], call.actor.node, arguments)
+                if call.last is not None:
+                    yield self._get(call.last)
                 continue
-            yield self._get(piece)
+            call.hear(piece)
+            yield piece
         self._get(moved)
+
+    def _next_ready(self) -> Any:  # noqa: ANN401 - a call's stream
+        """A call that has something to give, or has ended; one that takes too long over a client is ended."""
+        running, patience = self._running, self._engine.client_timeout_s
+        training = [call for call in running.values() if call.awaited]
+        if patience is None or not training:
+            (ready,), _ = self._ray.wait(list(running), num_returns=1, fetch_local=False)
+            return ready
+        slowest = min(training, key=lambda call: call.heard)
+        left = max(0.0, slowest.heard + patience - time.monotonic())
+        found, _ = self._ray.wait(list(running), num_returns=1, timeout=left, fetch_local=False)
+        if found:
+            return found[0]
+        self._ray.kill(slowest.actor.handle)
+        late = slowest.at_work
+        raise WorkerLostError(
+            f"client {late} took longer than engine.client_timeout_s, {patience:g} s", late, late=True
+        )
 
     def _launch(
         self,
         method: str,
         waiting: list[tuple[_Actor, tuple[str, ...]]],
-        running: dict[Any, "_Call"],
         node: str,
         arguments: ArgumentsOf,
     ) -> None:
         """Start the calls that the node has cores for; one that wants more than there are goes alone."""
-        here = [call.actor.cpus for call in running.values() if call.actor.node == node]
+        here = [call.actor.place.cpus for call in self._running.values() if call.actor.node == node]
         free, idle = self._nodes[node].cpus - sum(here), not here
         for call in list(waiting):
             actor, mine = call
-            if actor.cpus <= free or idle:
+            if actor.place.cpus <= free or idle:
                 remote = getattr(actor.handle, method).options(_generator_backpressure_num_objects=_WINDOW)
-                pieces = remote.remote(*arguments(mine))
-                running[pieces] = _Call(actor, actor.handle.partial_sums.remote() if method == "train" else None)
+                pieces, training = remote.remote(*arguments(mine)), method == "train"
+                last = actor.handle.partial_sums.remote() if training else None
+                awaited = dict.fromkeys(mine if training else ())
+                self._running[pieces] = _Call(actor, last, awaited, time.monotonic())
                 waiting.remove(call)
-                free, idle = free - actor.cpus, False
+                free, idle = free - actor.place.cpus, False
 
     def _rebalance(self, wanted: set[str]) -> list[Any]:
         """Move clients between actors that train at the same time, where that saves more than it costs.
@@ -160,7 +232,7 @@ class RayBackend(Backend):
         moved: list[Any] = []
         for node in self._nodes.values():
             actors = [actor for actor in self._actors if actor.node == node.id]
-            if len({actor.cpus for actor in actors}) != 1 or len(actors) * actors[0].cpus > node.cpus:
+            if len({a.place.cpus for a in actors}) != 1 or len(actors) * actors[0].place.cpus > node.cpus:
                 continue  # they wait for each other anyway, or may not take each other's clients
             queues = [[name for name in actor.clients if name in wanted] for actor in actors]
             for move in balance(queues, self._expected.seconds, self._expected.move_seconds):
@@ -174,12 +246,12 @@ class RayBackend(Backend):
         """End the actors, and the connection to Ray (Ray itself, if it was started here)."""
         self._end_actors()
         if self._owned:
-            self._ray.shutdown()
+            disconnect()
 
     def _end_actors(self) -> None:
         for actor in self._actors:
             self._ray.kill(actor.handle)
-        self._actors = []
+        self._actors, self._vacant = [], []
 
     def slots(self) -> int:
         """How many clients of ordinary needs can train at once, over all nodes."""
@@ -192,17 +264,9 @@ class RayBackend(Backend):
             Node(node, has["CPU"], has.get("GPU", 0), has.get("memory", 0)) for node, has in alive if has.get("CPU")
         ]
 
-    def _get(self, refs: Any) -> Any:  # noqa: ANN401 - references to anything
-        errors = self._ray.exceptions
-        try:
+    def _get(self, refs: Any, client: str = "") -> Any:  # noqa: ANN401 - references to anything
+        with explained(self._ray, client):
             return self._ray.get(refs)
-        except (errors.ActorDiedError, errors.ActorUnavailableError, errors.ObjectLostError) as error:
-            message = " ".join(str(error).split())[:300]
-            raise (RunError if "creation task" in message else WorkerLostError)(message) from error
-        except errors.RayTaskError as error:
-            if isinstance(error.cause, RunError | InputError):
-                raise error.cause from error
-            raise RunError(f"{type(error.cause).__name__}: {error.cause}") from error
 
 
 def _node_id(host: Host) -> str:

@@ -20,9 +20,9 @@ from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
 from fedsim.engine import checkpoint
 from fedsim.engine.host import make_learner
-from fedsim.engine.ledger import write_table
+from fedsim.engine.ledger import read_table, write_table
 from fedsim.engine.messages import Setup
-from fedsim.errors import InputError
+from fedsim.errors import DamagedError, InputError, WriteError
 from fedsim.files import write_text
 from fedsim.workload import load_workload, write_yaml
 
@@ -36,8 +36,16 @@ _FREE_ON_RESUME = ("engine", "federation.root", "federation.cache", "training.ro
 
 def setup_of(workload: Workload) -> Setup:
     """What the workload's hosts are made with."""
-    engine, last = workload.engine, workload.training.memory_format == "channels_last"
-    return Setup(workload.algorithm, workload.model, workload.seed, engine.threads, workload.metrics.protocol, last)
+    engine, training = workload.engine, workload.training
+    return Setup(
+        workload.algorithm,
+        workload.model,
+        workload.seed,
+        engine.threads,
+        workload.metrics.protocol,
+        channels_last=training.memory_format == "channels_last",
+        tolerant=engine.on_error == "drop",
+    )
 
 
 class Run:
@@ -88,7 +96,7 @@ class Run:
         if which == "best":
             best = checkpoint.read_state(self.path, complete[-1])["best_round"]
             return int(best or complete[-1])
-        if not str(which).isdigit() or int(which) not in complete:
+        if not str(which).isdecimal() or int(which) not in complete:
             raise InputError(f"--round {which}: must be best, last or one of {', '.join(map(str, complete))}")
         return int(which)
 
@@ -107,8 +115,7 @@ class Run:
         if client not in names:
             raise InputError(f"--client {client}: the run's clients are {', '.join(names[:20])}")
         learner = make_learner(setup_of(self.workload))
-        file = checkpoint.folder(self.path, round_) / "clients" / checkpoint.client_files(names)[client]
-        state = checkpoint.read_client(file, client, learner.local_layout)
+        state = checkpoint.read_client(self.path, round_, client, learner.local_layout)
         learner.private = state
         learner.adopt(state)
         server = checkpoint.read_server(self.path, round_, learner.shared_layout)
@@ -122,13 +129,18 @@ class Run:
         path = self.path / f"{name}.parquet"
         if not path.exists():
             raise InputError(f"{path}: does not exist yet")
-        return pd.read_parquet(path)
+        table = read_table(path)
+        needed = {"manifest": {"site", "volume"}, "evaluation": {"round", "site", "psnr"}}.get(name, {"round"})
+        missing = needed - set(table)
+        if missing:
+            raise DamagedError(f"{path}: is another table (it has no column {min(missing)})")
+        return table
 
 
-def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> None:
+def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workload:
     """Make a run directory with the resolved workload, versions and machine, and the manifest; or go on with one.
 
-    A run that goes on keeps the versions and the machine that it began with.
+    A run that goes on keeps the versions and the machine that it began with. Returns the workload with them.
 
     Raises:
         InputError: the folder cannot be written.
@@ -144,8 +156,9 @@ def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> None:
         keep_method(path, workload.algorithm)
         write_text(path / "workload.yaml", write_yaml(json.loads(stamped.model_dump_json(exclude_none=True))))
         write_table(path / "manifest.parquet", manifest)
-    except OSError as error:
-        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
+    except (OSError, WriteError) as error:
+        raise InputError(f"--out {path}: cannot be written ({error})") from error
+    return stamped
 
 
 def keep_method(path: Path, algorithm: Algorithm) -> None:

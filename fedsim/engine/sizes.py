@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload
 from fedsim.algorithms.learner import Learner
-from fedsim.engine import checkpoint, states
-from fedsim.engine.host import uploads_of
+from fedsim.engine import clientfiles, states
+from fedsim.engine.uploads import uploads_of
 
 _OPTIMIZER_VECTORS = {"rmsprop": ("square_avg",), "adam": ("exp_avg", "exp_avg_sq"), "sgd": ()}
 _PROCESS = 330e6  # bytes of an actor that trains a small U-Net, with its part of what actors share
@@ -47,7 +47,7 @@ def layout_bytes(layout: states.Layout) -> int:
     return sum(shape.numel() * kind.itemsize for _, kind, shape in layout)
 
 
-def header_bytes(layout: checkpoint.Layout, size: int, prefix: str = "") -> int:
+def header_bytes(layout: clientfiles.Layout, size: int, prefix: str = "") -> int:
     """What the header of a safetensors file says about tensors.
 
     Args:

@@ -21,7 +21,7 @@ from fedsim.data.samples import ClientData
 from fedsim.data.split import Part
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import Federation, assemble
-from fedsim.engine.ledger import stamped, write_table
+from fedsim.engine.ledger import read_table, stamped, write_table
 from fedsim.engine.messages import Row
 from fedsim.engine.rundir import Run, Which, check_manifest
 from fedsim.errors import InputError
@@ -109,7 +109,7 @@ def write_cross(run: Run, frame: pd.DataFrame) -> Path:
     path = run.path / "cross.parquet"
     kept = frame
     if path.exists():
-        old = pd.read_parquet(path)
+        old = read_table(path)
         other = (old["round"] != frame["round"].iloc[0]) | (old["split"] != frame["split"].iloc[0])
         kept = pd.concat([old[other], frame], ignore_index=True)
     write_table(path, kept)

@@ -3,7 +3,6 @@
 import base64
 import math
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ class _Report:
 
     def _table(self, name: str, what: str) -> pd.DataFrame:
         """A table of the run; empty, and noted, where there is none yet."""
-        with suppress(InputError):
+        if (self.run.path / f"{name}.parquet").exists():
             table: pd.DataFrame = getattr(self.run, name)
             return table
         self.missing.append(f"{name}.parquet does not exist yet: the run has not written {what}.")

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import pandas as pd
 
 from fedsim.data.split import Part
 from fedsim.engine.checkpoint import complete_rounds
-from fedsim.engine.ledger import write_table
+from fedsim.engine.ledger import read_table, write_table
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
+from fedsim.errors import DamagedError, InputError
 from fedsim.study.study import Pair, Plan, Point, Settings
 
 RESULT_COLUMNS = (
@@ -85,7 +84,7 @@ def choose(plan: Plan, folder: Path, failures: Mapping[str, str]) -> dict[Pair, 
 def read_failures(folder: Path) -> dict[str, str]:
     """What was wrong with each failed point, by its label."""
     path = folder / _FAILED
-    return dict(pd.read_parquet(path).itertuples(index=False, name=None)) if path.exists() else {}
+    return dict(read_table(path).itertuples(index=False, name=None)) if path.exists() else {}
 
 
 def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
@@ -107,10 +106,13 @@ def mean_over_sites(frame: pd.DataFrame, quality: str) -> float:
 
 def scores(run: Run, part: Part) -> pd.DataFrame:
     """The rows of evaluation.parquet of the run's best round and a part; none if it was not evaluated."""
-    with suppress(InputError):
+    try:
         frame = run.evaluation
         return frame[(frame["round"] == run.round("best")) & (frame["split"] == part)]
-    return pd.DataFrame()
+    except DamagedError:
+        raise
+    except InputError:
+        return pd.DataFrame()
 
 
 def _tuning_psnr(point: Point, folder: Path, failures: Mapping[str, str]) -> float | None:

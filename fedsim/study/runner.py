@@ -23,7 +23,7 @@ from fedsim.algorithms.catalogue import is_own, own_method
 from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.display import duration
-from fedsim.engine.cluster import connect
+from fedsim.engine.cluster import connect, disconnect
 from fedsim.engine.federation import assemble
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import Simulation
@@ -221,7 +221,7 @@ class _Runner:
             for ref in running:
                 ray.cancel(ref, force=True)
             if owned:
-                ray.shutdown()
+                disconnect()
             self._flag.unlink(missing_ok=True)
 
     def _submitted(self, ray: Any, points: Sequence[Point]) -> dict[Any, Point]:  # noqa: ANN401 - Ray's module

@@ -58,7 +58,8 @@ def a_round(
             partial = OrderFreeSum(SIZE, upload.grid)
             for index in range(group, len(encoders), groups):
                 weight = weights[index] if upload.weighted else 1.0
-                partial.add(sent[index][upload.name].numpy(), weight, names[index])
+                vector = sent[index][upload.name].numpy()
+                partial.add(vector, weight, partial.check(vector, weight, names[index]))
             sums[upload.name].merge(partial.total)
     collected = {u.name: [s[u.name].numpy() for s in sent] for u in method.uploads("train") if u.collected}
     totals = {name: total.total for name, total in sums.items()}

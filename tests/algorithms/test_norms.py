@@ -11,6 +11,7 @@ import torch
 from fedsim.config import Workload
 from fedsim.engine.federation import assemble
 from fedsim.engine.host import Host, make_learner
+from fedsim.engine.messages import Task
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.models.reconstruction import UNetModel, is_norm
 from fedsim.models.unet import Norm
@@ -80,10 +81,10 @@ def test_clients_of_one_host_do_not_touch_each_other(workload: Callable[..., Wor
     together, nothing = Host(setup, specs), {"shared": np.zeros(0, np.float32)}
     alone = {spec.name: Host(setup, (spec,)) for spec in specs}
     for round_ in (1, 2, 3):
-        list(together.train(round_, "train", dict.fromkeys(alone, 1.0), {}, time.time()))
+        list(together.train(Task(round_, "train", time.time()), dict.fromkeys(alone, 1.0), {}))
         list(together.validate(round_, tuple(alone), nothing, time.time()))
         for name, host in alone.items():
-            list(host.train(round_, "train", {name: 1.0}, {}, time.time()))
+            list(host.train(Task(round_, "train", time.time()), {name: 1.0}, {}))
     for name, host in alone.items():
         ours, theirs = together._states.take(name), host._states.take(name)
         assert ours.keys() == theirs.keys() >= {"local", "local_buffers"}

@@ -104,7 +104,7 @@ def test_a_killed_actor_is_replayed_with_the_same_bits(
         killed = False
 
         def call(self, method: str, names: tuple[str, ...], arguments: backends.ArgumentsOf) -> object:
-            if method == "train" and arguments(names[:1])[0] == 2 and not Killer.killed:
+            if method == "train" and arguments(names[:1])[0].round == 2 and not Killer.killed:
                 Killer.killed = True
                 self._ray.kill(self._actors[0].handle)
             return super().call(method, names, arguments)

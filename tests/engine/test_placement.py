@@ -13,6 +13,7 @@ from fedsim.engine import backends
 from fedsim.engine.backends import ArgumentsOf, SerialBackend
 from fedsim.engine.federation import assemble
 from fedsim.engine.host import Host
+from fedsim.engine.messages import Limits, Task
 from fedsim.engine.placement import Node
 from fedsim.engine.ray_backend import RayBackend
 from fedsim.engine.rundir import Run, setup_of
@@ -123,7 +124,7 @@ class Counting(RayBackend):
 
     def _launch(self, *arguments: Any) -> None:
         super()._launch(*arguments)
-        Counting.most = max(Counting.most, len(arguments[2]))
+        Counting.most = max(Counting.most, len(self._running))
 
 
 @pytest.mark.parametrize(("cpus", "at_once"), [(1, 2), (2, 1), (64, 1)])
@@ -150,13 +151,12 @@ def test_a_slow_client_is_seen_in_the_ledger(simulate: Simulate, monkeypatch: py
         assert (turns["evaluate_seconds"] > 0).all()
 
 
-def test_progress_of_a_long_call_is_reported(workload: MakeWorkload, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.engine.process._REPORT_SECONDS", 0.0)
+def test_progress_of_a_long_call_is_reported(workload: MakeWorkload) -> None:
     load = workload()
     federation = assemble(load)
-    host = Host(setup_of(load), federation.clients)
+    host = Host(setup_of(load), federation.clients, Limits(report_seconds=0))
     weights: Mapping[str, float] = dict.fromkeys(federation.names, 0.25)
-    replies = list(host.train(1, "train", weights, host._learner.fresh_server(), 0.0))
+    replies = list(host.train(Task(1, "train", 0.0), weights, host._learner.fresh_server()))
     assert [len(reply.rows) for reply in replies] == [1, 1, 1, 1, 0]
     assert host.partial_sums().sums.keys() == {"shared"}
 

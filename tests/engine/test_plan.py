@@ -143,7 +143,7 @@ def test_actors_are_where_the_plan_says(workload: MakeWorkload, tmp_path: Path, 
     backend = RayBackend(load.engine)
     backend.start(setup_of(load), clients)
     assert [list(actor.clients) for actor in backend._actors] == [[c.name for c in p.clients] for p in places]
-    assert [actor.cpus for actor in backend._actors] == [place.cpus for place in places]
+    assert [actor.place.cpus for actor in backend._actors] == [place.cpus for place in places]
     assert {actor.node for actor in backend._actors} == {room.node.id for room in there.rooms}
     backend._end_actors()
 

@@ -13,7 +13,7 @@ from fedsim.algorithms.single import Single
 from fedsim.config import Workload
 from fedsim.engine.federation import assemble
 from fedsim.engine.host import Host, make_learner
-from fedsim.engine.messages import Reply
+from fedsim.engine.messages import Reply, Task
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.models.reconstruction import UNetModel, is_encoder
 
@@ -41,7 +41,7 @@ def test_only_shared_parameters_leave_a_host(workload: Callable[..., Workload], 
     federation, setup = assemble(load), setup_of(load)
     host, learner = Host(setup, federation.clients), make_learner(setup)
     before = learner.shared.numpy().copy()
-    replies = list(host.train(1, "train", {"B": 1.0}, {"shared": before}, time.time()))
+    replies = list(host.train(Task(1, "train", time.time()), {"B": 1.0}, {"shared": before}))
     sent = list(arrays_in([*replies, host.partial_sums()]))
     assert len(sent) == uploads
     assert all(array.shape == before.shape for array in sent)

@@ -1,0 +1,39 @@
+"""fedsim replay: one client's step of a run again, in the foreground."""
+
+import pdb
+from typing import Annotated
+
+import typer
+
+from fedsim.cli_common import Overrides, RunFolder, out
+from fedsim.errors import ClientError
+
+
+def replay(
+    run_dir: RunFolder,
+    client: Annotated[str, typer.Option(help="Whose step.")],
+    round_: Annotated[int, typer.Option("--round", min=1, help="Which round; the checkpoint before it must be there.")],
+    debugger: Annotated[bool, typer.Option("--pdb", help="Stop in the debugger where the client fails.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Let one client train one round again, in this process, from the checkpoint before it; writes nothing."""
+    from fedsim.engine.rundir import Run
+    from fedsim.engine.simulation import Simulation
+    from fedsim.workload import load_workload
+
+    opened = Run(run_dir)
+    here = [*(overrides or []), "engine.backend=serial", "engine.client_timeout_s=null"]
+    workload = load_workload(run_dir / "workload.yaml", here)
+    with Simulation(workload, run_dir, resume=True) as simulation:
+        try:
+            row = simulation.replay(client, round_)
+        except ClientError as error:
+            if debugger:
+                pdb.post_mortem((error.__cause__ or error).__traceback__)
+            raise
+    known = opened.clients.query("client == @client and round == @round_ and outcome == 'trained'")
+    before = f" (in the run: {known['loss'].iloc[0]:.6g})" if len(known) else ""
+    out.print(
+        f"client {client}, round {round_}: {row['steps']} steps in {row['train_seconds']:.2f} s, "
+        f"loss {row['loss']:.6g}{before}", soft_wrap=True, highlight=False,
+    )  # fmt: skip

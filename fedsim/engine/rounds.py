@@ -1,0 +1,206 @@
+"""A round: who takes part, what travels, what the server makes of it, and how good the result is."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from fedsim.algorithms.base import Phase, Received, ServerState, Vector
+from fedsim.config import Workload
+from fedsim.engine.backends import Backend
+from fedsim.engine.failures import Action, Failure, Failures, Kind
+from fedsim.engine.federation import Federation
+from fedsim.engine.gather import Gathered
+from fedsim.engine.ledger import UNKNOWN, idle_row, joined, round_row
+from fedsim.engine.messages import Faults, Row, Task
+from fedsim.engine.observer import Observer
+from fedsim.engine.uploads import uploads_of
+from fedsim.errors import ClientError, DivergedError, InputError, RunError
+from fedsim.faults import CHECKPOINT
+from fedsim.seeds import numpy_stream
+
+
+class Rounds:
+    """The server's side of all rounds. Clients that fail are left out of the rest of a round if the run allows it."""
+
+    def __init__(
+        self, workload: Workload, federation: Federation, backend: Backend, observer: Observer, failures: Failures
+    ) -> None:
+        """Nothing has been trained yet.
+
+        Raises:
+            InputError: a fault of the workload names a client or a phase that there is not.
+        """
+        self.server: ServerState = {}
+        """Its state after the last round; whoever restores a run sets it."""
+        self.now: tuple[int, str] = (0, "")
+        """The round and phase that is going on; no phase: none is."""
+        self._workload, self._algorithm = workload, workload.algorithm
+        self._federation, self._backend = federation, backend
+        self._observer, self._failures = observer, failures
+        self._samples = {client.name: client.data.samples() for client in federation.clients}
+        self._check_faults()
+
+    def _check_faults(self) -> None:
+        names = self._federation.names
+        phases = {"train", CHECKPOINT, *(phase.name for phase in self._phases(names, 1))}
+        for index, fault in enumerate(self._workload.faults):
+            if fault.client not in (None, *names):
+                raise InputError(f"faults.{index}.client: {fault.client!r} is not a client; {_some(names)} are")
+            if fault.at not in phases:
+                raise InputError(f"faults.{index}.phase: must be one of {', '.join(sorted(phases))}, not {fault.at!r}")
+
+    def play(self, round_: int) -> tuple[Row, pd.DataFrame]:
+        """Train and validate; the round's row, and a row for each client.
+
+        Raises:
+            WorkerLostError: a process was lost; the round has not been.
+            ClientError: a client failed, and the run is not to go on without it.
+            RunError: all clients failed.
+        """
+        begun = time.time()
+        cohort = self._cohort(round_)
+        self._observer.round_begins(round_, len(cohort))
+        gone = set[str]()
+        trained: dict[str, Row] = {}
+        for phase in self._phases(cohort, round_):
+            before = time.time() - begun
+            gathered = self._phase(round_, phase, gone)
+            self._take_up(gathered)
+            self._backend.learn(gathered.rows)
+            for row in gathered.rows:
+                row["begin_seconds"] = before + row["wait_seconds"]
+                trained[row["client"]] = joined(trained.get(row["client"]), row)
+        if gone.issuperset(cohort):
+            first = next(f for f in self._failures.noted if f.round == round_ and f.action == "dropped")
+            raise RunError(f"round {round_}: every client has failed; {first.client} first: {first.message}")
+        self.now = (round_, "validate")
+        quality = self._validate(round_, begun)
+        self.now = (round_, "")
+        rows = pd.DataFrame([
+            {
+                **trained.get(name, idle_row(round_, client, "idle")),
+                **({"outcome": "dropped"} if name in gone else {}), **UNKNOWN, **quality.get(name, {}),
+            }
+            for client in self._federation.clients for name in (client.name,)
+        ])  # fmt: skip
+        return round_row(round_, time.time() - begun, rows, self._backend.slots()), rows
+
+    def play_alone(self, client: str, round_: int) -> Row:
+        """Let one client do its last part of a round, after whatever the others do before it; nothing is noted.
+
+        Raises:
+            InputError: the client was not drawn for the round.
+            ClientError: it failed.
+        """
+        cohort = self._cohort(round_)
+        phases = self._phases(cohort, round_)
+        own = [index for index, phase in enumerate(phases) if client in phase.clients]
+        if not own:
+            raise InputError(f"--client {client}: does not train in round {round_}; {_some(cohort)} do")
+        gone = set(self._failures.dropped(round_)) - {client}
+        for phase in phases[: own[-1]]:
+            self._take_up(self._gather(round_, phase, gone, {}))
+        phase = phases[own[-1]]
+        hit = {client: self._failures.recurring(self._workload, client, round_, phase.name)}
+        gathered = self._gather(round_, phase, set(phase.clients) - {client}, hit)
+        for error in gathered.failed.values():
+            raise error
+        gathered.received()
+        (row,) = gathered.rows
+        return row
+
+    def _phases(self, cohort: tuple[str, ...], round_: int) -> list[Phase]:
+        return self._algorithm.phases(cohort, round_, self._workload.seed)
+
+    def _cohort(self, round_: int) -> tuple[str, ...]:
+        """The clients drawn for a round, in the federation's order."""
+        names = self._federation.names
+        size = self._workload.training.cohort(len(names))
+        drawn = numpy_stream(self._workload.seed, "cohort", round_).choice(len(names), size=size, replace=False)
+        return tuple(names[index] for index in sorted(drawn))
+
+    def _phase(self, round_: int, phase: Phase, gone: set[str]) -> Gathered:
+        """A phase without the clients that are gone; those that go in it, now or when it was done before, are added."""
+        self.now = (round_, phase.name)
+        gone.update(client for client, at in self._failures.dropped(round_).items() if at == phase.name)
+        asked = [client for client in phase.clients if client not in gone]
+        gathered = self._gather(round_, phase, gone, self._failures.strike(self._workload, asked, round_, phase.name))
+        failed = {client: gathered.failed[client] for client in phase.clients if client in gathered.failed}
+        action: Action = "aborted" if self._workload.engine.on_error == "abort" else "dropped"
+        self._failures.note([
+            Failure(round_, phase.name, client, _kind(error), action, str(error), error.trace)
+            for client, error in failed.items()
+        ])  # fmt: skip
+        if action == "aborted":
+            for client, error in failed.items():
+                raise self._explained(error, client, round_)
+        gone.update(failed)
+        return gathered
+
+    def _gather(self, round_: int, phase: Phase, gone: set[str], faults: Faults) -> Gathered:
+        """Let the phase's clients work and fold in their replies as they come."""
+        weights = self._weights(phase.clients)
+        uploads = uploads_of(self._algorithm, phase.name, self.server)
+        gathered = Gathered(phase, uploads, weights, len(self._federation.clients))
+        broadcast = self._backend.share({**self._algorithm.broadcast(self.server, phase.name), **self._buffers()})
+        task = Task(round_, phase.name, time.time())
+
+        def arguments(mine: tuple[str, ...]) -> tuple[Any, ...]:
+            struck = {name: faults[name] for name in mine if name in faults}
+            return task, {name: weights[name] for name in mine}, broadcast, struck
+
+        asked = tuple(client for client in phase.clients if client not in gone)
+        for reply in self._backend.call("train", asked, arguments):
+            gathered.add(reply)
+            self._observer.clients_done(reply.rows)
+            if gathered.failed and self._workload.engine.on_error == "abort":
+                break
+        return gathered
+
+    def _explained(self, error: ClientError, client: str, round_: int) -> ClientError:
+        """An error that ends the run, with how to look into it."""
+        if isinstance(error, DivergedError):
+            return error
+        again = f"fedsim replay {self._failures.run} --client {client} --round {round_}"
+        return ClientError(f"{error}; to look into it: {again}", error.trace)
+
+    def _take_up(self, gathered: Gathered) -> None:
+        """Let the method update the server; if nobody answered, there is nothing to take up."""
+        received = gathered.received()
+        if received.phase.clients:
+            self.server = {**self._algorithm.update(self.server, received), **self._buffers(received)}
+
+    def _weights(self, clients: tuple[str, ...]) -> dict[str, float]:
+        """Weights that sum to one."""
+        by_samples = self._algorithm.weighting == "samples"
+        total = sum(self._samples[name] for name in clients) if by_samples else len(clients)
+        return {name: (self._samples[name] if by_samples else 1) / total for name in clients}
+
+    def _validate(self, round_: int, begun: float) -> dict[str, Row]:
+        """Every client's mean validation quality after aggregation, if this round is one to validate."""
+        every = self._workload.metrics.every
+        if not every or round_ % every:
+            return {}
+        shared = self._backend.share(self.deployed())
+        parts = self._backend.call("validate", self._federation.names, lambda mine: (round_, mine, shared, begun))
+        return {name: row for part in parts for name, row in part.items()}
+
+    def deployed(self) -> Mapping[str, Vector]:
+        """What a client needs of the server to reconstruct."""
+        return {"shared": self.server["shared"], **self._buffers()}
+
+    def _buffers(self, received: Received | None = None) -> Mapping[str, Vector]:
+        """Running statistics of shared layers: the clients' mean if they sent any, else the server's; often none."""
+        if received is not None and "buffers" in received.sums:
+            return {"buffers": received.mean("buffers")}
+        return {"buffers": self.server["buffers"]} if "buffers" in self.server else {}
+
+
+def _kind(error: ClientError) -> Kind:
+    return "diverged" if isinstance(error, DivergedError) else "raised"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -1,0 +1,196 @@
+"""A federation of 12 clients and 8 rounds to which terrible things happen, at moments drawn from a seed."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from fedsim.engine.rundir import Run
+from fedsim.engine.simulation import run
+from fedsim.workload import load_workload, write_yaml
+
+ROUNDS, CLIENTS = 8, 12
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+alive = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 4}
+head = {"num_cpus": 1, "include_dashboard": False, "_system_config": alive}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+cluster.add_node(num_cpus=1)
+cluster.add_node(num_cpus=1)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+def write_workload(folder: Path) -> Path:
+    """Twelve phantom hospitals with private decoders and optimizer states; a checkpoint every round, all kept."""
+    source = {"format": "phantom", "subjects": 4, "slices": 4, "size": 48, "contrast": "t1"}
+    content = {
+        "name": "chaos",
+        "seed": 11,
+        "federation": {
+            "cache": str(folder / "cache"),
+            "matrix": [32, 32],
+            "split": {"train": 0.5, "val": 0.25, "test": 0.25},
+            "sites": [{"name": "H", "count": CLIENTS, "source": source, "mask": {"kind": "radial", "acceleration": 3}}],
+        },
+        "model": {"domain": "dual", "channels": 2, "pools": 2},
+        "algorithm": {"name": "fedmri", "beta": 1},
+        "training": {"rounds": ROUNDS, "batch_size": 2, "lr": 1e-3, "optimizer": "adam", "participation": 0.75},
+        "engine": {"keep_last": ROUNDS},
+    }
+    path = folder / "chaos.yaml"
+    path.write_text(write_yaml(content))
+    return path
+
+
+def undisturbed(workload: Path, out: Path) -> Run:
+    """The run that should have been."""
+    return run(load_workload(workload, ["engine.backend=serial"]), out)
+
+
+@dataclass(frozen=True)
+class Blow:
+    """Something that dies, a while after a round has ended."""
+
+    victim: str
+    round: int
+    seconds: float
+
+
+def blows(seed: int, victims: list[str], most: int) -> list[Blow]:
+    """One to `most` of them, in the order in which they fall."""
+    random = np.random.default_rng(seed)
+    number = int(random.integers(1, most + 1))
+    drawn = [
+        Blow(str(random.choice(victims)), int(random.integers(0, ROUNDS)), float(random.uniform(0, 1.5)))
+        for _ in range(number)
+    ]
+    return sorted(drawn, key=lambda blow: (blow.round, blow.seconds))
+
+
+class Driver:
+    """`fedsim run` in a process, started again with --resume after it was killed."""
+
+    def __init__(self, workload: Path, out: Path, *settings: str, environment: dict[str, str] | None = None) -> None:
+        keys = [word for setting in settings for word in ("--set", setting)]
+        self._command = [
+            sys.executable,
+            "-c",
+            "from fedsim.cli import main; main()",
+            "run",
+            workload,
+            "--out",
+            out,
+            *keys,
+        ]
+        self._environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+        if environment and "ADDRESS" in environment:
+            self._command += ["--address", environment["ADDRESS"]]
+        self._out, self._log = out, out.with_suffix(".log")
+        self.starts = 0
+        self.start()
+
+    def start(self) -> None:
+        resume = ["--resume"] if self._out.exists() else []
+        with self._log.open("ab") as log:
+            self.process = psutil.Popen([*self._command, *resume], env=self._environment, stdout=log, stderr=log)
+        self.starts += 1
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def rounds(self) -> int:
+        """The last round that has ended, whoever started it."""
+        reached = [line.split()[1] for line in self.log.splitlines() if line.startswith("round ")]
+        return max((int(word.partition("/")[0]) for word in reached), default=0)
+
+    def until(self, what: Callable[[], bool], within: float = 200) -> None:
+        deadline = time.monotonic() + within
+        while not what():
+            assert self.process.poll() in (None, 0), self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+
+    def over(self) -> bool:
+        return self.process.poll() is not None
+
+
+def actors(of: psutil.Process) -> list[psutil.Process]:
+    """Processes of hosts that are at work or idle, below a process."""
+    found = []
+    for process in of.children(recursive=True):
+        with suppress(psutil.Error):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Host"):
+                found.append(process)
+    return sorted(found, key=lambda process: process.pid)  # one that is dead already has no command line
+
+
+def raylets(of: psutil.Process) -> list[psutil.Process]:
+    """All but the head's."""
+    found = [process for process in of.children(recursive=True) if process.name() == "raylet"]
+    others = sorted(found, key=lambda process: process.create_time())[1:]
+    return [process for process in others if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@contextmanager
+def cluster() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+    """Three raylets of one core each, with a token of their own; the process that has them, and what a driver needs."""
+    keys = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with psutil.Popen([sys.executable, "-c", CLUSTER], text=True, env={**os.environ, **keys}, **pipes) as head:
+        try:
+            address = next(line.strip() for line in head.stdout if line.startswith("127."))
+            yield head, {**keys, "ADDRESS": address}
+        finally:
+            head.communicate()
+
+
+def strike(driver: Driver, blow: Blow, home: psutil.Process | None, seed: int) -> str:
+    """Let a blow fall; what it hit. `home` has the cluster's processes, if it is not the driver's own."""
+    if blow.victim == "driver":
+        driver.process.kill()
+        driver.process.wait()
+        driver.start()
+        return "driver"
+    pool = raylets(home) if blow.victim == "raylet" and home else actors(home or driver.process)
+    if not pool:
+        return "nobody"
+    victim = pool[seed % len(pool)]
+    with suppress(psutil.NoSuchProcess):
+        os.kill(victim.pid, signal.SIGKILL)
+    return blow.victim
+
+
+def disturbed(
+    workload: Path, out: Path, seed: int, victims: list[str], home: psutil.Process | None = None,
+    environment: dict[str, str] | None = None, most: int = 3,
+) -> list[str]:  # fmt: skip
+    """Run to the end through all blows; what was hit and when."""
+    random = np.random.default_rng(seed + 1000)
+    placement = str(random.choice(["1", "4", "auto"]))
+    settings = ("engine.backend=ray", f"engine.clients_per_actor={placement}", "engine.retries=6")
+    driver = Driver(workload, out, *settings, environment=environment)
+    history = [f"{placement} clients an actor"]
+    for blow in blows(seed, victims, most):
+        driver.until(lambda blow=blow: driver.over() or driver.rounds() >= blow.round)
+        time.sleep(blow.seconds)  # the moment is what is drawn
+        if driver.over():
+            break
+        history.append(f"{strike(driver, blow, home, seed)} {blow.seconds:.2f} s after round {blow.round}")
+    driver.until(driver.over)
+    assert driver.process.returncode == 0, driver.log
+    return history
