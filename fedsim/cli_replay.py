@@ -31,8 +31,10 @@ def replay(
             if debugger:
                 pdb.post_mortem((error.__cause__ or error).__traceback__)
             raise
-    known = opened.clients.query("client == @client and round == @round_ and outcome == 'trained'")
-    before = f" (in the run: {known['loss'].iloc[0]:.6g})" if len(known) else ""
+    before = ""
+    if (opened.path / "clients.parquet").exists():
+        rows = opened.clients.query("client == @client and round == @round_ and outcome == 'trained'")
+        before = f" (in the run: {rows['loss'].iloc[0]:.6g})" if len(rows) else ""
     out.print(
         f"client {client}, round {round_}: {row['steps']} steps in {row['train_seconds']:.2f} s, "
         f"loss {row['loss']:.6g}{before}", soft_wrap=True, highlight=False,

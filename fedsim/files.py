@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedsim.errors import WriteError
+from fedsim.errors import DamagedError, RunError, WriteError
 
 
 @contextmanager
@@ -41,6 +41,23 @@ def writing(path: Path) -> Iterator[None]:
         raise WriteError(
             f"{path}: cannot be written ({reason}); make room there and repeat, a run with --resume"
         ) from error
+
+
+@contextmanager
+def reading_back(path: Path) -> Iterator[None]:
+    """Tell a file that is gone from one that cannot be read just now.
+
+    Raises:
+        DamagedError: there is no such file, or it ends too early.
+        RunError: the system refuses to read it.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DamagedError(f"{path}: is missing") from error
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        raise RunError(f"{path}: cannot be read ({reason})") from error
 
 
 def sync(path: Path) -> None:

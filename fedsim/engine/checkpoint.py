@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from fedsim.algorithms.base import ServerState
 from fedsim.algorithms.learner import FlatParameters, State
 from fedsim.engine import clientfiles
 from fedsim.errors import DamagedError
-from fedsim.files import as_json, sync, write_json, writing
+from fedsim.files import as_json, reading_back, sync, write_json, writing
 
 
 def folder(run: Path, round_: int) -> Path:
@@ -38,7 +37,22 @@ def folder(run: Path, round_: int) -> Path:
 
 def complete_rounds(run: Path) -> list[int]:
     """Rounds with a complete checkpoint, ascending."""
-    return sorted(int(path.parent.name.removeprefix("round-")) for path in run.glob("checkpoints/round-*/state.json"))
+    names = [path.parent.name.removeprefix("round-") for path in run.glob("checkpoints/round-*/state.json")]
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+
+
+def sweep(run: Path) -> None:
+    """Delete what a killed process has left half-written or half-deleted.
+
+    Raises:
+        WriteError: it may not be deleted.
+    """
+    with writing(run):
+        for path in run.glob(".*.part"):
+            path.unlink(missing_ok=True)
+        for path in (*run.glob("checkpoints/round-*"), *run.glob("checkpoints/.round-*.part")):
+            if path.name.startswith(".") or not (path / "state.json").exists():
+                shutil.rmtree(path)
 
 
 def write(
@@ -93,12 +107,14 @@ def read_state(run: Path, round_: int) -> dict[str, Any]:
         DamagedError: it is not what was written.
     """
     path = folder(run, round_) / "state.json"
+    with reading_back(path):
+        content = path.read_bytes()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = content.decode()
         state: dict[str, Any] = json.loads(text)
         same, kept = as_json(state) == text, state.pop("digest")
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise DamagedError(f"{path}: is damaged or missing ({error!r:.80})") from error
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path}: is damaged ({error!r:.80})") from error
     if not same or kept != _digest_of_json(state):
         raise DamagedError(f"{path}: is damaged (its digest is another); use another round")
     return state
@@ -150,7 +166,8 @@ def prune(run: Path, keep_last: int, best: int | None, passing: list[int]) -> No
     kept = [round_ for round_ in complete_rounds(run) if round_ not in passing][-keep_last:]
     for round_ in complete_rounds(run):
         if round_ not in kept and round_ != best:
-            _remove(folder(run, round_))
+            with writing(folder(run, round_)):
+                _remove(folder(run, round_))
 
 
 def _remove(path: Path) -> None:
@@ -172,13 +189,11 @@ def _store(path: Path, arrays: dict[str, NDArray[np.float32]]) -> str:
 
 def _load(path: Path, digests: clientfiles.Digests) -> dict[str, NDArray[np.float32]]:
     """The tensors of a file."""
-    try:
+    with reading_back(path):
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != digests[path.name]:
-            raise DamagedError(f"{path}: is damaged (its digest is another); use another round")
-        return safetensors.load(content)
-    except (OSError, SafetensorError, KeyError) as error:
-        raise DamagedError(f"{path}: is damaged or missing ({error}); use another round") from error
+    if hashlib.sha256(content).hexdigest() != digests[path.name]:
+        raise DamagedError(f"{path}: is damaged (its digest is another); use another round")
+    return safetensors.load(content)
 
 
 def _digest_of_json(content: Mapping[str, Any]) -> str:

@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from fedsim.algorithms.learner import FlatParameters, State
 from fedsim.engine import states
 from fedsim.errors import DamagedError
-from fedsim.files import writing
+from fedsim.files import reading_back, writing
 
 _OWN_FILE_UP_TO = 256  # clients
 _BLOCK = 64  # clients that share a file above that
@@ -114,9 +116,9 @@ def fill(file: Path, clients: Iterable[tuple[str, State]], layout: FlatParameter
         for name, state in clients:
             saved = _saved(state, layout)
             for key, tensor in saved.items():
-                begin, end = header[_prefix(file, name) + key]["data_offsets"]
-                if os.pwrite(opened.fileno(), _bytes(tensor), data + begin) != end - begin:
-                    raise OSError(0, "was written only in part")
+                begin, _ = header[_prefix(file, name) + key]["data_offsets"]
+                opened.seek(data + begin)
+                _write_all(opened, _bytes(tensor))
             digests[name] = _digest_of_state(saved)
         os.fsync(opened.fileno())
     return digests
@@ -126,33 +128,40 @@ def read_clients(part: FilePart, layout: FlatParameters) -> Iterator[tuple[str, 
     """The private states of some clients of a file.
 
     Raises:
-        DamagedError: the file does not have a client, or is not what was written.
+        DamagedError: the file is not what was written.
+        RunError: it cannot be read.
     """
     path = part.file
-    try:
-        _check_header(part)
-        with safe_open(path, framework="pt") as file:
-            keys: dict[str, list[str]] = {"": list(file.keys())}
-            for key in keys[""]:
-                keys.setdefault(key.partition("/")[0] + "/", []).append(key)
-            for name, digest in part.clients.items():
-                prefix = _prefix(path, name)
-                tensors = {key.removeprefix(prefix): file.get_tensor(key) for key in keys[prefix]}
-                if _digest_of_state(tensors) != digest:
-                    raise DamagedError(f"{path}: is damaged (the digest of {name} is another); use another round")
-                state = {key.removeprefix("state."): value for key, value in tensors.items() if key[:6] == "state."}
-                yield name, {"local": layout.flatten(tensors), **state}
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DamagedError(f"{path}: is damaged or missing ({error}); use another round") from error
+    with reading_back(path), _opened(part) as file:
+        keys: dict[str, list[str]] = {"": list(file.keys())}
+        for key in keys[""]:
+            keys.setdefault(key.partition("/")[0] + "/", []).append(key)
+        for name, digest in part.clients.items():
+            prefix = _prefix(path, name)
+            tensors = {key.removeprefix(prefix): file.get_tensor(key) for key in keys[prefix]}
+            if _digest_of_state(tensors) != digest:
+                raise DamagedError(f"{path}: is damaged (the digest of {name} is another); use another round")
+            state = {key.removeprefix("state."): value for key, value in tensors.items() if key[:6] == "state."}
+            yield name, {"local": layout.flatten(tensors), **state}
 
 
-def _check_header(part: FilePart) -> None:
+@contextmanager
+def _opened(part: FilePart) -> Iterator[Any]:
+    """The file, after a look at its header and its length."""
     path = part.file
     with path.open("rb") as file:
         length = file.read(8)
         text = length + file.read(min(int.from_bytes(length, "little"), path.stat().st_size))
     if hashlib.sha256(text).hexdigest() != part.header:
         raise DamagedError(f"{path}: is damaged (the digest of its header is another); use another round")
+    ends = [tensor["data_offsets"][1] for tensor in json.loads(text[8:]).values()]
+    if path.stat().st_size != len(text) + max(ends, default=0):
+        raise DamagedError(f"{path}: is damaged (it has another length); use another round")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            yield opened
+    except SafetensorError as error:  # the header is right, so it is not the file
+        raise OSError(0, str(error)) from error
 
 
 def _prefix(file: Path, name: str) -> str:
@@ -167,6 +176,12 @@ def _saved(state: State, layout: FlatParameters) -> dict[str, torch.Tensor]:
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
     return tensor.contiguous().numpy().reshape(-1).view(np.uint8).data
+
+
+def _write_all(file: FileIO, content: memoryview) -> None:
+    """Write everything; the system may take less than it is given at a time."""
+    while content:
+        content = content[file.write(content) :]
 
 
 def _digest_of_state(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from fedsim.config import Workload
 from fedsim.engine.ledger import read_table, write_table
+from fedsim.errors import DamagedError
 from fedsim.faults import Fault, due
 
 Kind = Literal["raised", "diverged", "lost", "late", "injected"]
@@ -26,7 +27,7 @@ class Failure:
     round: int
     phase: str
     client: str
-    """Empty where nobody can say whom a lost process was working for."""
+    """Of a lost process the one that it was working for, as far as it had told (once a second); empty if for nobody."""
     kind: Kind
     action: Action
     message: str
@@ -48,7 +49,10 @@ class Failures:
         self.run = run
         self._path = run / "failures.parquet"
         frame = read_table(self._path) if self._path.exists() else pd.DataFrame()
-        self.noted = [Failure(*row) for row in frame.itertuples(index=False, name=None)]
+        try:
+            self.noted = [Failure(*row) for row in frame.itertuples(index=False, name=None)]
+        except TypeError as error:
+            raise DamagedError(f"{self._path}: has other columns than fedsim writes") from error
 
     def note(self, failures: Sequence[Failure]) -> None:
         """Add some, on disk when this returns."""
@@ -63,15 +67,10 @@ class Failures:
     def strike(self, workload: Workload, clients: Sequence[str], round_: int, phase: str) -> dict[str, list[Fault]]:
         """The workload's faults that strike some clients now; those of the machine are noted, and do so only once."""
         at, hit = (round_, phase), dict[str, list[Fault]]()
-        spent = {(f.fault, f.client) for f in self.noted if (f.round, f.phase) == at and f.action == "struck"}
+        spent = {(f.fault, f.client) for f in self.noted if f.round == round_ and f.action == "struck"}
         now = [o for o in due(workload.faults, workload.seed, clients, *at) if (o.index, o.client) not in spent]
         for one in now:
             hit.setdefault(one.client, []).append(one.fault)
         once = [one for one in now if one.fault.once]
         self.note([Failure(*at, o.client, "injected", "struck", o.fault.kind, fault=o.index) for o in once])
         return hit
-
-    @staticmethod
-    def recurring(workload: Workload, client: str, round_: int, phase: str) -> list[Fault]:
-        """The faults that strike a client whenever it does a phase."""
-        return [one.fault for one in due(workload.faults, workload.seed, [client], round_, phase) if not one.fault.once]

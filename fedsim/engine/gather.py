@@ -19,6 +19,7 @@ class Gathered:
     """
 
     def __init__(self, phase: Phase, uploads: Sequence[Upload], weights: Mapping[str, float], population: int) -> None:
+        self.asked = len(phase.clients)
         self.rows: list[Row] = []
         self.failed: dict[str, ClientError] = {}
         self._phase, self._weights, self._population = phase, weights, population
@@ -42,7 +43,4 @@ class Gathered:
         kept = [upload.name for upload in self._uploads.values() if upload.collected]
         collected = {name: [self._collected[client][name] for client in clients] for name in kept}
         weight = math.fsum(self._weights[client] for client in clients)
-        if clients != self._phase.clients:
-            for row in self.rows:
-                row["weight"] /= weight
         return Received(replace(self._phase, clients=clients), sums, weight, collected, self._population)

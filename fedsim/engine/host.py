@@ -88,6 +88,7 @@ class Host:
         """
         received, uploads = self._on_device(broadcast), self._uploads(task.phase)
         self._sums = PartialSums(uploads)
+        yield Reply()  # from now on a client is at work
         reply, pace = Reply(), Pace(self._limits.report_seconds)
         for name, following in pairwise([*weights, ""]):
             self._states.expect(following)
@@ -232,12 +233,16 @@ class Host:
 
     def hand_over(self, names: Sequence[str]) -> tuple[list[ClientSpec], list[clientfiles.FilePart]]:
         """Let go of some clients: their private state goes to a folder of this node, for its next host alone."""
-        folder = Path(tempfile.mkdtemp(prefix="fedsim-", dir=self._limits.scratch))
+        scratch = self._limits.scratch or Path(tempfile.gettempdir())
+        with writing(scratch):
+            scratch.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix="fedsim-", dir=scratch))
         parts = []
         for name in names:
             file = folder / clientfiles.own_file(name)
             layout = clientfiles.client_layout(self._states.layout(name), self._learner.local_layout)
-            header = clientfiles.allocate(file, {name: layout})
+            with writing(file):
+                header = clientfiles.allocate(file, {name: layout})
             digests = clientfiles.fill(file, [(name, self._states.take(name))], self._learner.local_layout)
             parts.append(clientfiles.FilePart(file, header, digests))
             self._states.forget(name)
@@ -297,10 +302,10 @@ class Host:
         client, state = self._clients[name], self._states.take(name)
         if spare:
             state = {key: value.clone() for key, value in state.items()}
-        self._learner.enter(state, client.data, client.training, round_, name)
-        if "buffers" in received:
-            self._learner.shared_buffers.copy_(received["buffers"])
         try:
+            self._learner.enter(state, client.data, client.training, round_, name)
+            if "buffers" in received:
+                self._learner.shared_buffers.copy_(received["buffers"])
             yield self._learner
         except (RunError, InputError, GeneratorExit):
             raise

@@ -108,11 +108,11 @@ def row_key(evaluation: pd.DataFrame, most: int) -> str:
     return "client" if sites <= clients <= most else "site"
 
 
-def idle_row(round_: int, client: ClientSpec, outcome: str) -> Row:
-    """The row of a client that was not drawn for a round (`idle`), or was left out of it (`dropped`)."""
+def idle_row(round_: int, client: ClientSpec) -> Row:
+    """The row of a client that was not drawn for a round."""
     return {
         "round": round_, "client": client.name, "site": client.site, "samples": client.data.samples(),
-        "outcome": outcome, "node": "", "pid": 0, "device": "", "private_bytes": 0, "weight": 0.0, "loss": math.nan,
+        "outcome": "idle", "node": "", "pid": 0, "device": "", "private_bytes": 0, "weight": 0.0, "loss": math.nan,
         "steps": 0, "begin_seconds": math.nan,
         **dict.fromkeys(_TIMES, 0.0), "uplink_bytes": 0, "downlink_bytes": 0,
     }  # fmt: skip

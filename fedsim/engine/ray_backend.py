@@ -17,10 +17,10 @@ from fedsim.engine.client import ClientSpec
 from fedsim.engine.cluster import connect, disconnect
 from fedsim.engine.host import Host
 from fedsim.engine.messages import Reply, Row, Setup
-from fedsim.engine.placement import Node, Place, device_of, placed
+from fedsim.engine.placement import Node, Place, device_of, homeless, placed
 from fedsim.engine.ray_errors import explained
 from fedsim.engine.schedule import Expectations, balance
-from fedsim.errors import InputError
+from fedsim.errors import InputError, RunError
 
 _WINDOW = 4  # pieces of an answer that a host may be ahead of the driver
 
@@ -45,18 +45,19 @@ class _Call:
     """The clients that it trains and has not answered for, in their order; the first is at work."""
     heard: float
     """When it last gave a sign of life [s]."""
+    begun: bool = False
 
     def hear(self, piece: Any) -> None:  # noqa: ANN401 - whatever a host gives
         """Take note of a piece of the answer."""
-        self.heard = time.monotonic()
+        self.heard, self.begun = time.monotonic(), True
         if isinstance(piece, Reply):
             for name in (*(row["client"] for row in piece.rows), *piece.failed):
                 self.awaited.pop(name, None)
 
     @property
     def at_work(self) -> str:
-        """The client that it is training; empty if it does something else."""
-        return next(iter(self.awaited), "")
+        """The client that it is training, as far as it has told; empty if it does something else, or nothing yet."""
+        return next(iter(self.awaited), "") if self.begun else ""
 
 
 class RayBackend(Backend):
@@ -68,6 +69,7 @@ class RayBackend(Backend):
         self._actors: list[_Actor] = []
         self._nodes: dict[str, Node] = {}
         self._vacant: list[Place] = []
+        self._setup: Setup | None = None
         self._running: dict[Any, _Call] = {}
 
     # Placement
@@ -79,8 +81,11 @@ class RayBackend(Backend):
         would take longer. A lost actor is replaced where it was; if a node is lost, all are placed anew.
         """
         busy, self._running = [call.actor for call in self._running.values()], {}
-        self._vacate(busy + self._silent(), clients)
+        self._vacate(busy, clients)  # first: nobody fetches what they stream, so they would never answer
+        self._vacate(self._silent(), clients)
         nodes = self._alive()
+        if not nodes:
+            raise RunError("no node of the Ray cluster is alive; start it again, and go on with --resume")
         if not self._nodes or self._nodes.keys() - {node.id for node in nodes}:
             self._place(setup, clients, nodes)
         width = 2 * self.slots()
@@ -93,14 +98,20 @@ class RayBackend(Backend):
         self._end_actors()
         if is_own(setup.algorithm.name):  # its module may not be importable where the actors are
             self._ray.cloudpickle.register_pickle_by_value(sys.modules[type(setup.algorithm).__module__])
+        before, self._setup = self._setup, replace(setup, device=device_of(self._engine, nodes))
+        if before is not None and before.device != self._setup.device:
+            raise RunError(
+                f"the nodes with a {before.device} device are gone; bring them back, and go on with --resume"
+            )
         self._nodes = {node.id: node for node in nodes}
         self._expected = Expectations(clients)
-        self._setup = replace(setup, device=device_of(self._engine, nodes))
         if self._engine.device == "cuda" and self._setup.device != "cuda":
             raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; say auto or cpu")
         self._vacant = placed(self._engine, clients, nodes, self._setup.device)
         if sum(len(place.clients) for place in self._vacant) < len(clients):
             raise InputError("resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share")
+        if before is not None and homeless(self._vacant, nodes):
+            raise RunError("the nodes that are left cannot hold all clients (site resources); go on with --resume")
         memory = min(node.memory for node in nodes)
         self._limits = limits_of(self._engine, memory, math.ceil(len(self._vacant) / len(nodes)))
 
@@ -140,7 +151,7 @@ class RayBackend(Backend):
         pinned = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
         return {
             "num_cpus": 0, "num_gpus": place.gpus, "memory": math.ceil(place.memory) or None, "max_restarts": 0,
-            "scheduling_strategy": pinned if place.pinned else "SPREAD",
+            "scheduling_strategy": pinned if place.pinned or not (place.gpus or place.memory) else "SPREAD",
         }  # fmt: skip
 
     # Calls
@@ -198,10 +209,8 @@ class RayBackend(Backend):
         if found:
             return found[0]
         self._ray.kill(slowest.actor.handle)
-        late = slowest.at_work
-        raise WorkerLostError(
-            f"client {late} took longer than engine.client_timeout_s, {patience:g} s", late, late=True
-        )
+        late = next(iter(slowest.awaited))
+        raise WorkerLostError(f"client {late} took longer than engine.client_timeout_s={patience:g}", late, late=True)
 
     def _launch(
         self,

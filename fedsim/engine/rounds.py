@@ -1,5 +1,6 @@
 """A round: who takes part, what travels, what the server makes of it, and how good the result is."""
 
+import shlex
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ import pandas as pd
 from fedsim.algorithms.base import Phase, Received, ServerState, Vector
 from fedsim.config import Workload
 from fedsim.engine.backends import Backend
+from fedsim.engine.checkpoint import complete_rounds
 from fedsim.engine.failures import Action, Failure, Failures, Kind
 from fedsim.engine.federation import Federation
 from fedsim.engine.gather import Gathered
@@ -17,7 +19,7 @@ from fedsim.engine.messages import Faults, Row, Task
 from fedsim.engine.observer import Observer
 from fedsim.engine.uploads import uploads_of
 from fedsim.errors import ClientError, DivergedError, InputError, RunError
-from fedsim.faults import CHECKPOINT
+from fedsim.faults import CHECKPOINT, Fault, due
 from fedsim.seeds import numpy_stream
 
 
@@ -27,11 +29,7 @@ class Rounds:
     def __init__(
         self, workload: Workload, federation: Federation, backend: Backend, observer: Observer, failures: Failures
     ) -> None:
-        """Nothing has been trained yet.
-
-        Raises:
-            InputError: a fault of the workload names a client or a phase that there is not.
-        """
+        """Nothing has been trained yet."""
         self.server: ServerState = {}
         """Its state after the last round; whoever restores a run sets it."""
         self.now: tuple[int, str] = (0, "")
@@ -40,16 +38,6 @@ class Rounds:
         self._federation, self._backend = federation, backend
         self._observer, self._failures = observer, failures
         self._samples = {client.name: client.data.samples() for client in federation.clients}
-        self._check_faults()
-
-    def _check_faults(self) -> None:
-        names = self._federation.names
-        phases = {"train", CHECKPOINT, *(phase.name for phase in self._phases(names, 1))}
-        for index, fault in enumerate(self._workload.faults):
-            if fault.client not in (None, *names):
-                raise InputError(f"faults.{index}.client: {fault.client!r} is not a client; {_some(names)} are")
-            if fault.at not in phases:
-                raise InputError(f"faults.{index}.phase: must be one of {', '.join(sorted(phases))}, not {fault.at!r}")
 
     def play(self, round_: int) -> tuple[Row, pd.DataFrame]:
         """Train and validate; the round's row, and a row for each client.
@@ -80,8 +68,8 @@ class Rounds:
         self.now = (round_, "")
         rows = pd.DataFrame([
             {
-                **trained.get(name, idle_row(round_, client, "idle")),
-                **({"outcome": "dropped"} if name in gone else {}), **UNKNOWN, **quality.get(name, {}),
+                **trained.get(name, idle_row(round_, client)), **UNKNOWN,
+                **({"outcome": "dropped", "weight": 0.0} if name in gone else {}), **quality.get(name, {}),
             }
             for client in self._federation.clients for name in (client.name,)
         ])  # fmt: skip
@@ -99,17 +87,35 @@ class Rounds:
         own = [index for index, phase in enumerate(phases) if client in phase.clients]
         if not own:
             raise InputError(f"--client {client}: does not train in round {round_}; {_some(cohort)} do")
-        gone = set(self._failures.dropped(round_)) - {client}
-        for phase in phases[: own[-1]]:
-            self._take_up(self._gather(round_, phase, gone, {}))
-        phase = phases[own[-1]]
-        hit = {client: self._failures.recurring(self._workload, client, round_, phase.name)}
-        gathered = self._gather(round_, phase, set(phase.clients) - {client}, hit)
-        for error in gathered.failed.values():
-            raise error
-        gathered.received()
+        gone = set[str]()
+        for index, phase in enumerate(phases[: own[-1] + 1]):
+            gone |= self._leaving(round_, phase) - {client}
+            absent = gone if index < own[-1] else {*phase.clients} - {client}
+            gathered = self._gather(round_, phase, absent, self._recurring(round_, phase))
+            if client in gathered.failed:
+                raise gathered.failed[client]
+            gone.update(gathered.failed)
+            if index < own[-1]:
+                self._take_up(gathered)
         (row,) = gathered.rows
         return row
+
+    def _recurring(self, round_: int, phase: Phase) -> Faults:
+        """The faults that strike whenever the phase is done."""
+        found: dict[str, list[Fault]] = {}
+        for one in due(self._workload.faults, self._workload.seed, phase.clients, round_, phase.name):
+            if not one.fault.once:
+                found.setdefault(one.client, []).append(one.fault)
+        return found
+
+    def _leaving(self, round_: int, phase: Phase) -> set[str]:
+        """The clients that take no part from this phase on, since they were dropped from it before."""
+        return {client for client, at in self._failures.dropped(round_).items() if at == phase.name}
+
+    def spares(self, client: str) -> bool:
+        """Whether there are others in the round that is going on, if a client is dropped from it."""
+        round_, _ = self.now
+        return bool(set(self._cohort(round_)) - self._failures.dropped(round_).keys() - {client})
 
     def _phases(self, cohort: tuple[str, ...], round_: int) -> list[Phase]:
         return self._algorithm.phases(cohort, round_, self._workload.seed)
@@ -124,7 +130,7 @@ class Rounds:
     def _phase(self, round_: int, phase: Phase, gone: set[str]) -> Gathered:
         """A phase without the clients that are gone; those that go in it, now or when it was done before, are added."""
         self.now = (round_, phase.name)
-        gone.update(client for client, at in self._failures.dropped(round_).items() if at == phase.name)
+        gone |= self._leaving(round_, phase)
         asked = [client for client in phase.clients if client not in gone]
         gathered = self._gather(round_, phase, gone, self._failures.strike(self._workload, asked, round_, phase.name))
         failed = {client: gathered.failed[client] for client in phase.clients if client in gathered.failed}
@@ -163,12 +169,17 @@ class Rounds:
         """An error that ends the run, with how to look into it."""
         if isinstance(error, DivergedError):
             return error
-        again = f"fedsim replay {self._failures.run} --client {client} --round {round_}"
+        if round_ - 1 not in (0, *complete_rounds(self._failures.run)):
+            return error
+        again = shlex.join(["fedsim", "replay", str(self._failures.run), "--client", client, "--round", str(round_)])
         return ClientError(f"{error}; to look into it: {again}", error.trace)
 
     def _take_up(self, gathered: Gathered) -> None:
         """Let the method update the server; if nobody answered, there is nothing to take up."""
         received = gathered.received()
+        if len(received.phase.clients) < gathered.asked:
+            for row in gathered.rows:
+                row["weight"] /= received.weight
         if received.phase.clients:
             self.server = {**self._algorithm.update(self.server, received), **self._buffers(received)}
 
@@ -196,6 +207,24 @@ class Rounds:
         if received is not None and "buffers" in received.sums:
             return {"buffers": received.mean("buffers")}
         return {"buffers": self.server["buffers"]} if "buffers" in self.server else {}
+
+
+def check_faults(workload: Workload, names: tuple[str, ...]) -> None:
+    """Refuse faults of clients or phases that there are not.
+
+    Args:
+        workload: With the faults.
+        names: The federation's clients.
+
+    Raises:
+        InputError: naming the fault.
+    """
+    phases = {"train", CHECKPOINT, *(phase.name for phase in workload.algorithm.phases(names, 1, workload.seed))}
+    for index, fault in enumerate(workload.faults):
+        if fault.client not in (None, *names):
+            raise InputError(f"faults.{index}.client: {fault.client!r} is not a client; {_some(names)} are")
+        if fault.at not in phases:
+            raise InputError(f"faults.{index}.phase: must be one of {', '.join(sorted(phases))}, not {fault.at!r}")
 
 
 def _kind(error: ClientError) -> Kind:

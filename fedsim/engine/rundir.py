@@ -95,7 +95,7 @@ class Run:
             return complete[-1]
         if which == "best":
             best = checkpoint.read_state(self.path, complete[-1])["best_round"]
-            return int(best or complete[-1])
+            return int(best) if best in complete else complete[-1]
         if not str(which).isdecimal() or int(which) not in complete:
             raise InputError(f"--round {which}: must be best, last or one of {', '.join(map(str, complete))}")
         return int(which)

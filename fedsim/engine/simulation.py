@@ -22,7 +22,7 @@ from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import Ledger, stamped, write_table
 from fedsim.engine.messages import Row
 from fedsim.engine.observer import Observer
-from fedsim.engine.rounds import Rounds
+from fedsim.engine.rounds import Rounds, check_faults
 from fedsim.engine.rundir import Run, Which, begin_run, check_manifest, check_method, check_same, setup_of
 from fedsim.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.faults import CHECKPOINT
@@ -59,6 +59,7 @@ class Simulation:
         self._learner = make_learner(self._setup)
         self._ledger, self._failures = Ledger(self.path), Failures(self.path)
         self._best: tuple[int | None, float] = (None, -math.inf)
+        check_faults(workload, self._federation.names)
         self._backend = make_backend(workload.engine, address)
         self._rounds = Rounds(workload, self._federation, self._backend, self._observer, self._failures)
 
@@ -79,6 +80,7 @@ class Simulation:
             raise InputError("faults: kill needs engine.backend=ray; a serial run has no process but its own")
         self._warn()
         self._stamped = begin_run(self.path, self.workload, self._federation.manifest)
+        checkpoint.sweep(self.path)
         try:
             done = self._replaying(lambda: self._train(stop))
         except BaseException:
@@ -91,7 +93,14 @@ class Simulation:
     def evaluate(self, part: Part = "test", which: Which = "best", images: bool = False) -> pd.DataFrame:
         """Score every client's volumes of a part at a checkpoint, and keep the rows in evaluation.parquet."""
         round_ = Run(self.path).round(which)
-        rows = self._replaying(lambda: self._evaluated(round_, part, images))
+        try:
+            rows = self._replaying(lambda: self._evaluated(round_, part, images))
+        except DamagedError as error:
+            last = self._reached()
+            if which != "best" or last == round_:
+                raise
+            log.warning("%s; the last round, %d, is evaluated instead of the best", error, last)
+            return self.evaluate(part, last, images)
         frame = stamped(rows, self.workload, self._federation.manifest)
         if rows:
             self._keep_evaluation(frame, round_, part)
@@ -129,22 +138,23 @@ class Simulation:
             try:
                 return task()
             except WorkerLostError as error:
-                losses, reached = (losses if self._reached() == reached else 0) + 1, self._reached()
+                losses, reached = (losses if self._reached() == reached else 0), self._reached()
                 action = self._answer(error, losses)
+                losses += action == "replayed"
                 round_, phase = self._rounds.now
                 kind: Kind = "late" if error.late else "lost"
                 self._failures.note([Failure(round_, phase, error.client, kind, action, str(error))])
                 if action == "aborted":
-                    raise RunError(f"a process was lost ({error}); go on with --resume") from error
+                    raise RunError(f"a process was lost: {error}; go on with --resume") from error
                 without = f" without client {error.client} in round {round_}" if action == "dropped" else ""
-                log.warning("a process was lost (%s); going on from round %d%s", error, reached, without)
+                log.warning("a process was lost: %s; going on from round %d%s", error, reached, without)
 
     def _answer(self, error: WorkerLostError, losses: int) -> Action:
         """What to do about the loss of a process."""
         policy = self.workload.engine.on_failure
-        if policy == "drop" and error.client:
+        if policy == "drop" and error.client and self._rounds.spares(error.client):
             return "dropped"
-        return "aborted" if policy == "abort" or losses > self.workload.engine.retries else "replayed"
+        return "aborted" if policy == "abort" or losses >= self.workload.engine.retries else "replayed"
 
     def _reached(self) -> int:
         """The last round with a checkpoint; 0 before the first."""
@@ -164,7 +174,7 @@ class Simulation:
             raise InputError(f"--out {self.path}: is a file; choose a folder")
         if not resume:
             raise InputError(f"--out {self.path}: exists; choose another folder, or go on with --resume")
-        if not any(self.path.iterdir()):
+        if all(path.name.endswith(".part") for path in self.path.iterdir()):  # it was killed before it had begun
             return False
         check_method(self.path, self.workload.algorithm)
         check_same(Run(self.path).workload.settled(), self.workload)
@@ -217,6 +227,7 @@ class Simulation:
         Raises:
             DamagedError: the round's checkpoint is not what was written.
         """
+        self._rounds.now = (round_, "")
         self._backend.start(self._setup, self._federation.clients)
         if not round_:
             self._rounds.server = self._learner.fresh_server()
@@ -241,11 +252,11 @@ class Simulation:
             "best_round": best,
             "best_psnr": psnr if best else None,
         }
+        self._rounds.now = (round_, CHECKPOINT)
         alike = self._backend.call("layouts", names, lambda mine: (mine,))
         layouts = {name: layout for part in alike for layout, members in part.items() for name in members}
         files = clientfiles.client_files(names)
         struck = self._failures.strike(self.workload, names, round_, CHECKPOINT)
-        self._rounds.now = (round_, CHECKPOINT)
 
         def save(folder: Path) -> dict[str, str]:
             def arguments(mine: tuple[str, ...]) -> tuple[Any, ...]:

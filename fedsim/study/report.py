@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from fedsim.config import Site
 from fedsim.data.split import PARTS
+from fedsim.engine.failures import Failures
 from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import row_key
 from fedsim.engine.rundir import Run, setup_of
@@ -28,6 +29,7 @@ Picture = dict[str, str]
 
 _ALL_PANELS_UP_TO, _SOME_PANELS = 24, 12
 _MOST_CLIENT_ROWS = 60
+_MOST_FAILURES = 50
 _QUALITY = ("nmse", "psnr", "ssim")
 
 
@@ -81,6 +83,7 @@ class _Report:
             "best": self.best,
             "headline": _headline_rows(headline),
             "engine": self._engine(),
+            "failures": self._failures(),
             "missing": self.missing,
             "yaml": (self.run.path / "workload.yaml").read_text(encoding="utf-8"),
             **pictures,
@@ -173,6 +176,14 @@ class _Report:
         """Where the rounds' time went; None for a run whose ledger does not say."""
         timeline = timeline_of(self.rounds, self.clients)
         return None if timeline is None else {**engine_facts(timeline), "picture": self._timeline(timeline)}
+
+    def _failures(self) -> dict[str, Any] | None:
+        """What went wrong, the first of it; None: nothing did."""
+        noted = Failures(self.run.path).noted
+        if not noted:
+            return None
+        dropped = sum(failure.action == "dropped" for failure in noted)
+        return {"rows": noted[:_MOST_FAILURES], "all": len(noted), "dropped": dropped}
 
     def _timeline(self, timeline: Timeline) -> Picture:
         shown = timeline.shown

@@ -1,5 +1,6 @@
 """A federation of 12 clients and 8 rounds to which terrible things happen, at moments drawn from a seed."""
 
+import logging
 import os
 import secrets
 import signal
@@ -19,11 +20,12 @@ from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.workload import load_workload, write_yaml
 
+log = logging.getLogger("chaos")
 ROUNDS, CLIENTS = 8, 12
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
-alive = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 4}
+alive = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 8}
 head = {"num_cpus": 1, "include_dashboard": False, "_system_config": alive}
 cluster = Cluster(initialize_head=True, head_node_args=head)
 cluster.add_node(num_cpus=1)
@@ -106,7 +108,8 @@ class Driver:
     def start(self) -> None:
         resume = ["--resume"] if self._out.exists() else []
         with self._log.open("ab") as log:
-            self.process = psutil.Popen([*self._command, *resume], env=self._environment, stdout=log, stderr=log)
+            self._started = subprocess.Popen([*self._command, *resume], env=self._environment, stdout=log, stderr=log)
+        self.process = psutil.Process(self._started.pid)
         self.starts += 1
 
     @property
@@ -121,12 +124,19 @@ class Driver:
     def until(self, what: Callable[[], bool], within: float = 200) -> None:
         deadline = time.monotonic() + within
         while not what():
-            assert self.process.poll() in (None, 0), self.log
+            assert self.status() in (None, 0), self.log
             assert time.monotonic() < deadline, self.log
             time.sleep(0.05)
 
+    def status(self) -> int | None:
+        return self._started.poll()
+
     def over(self) -> bool:
-        return self.process.poll() is not None
+        return self.status() is not None
+
+    def kill(self) -> None:
+        self._started.kill()
+        self._started.wait()
 
 
 def actors(of: psutil.Process) -> list[psutil.Process]:
@@ -151,10 +161,11 @@ def cluster() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
     """Three raylets of one core each, with a token of their own; the process that has them, and what a driver needs."""
     keys = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with psutil.Popen([sys.executable, "-c", CLUSTER], text=True, env={**os.environ, **keys}, **pipes) as head:
+    with subprocess.Popen([sys.executable, "-c", CLUSTER], text=True, env={**os.environ, **keys}, **pipes) as head:
         try:
+            assert head.stdout is not None
             address = next(line.strip() for line in head.stdout if line.startswith("127."))
-            yield head, {**keys, "ADDRESS": address}
+            yield psutil.Process(head.pid), {**keys, "ADDRESS": address}
         finally:
             head.communicate()
 
@@ -162,14 +173,20 @@ def cluster() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
 def strike(driver: Driver, blow: Blow, home: psutil.Process | None, seed: int) -> str:
     """Let a blow fall; what it hit. `home` has the cluster's processes, if it is not the driver's own."""
     if blow.victim == "driver":
-        driver.process.kill()
-        driver.process.wait()
+        driver.kill()
         driver.start()
         return "driver"
-    pool = raylets(home) if blow.victim == "raylet" and home else actors(home or driver.process)
+    pool: list[psutil.Process] = []
+
+    def found() -> bool:
+        pool[:] = raylets(home) if blow.victim == "raylet" and home else actors(home or driver.process)
+        return bool(pool) or driver.over() or blow.victim == "raylet"
+
+    driver.until(found)  # there may be none yet, after a start
     if not pool:
         return "nobody"
     victim = pool[seed % len(pool)]
+    log.info("kills %d: %s", victim.pid, " ".join(victim.cmdline())[:60])
     with suppress(psutil.NoSuchProcess):
         os.kill(victim.pid, signal.SIGKILL)
     return blow.victim
@@ -191,6 +208,7 @@ def disturbed(
         if driver.over():
             break
         history.append(f"{strike(driver, blow, home, seed)} {blow.seconds:.2f} s after round {blow.round}")
+        log.info("seed %d: %s", seed, ", ".join(history))
     driver.until(driver.over)
-    assert driver.process.returncode == 0, driver.log
+    assert driver.status() == 0, driver.log
     return history

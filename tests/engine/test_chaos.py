@@ -1,6 +1,5 @@
 """Kill anything, lose nothing: the finished run is the run that would have been, bit for bit."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,6 @@ from fedsim.engine.rundir import Run
 
 from . import chaos
 from .conftest import assert_same
-
-log = logging.getLogger("chaos")
 
 
 @pytest.fixture(scope="session")
@@ -25,20 +22,19 @@ def undisturbed(workload: Path) -> Run:
     return whole
 
 
-def survives(workload: Path, whole: Run, out: Path, seed: int, victims: list[str]) -> None:
+def survives(workload: Path, whole: Run, out: Path, seed: int, victims: list[str], most: int = 3) -> None:
     if "raylet" in victims:
         with chaos.cluster() as (home, environment):
-            history = chaos.disturbed(workload, out, seed, victims, home, environment)
+            history = chaos.disturbed(workload, out, seed, victims, home, environment, most)
     else:
-        history = chaos.disturbed(workload, out, seed, victims)
-    log.info("seed %d: %s", seed, ", ".join(history))
-    assert len(history) > 1, "nothing was hit"
+        history = chaos.disturbed(workload, out, seed, victims, most=most)
+    assert any("nobody" not in blow for blow in history[1:]), "nothing was hit"
     assert_same(whole, Run(out))
 
 
-@pytest.mark.parametrize(("seed", "victims"), [(0, ["actor"]), (1, ["driver"]), (2, ["raylet"])])
+@pytest.mark.parametrize(("seed", "victims"), [(2, ["actor"]), (4, ["driver"]), (6, ["raylet"])])
 def test_whatever_dies(workload: Path, undisturbed: Run, tmp_path: Path, seed: int, victims: list[str]) -> None:
-    survives(workload, undisturbed, tmp_path / "run", seed, victims)
+    survives(workload, undisturbed, tmp_path / "run", seed, victims, most=1)
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ import pytest
 
 from fedsim.engine import checkpoint, clientfiles
 from fedsim.engine.rundir import Run
-from fedsim.errors import DamagedError, InputError
+from fedsim.errors import DamagedError, InputError, RunError
 
 from .conftest import assert_same
 
@@ -171,9 +171,13 @@ def test_what_a_crash_leaves_is_no_checkpoint_and_is_cleared(simulate: Simulate,
     shutil.copytree(checkpoint.folder(run.path, 2), run.path / "checkpoints" / ".round-0003.part")
     assert checkpoint.complete_rounds(run.path) == [1, 2]
     (run.path / "checkpoints" / "round-0007" / "clients").mkdir(parents=True)
+    (run.path / ".rounds.parquet.123.part").write_bytes(b"half")
     (run.path / "evaluation.parquet").unlink()
     assert_same(simulate(), simulate(out=tmp_path / "run", resume=True))
-    assert not (run.path / "checkpoints" / ".round-0003.part").exists()
+    assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == [
+        "round-0001", "round-0002", "round-0003",
+    ]  # fmt: skip
+    assert not list(run.path.glob(".*.part"))
 
 
 def test_its_digest_is_of_all_it_says(simulate: Simulate) -> None:
@@ -183,3 +187,39 @@ def test_its_digest_is_of_all_it_says(simulate: Simulate) -> None:
     path.write_text(json.dumps({**state, "round": 2}))
     with pytest.raises(DamagedError, match="its digest is another"):
         checkpoint.read_state(run.path, 1)
+
+
+def test_a_run_that_was_killed_before_it_had_begun_can_begin(simulate: Simulate, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".workload.yaml.7.part").write_text("name: sma")
+    assert_same(simulate(), simulate(out=tmp_path / "run", resume=True))
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_is_no_damaged_one(simulate: Simulate, tmp_path: Path) -> None:
+    """A folder in the place of a file is what the system refuses to read, as it may for want of descriptors."""
+    run = simulate(out=tmp_path / "run")
+    for name in ("clients/C.safetensors", "shared.safetensors", "state.json"):
+        file = checkpoint.folder(run.path, 3) / name
+        good = file.read_bytes()
+        file.unlink()
+        file.mkdir()
+        with pytest.raises(RunError, match=f"{file.name}: cannot be read"):
+            simulate(out=tmp_path / "run", resume=True)
+        file.rmdir()
+        file.write_bytes(good)
+    assert checkpoint.complete_rounds(run.path) == [1, 2, 3], "nothing was set aside"
+
+
+def test_without_the_best_round_the_last_is_tested(simulate: Simulate, tmp_path: Path) -> None:
+    keys = (
+        "training.optimizer=sgd",
+        "training.lr=1.0",
+        "federation.sites.1.training={}",
+    )  # the last round is not the best
+    run = simulate(*keys, out=tmp_path / "run")
+    best = run.round("best")
+    assert best < 3
+    (run.path / "evaluation.parquet").unlink()
+    shared = checkpoint.folder(run.path, best) / "shared.safetensors"
+    shared.write_bytes(shared.read_bytes()[:-1])
+    assert set(simulate(*keys, out=tmp_path / "run", resume=True).evaluation["round"]) == {3}

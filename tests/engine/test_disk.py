@@ -1,11 +1,14 @@
 """A disk that fills up or may not be written to: the run stops with a clear line and goes on later without loss."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from fedsim.config import Workload
 from fedsim.data.phantom import PhantomSource
 from fedsim.data.shard import write_shard
 from fedsim.engine.messages import Row
@@ -102,3 +105,38 @@ def test_a_disk_that_is_full_by_the_workload(simulate: Simulate, tmp_path: Path,
         simulate(struck, *keys, out=tmp_path / "run")
     assert Run(tmp_path / "run").round("last") == 1
     assert_same(simulate(), simulate(struck, *keys, out=tmp_path / "run", resume=True))
+
+
+@pytest.mark.long
+def test_an_object_store_that_is_too_small_changes_nothing(simulate: Simulate, tmp_path: Path) -> None:
+    """What the server sends (eight encoders of 19 MB) is twice the store; Ray puts the rest on the disk."""
+    keys = (
+        "federation.clients=8", "model.domain=image", "model.channels=32", "model.pools=4", "training.rounds=2",
+        "metrics.every=0", "federation.sites.1.matrix=[32, 32]",
+    )  # fmt: skip
+    serial = simulate(*keys)
+    settings = [word for key in (*keys, "engine.backend=ray", "engine.clients_per_actor=4") for word in ("--set", key)]
+    program = (
+        "import sys, ray; from fedsim.cli import main;"
+        "ray.init('local', num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False);"
+        "main()"
+    )
+    command = [sys.executable, "-c", program, "run", tmp_path / "small.yaml", *settings, "--out", tmp_path / "run"]
+    subprocess.run(command, check=True, timeout=280)
+    assert_same(serial, Run(tmp_path / "run"))
+
+
+@pytest.mark.long
+def test_a_node_without_memory_ends_the_run_with_the_reason(workload: Callable[..., Workload], tmp_path: Path) -> None:
+    """Ray ends workers above a share of the node's memory, here one that is always exceeded."""
+    workload()
+    settings = ["--set", "engine.backend=ray", "--set", "engine.retries=1", "--out", tmp_path / "run"]
+    ended = subprocess.run(
+        [sys.executable, "-c", "from fedsim.cli import main; main()", "run", tmp_path / "small.yaml", *settings],
+        env={**os.environ, "RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"},
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("fedsim: a process was lost: killed since its node ran low on memory (")
+    assert last.endswith("go on with --resume")

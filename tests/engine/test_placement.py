@@ -12,7 +12,7 @@ from fedsim.config import Workload
 from fedsim.engine import backends
 from fedsim.engine.backends import ArgumentsOf, SerialBackend
 from fedsim.engine.federation import assemble
-from fedsim.engine.host import Host
+from fedsim.engine.host import Host, make_learner
 from fedsim.engine.messages import Limits, Task
 from fedsim.engine.placement import Node
 from fedsim.engine.ray_backend import RayBackend
@@ -94,7 +94,6 @@ class Unfair(RayBackend):
 
 def test_clients_that_move_keep_their_bits(simulate: Simulate, workload: MakeWorkload, tmp_path: Path) -> None:
     serial, scratch = simulate(), tmp_path / "scratch"
-    scratch.mkdir()
     for number, more in enumerate(((), (SPILLED,))):
         Unfair.moves = 0
         keys = packed("auto", f"engine.scratch={scratch}", *more)
@@ -157,7 +156,7 @@ def test_progress_of_a_long_call_is_reported(workload: MakeWorkload) -> None:
     host = Host(setup_of(load), federation.clients, Limits(report_seconds=0))
     weights: Mapping[str, float] = dict.fromkeys(federation.names, 0.25)
     replies = list(host.train(Task(1, "train", 0.0), weights, host._learner.fresh_server()))
-    assert [len(reply.rows) for reply in replies] == [1, 1, 1, 1, 0]
+    assert [len(reply.rows) for reply in replies] == [0, 1, 1, 1, 1, 0]
     assert host.partial_sums().sums.keys() == {"shared"}
 
 
@@ -188,3 +187,21 @@ def test_24_clients_give_the_same_bits_in_every_placement(
     assert_same(serial, simulated_with(Unfair, workload(*keys, *packed("auto")), tmp_path / "moved"))
     kept = pd.read_parquet(serial.path / "clients.parquet")
     assert (kept[kept["weight"] > 0].groupby("round").size() == 12).all()
+
+
+def test_hosts_in_the_middle_of_a_long_call_do_not_hold_up_a_start(workload: MakeWorkload) -> None:
+    """Nobody fetches any more what they stream, so they wait, and would answer no question."""
+    load = workload(*packed(4, "engine.on_failure=drop"))
+    clients = assemble(load).clients
+    backend = RayBackend(load.engine)
+    backend.start(setup_of(load), clients)
+    server = backend.share(make_learner(setup_of(load)).fresh_server())
+    names = tuple(client.name for client in clients)
+    weights = dict.fromkeys(names, 0.25)
+    before = {actor.handle for actor in backend._actors}
+    for _ in backend.call("train", names, lambda mine: (Task(1, "train", 0.0), {n: weights[n] for n in mine}, server)):
+        break
+    backend.start(setup_of(load), clients)
+    assert not before & {actor.handle for actor in backend._actors}, "they were in mid-call"
+    list(backend.call("reset", names, lambda mine: (mine,)))
+    backend._end_actors()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from fedsim import Run, run
 from fedsim.config import Workload
+from fedsim.engine.failures import Failure, Failures
 from fedsim.engine.simulation import Simulation
 from fedsim.errors import InputError
 from fedsim.study.report import write_report
@@ -122,3 +123,18 @@ def test_data_that_is_gone_is_said(finished: Run, tmp_path: Path, monkeypatch: p
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a run"):
         write_report(tmp_path)
+
+
+def test_what_went_wrong_is_told_as_text(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
+    struck = "faults=[{kind: nan, client: B, round: 2}]"
+    wrong = run(make_workload(struck, "engine.on_error=drop"), tmp_path / "run")
+    Failures(wrong.path).note([Failure(2, "train", "A.1", "lost", "replayed", "<script>alert(1)</script>")])
+    page = write_report(wrong.path).read_text()
+    assert "1 time a client was <strong>dropped</strong>" in page
+    assert "client B, round 2: sent NaN" in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script>alert(1)" not in page
+
+
+def test_a_run_without_failures_does_not_speak_of_them(page: Page) -> None:
+    assert "What went wrong" not in page.text

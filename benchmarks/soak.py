@@ -1,0 +1,105 @@
+"""What a run of many rounds takes more and more of: memory, descriptors, processes, the object store.
+
+    python benchmarks/soak.py [--n 8] [--rounds 200] [--warm-up 40] [--set KEY=VALUE ...]
+
+Workload W with validation and checkpoints, sampled at the end of every round. A line is laid through the rounds after
+the warm-up; its slope per round is given with a 95 % interval (from the means of tenths of the rounds, as neighbouring
+samples are not independent) and as what 1000 rounds would add. One JSON line for each quantity, then a table.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from processes import driven, memory
+from scipy.stats import linregress
+from scipy.stats import t as student
+from workload import Case, free_run, scratch_folder
+
+Row = dict[str, Any]
+_PARTS = 10
+
+
+def sample(driver: psutil.Process) -> dict[str, float]:
+    """What a driver and all its processes take now; shared memory is what the object store has touched."""
+    own: list[int] = []
+    shared = descriptors = 0
+    processes = [driver, *driver.children(recursive=True)]
+    for process in processes:
+        with suppress(OSError, psutil.Error):
+            unshared, touched = memory(process.pid)
+            own.append(unshared)
+            shared += touched
+            descriptors += process.num_fds()
+    return {
+        "driver_mb": own[0] / 1e6,
+        "memory_mb": sum(own) / 1e6,
+        "store_mb": shared / 1e6,
+        "descriptors": descriptors,
+        "processes": len(processes),
+        "temporary_files": sum(1 for _ in Path(tempfile.gettempdir()).glob("fedsim-*")),
+    }
+
+
+def sampled(case: Case) -> Iterator[dict[str, float]]:
+    """A sample at the end of every round."""
+    with scratch_folder() as scratch, driven(*case.arguments(scratch, free_run(scratch))) as (driver, events):
+        for event in events:
+            if event["event"] == "round_ends":
+                yield {"round": event["round"], **sample(psutil.Process(driver.pid))}
+
+
+def slope(name: str, samples: Sequence[dict[str, float]]) -> Row:
+    """How a quantity grows from round to round."""
+    size = len(samples) // _PARTS
+    parts = [samples[at * size : (at + 1) * size] for at in range(_PARTS)]
+    rounds, values = ([statistics.fmean(one[key] for one in part) for part in parts] for key in ("round", name))
+    flat = len(set(values)) == 1
+    line = None if flat else linregress(rounds, values)
+    by = float(line.slope) if line else 0.0
+    error = float(line.stderr) * float(student.ppf(0.975, _PARTS - 2)) if line else 0.0
+    return {
+        "what": name,
+        "mean": statistics.fmean(values),
+        "slope": by,
+        "low": by - error,
+        "high": by + error,
+        "per_1000_rounds": 1000 * by,
+    }
+
+
+def table(rows: list[Row]) -> str:
+    """The results, to read."""
+    lines = [f"{'':>16} {'mean':>9} {'slope a round':>13} {'95 % interval':>24} {'in 1000 rounds':>14}"]
+    for row in rows:
+        span = f"[{row['low']:.4f}, {row['high']:.4f}]"
+        lines.append(
+            f"{row['what']:>16} {row['mean']:>9.1f} {row['slope']:>13.4f} {span:>24} {row['per_1000_rounds']:>14.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=8, help="clients")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--warm-up", type=int, default=40, help="rounds that do not count")
+    parser.add_argument("--set", dest="overrides", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
+    given = parser.parse_args()
+    case = Case(given.n, evaluate=True, checkpoints=True, rounds=given.rounds, overrides=tuple(given.overrides))
+    samples = list(sampled(case))[given.warm_up :]
+    rows = [slope(name, samples) for name in samples[0] if name != "round"]
+    for row in rows:
+        print(json.dumps(row), flush=True)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
