@@ -199,9 +199,10 @@ def test_hosts_in_the_middle_of_a_long_call_do_not_hold_up_a_start(workload: Mak
     names = tuple(client.name for client in clients)
     weights = dict.fromkeys(names, 0.25)
     before = {actor.handle for actor in backend._actors}
-    for _ in backend.call("train", names, lambda mine: (Task(1, "train", 0.0), {n: weights[n] for n in mine}, server)):
-        break
+    answers = backend.call("train", names, lambda mine: (Task(1, "train", 0.0), {n: weights[n] for n in mine}, server))
+    next(answers)
     backend.start(setup_of(load), clients)
     assert not before & {actor.handle for actor in backend._actors}, "they were in mid-call"
-    list(backend.call("reset", names, lambda mine: (mine,)))
+    assert len(list(backend.call("reset", names, lambda mine: (mine,)))) == len(backend._actors)
+    answers.close()  # type: ignore[attr-defined]
     backend._end_actors()
