@@ -160,7 +160,8 @@ class Rounds:
         asked = tuple(client for client in phase.clients if client not in gone)
         for reply in self._backend.call("train", asked, arguments):
             gathered.add(reply)
-            self._observer.clients_done(reply.rows)
+            if reply.rows:
+                self._observer.clients_done(reply.rows)
             if gathered.failed and self._workload.engine.on_error == "abort":
                 break
         return gathered
