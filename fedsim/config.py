@@ -162,8 +162,8 @@ class Engine(Section):
         None, gt=0, description="Seconds that a client may train in a phase, reading its data included; beyond that "
         "its process is ended and counts as lost. Default no limit; needs backend ray.")  # fmt: skip
     on_error: Literal["abort", "drop"] = Field(
-        "abort", description="When a client raises or its numbers are not finite, which would only repeat itself: "
-        "stop, or leave the client out of that round, its private state as it was.")  # fmt: skip
+        "abort", description="When a client raises in its training, or its numbers are not finite, which would only "
+        "repeat itself: stop, or leave the client out of that round, its private state as it was.")  # fmt: skip
 
 
 class Metrics(Section):

@@ -178,6 +178,17 @@ class RayBackend(Backend):
                 waiting[actor.node].append((actor, mine))
         for queue in waiting.values():
             queue.sort(key=lambda call: -sum(map(self._expected.seconds, call[1])))
+        try:
+            yield from self._answers(method, waiting, arguments)
+        except RunError:
+            self._get(moved)  # a client that could not move is the cause, if there is one
+            raise
+        self._get(moved)
+
+    def _answers(
+        self, method: str, waiting: dict[str, list[tuple[_Actor, tuple[str, ...]]]], arguments: ArgumentsOf
+    ) -> Iterator[Any]:
+        """The pieces of all calls, as they come."""
         self._running = running = dict[Any, _Call]()
         for node, queue in waiting.items():
             self._launch(method, queue, node, arguments)
@@ -194,7 +205,6 @@ class RayBackend(Backend):
                 continue
             call.hear(piece)
             yield piece
-        self._get(moved)
 
     def _next_ready(self) -> Any:  # noqa: ANN401 - a call's stream
         """A call that has something to give, or has ended; one that takes too long over a client is ended."""

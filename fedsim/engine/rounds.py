@@ -210,17 +210,20 @@ class Rounds:
         return {"buffers": self.server["buffers"]} if "buffers" in self.server else {}
 
 
-def check_faults(workload: Workload, names: tuple[str, ...]) -> None:
-    """Refuse faults of clients or phases that there are not.
+def check_phases(workload: Workload, names: tuple[str, ...]) -> None:
+    """Refuse phases that cannot be told apart, and faults of clients or phases that there are not.
 
     Args:
         workload: With the faults.
         names: The federation's clients.
 
     Raises:
-        InputError: naming the fault.
+        InputError: naming the method or the fault.
     """
-    phases = {"train", CHECKPOINT, *(phase.name for phase in workload.algorithm.phases(names, 1, workload.seed))}
+    turns = [(name, p.name) for p in workload.algorithm.phases(names, 1, workload.seed) for name in p.clients]
+    if len(set(turns)) < len(turns):
+        raise InputError("algorithm.name: phases of a round in which a client takes part must have different names")
+    phases = {"train", CHECKPOINT, *(phase for _, phase in turns)}
     for index, fault in enumerate(workload.faults):
         if fault.client not in (None, *names):
             raise InputError(f"faults.{index}.client: {fault.client!r} is not a client; {_some(names)} are")

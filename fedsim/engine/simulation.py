@@ -22,7 +22,7 @@ from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import Ledger, stamped, write_table
 from fedsim.engine.messages import Row
 from fedsim.engine.observer import Observer
-from fedsim.engine.rounds import Rounds, check_faults
+from fedsim.engine.rounds import Rounds, check_phases
 from fedsim.engine.rundir import Run, Which, begin_run, check_manifest, check_method, check_same, setup_of
 from fedsim.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.faults import CHECKPOINT
@@ -59,7 +59,7 @@ class Simulation:
         self._learner = make_learner(self._setup)
         self._ledger, self._failures = Ledger(self.path), Failures(self.path)
         self._best: tuple[int | None, float] = (None, -math.inf)
-        check_faults(workload, self._federation.names)
+        check_phases(workload, self._federation.names)
         self._backend = make_backend(workload.engine, address)
         self._rounds = Rounds(workload, self._federation, self._backend, self._observer, self._failures)
 

@@ -122,14 +122,12 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
     assert not list(run.path.rglob("state-damaged.json")), "it was made again"
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_without_a_whole_checkpoint_the_run_starts_over(simulate: Simulate, tmp_path: Path) -> None:
     run = simulate(out=tmp_path / "run")
     (run.path / "evaluation.parquet").unlink()
     for file in run.path.glob("checkpoints/*/clients/C.safetensors"):
         file.write_bytes(file.read_bytes()[:-3])
-    keys = ("engine.backend=ray", "engine.clients_per_actor=2")
-    assert_same(simulate(), simulate(*keys, out=tmp_path / "run", resume=True))
+    assert_same(simulate(), simulate(out=tmp_path / "run", resume=True))
 
 
 def test_a_corrupted_checkpoint_of_the_workload_is_found(simulate: Simulate, tmp_path: Path) -> None:

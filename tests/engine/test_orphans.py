@@ -166,6 +166,7 @@ def test_a_failed_run_leaves_nothing(start: Callable[..., Command], temporary: P
     assert left_in(temporary) == []
 
 
+@pytest.mark.long
 def test_an_interrupted_run_leaves_nothing(start: Callable[..., Command], temporary: Path) -> None:
     command = start(LONG_ROUND)
     command.until(lambda: actors_train(command))
