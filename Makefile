@@ -14,7 +14,7 @@ venv: .venv/.ready
 demo: venv  ## four phantom hospitals, under 3 minutes on 2 cores; prints where the report is
 	$(BIN)/fedsim run workloads/quickstart.yaml
 
-test: venv  ## the default tests, under 10 minutes on 2 cores
+test: venv  ## the default tests, under 12 minutes on 2 cores
 	$(BIN)/python -m pytest -m 'not long'
 
 test-long: venv  ## the tests that take minutes each

@@ -98,7 +98,7 @@ def test_a_full_cache_is_named(simulate: Simulate, disk: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("keys", [(), RAY])
+@pytest.mark.parametrize("keys", [(), pytest.param(RAY, marks=pytest.mark.long)])
 def test_a_disk_that_is_full_by_the_workload(simulate: Simulate, tmp_path: Path, keys: tuple[str, ...]) -> None:
     struck = "faults=[{kind: disk_full, client: B, round: 2}]"
     with pytest.raises(WriteError, match=r"B\.safetensors: cannot be written \(No space left on device\)"):

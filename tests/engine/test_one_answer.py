@@ -19,11 +19,11 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 def test_serial_ray_ray_again_and_packed_give_the_same_bits(simulate: Simulate) -> None:
     serial = simulate()
-    for clients_per_actor in (1, 1, 3):
+    for clients_per_actor in (1, 3, 3):
         assert_same(serial, simulate("engine.backend=ray", f"engine.clients_per_actor={clients_per_actor}"))
 
 
-@pytest.mark.parametrize("method", ["fedavg", "single"])
+@pytest.mark.parametrize("method", ["fedavg", pytest.param("single", marks=pytest.mark.long)])
 def test_other_methods_give_the_same_bits(simulate: Simulate, method: str) -> None:
     keys = (f"algorithm.name={method}", "training.rounds=2")
     assert_same(simulate(*keys), simulate(*keys, "engine.backend=ray", "engine.clients_per_actor=2"))
