@@ -10,7 +10,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -107,6 +107,14 @@ class Due:
     """Its place in the workload's list."""
     client: str
     fault: Fault
+
+
+def by_client(found: Iterable[Due]) -> dict[str, list[Fault]]:
+    """Faults by the client that they strike, each client's in the order of the workload."""
+    sorted_out: dict[str, list[Fault]] = {}
+    for one in found:
+        sorted_out.setdefault(one.client, []).append(one.fault)
+    return sorted_out
 
 
 def due(faults: Sequence[Fault], seed: int, clients: Sequence[str], round_: int, phase: str) -> Iterator[Due]:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +116,7 @@ def fill(file: Path, clients: Iterable[tuple[str, State]], layout: FlatParameter
             saved = _saved(state, layout)
             for key, tensor in saved.items():
                 begin, _ = header[_prefix(file, name) + key]["data_offsets"]
-                opened.seek(data + begin)
-                _write_all(opened, _bytes(tensor))
+                states.every_byte(os.pwritev, opened.fileno(), [tensor.contiguous().numpy()], data + begin)
             digests[name] = _digest_of_state(saved)
         os.fsync(opened.fileno())
     return digests
@@ -174,18 +172,8 @@ def _saved(state: State, layout: FlatParameters) -> dict[str, torch.Tensor]:
     return layout.by_name(state["local"]) | own
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    return tensor.contiguous().numpy().reshape(-1).view(np.uint8).data
-
-
-def _write_all(file: FileIO, content: memoryview) -> None:
-    """Write everything; the system may take less than it is given at a time."""
-    while content:
-        content = content[file.write(content) :]
-
-
 def _digest_of_state(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for key in sorted(tensors):
-        digest.update(_bytes(tensors[key]))
+        digest.update(tensors[key].contiguous().numpy().reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -14,7 +14,7 @@ import pandas as pd
 from fedsim.config import Workload
 from fedsim.engine.ledger import read_table, write_table
 from fedsim.errors import DamagedError
-from fedsim.faults import Fault, due
+from fedsim.faults import Fault, by_client, due
 
 Kind = Literal["raised", "diverged", "lost", "late", "injected"]
 Action = Literal["dropped", "replayed", "aborted", "struck"]
@@ -66,11 +66,9 @@ class Failures:
 
     def strike(self, workload: Workload, clients: Sequence[str], round_: int, phase: str) -> dict[str, list[Fault]]:
         """The workload's faults that strike some clients now; those of the machine are noted, and do so only once."""
-        at, hit = (round_, phase), dict[str, list[Fault]]()
+        at = round_, phase
         spent = {(f.fault, f.client) for f in self.noted if f.round == round_ and f.action == "struck"}
         now = [o for o in due(workload.faults, workload.seed, clients, *at) if (o.index, o.client) not in spent]
-        for one in now:
-            hit.setdefault(one.client, []).append(one.fault)
         once = [one for one in now if one.fault.once]
         self.note([Failure(*at, o.client, "injected", "struck", o.fault.kind, fault=o.index) for o in once])
-        return hit
+        return by_client(now)

@@ -19,7 +19,7 @@ class Gathered:
     """
 
     def __init__(self, phase: Phase, uploads: Sequence[Upload], weights: Mapping[str, float], population: int) -> None:
-        self.asked = len(phase.clients)
+        self.drawn = len(phase.clients)
         self.rows: list[Row] = []
         self.failed: dict[str, ClientError] = {}
         self._phase, self._weights, self._population = phase, weights, population

@@ -19,7 +19,7 @@ from fedsim.engine.messages import Faults, Row, Task
 from fedsim.engine.observer import Observer
 from fedsim.engine.uploads import uploads_of
 from fedsim.errors import ClientError, DivergedError, InputError, RunError
-from fedsim.faults import CHECKPOINT, Fault, due
+from fedsim.faults import CHECKPOINT, by_client, due
 from fedsim.seeds import numpy_stream
 
 
@@ -102,11 +102,8 @@ class Rounds:
 
     def _recurring(self, round_: int, phase: Phase) -> Faults:
         """The faults that strike whenever the phase is done."""
-        found: dict[str, list[Fault]] = {}
-        for one in due(self._workload.faults, self._workload.seed, phase.clients, round_, phase.name):
-            if not one.fault.once:
-                found.setdefault(one.client, []).append(one.fault)
-        return found
+        struck = due(self._workload.faults, self._workload.seed, phase.clients, round_, phase.name)
+        return by_client(one for one in struck if not one.fault.once)
 
     def _leaving(self, round_: int, phase: Phase) -> set[str]:
         """The clients that take no part from this phase on, since they were dropped from it before."""
@@ -178,7 +175,7 @@ class Rounds:
     def _take_up(self, gathered: Gathered) -> None:
         """Let the method update the server; if nobody answered, there is nothing to take up."""
         received = gathered.received()
-        if len(received.phase.clients) < gathered.asked:
+        if len(received.phase.clients) < gathered.drawn:
             for row in gathered.rows:
                 row["weight"] /= received.weight
         if received.phase.clients:

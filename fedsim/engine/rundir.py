@@ -5,7 +5,7 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,7 @@ class Run:
         """
         round_ = self.round(which)
         names = checkpoint.read_state(self.path, round_)["clients"]
-        if client not in names:
-            raise InputError(f"--client {client}: the run's clients are {', '.join(names[:20])}")
+        check_client(client, names)
         learner = make_learner(setup_of(self.workload))
         state = checkpoint.read_client(self.path, round_, client, learner.local_layout)
         learner.private = state
@@ -135,6 +134,16 @@ class Run:
         if missing:
             raise DamagedError(f"{path}: is another table (it has no column {min(missing)})")
         return table
+
+
+def check_client(client: str, names: Sequence[str]) -> None:
+    """Refuse a client that a run does not have.
+
+    Raises:
+        InputError: naming those it has, or the first of them.
+    """
+    if client not in names:
+        raise InputError(f"--client {client}: the run's clients are {', '.join(names[:20])}")
 
 
 def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workload:

@@ -23,7 +23,7 @@ from fedsim.engine.ledger import Ledger, stamped, write_table
 from fedsim.engine.messages import Row
 from fedsim.engine.observer import Observer
 from fedsim.engine.rounds import Rounds, check_phases
-from fedsim.engine.rundir import Run, Which, begin_run, check_manifest, check_method, check_same, setup_of
+from fedsim.engine.rundir import Run, Which, begin_run, check_client, check_manifest, check_method, check_same, setup_of
 from fedsim.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.faults import CHECKPOINT
 
@@ -117,8 +117,7 @@ class Simulation:
         if round_ - 1 not in known:
             possible = ", ".join(str(before + 1) for before in known)
             raise InputError(f"--round {round_}: needs the checkpoint before it; rounds that have one: {possible}")
-        if client not in self._federation.names:
-            raise InputError(f"--client {client}: the run's clients are {', '.join(self._federation.names[:20])}")
+        check_client(client, self._federation.names)
         self._put(round_ - 1)
         return self._rounds.play_alone(client, round_)
 

@@ -127,7 +127,7 @@ class SpillFile:
             self.forget(client)
             slot = _Slot(self._place(size), size, ())
         try:
-            _every_byte(os.pwritev, self._descriptor(), arrays.values(), slot.offset)
+            every_byte(os.pwritev, self._descriptor(), arrays.values(), slot.offset)
         except OSError as error:
             where = self._folder or tempfile.gettempdir()
             raise RunError(
@@ -146,7 +146,7 @@ class SpillFile:
         if slot.layout not in self._buffers:
             self._buffers[slot.layout] = {key: torch.empty(shape, dtype=kind) for key, kind, shape in slot.layout}
         state = self._buffers[slot.layout]
-        _every_byte(os.preadv, self._descriptor(), (tensor.numpy() for tensor in state.values()), slot.offset)
+        every_byte(os.preadv, self._descriptor(), (tensor.numpy() for tensor in state.values()), slot.offset)
         return dict(state)
 
     def expect(self, client: str) -> None:
@@ -175,7 +175,7 @@ class SpillFile:
         return self._open.fileno()
 
 
-def _every_byte(
+def every_byte(
     call: Callable[[int, list[Any], int], int], file: int, arrays: Iterable[NDArray[np.generic]], at: int
 ) -> None:
     """Read or write all of some arrays one behind the other; the system may do less than it is asked for at a time."""

@@ -14,23 +14,8 @@ from pathlib import Path
 
 from fedsim import cli
 
-SMALL = """
-name: small
-federation:
-  cache: {cache}
-  root: data
-  matrix: [32, 32]
-  split: {{train: 0.5, val: 0.25, test: 0.25}}
-  sites:
-    - name: A
-      source: {{format: phantom, subjects: 4, slices: 3, size: 48, contrast: [t1, t2]}}
-    - name: B
-      source: {{format: phantom, subjects: 4, slices: 2, size: 48, contrast: flair}}
-      mask: {{kind: radial, acceleration: 3}}
-model: {{channels: 2, pools: 2}}
-training: {{rounds: 2, batch_size: 2, lr: 1.0e-3}}
-engine: {{backend: serial}}
-"""
+from .conftest import SMALL
+
 Prepare = Callable[[Path], object]
 
 
@@ -89,7 +74,7 @@ def settings(kind: str, cases: Iterable[str | tuple[str, str]]) -> Iterator[Bad]
 
 def make_folder(folder: Path, cache: Path, bad: Bad) -> None:
     (folder / "data").mkdir()
-    (folder / "small.yaml").write_text(SMALL.format(cache=cache))
+    (folder / "small.yaml").write_text(SMALL.format(cache=cache, root="data"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # libraries remark on what they are told to write
         bad.prepare(folder)

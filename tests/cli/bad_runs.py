@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .bad_inputs import SMALL, Bad, run, settings
+from .bad_inputs import Bad, run, settings
+from .conftest import SMALL
 
 ARGUMENTS: list[tuple[tuple[str, ...], str]] = [
     (("run",), "WORKLOAD"), (("fly",), "fly"), (("run", "none.yaml"), "none.yaml"), (("run", "data"), "data"),
@@ -101,7 +102,7 @@ def _template() -> Path:
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     (folder / "data").mkdir()
-    (folder / "small.yaml").write_text(SMALL.format(cache=folder / "cache"))
+    (folder / "small.yaml").write_text(SMALL.format(cache=folder / "cache", root="data"))
     for name, method in (("one", "fedavg"), ("two", "single")):
         arguments = (
             "run",
