@@ -138,6 +138,10 @@ class Engine(Section):
     )
     threads: int = Field(1, ge=1, le=256, description="torch threads of a training client; recorded, since it can "
                          "change the last bits.")  # fmt: skip
+    nodes: int | None = Field(None, ge=1, description="Use so many nodes of the Ray cluster; default all.")
+    cores: int | None = Field(
+        None, ge=1, description="Use so many cores, as evenly over the nodes as they have them; default all."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where clients train; auto: on GPUs if Ray has any."
     )

@@ -44,7 +44,7 @@ def check_fits(
     return warnings(plan)
 
 
-def plan_run(workload: Workload, out: Path, address: str | None = None) -> Plan:
+def plan_run(workload: Workload, out: Path, machine: Machine | None = None) -> Plan:
     """The plan of a run, with times from a client that is calibrated in this process.
 
     A run that has no place or no memory for its actors is planned without; `refuse` says what is wrong with it.
@@ -52,16 +52,14 @@ def plan_run(workload: Workload, out: Path, address: str | None = None) -> Plan:
     Args:
         workload: What would run.
         out: Where to.
-        address: Ray cluster to run on; None: this machine, and Ray is not started.
+        machine: What there is to run on; default this machine.
 
     Raises:
-        InputError: the workload or its data are wrong, or there is no such cluster.
+        InputError: the workload or its data are wrong.
     """
     workload = workload.settled()
-    if address is not None and workload.engine.backend != "ray":
-        raise InputError(f"--address {address}: needs engine.backend=ray")
     federation, learner = assemble(workload), make_learner(setup_of(workload))
-    machine = _machine_at(workload, out, address)
+    machine = machine or machine_of(workload, out)
     plan = make_plan(workload, federation, learner, machine)
     if any(check(plan) for check in _BEFORE):
         return plan
@@ -91,9 +89,14 @@ def warnings(plan: Plan) -> list[str]:
     return [f"{asked}; {len(wide)} of {len(plan.clients)} clients train alone on their node"]
 
 
-def _machine_at(workload: Workload, out: Path, address: str | None) -> Machine:
-    if address is None:
-        return machine_of(workload, out)
+def machine_at(workload: Workload, out: Path, address: str) -> Machine:
+    """What a Ray cluster has.
+
+    Raises:
+        InputError: there is no such cluster, or the workload does not run on Ray.
+    """
+    if workload.engine.backend != "ray":
+        raise InputError(f"--address {address}: needs engine.backend=ray")
     _, owned = connect(address)
     try:
         return machine_of(workload, out, look=True)

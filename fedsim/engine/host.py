@@ -4,8 +4,6 @@ A Ray actor is a host in another process; the serial backend is one host in this
 ever leaves a client: the uploads that its method declares, and numbers for the ledger.
 """
 
-import os
-import platform
 import tempfile
 import time
 import traceback
@@ -28,7 +26,7 @@ from fedsim.engine import clientfiles
 from fedsim.engine.aggregation import largest
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.messages import Faults, Limits, Reply, Row, Setup, Task
-from fedsim.engine.process import Pace, Watch, keep_freed_memory
+from fedsim.engine.process import Pace, Watch, here, keep_freed_memory
 from fedsim.engine.states import StateStore, state_bytes
 from fedsim.engine.uploads import PartialSums, as_tensors, uploads_of
 from fedsim.errors import ClientError, DivergedError, InputError, RunError
@@ -166,7 +164,7 @@ class Host:
             if sites:
                 quality = mean_quality([mean_quality(volumes) for volumes in sites.values()])._asdict()
                 times = {"evaluate_begin_seconds": max(0.0, begun - since), "evaluate_seconds": time.time() - begun}
-                means[name] = {**quality, **times, **_here()}
+                means[name] = {**quality, **times, **here()}
             if pace.due():
                 yield means
                 means = {}
@@ -274,7 +272,7 @@ class Host:
     def _who(self, round_: int, name: str) -> Row:
         client = self._clients[name]
         return {
-            "round": round_, "client": name, "site": client.site, "samples": client.data.samples(), **_here(),
+            "round": round_, "client": name, "site": client.site, "samples": client.data.samples(), **here(),
             "outcome": "trained", "device": str(self._learner.device),
         }  # fmt: skip
 
@@ -325,7 +323,3 @@ def _means(learner: Learner, who: str) -> dict[str, float]:
     if not np.isfinite(list(noted.values())).all():
         raise DivergedError(f"{who}: the loss is not finite; lower its learning rate")
     return {**noted, "steps": len(learner.statistics["loss"])}
-
-
-def _here() -> Row:
-    return {"node": platform.node(), "pid": os.getpid()}

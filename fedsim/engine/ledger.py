@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from fedsim.config import Workload
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.messages import Row
+from fedsim.engine.process import here
 from fedsim.errors import DamagedError
 from fedsim.files import replacing
 
@@ -112,8 +113,8 @@ def idle_row(round_: int, client: ClientSpec) -> Row:
     """The row of a client that was not drawn for a round."""
     return {
         "round": round_, "client": client.name, "site": client.site, "samples": client.data.samples(),
-        "outcome": "idle", "node": "", "pid": 0, "device": "", "private_bytes": 0, "weight": 0.0, "loss": math.nan,
-        "steps": 0, "begin_seconds": math.nan,
+        "outcome": "idle", "node": "", "pid": 0, "memory_bytes": 0, "device": "", "private_bytes": 0,
+        "weight": 0.0, "loss": math.nan, "steps": 0, "begin_seconds": math.nan,
         **dict.fromkeys(_TIMES, 0.0), "uplink_bytes": 0, "downlink_bytes": 0,
     }  # fmt: skip
 
@@ -138,7 +139,17 @@ def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int) ->
     known = {key: clients[key].dropna() for key in ("loss", *QUALITY)}
     means = {key: float(values.mean()) if len(values) else math.nan for key, values in known.items()}
     byte_sums = {key: int(clients[key].sum()) for key in ("uplink_bytes", "downlink_bytes")}
+    memory = _memory(clients)
     drawn, failed = int((clients["outcome"] != "idle").sum()), int((clients["outcome"] == "dropped").sum())
     return {
-        "round": round_, "seconds": seconds, "clients": drawn, "failed": failed, "slots": slots, **means, **byte_sums,
+        "round": round_, "seconds": seconds, "clients": drawn, "failed": failed, "slots": slots, "memory_bytes": memory,
+        **means, **byte_sums,
     }  # fmt: skip
+
+
+def _memory(clients: pd.DataFrame) -> int:
+    """Of this process and those of all hosts [bytes], as their clients left them; what they share is not in it."""
+    driver = here()
+    processes = clients.loc[clients["pid"] > 0].groupby(["node", "pid"])["memory_bytes"].max()
+    others = processes.drop((driver["node"], driver["pid"]), errors="ignore")
+    return int(driver["memory_bytes"] + others.sum())

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import torch
 
-from fedsim.config import Workload
-from fedsim.engine.placement import Node
+from fedsim.config import Engine, Workload
+from fedsim.engine.placement import Node, granted
 
 _RAY_COUNTS = 0.7  # of a node's memory, as memory for actors; the rest is the object store's
 _RAY_RAISES_TO = 65536  # open files
@@ -67,7 +67,7 @@ def machine_of(workload: Workload, out: Path, *, look: bool = False) -> Machine:
     ray = sys.modules.get("ray")
     connected = workload.engine.backend == "ray" and ray is not None and ray.is_initialized()
     scratch = workload.engine.scratch or Path(tempfile.gettempdir())
-    rooms = _rooms_of(ray, scratch, look) if connected else (_this_machine(workload, scratch),)
+    rooms = _rooms_of(ray, workload.engine, scratch, look) if connected else (_this_machine(workload, scratch),)
     files = _open_files(raised=workload.engine.backend == "ray")
     kept = sum(file.stat().st_size for file in out.glob("checkpoints/**/*.safetensors"))
     return Machine(rooms, disk_of(workload.federation.cache), disk_of(out), kept, files)
@@ -85,7 +85,9 @@ def _this_machine(workload: Workload, scratch: Path) -> Room:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = torch.cuda.device_count() if workload.engine.device != "cpu" else 0
     memory = memory_here()
-    return Room(Node("", cores, gpus, _RAY_COUNTS * memory), memory, disk_of(scratch))
+    node = Node("", cores, gpus, _RAY_COUNTS * memory)
+    node = granted(workload.engine, [node])[0] if workload.engine.backend == "ray" else node
+    return Room(node, memory, disk_of(scratch))
 
 
 def memory_here() -> float:
@@ -100,21 +102,28 @@ def _open_files(raised: bool) -> int:
     return max(soft, min(hard, _RAY_RAISES_TO)) if raised else soft
 
 
-def _rooms_of(ray: Any, scratch: Path, look: bool) -> tuple[Room, ...]:  # noqa: ANN401 - the module ray
-    """The nodes of a cluster that have cores, this one first."""
+def _rooms_of(ray: Any, engine: Engine, scratch: Path, look: bool) -> tuple[Room, ...]:  # noqa: ANN401 - the module ray
+    """The nodes of a cluster that the run may use."""
+    here = ray.get_runtime_context().get_node_id()
+    known = {node["NodeID"]: node for node in ray.nodes()}
+    nodes = granted(engine, nodes_of(ray))
+    others = [node.id for node in nodes if node.id != here]
+    disks = {here: disk_of(scratch), **(_disks_of(ray, scratch, others) if look else {})}
+    return tuple(_room(node, known[node.id], disks.get(node.id), node.id == here) for node in nodes)
+
+
+def nodes_of(ray: Any) -> list[Node]:  # noqa: ANN401 - the module ray
+    """The nodes of the cluster that are alive and have cores, this process's first."""
     here = ray.get_runtime_context().get_node_id()
     alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    alive.sort(key=lambda node: node["NodeID"] != here)
-    others = [node["NodeID"] for node in alive if node["NodeID"] != here]
-    disks = {here: disk_of(scratch), **(_disks_of(ray, scratch, others) if look else {})}
-    return tuple(_room(node, disks.get(node["NodeID"]), node["NodeID"] == here) for node in alive)
+    alive.sort(key=lambda node: (node["NodeID"] != here, node["NodeID"]))
+    counts = [(node["NodeID"], node["Resources"]) for node in alive]
+    return [Node(name, has["CPU"], has.get("GPU", 0), has.get("memory", 0)) for name, has in counts]
 
 
-def _room(node: dict[str, Any], scratch: Disk | None, here: bool) -> Room:
-    has = node["Resources"]
-    counted = Node(node["NodeID"], has["CPU"], has.get("GPU", 0), has.get("memory", 0))
-    memory = memory_here() if here else counted.memory + has.get("object_store_memory", 0)
-    return Room(counted, memory, scratch, node["NodeManagerHostname"])
+def _room(node: Node, known: dict[str, Any], scratch: Disk | None, here: bool) -> Room:
+    memory = memory_here() if here else node.memory + known["Resources"].get("object_store_memory", 0)
+    return Room(node, memory, scratch, known["NodeManagerHostname"])
 
 
 def _disks_of(ray: Any, scratch: Path, nodes: list[str]) -> dict[str, Disk]:  # noqa: ANN401 - the module ray

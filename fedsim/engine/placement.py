@@ -1,14 +1,15 @@
 """Which clients share an actor, and on which node: as `engine.clients_per_actor` says, before any actor is there."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from fedsim.config import Engine
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.schedule import spread
+from fedsim.errors import InputError
 from fedsim.resources import Resources
 
 
@@ -44,6 +45,24 @@ class Place:
     """Bytes that Ray reserves for it."""
 
 
+def granted(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
+    """What `engine.nodes` and `engine.cores` leave of the nodes: the first ones, with cores in turn.
+
+    Raises:
+        InputError: there are not so many.
+    """
+    if engine.nodes is not None and engine.nodes > len(nodes):
+        raise InputError(f"engine.nodes: {engine.nodes}, and the Ray cluster has {len(nodes)}; lower it")
+    nodes = nodes[: engine.nodes]
+    if engine.cores is None:
+        return list(nodes)
+    turns = [at for turn in range(engine.cores) for at, node in enumerate(nodes) if turn < math.floor(node.cpus)]
+    if engine.cores > len(turns):
+        raise InputError(f"engine.cores: {engine.cores}, and there are {len(turns)}; lower it")
+    shares = Counter(turns[: engine.cores])
+    return [replace(nodes[at], cpus=shares[at]) for at in sorted(shares)]
+
+
 def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node], device: str) -> list[Place]:
     """The actors of a run; where the nodes are left to Ray, in turn over all of them.
 
@@ -57,11 +76,12 @@ def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node],
     """
     if engine.backend == "serial":
         return [Place(0, True, tuple(clients), 0, 0, 0)]
+    limited = engine.nodes is not None or engine.cores is not None  # Ray would choose among all nodes
     groups = _pinned(engine, clients, nodes, device) if engine.clients_per_actor == "auto" else _cut(engine, clients)
     return [
         Place(
             number % len(nodes) if node is None else node,
-            node is not None,
+            node is not None or limited,
             tuple(group),
             *_takes(engine, group, device),
         )

@@ -1,7 +1,11 @@
-"""What a host's process minds besides its clients: the time, and its memory."""
+"""What a process minds besides its clients: the time, and its memory."""
 
 import ctypes
+import os
+import platform
 import time
+
+import psutil
 
 from fedsim.data.samples import SliceMemory
 from fedsim.engine.messages import Row
@@ -19,6 +23,13 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
             mallopt(parameter, 1 << 30)
+
+
+def here() -> Row:
+    """This process, and the memory [bytes] that is its own: without libraries and objects that it shares."""
+    memory = psutil.Process().memory_info()
+    own = memory.rss - getattr(memory, "shared", 0)
+    return {"node": platform.node(), "pid": os.getpid(), "memory_bytes": own}
 
 
 class Pace:

@@ -16,8 +16,9 @@ from fedsim.engine.backends import ArgumentsOf, Backend, WorkerLostError, limits
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.cluster import connect, disconnect
 from fedsim.engine.host import Host
+from fedsim.engine.machine import nodes_of
 from fedsim.engine.messages import Reply, Row, Setup
-from fedsim.engine.placement import Node, Place, device_of, homeless, placed
+from fedsim.engine.placement import Node, Place, device_of, granted, homeless, placed
 from fedsim.engine.ray_errors import explained
 from fedsim.engine.schedule import Expectations, balance
 from fedsim.errors import InputError, RunError
@@ -278,10 +279,8 @@ class RayBackend(Backend):
         return sum(max(1, math.floor(node.cpus / self._engine.threads)) for node in nodes)
 
     def _alive(self) -> list[Node]:
-        alive = [(node["NodeID"], node["Resources"]) for node in self._ray.nodes() if node["Alive"]]
-        return [
-            Node(node, has["CPU"], has.get("GPU", 0), has.get("memory", 0)) for node, has in alive if has.get("CPU")
-        ]
+        """The nodes that are there, as far as the run may use them: those that it uses already come first."""
+        return granted(self._engine, sorted(nodes_of(self._ray), key=lambda node: node.id not in self._nodes))
 
     def _get(self, refs: Any, client: str = "") -> Any:  # noqa: ANN401 - references to anything
         with explained(self._ray, client):

@@ -28,7 +28,7 @@ Named = dict[str, Tensor]
 Models = dict[str, Named]
 """The network that each client would use at the end, by client; and under "shared" the server's, if that is another."""
 PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
-TIMES = ["seconds", "slots", "node", "pid", *(f"{part}_seconds" for part in PARTS)]
+TIMES = ["seconds", "slots", "node", "pid", "memory_bytes", *(f"{part}_seconds" for part in PARTS)]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from fedsim.engine.simulation import run
 from fedsim.workload import load_workload, write_yaml
 
 PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
-TIMES = ["seconds", "slots", "node", "pid", *(f"{part}_seconds" for part in PARTS)]
+TIMES = ["seconds", "slots", "node", "pid", "memory_bytes", *(f"{part}_seconds" for part in PARTS)]
 
 
 @pytest.fixture(scope="session")

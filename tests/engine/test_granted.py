@@ -1,0 +1,37 @@
+"""What engine.nodes and engine.cores leave of a cluster."""
+
+import pytest
+
+from fedsim.config import Engine
+from fedsim.engine.placement import Node, granted
+from fedsim.errors import InputError
+
+NODES = [Node("a", 4, 0, 1e9), Node("b", 2, 1, 1e9), Node("c", 1.5, 0, 1e9)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "left"),
+    [
+        ({}, {"a": 4, "b": 2, "c": 1.5}),
+        ({"nodes": 2}, {"a": 4, "b": 2}),
+        ({"cores": 1}, {"a": 1}),
+        ({"cores": 5}, {"a": 2, "b": 2, "c": 1}),
+        ({"cores": 7}, {"a": 4, "b": 2, "c": 1}),
+        ({"nodes": 2, "cores": 3}, {"a": 2, "b": 1}),
+    ],
+)
+def test_cores_are_taken_in_turn(keys: dict[str, int], left: dict[str, float]) -> None:
+    assert {node.id: node.cpus for node in granted(Engine(**keys), NODES)} == left
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"nodes": 4}, "engine.nodes: 4, and the Ray cluster has 3; lower it"),
+        ({"cores": 8}, "engine.cores: 8, and there are 7; lower it"),
+        ({"nodes": 1, "cores": 5}, "engine.cores: 5, and there are 4; lower it"),
+    ],
+)
+def test_more_than_there_is(keys: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        granted(Engine(**keys), NODES)
