@@ -11,7 +11,10 @@ import jinja2
 import pandas as pd
 
 from fedsim.study.comparison import compare
-from fedsim.study.conclude import markdown, sentences
+from fedsim.study.overview import columns_of
+from fedsim.study.study_tables import study_tables
+from fedsim.study.tables import as_markdown, as_text, markdown
+from fedsim.study.wording import sentences
 
 DOCS = Path(__file__).parent
 TABLES = DOCS / "results"
@@ -19,7 +22,7 @@ TABLES = DOCS / "results"
 
 def comparison(study: str, reference: str = "fedmri", quality: str = "psnr") -> str:
     """The study's tables, a regime each, with what they say under them."""
-    table = compare(pd.read_parquet(TABLES / study / "results.parquet"), quality, reference)
+    table = compare(pd.read_parquet(TABLES / study / "volumes.parquet"), quality, reference)
     parts = []
     for regime in table["regime"].unique():
         rows = table[table["regime"] == regime]
@@ -46,7 +49,7 @@ def _settings(text: str) -> str:
 
 def work(study: str) -> str:
     """Steps, megabytes and minutes of a run, mean over seeds."""
-    results = pd.read_parquet(TABLES / study / "results.parquet").drop_duplicates(["regime", "method", "seed"])
+    results = pd.read_parquet(TABLES / study / "volumes.parquet").drop_duplicates(["regime", "method", "seed"])
     results["MB up"], results["MB down"] = results["uplink_bytes"] / 1e6, results["downlink_bytes"] / 1e6
     results["minutes"] = results["seconds"] / 60
     mean = results.groupby(["regime", "method"], sort=False)[["steps", "MB up", "MB down", "minutes"]].mean()
@@ -55,6 +58,13 @@ def work(study: str) -> str:
         numbers = (f"{row['steps']:.0f}", *(f"{row[column]:.1f}" for column in ("MB up", "MB down", "minutes")))
         lines.append("| " + " | ".join([regime, method, *numbers]) + " |")
     return "\n".join(lines)
+
+
+def overview(study: str) -> str:
+    """A study's overview, and what the study says under PSNR."""
+    tables = study_tables(TABLES / study)
+    lines = [as_markdown(as_text(columns_of(tables.overview, tables.reference))), ""]
+    return "\n".join([*lines, *(f"* {line}" for line in tables.says("psnr"))])
 
 
 def unseen() -> str:
@@ -97,7 +107,9 @@ def render() -> str:
     template = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False).get_template(
         "results.md.j2"
     )
-    return template.render(comparison=comparison, tuned=tuned, work=work, unseen=unseen, json_table=json_table)
+    return template.render(
+        overview=overview, comparison=comparison, tuned=tuned, work=work, unseen=unseen, json_table=json_table
+    )
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ from scipy.stats import t as student
 from fedsim.config import Workload
 from fedsim.engine.rundir import Run, flat
 from fedsim.errors import InputError
-from fedsim.study.results import RESULT_COLUMNS, result_rows, scores
+from fedsim.study.results import QUALITIES, VOLUME_COLUMNS, scores, volume_rows
 
-QUALITIES = ("psnr", "ssim", "nmse")
 ZERO_FILLED = "zero-filled"
 MEAN = "mean over sites"
 """In the column `site`: no site can have this name."""
@@ -73,7 +72,7 @@ def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame
     """Spreads over seeds and differences to the reference, paired by seed.
 
     Args:
-        results: Rows of results.parquet.
+        results: Rows of volumes.parquet.
         quality: psnr, ssim or nmse.
         reference: Method that is subtracted.
 
@@ -177,7 +176,7 @@ def _test_slices(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def results_of(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """Rows like those of results.parquet from plain runs; equal methods are told apart by the settings that differ.
+    """Rows like those of volumes.parquet from plain runs; equal methods are told apart by the settings that differ.
 
     Args:
         runs: By a name for messages.
@@ -195,8 +194,8 @@ def results_of(runs: Mapping[str, Run]) -> pd.DataFrame:
         other = seen.setdefault((labels[name], run.workload.seed), name)
         if other != name:
             raise InputError(f"{other} and {name}: are the same method with the same settings and seed; leave one out")
-    rows = [row for name, run in runs.items() for row in result_rows(run, "", "all", labels[name], {})]
-    return pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
+    rows = [row for name, run in runs.items() for row in volume_rows(run, "", "all", labels[name], {})]
+    return pd.DataFrame(rows, columns=list(VOLUME_COLUMNS))
 
 
 def _labels(runs: Mapping[str, Run]) -> dict[str, str]:

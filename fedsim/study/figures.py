@@ -36,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#808080", "axes.grid": True,
     "axes.axisbelow": True, "grid.color": "#E4E7EA", "grid.linewidth": 0.7, "axes.linewidth": 0.8,
 }  # fmt: skip
+_NO_DATE: dict[str, dict[str, None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 _PART = {"test": "test split", "val": "validation split: no test data", "train": "training split: no other data"}
 
 
@@ -155,10 +156,11 @@ def site_panel(panel: Panel) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, the same bytes for the same figure; returns its path."""
+    """Write a figure as PNG or PDF, by the path's ending: the same bytes for the same figure; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.suffix.removeprefix(".")
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(temporary, format=kind, dpi=150, metadata=_NO_DATE[kind])
     return path
 
 

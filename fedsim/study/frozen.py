@@ -7,7 +7,8 @@ from fedsim.config import Workload
 from fedsim.engine.rundir import check_same, keep_method
 from fedsim.errors import InputError
 from fedsim.files import write_text
-from fedsim.study.study import Plan, Study, load_study
+from fedsim.study.kinds import Study
+from fedsim.study.study import Plan, load_study
 from fedsim.workload import read_yaml, write_yaml
 
 
@@ -67,8 +68,13 @@ def _check_grown(before: Plan, now: Plan) -> None:
         was, is_ = (_at(study, key) for study in (old, new))
         if was != is_:
             raise InputError(f"{key}: was {was!r} and is now {is_!r}; a resumed study must keep it")
-    for key in ("seeds", "methods", "regimes"):
-        missing = [str(item) for item in getattr(old, key) if item not in getattr(new, key)]
+    grown = {
+        "seeds": (old.seeds, new.seeds),
+        "methods": (old.methods, new.methods),
+        "regimes": (before.regimes, now.regimes),
+    }
+    for key, (was, is_) in grown.items():
+        missing = [str(item) for item in was if item not in is_]
         if missing:
             raise InputError(f"{key}: {missing[0]} was in the study and is missing; a resumed study may only grow")
     for label in old.methods:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedsim.config import Site, Workload
-from fedsim.data.evaluation import reconstruct_volumes
+from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.samples import ClientData
 from fedsim.data.source import Source
 from fedsim.data.split import Part, Piece
@@ -69,6 +69,19 @@ def panels_of(run: Run, most: int) -> Iterator[Panel]:
     Raises:
         InputError: the run has no checkpoint, or its data cannot be read any more.
     """
+    return (panel for panel, _ in _shown(run, most, whole=False))
+
+
+def volumes_of(run: Run, most: int) -> Iterator[tuple[Panel, ReconstructedVolume]]:
+    """The same panels, each with all slices of its volume.
+
+    Raises:
+        InputError: the run has no checkpoint, or its data cannot be read any more.
+    """
+    return _shown(run, most, whole=True)
+
+
+def _shown(run: Run, most: int, *, whole: bool) -> Iterator[tuple[Panel, ReconstructedVolume]]:
     round_ = run.round("best")
     federation = assemble(_first_sites(run.workload, most))
     sites = {site.name: site for site in run.workload.federation.expanded_sites()}
@@ -78,7 +91,7 @@ def panels_of(run: Run, most: int) -> Iterator[Panel]:
         for data in client.data.members:
             if data.site not in seen:
                 seen.add(data.site)
-                yield _panel(run, round_, sites[data.site], client, data, federation.manifest, scores)
+                yield _panel(run, round_, sites[data.site], client, data, federation.manifest, scores, whole=whole)
 
 
 def _first_sites(workload: Workload, most: int) -> Workload:
@@ -109,25 +122,28 @@ def _panel(
     own: ClientData,
     manifest: pd.DataFrame,
     scores: Scores,
-) -> Panel:
+    *,
+    whole: bool,
+) -> tuple[Panel, ReconstructedVolume]:
     part = next(part for part in _PREFERRED if own.samples(part))
     piece, support = next(pair for pair in zip(own.pieces, own.supports, strict=True) if pair[0].part == part)
     middle = (piece.start + piece.stop) // 2
     known = scores.get((client.name, own.site, part, piece.volume))
-    wanted = piece if known is None else replace(piece, start=middle, stop=middle + 1)
+    wanted = piece if whole or known is None else replace(piece, start=middle, stop=middle + 1)
     data = replace(own, pieces=(wanted,), supports=(support,))
     network = run.learner(client.name, round_).network
     volume = next(reconstruct_volumes(network, data, part, client.training.batch_size))
     at = middle - wanted.start
     row = _manifest_row(manifest, site.name, piece, middle)
     protocol = run.workload.metrics.protocol
-    return Panel(
+    panel = Panel(
         site.name, client.name, contrast_of(site.source.resolve(run.workload.seed, site.name)), piece.volume,
         int(row["slice"]), piece.stop - piece.start, part, bool(row["within_subject"]), round_,
         site.mask.kind, site.mask.acceleration, float(row["acceleration"]),
         protocol, known if known is not None else _numbers(volume.score(protocol)),
         volume.mask, volume.target[at], volume.zero_filled[at], volume.reconstruction[at],
     )  # fmt: skip
+    return panel, volume
 
 
 def _manifest_row(manifest: pd.DataFrame, site: str, piece: Piece, index: int) -> dict[str, Any]:

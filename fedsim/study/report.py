@@ -1,12 +1,10 @@
 """A run's figures and its report: one HTML file that needs nothing else."""
 
-import base64
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -17,15 +15,13 @@ from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import row_key
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.errors import InputError
-from fedsim.files import write_text
 from fedsim.schema import Section
 from fedsim.study import figures
 from fedsim.study.gantt import gantt
+from fedsim.study.page import Picture, picture, write_page
 from fedsim.study.panels import contrast_of, panels_of
 from fedsim.study.timeline import Timeline, engine_facts, in_words, overlapping, spans, timeline_of
-
-Picture = dict[str, str]
-"""What the template shows as an image: `source` (a data: URI), `title` and `caption`."""
+from fedsim.study.viewer import Stack, stacks_of
 
 _ALL_PANELS_UP_TO, _SOME_PANELS = 24, 12
 _MOST_CLIENT_ROWS = 60
@@ -42,12 +38,7 @@ def write_report(run: str | Path) -> Path:
     opened = Run(run)
     report = _Report(opened)
     path = opened.path / "report.html"
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fedsim", "study"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["in_words"] = in_words
-    write_text(path, environment.get_template("report.html.j2").render(report.content()))
+    write_page(path, "report.html.j2", report.content(), {"in_words": in_words})
     return path
 
 
@@ -84,6 +75,7 @@ class _Report:
             "headline": _headline_rows(headline),
             "engine": self._engine(),
             "failures": self._failures(),
+            "stacks": self._stacks(pictures["panels"]),
             "missing": self.missing,
             "yaml": (self.run.path / "workload.yaml").read_text(encoding="utf-8"),
             **pictures,
@@ -152,6 +144,10 @@ class _Report:
         except InputError as error:
             self.missing.append(f"Reconstructions cannot be shown: {error}")
 
+    def _stacks(self, panels: list[Picture]) -> list[Stack]:
+        """What can be scrolled and zoomed; nothing where no reconstruction could be drawn, for the same reason."""
+        return stacks_of({self.workload.algorithm.name: self.run}) if panels else []
+
     def _plots(self, headline: pd.DataFrame) -> Iterator[Picture]:
         if len(self.rounds):
             names = list(self.clients["client"].unique())
@@ -201,9 +197,7 @@ class _Report:
         return f" Within subject: {', '.join(sites[:12])}{', …' if len(sites) > 12 else ''}." if len(sites) else ""
 
     def _picture(self, name: str, figure: Figure, title: str, caption: str) -> Picture:
-        path = figures.save_figure(figure, self.run.path / "figures" / f"{name}.png")
-        code = base64.b64encode(path.read_bytes()).decode()
-        return {"source": f"data:image/png;base64,{code}", "title": title, "caption": caption}
+        return picture(figures.save_figure(figure, self.run.path / "figures" / f"{name}.png"), title, caption)
 
     def _site_row(self, site: Site) -> dict[str, Any]:
         slices = self.slices_of.get(site.name, self.manifest[:0])

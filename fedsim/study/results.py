@@ -8,23 +8,44 @@ from typing import Any
 
 import pandas as pd
 
+from fedsim.algorithms.fedmri import FedMRI
+from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.engine.checkpoint import complete_rounds
 from fedsim.engine.ledger import read_table, write_table
 from fedsim.engine.rundir import Run
 from fedsim.errors import DamagedError, InputError
-from fedsim.study.study import Pair, Plan, Point, Settings
+from fedsim.study.bare_loop import floor_seconds
+from fedsim.study.kinds import Settings
+from fedsim.study.study import Pair, Plan, Point
+from fedsim.study.timeline import PHASES, round_shares, timeline_of
 
-RESULT_COLUMNS = (
+QUALITIES = ("psnr", "ssim", "nmse")
+SHARES = (*PHASES, "idle")
+
+VOLUME_COLUMNS = (
     "study", "regime", "method", "algorithm", "seed", "client", "site", "subject", "volume", "round", "protocol",
     "normalise", "acceleration", "within_subject", "nmse", "psnr", "ssim", "zf_nmse", "zf_psnr", "zf_ssim",
     "train_subjects", "rounds", "steps", "uplink_bytes_best", "downlink_bytes_best", "uplink_bytes", "downlink_bytes",
     "seconds", "settings",
 )  # fmt: skip
-"""results.parquet: a row a test volume of each point's best round; from train_subjects on, the same for a whole point.
+"""volumes.parquet: a row a test volume of each point's best round; from train_subjects on, the same for a whole point.
 
 train_subjects is the mean over clients; bytes are sums over clients, up to the best round and in all; steps is NaN
 where the ledger does not count them; settings are what tuning chose, as JSON.
+"""
+POINT_COLUMNS = (
+    "study", "kind", "point", "regime", "method", "algorithm", "seed", "nodes", "cores", "clients", "participants",
+    "negatives", "rounds", "best_round", "steps", "train_subjects", "protocol", "normalise", *QUALITIES,
+    *(f"zf_{quality}" for quality in QUALITIES), "seconds", "round_seconds", "uplink_bytes", "downlink_bytes",
+    "memory_bytes", "floor_seconds", *(f"{part}_share" for part in SHARES), "settings", "workload",
+)  # fmt: skip
+"""results.parquet: a row a point, and a column more for each axis of an ablation, by its dotted key.
+
+Quality is of the test split and the best round, mean over sites (`mean_over_sites`). seconds are those of all rounds,
+round_seconds the median round but the first, memory_bytes the most that driver and actors had of their own after a
+round. nodes, cores and floor_seconds (a round of the bare loop, `fedsim.study.bare_loop`) belong to scaling studies.
+Shares are of the slots' time, the first round left out. workload is the frozen workload in the study's folder.
 """
 CURVE_COLUMNS = ("regime", "method", "seed", "round", "psnr", "ssim", "bytes", "clients")
 """curves.parquet: a row a point and round; validation, mean over clients; bytes up and down so far, all clients."""
@@ -36,23 +57,25 @@ DIVERGED = "diverged: "
 """How the error line of a point begins whose training diverged."""
 
 
-def collect(plan: Plan, folder: Path) -> pd.DataFrame:
-    """Rewrite results.parquet, curves.parquet and tuning.parquet from the study's runs; returns the results."""
+def collect(plan: Plan, folder: Path) -> None:
+    """Rewrite results.parquet, volumes.parquet, curves.parquet and tuning.parquet from the study's runs."""
     failures = read_failures(folder)
     chosen = choose(plan, folder, failures)
     points = finished_points(plan, folder)
-    rows = [
+    axes = plan.study.axes_of(next(iter(plan.regimes)))
+    columns = [*POINT_COLUMNS, *(axis for axis in axes if axis not in POINT_COLUMNS)]
+    rows = [point_row(plan, point, Run(folder / point.folder)) for point in points]
+    volumes = [
         row
         for point in points
-        for row in result_rows(Run(folder / point.folder), plan.study.name, point.regime, point.method, point.settings)
+        for row in volume_rows(Run(folder / point.folder), plan.study.name, point.regime, point.method, point.settings)
     ]
-    results = pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
     curves = [curve for point in points if len(curve := _curve(point, folder))]
-    write_table(folder / "results.parquet", results)
+    write_table(folder / "results.parquet", pd.DataFrame(rows, columns=columns))
+    write_table(folder / "volumes.parquet", pd.DataFrame(volumes, columns=list(VOLUME_COLUMNS)))
     write_table(folder / "curves.parquet", pd.concat(curves) if curves else pd.DataFrame(columns=list(CURVE_COLUMNS)))
     tuning = pd.DataFrame(_tuning_rows(plan, folder, failures, chosen), columns=list(TUNING_COLUMNS))
     write_table(folder / "tuning.parquet", tuning)
-    return results
 
 
 def finished_points(plan: Plan, folder: Path) -> list[Point]:
@@ -136,8 +159,44 @@ def _tuning_rows(
         }  # fmt: skip
 
 
-def result_rows(run: Run, study: str, regime: str, method: str, settings: Settings) -> Iterator[dict[str, Any]]:
-    """The rows of results.parquet of a run; none if its best round was not evaluated on the test split."""
+def point_row(plan: Plan, point: Point, run: Run) -> dict[str, Any]:
+    """The row of results.parquet of a finished point."""
+    workload, rounds, tested = run.workload, run.rounds, scores(run, "test")
+    count = workload.federation.clients or len(workload.federation.expanded_sites())
+    count = 1 if workload.algorithm.pools_data else count
+    later = rounds[rounds["round"] > 1] if len(rounds) > 1 else rounds
+    quality = {name: mean_over_sites(tested, name) for name in (*QUALITIES, *(f"zf_{name}" for name in QUALITIES))}
+    return {
+        "study": plan.study.name, "kind": plan.study.kind, "point": point.label, "regime": point.regime,
+        "method": point.method, "algorithm": workload.algorithm.name, "seed": point.seed,
+        "nodes": workload.engine.nodes, "cores": workload.engine.cores, "clients": count,
+        "participants": workload.training.cohort(count), "negatives": negatives_of(workload),
+        "best_round": run.round("best"), "protocol": workload.metrics.protocol,
+        "normalise": workload.federation.normalise, **quality, **_costs(run),
+        "round_seconds": float(later["seconds"].median()), "memory_bytes": int(rounds["memory_bytes"].max()),
+        "floor_seconds": floor_seconds(run.path), **_shares(run), "settings": json.dumps(point.settings),
+        "workload": str(point.folder / "workload.yaml"), **plan.study.axes_of(point.regime),
+    }  # fmt: skip
+
+
+def negatives_of(workload: Workload) -> str | None:
+    """The form of FedMRI's negatives; None where there are none."""
+    method = workload.settled().algorithm
+    return method.negatives if isinstance(method, FedMRI) and method.beta else None
+
+
+def _shares(run: Run) -> dict[str, float]:
+    """Where the slots' time went, the first round left out; unknown where the ledger does not say."""
+    timeline = timeline_of(run.rounds, run.clients)
+    if timeline is None:
+        return {}
+    shares = round_shares(timeline)
+    mean = shares[shares.index > 1].mean() if len(shares) > 1 else shares.mean()
+    return {f"{part}_share": float(mean[part]) for part in SHARES}
+
+
+def volume_rows(run: Run, study: str, regime: str, method: str, settings: Settings) -> Iterator[dict[str, Any]]:
+    """The rows of volumes.parquet of a run; none if its best round was not evaluated on the test split."""
     of_run = {"study": study, "regime": regime, "method": method, **_costs(run), "settings": json.dumps(settings)}
     for row in scores(run, "test").to_dict("records"):
         yield {**{str(key): value for key, value in row.items()}, **of_run}

@@ -4,13 +4,11 @@ Every point is an ordinary run directory, so a study that stopped goes on where 
 again. A point that stops a study from being judged fairly, because its tuning is not finished, waits.
 """
 
-import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,24 +17,21 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fedsim.algorithms.catalogue import is_own, own_method
-from fedsim.config import Workload
-from fedsim.data.split import Part
 from fedsim.display import duration
 from fedsim.engine.cluster import connect, disconnect
 from fedsim.engine.federation import assemble
 from fedsim.engine.rundir import Run
-from fedsim.engine.simulation import Simulation
-from fedsim.errors import DivergedError, InputError, RunError
+from fedsim.errors import InputError
 from fedsim.study.comparison import Terms, check_comparable
 from fedsim.study.frozen import check_same_point, freeze
+from fedsim.study.kinds import Compare, Scaling
+from fedsim.study.point import Outcome, Stop, run_point, run_until_flag
 from fedsim.study.results import (
-    DIVERGED,
     choose,
     collect,
     diverged,
     is_finished,
-    mean_over_sites,
+    negatives_of,
     read_failures,
     write_failures,
 )
@@ -44,25 +39,7 @@ from fedsim.study.study import Pair, Plan, Point
 
 log = logging.getLogger("fedsim")
 
-Stop = Callable[[], bool]
-"""Whether to stop after the rounds that are under way."""
-
 _LOOK_EVERY_S = 1.0  # a signal does not end a wait for Ray
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a point ended."""
-
-    error: str = ""
-    """One line; empty if it did not fail."""
-    stopped: bool = False
-    """It was stopped before its last round."""
-    psnr: float = math.nan
-    """Of its best round, mean over sites."""
-    seconds: float = 0.0
-    warnings: tuple[str, ...] = ()
-    """Of a point in another process; in this one they are logged."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +52,17 @@ class StudyResult:
     stopped: bool
 
 
-def run_study(plan: Plan, folder: Path, console: Console, stop: Stop = lambda: False) -> StudyResult:
-    """Run what is left of a study, and collect results.parquet, curves.parquet and tuning.parquet.
+def run_study(
+    plan: Plan, folder: Path, console: Console, stop: Stop = lambda: False, address: str | None = None
+) -> StudyResult:
+    """Run what is left of a study, and collect its tables.
+
+    Args:
+        plan: The study.
+        folder: Where its runs and tables go.
+        console: For a line a point.
+        stop: Asked now and then; when true the rounds under way are the last.
+        address: Ray cluster to use; None starts Ray on this machine.
 
     Raises:
         InputError: a point's data are wrong (nothing is written then), or the folder holds something else.
@@ -84,7 +70,7 @@ def run_study(plan: Plan, folder: Path, console: Console, stop: Stop = lambda: F
     check_data(plan)
     _warn_of_switch(plan)
     freeze(plan, folder)
-    runner = _Runner(plan, folder, console, stop)
+    runner = _Runner(plan, folder, console, stop, address)
     runner.run(plan.tuning(), "tuning")
     chosen = choose(plan, folder, runner.failures)
     runner.run(plan.finals(chosen), "points")
@@ -96,7 +82,7 @@ def _warn_of_switch(plan: Plan) -> None:
     """FedMRI's two forms of negatives are not the same term: say where a method changes between regimes."""
     forms: dict[str, set[str]] = {}
     for point in plan.finals(dict.fromkeys(plan.pairs, 0)):
-        form = point.workload.settled().algorithm.model_dump().get("negatives")
+        form = negatives_of(point.workload)
         if form is not None:
             forms.setdefault(point.method, set()).add(form)
     for method, found in forms.items():
@@ -118,7 +104,7 @@ def check_data(plan: Plan) -> None:
                 manifests[_data_key(point)] = assemble(point.workload).manifest
             except InputError as error:
                 raise InputError(f"{point.label}: {error}") from error
-    for regime in plan.study.regimes:
+    for regime in plan.regimes:
         points = [point for point in finals if point.regime == regime]
         check_comparable({p.label: Terms(p.workload, manifests[_data_key(p)]) for p in points})
 
@@ -129,28 +115,12 @@ def _data_key(point: Point) -> str:
     return f"{workload.seed} {workload.algorithm.pools_data} {workload.federation.model_dump_json()}"
 
 
-def run_point(workload: Workload, path: Path, part: Part, stop: Stop) -> Outcome:
-    """Train a point, or go on with it, and evaluate its best round on a part; a failure is an outcome too."""
-    since = time.monotonic()
-    try:
-        with Simulation(workload, path, resume=True) as simulation:
-            if not simulation.run(stop):
-                return Outcome(stopped=True)
-            frame = simulation.evaluate(part)
-    except Exception as error:  # a study goes on whatever happens to a point
-        known = DIVERGED if isinstance(error, DivergedError) else ""
-        kind = known if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
-        return Outcome(" ".join(f"{kind}{error}".split()))
-    if not len(frame):
-        return Outcome(f"no client has data in the {part} split")
-    return Outcome(psnr=mean_over_sites(frame, "psnr"), seconds=time.monotonic() - since)
-
-
 class _Runner:
     """Brings points to their end and remembers those that failed."""
 
-    def __init__(self, plan: Plan, folder: Path, console: Console, stop: Stop) -> None:
+    def __init__(self, plan: Plan, folder: Path, console: Console, stop: Stop, address: str | None) -> None:
         self._plan, self._folder, self._console, self._stop = plan, folder, console, stop
+        self._address = address
         self._flag = (folder / "stopping").absolute()
         self._flag.unlink(missing_ok=True)
         known = read_failures(folder)  # all but the candidates that diverged are tried again
@@ -201,14 +171,15 @@ class _Runner:
         """Points that use all cores or a whole cluster."""
         for point in points:
             if point.workload.engine.backend == "ray" and not self.stopped:
-                yield point, run_point(point.workload, self._folder / point.folder, point.part, self._stop)
+                path, timed = self._folder / point.folder, isinstance(self._plan.study, Scaling)
+                yield point, run_point(point.workload, path, point.part, self._stop, self._address, timed)
 
     def _side_by_side(self, points: Sequence[Point]) -> Iterator[tuple[Point, Outcome]]:
         """Points that run in one process each, as many at a time as there are cores."""
         serial = [point for point in points if point.workload.engine.backend == "serial"]
         if not serial:
             return
-        ray, owned = connect(None)
+        ray, owned = connect(self._address)
         running = self._submitted(ray, serial)
         try:
             while running:
@@ -226,7 +197,8 @@ class _Runner:
 
     def _submitted(self, ray: Any, points: Sequence[Point]) -> dict[Any, Point]:  # noqa: ANN401 - Ray's module
         """The points as tasks of Ray, by their references."""
-        task = ray.remote(max_retries=0)(_run_until_flag)
+        alone = not isinstance(self._plan.study, Compare)  # its memory is a result, so it is not to be another's too
+        task = ray.remote(max_retries=0, max_calls=1 if alone else 0)(run_until_flag)
         cores = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())
         study, running = self._folder.absolute(), {}
         for point in points:
@@ -234,31 +206,6 @@ class _Runner:
             arguments = (point.workload.model_dump_json(), study, study / point.folder, point.part, self._flag)
             running[task.options(num_cpus=threads).remote(*arguments)] = point
         return running
-
-
-def _run_until_flag(text: str, study: Path, path: Path, part: Part, flag: Path) -> Outcome:
-    """A point in a process of its own; its workload comes as text, for a user's own method is a file of the study."""
-    if flag.exists():
-        return Outcome(stopped=True)
-    content = json.loads(text)
-    if is_own(content["algorithm"]["name"]):
-        own_method(content["algorithm"]["name"], (study,))
-    with _collected_warnings() as warnings:
-        outcome = run_point(Workload.model_validate(content), path, part, flag.exists)
-    return replace(outcome, warnings=tuple(warnings))
-
-
-@contextmanager
-def _collected_warnings() -> Iterator[list[str]]:
-    """What fedsim warns of meanwhile; a task's own log goes nowhere."""
-    texts: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
-    log.addHandler(handler)
-    try:
-        yield texts
-    finally:
-        log.removeHandler(handler)
 
 
 def _outcome_of(ray: Any, ref: Any) -> Outcome:  # noqa: ANN401 - Ray's module and reference

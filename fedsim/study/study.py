@@ -4,114 +4,33 @@ Every run of a study is a point. A point's workload is the base workload with `s
 tuning chose for that method, in this order, as overrides; and its seed.
 """
 
-import itertools
 import json
 import logging
-import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BeforeValidator, Field, model_validator
+from typing import Any
 
 from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.errors import InputError
-from fedsim.schema import FolderPath, Name, Section
+from fedsim.study.kinds import KINDS, Scaling, Settings, Study
 from fedsim.workload import load_workload, parse_section, parse_setting, read_yaml
 
-Settings = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
-"""Dotted keys of a workload with their values."""
-Axes = dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
-"""Dotted keys of a workload with the values to try."""
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Pair = tuple[str, str]
 """Regime and method."""
 
-_MOST_RUNS = 10_000
-_SECTIONS = ("federation", "model", "algorithm", "training", "engine", "metrics")
 # Below these keys of a study file, a dotted key is one key of the workload; `*` is a label.
-_WORKLOAD_KEYS_BELOW = (("set",), ("methods", "*"), ("regimes", "*"), ("tune", "grid"), ("tune", "methods", "*"))
-
-
-class Tune(Section):
-    """What is chosen for each method by validation PSNR, on a seed of its own, before the study's seeds are run.
-
-    Every seed divides the subjects anew, so a validation subject of the tuning seed may be a test subject of another.
-    """
-
-    seed: Seed = Field(description="Seed of the tuning runs; none of the study's.")
-    regime: Name | None = Field(None, description="Tune in this regime only, for all; default: in each for itself.")
-    grid: Axes = Field(default_factory=dict, description="Values to try for every method, by dotted workload key.")
-    methods: dict[Name, Axes] = Field(default_factory=dict, description="More axes for some methods.")
-
-    def candidates(self, method: str) -> list[Settings]:
-        """Every combination of the method's values; empty if it has none to choose from."""
-        axes = {**self.grid, **self.methods.get(method, {})}
-        products = itertools.product(*axes.values()) if axes else ()
-        return [dict(zip(axes, values, strict=True)) for values in products]
-
-
-class Study(Section):
-    """A comparison of methods: every method in every regime with every seed."""
-
-    name: Name = Field(description="Name of the study; the default folder is studies/NAME.")
-    kind: Literal["compare"] = Field("compare", description="compare: methods against a reference, seed by seed.")
-    workload: FolderPath = Field(description="Base workload file, relative to the study file.")
-    set: Settings = Field(default_factory=dict, description="Overrides of the base for every point, by dotted key.")
-    seeds: tuple[Seed, ...] = Field(min_length=1, description="Each is a repetition with its own split and start.")
-    reference: Name = Field(description="The method that paired differences are taken to.")
-    methods: dict[Name, Settings] = Field(
-        min_length=1, description="Overrides by label; algorithm.name defaults to the label."
-    )
-    regimes: dict[Name, Settings] = Field({"all": {}}, min_length=1, description="Overrides by label.")
-    tune: Tune | None = Field(None, description="What to choose before the seeds are run.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Study":
-        if self.reference not in self.methods:
-            raise ValueError(f"reference: {self.reference!r} is none of methods ({', '.join(self.methods)})")
-        twice = [seed for seed, count in Counter(self.seeds).items() if count > 1]
-        if twice:
-            raise ValueError(f"seeds: {twice[0]} is there twice")
-        self._check_tune()
-        self._check_size()
-        for where, settings in self._all_settings():
-            if "seed" in settings:
-                raise ValueError(f"{where}: seed is not for overrides; list seeds under seeds")
-            bare = [key for key in settings if key in _SECTIONS]
-            if bare:
-                raise ValueError(f"{where}: {bare[0]} would replace the whole section; write {bare[0]}.KEY: VALUE")
-        return self
-
-    def _check_tune(self) -> None:
-        if self.tune is None:
-            return
-        if self.tune.seed in self.seeds:
-            raise ValueError(f"tune.seed: {self.tune.seed} is one of seeds; tuning needs a seed of its own")
-        if self.tune.regime is not None and self.tune.regime not in self.regimes:
-            raise ValueError(f"tune.regime: {self.tune.regime!r} is none of regimes ({', '.join(self.regimes)})")
-        for label in self.tune.methods:
-            if label not in self.methods:
-                raise ValueError(f"tune.methods: {label!r} is none of methods ({', '.join(self.methods)})")
-
-    def _check_size(self) -> None:
-        grids = [{**self.tune.grid, **self.tune.methods.get(label, {})} for label in self.methods] if self.tune else []
-        tuning = sum(math.prod(map(len, axes.values())) for axes in grids)
-        runs = len(self.regimes) * (tuning + len(self.methods) * len(self.seeds))
-        if runs > _MOST_RUNS:
-            raise ValueError(f"methods, regimes, seeds and tune make more than {_MOST_RUNS:,} runs; write two studies")
-
-    def _all_settings(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        yield "set", self.set
-        for section in ("methods", "regimes"):
-            yield from ((f"{section}.{label}", settings) for label, settings in getattr(self, section).items())
-        if self.tune is not None:
-            yield "tune.grid", self.tune.grid
-            yield from ((f"tune.methods.{label}", axes) for label, axes in self.tune.methods.items())
+_WORKLOAD_KEYS_BELOW = (
+    ("set",),
+    ("methods", "*"),
+    ("regimes", "*"),
+    ("axes",),
+    ("tune", "grid"),
+    ("tune", "methods", "*"),
+)
 
 
 @dataclass(frozen=True)
@@ -154,6 +73,7 @@ class Plan:
             InputError: one is wrong; the message begins with `where` and names regime and method.
         """
         self.study, self.base, self._where = study, base, where
+        self.regimes = study.sweep()
         self._workloads = {
             (regime, method, index): self._load(regime, method, settings)
             for regime, method in self.pairs
@@ -163,12 +83,12 @@ class Plan:
     @property
     def pairs(self) -> list[Pair]:
         """Regimes and methods."""
-        return [(regime, method) for regime in self.study.regimes for method in self.study.methods]
+        return [(regime, method) for regime in self.regimes for method in self.study.methods]
 
     def describe(self) -> str:
         """How large the study is."""
         study, tuning = self.study, len(self.tuning())
-        parts = {"regime": study.regimes, "method": study.methods, "seed": study.seeds}
+        parts = {"regime": self.regimes, "method": study.methods, "seed": study.seeds}
         counts = [f"{len(items)} {name}{'s' * (len(items) > 1)}" for name, items in parts.items()]
         return " x ".join(counts) + (f", after {tuning} tuning runs" if tuning else "")
 
@@ -210,7 +130,7 @@ class Plan:
 
     def _load(self, regime: str, method: str, candidate: Settings) -> Workload:
         own = {"algorithm.name": method, **self.study.methods[method]}
-        layers = (self.study.set, self.study.regimes[regime], own, candidate)
+        layers = (self.study.set, self.regimes[regime], own, candidate)
         overrides = [f"{key}={_as_yaml(value)}" for layer in layers for key, value in layer.items()]
         name = f"{self._where}: regime {regime}, method {method}"
         try:
@@ -218,6 +138,8 @@ class Plan:
                 workload = load_workload(self.base, overrides)
         except InputError as error:
             raise InputError(f"{name}: {str(error).removeprefix(f'{self.base}: ')}") from error
+        if isinstance(self.study, Scaling) and workload.engine.backend != "ray":
+            raise InputError(f"{name}: engine.backend: {self.study.kind} needs ray, a serial run has one core")
         axes = self.study.tune.methods.get(method, {}) if self.study.tune else {}
         for key in (*own, *axes):
             section, _, rest = key.partition(".")
@@ -237,10 +159,19 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Plan:
     content = read_yaml(path)
     for setting in overrides:
         _override(content, setting)
-    study = parse_section(Study, content, f"{path}: ")
+    study = parse_section(_kind_of(content, path), content, f"{path}: ")
     base = path.parent / study.workload.expanduser()
     load_workload(base)  # so that what is wrong with the base itself is said of it
     return Plan(study, base, str(path))
+
+
+def _kind_of(content: Mapping[str, Any], path: Path) -> type[Study]:
+    named = content.get("kind", "compare")
+    if not isinstance(named, str) or named not in KINDS:
+        near = get_close_matches(str(named), KINDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(KINDS)}"
+        raise InputError(f"{path}: kind: unknown {named!r}; {hint}")
+    return KINDS[named]
 
 
 def _override(content: dict[str, Any], setting: str) -> None:

@@ -18,16 +18,19 @@ from fedsim.engine.simulation import run
 from fedsim.errors import InputError
 from fedsim.study.comparison import MEAN, ZERO_FILLED, by_seed, compare, interval, results_of
 from fedsim.study.comparison_figures import comparison_figures, convergence, differences, scarcity
-from fedsim.study.conclude import caption, compare_runs, markdown, sentences
+from fedsim.study.conclude import compare_runs
+from fedsim.study.tables import markdown
+from fedsim.study.wording import caption, sentences
 
 METHODS = {"single": 0.0, "fedavg": 0.4, "fedmri": 0.7}
 """Gain in PSNR."""
+DIFFERENCES = ("differences-psnr", "differences-ssim", "differences-nmse")
 
 
 def results(
     seeds: int = 4, regimes: tuple[str, ...] = ("all",), within: tuple[str, ...] = (), noise: float = 0.1
 ) -> pd.DataFrame:
-    """Rows like those of results.parquet: three sites, the first with two clients, two volumes each."""
+    """Rows like those of volumes.parquet: three sites, the first with two clients, two volumes each."""
     generator = np.random.default_rng(0)
     clients = {"A.1": "A", "A.2": "A", "B": "B", "C": "C"}
     rows = [
@@ -210,7 +213,7 @@ def test_differences_are_filled_where_the_interval_excludes_zero() -> None:
     frame = results(noise=0.01)
     frame.loc[frame["method"] == "single", "psnr"] += 10 * np.sin(1 + frame["seed"])
     table = compare(frame, "psnr", "fedmri")
-    (axis,) = differences(table, "fedmri").axes
+    (axis,) = differences(table, "psnr", "fedmri").axes
     names = [label.get_text() for label in axis.get_yticklabels()]
     points = axis.collections[-1]
     faces = dict(zip(names, [tuple(face[:3]) for face in points.get_facecolors()], strict=True))
@@ -222,15 +225,16 @@ def test_differences_are_filled_where_the_interval_excludes_zero() -> None:
 @pytest.mark.parametrize(
     ("frame", "names"),
     [
-        (results(), {"convergence", "differences"}),
-        (results(1), {"convergence", "differences"}),
-        (results(regimes=("all", "few")), {"convergence", "differences", "scarcity"}),
-        (results(regimes=("all", "few")).query("method != 'single'"), {"convergence", "differences"}),
+        (results(), {"convergence", *DIFFERENCES}),
+        (results(1), {"convergence", *DIFFERENCES}),
+        (results(regimes=("all", "few")), {"convergence", *DIFFERENCES, "scarcity"}),
+        (results(regimes=("all", "few")).query("method != 'single'"), {"convergence", *DIFFERENCES}),
         (results().query("method == 'fedmri'"), {"convergence"}),
     ],
 )
 def test_figures_are_drawn_where_there_is_something_to_show(frame: pd.DataFrame, names: set[str]) -> None:
-    drawn = dict(comparison_figures(frame, curves(), compare(frame, "psnr", "fedmri"), "fedmri"))
+    tables = {quality: compare(frame, quality, "fedmri") for quality in ("psnr", "ssim", "nmse")}
+    drawn = dict(comparison_figures(frame, curves(), tables, "fedmri"))
     assert set(drawn) == names
     for figure in drawn.values():
         figure.canvas.draw()
@@ -267,7 +271,7 @@ def test_plain_runs_compare_like_a_study(simulate: Callable[..., Run], tmp_path:
     assert found["difference"] == pytest.approx(pairs.mean())
     assert found["high"] - found["low"] == pytest.approx(2 * 12.7062 * pairs.std(ddof=1) / np.sqrt(2), rel=1e-5)
     assert "not in the mean over sites: W" in " ".join(text.getvalue().split())
-    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".md"}
+    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".md", ".tex"}
 
 
 def test_runs_of_one_method_are_told_apart_by_their_settings(simulate: Callable[..., Run]) -> None:

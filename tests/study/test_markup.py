@@ -10,8 +10,8 @@ from markdown_it import MarkdownIt
 
 from fedsim.engine.rundir import Run
 from fedsim.study.comparison import compare, results_of
-from fedsim.study.conclude import markdown
 from fedsim.study.report import write_report
+from fedsim.study.tables import markdown
 from fedsim.workload import read_yaml, write_yaml
 
 SCRIPT = "<script>alert(1)</script>"
@@ -23,12 +23,14 @@ class Elements(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
+        self.scripts = 0
         self.found: set[tuple[str, str]] = set()
         self.sources: list[str] = []
         self.text: list[str] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
         self.found |= {(tag, ""), *((tag, key) for key, _ in attrs)}
         self.sources += [
             value or "" for key, value in attrs if key in {"src", "href", "srcset", "data", "action", "style"}
@@ -66,7 +68,9 @@ def test_the_report_of_a_run_with_markup_has_none_of_it(finished: Run, tmp_path:
     clean, other = elements(finished.path), elements(marked(finished, tmp_path / "copy"))
     assert other.found <= clean.found
     assert all(source.startswith("data:image/png;base64,") for source in [*clean.sources, *other.sources])
-    assert {tag for tag, _ in clean.found}.isdisjoint({"script", "link", "iframe", "object", "embed", "form", "base"})
+    assert {tag for tag, _ in clean.found}.isdisjoint({"link", "iframe", "object", "embed", "form", "base"})
+    assert ("script", "src") not in clean.found
+    assert clean.scripts == other.scripts == 1, "the page's own"
     assert not any(key.startswith("on") for _, key in clean.found)
     assert sum(SCRIPT in text and "{{7*7}}" in text for text in other.text) > 10, "it is shown"
     style = "".join(text for text in clean.text if "{" in text)

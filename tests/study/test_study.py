@@ -23,13 +23,14 @@ from fedsim.engine.ray_backend import RayBackend
 from fedsim.engine.rundir import Run
 from fedsim.errors import InputError
 from fedsim.study.conclude import conclude
-from fedsim.study.results import RESULT_COLUMNS
+from fedsim.study.kinds import Tune
+from fedsim.study.results import POINT_COLUMNS, QUALITIES, VOLUME_COLUMNS, mean_over_sites
 from fedsim.study.runner import StudyResult, run_study
-from fedsim.study.study import Plan, Tune, load_study
+from fedsim.study.study import Plan, load_study
 from fedsim.workload import read_yaml, write_yaml
 
 Fedsim = Callable[..., tuple[int, str, str]]
-SITES = ("A", "B")
+SITES, METHODS = ("A", "B"), ("single", "fedavg", "fedmri")
 STUDIES = [p for p in sorted((Path(__file__).parents[2] / "workloads").glob("*.yaml")) if "kind" in read_yaml(p)]
 
 
@@ -108,7 +109,7 @@ def finished(home: Path, ray_session: None, tmp_path_factory: pytest.TempPathFac
 
 
 def results(folder: Path) -> pd.DataFrame:
-    return pd.read_parquet(folder / "results.parquet").drop(columns="seconds")
+    return pd.read_parquet(folder / "volumes.parquet").drop(columns="seconds")
 
 
 def assert_same_results(one: Path, two: Path) -> None:
@@ -119,9 +120,24 @@ def assert_same_results(one: Path, two: Path) -> None:
 # What a finished study holds
 
 
-def test_results_have_a_row_a_point_and_test_volume(finished: Path) -> None:
+def test_results_have_a_row_a_point(finished: Path) -> None:
     frame = pd.read_parquet(finished / "results.parquet")
-    assert list(frame.columns) == list(RESULT_COLUMNS)
+    assert list(frame.columns) == list(POINT_COLUMNS)
+    assert list(frame["point"]) == [f"all/{m}/seed-{s}" for s in (1, 2) for m in ("single", "fedavg", "fedmri")]
+    row = frame.set_index("point").loc["all/fedmri/seed-2"]
+    opened = Run(finished / row["workload"].removesuffix("/workload.yaml"))
+    assert row["psnr"] == mean_over_sites(opened.evaluation, "psnr")
+    assert row["clients"] == row["participants"] == 2
+    assert row["negatives"] == "exact"
+    assert frame.set_index("point")["negatives"].isna()["all/fedavg/seed-2"]
+    assert row["round_seconds"] == opened.rounds["seconds"].iloc[1], "without the first"
+    assert row["memory_bytes"] == opened.rounds["memory_bytes"].max() > 50e6
+    assert row.filter(like="_share").sum() == pytest.approx(1)
+
+
+def test_volumes_have_a_row_a_point_and_test_volume(finished: Path) -> None:
+    frame = pd.read_parquet(finished / "volumes.parquet")
+    assert list(frame.columns) == list(VOLUME_COLUMNS)
     points = {(m, s, where) for m in ("single", "fedavg", "fedmri") for s in (1, 2) for where in SITES}
     assert set(frame[["method", "seed", "site"]].itertuples(index=False, name=None)) == points
     assert len(frame) == len(points), "one test volume a site"
@@ -132,7 +148,7 @@ def test_results_have_a_row_a_point_and_test_volume(finished: Path) -> None:
 
 @pytest.mark.parametrize("method", ["single", "fedmri"])
 def test_results_are_those_of_the_run_directories(finished: Path, method: str) -> None:
-    frame, opened = pd.read_parquet(finished / "results.parquet"), Run(finished / "runs" / "all" / method / "seed-2")
+    frame, opened = pd.read_parquet(finished / "volumes.parquet"), Run(finished / "runs" / "all" / method / "seed-2")
     ours = frame[(frame["method"] == method) & (frame["seed"] == 2)].set_index("site")
     best, rounds = opened.round("best"), opened.rounds
     theirs = opened.evaluation.set_index("site")
@@ -152,12 +168,18 @@ def test_it_writes_tables_and_figures_and_says_what_they_show(finished: Path) ->
     text = StringIO()
     conclude(finished, Console(file=text, width=120))
     assert {p.name for p in (finished / "tables").iterdir()} == {
-        f"{quality}.{kind}" for quality in ("psnr", "ssim", "nmse") for kind in ("csv", "md")
+        f"{name}.{kind}" for name in ("overview", *QUALITIES) for kind in ("csv", "md", "tex")
     }
-    names = ("convergence", "differences", "latents-all", "panel-all-1")
-    assert {p.name for p in (finished / "figures").iterdir()} == {f"{name}.png" for name in names}
+    names = ("convergence", *(f"differences-{quality}" for quality in QUALITIES), "latents-all", "panel-all-1")
+    assert {p.name for p in (finished / "figures").iterdir()} == {
+        f"{n}.{kind}" for n in names for kind in ("png", "pdf")
+    }
     assert "all: test split, mean over sites" in text.getvalue()
-    assert "fedmri" in text.getvalue().splitlines()[-3]
+    assert "fedmri" in text.getvalue().splitlines()[-4]
+    page = (finished / "report.html").read_text()
+    shown = [f'data-kind="{kind}" data-method="{method}"' for kind in ("reconstruction", "error") for method in METHODS]
+    assert [page.count(one) for one in shown] == [len(SITES)] * len(shown), "in the image viewer"
+    assert "of 6 points are done" in page
 
 
 def test_a_study_that_is_done_runs_nothing_again(
@@ -199,7 +221,7 @@ def test_a_study_grows_by_seeds_methods_and_regimes(
     assert_same_results(finished, folder)
     regimes = {"one-subject": {"federation.split.train_subjects": 1}, "all": {}}
     run(plan_of(regimes=regimes), folder)
-    frame = pd.read_parquet(folder / "results.parquet")
+    frame = pd.read_parquet(folder / "volumes.parquet")
     assert dict(frame.groupby("regime")["train_subjects"].mean()) == {"one-subject": 1, "all": 2}
     conclude(folder, Console(file=StringIO()))
     assert (folder / "figures" / "scarcity.png").exists()
@@ -307,7 +329,7 @@ def test_tuning_chooses_by_validation_and_never_sees_the_test_split(
     assert {run.workload.seed for run in tuned} == {9}
     assert not list(folder.glob("runs/all/*/tune-*/images"))
     chosen = dict(frame[frame["chosen"]][["method", "settings"]].itertuples(index=False, name=None))
-    ours = pd.read_parquet(folder / "results.parquet").groupby("method")["settings"].first()
+    ours = pd.read_parquet(folder / "volumes.parquet").groupby("method")["settings"].first()
     assert dict(ours) == chosen
     final = Run(folder / "runs" / "all" / "fedmri" / "seed-1").workload
     assert final.training.lr == json.loads(chosen["fedmri"])["training.lr"]
@@ -389,7 +411,9 @@ def fedsim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 BAD_STUDIES = [
     ("sedds=[1]", "sedds: unknown key; did you mean 'seeds'?"),
-    ("kind=ablation", "kind: Input should be 'compare'"),
+    ("kind=ablate", "kind: unknown 'ablate'; did you mean 'ablation'?"),
+    ("kind=[1]", "kind: unknown [1]; known: compare, ablation"),
+    ("kind=ablation", "axes: is required"),
     ("seeds=[1, 1]", "seeds: 1 is there twice"),
     ("seeds=[]", "seeds: "),
     ("reference=fedprox", "reference: 'fedprox' is none of methods (single, fedavg, fedmri)"),

@@ -1,0 +1,54 @@
+"""The commands that run many workloads or look at many runs."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsim.cli_common import Address, Overrides, err, out, stop_on_signal
+from fedsim.errors import RunError
+
+
+def study(
+    study_file: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY")],
+    overrides: Overrides = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Study folder, gone on with if it exists; default studies/NAME.")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Run every point of a study, side by side where each needs a core; running it again goes on where it stopped."""
+    from fedsim.study.conclude import conclude
+    from fedsim.study.runner import run_study
+    from fedsim.study.study import load_study
+
+    plan = load_study(study_file, overrides or [])
+    path = out_dir or Path("studies") / plan.study.name
+    out.print(f"{plan.study.name}: {plan.describe()}, into {path}", soft_wrap=True)
+    with stop_on_signal() as stopped:
+        result = run_study(plan, path, out, stopped, address)
+    if result.stopped:
+        where = ["--address", address] if address else []
+        command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path), *where])
+        err.print(f"stopped; go on with: {command}", soft_wrap=True, highlight=False)
+        raise typer.Exit(130)
+    conclude(path, out)
+    if result.failed:
+        first, *others = result.failed
+        named = f"; also {', '.join(line.partition(':')[0] for line in others[:10])}" if others else ""
+        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
+        raise RunError(f"{len(result.failed)} failed, the rest is done; {first}{named}{more}")
+
+
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN...")],
+    reference: Annotated[
+        str | None, typer.Option(help="Method that differences are taken to; default fedmri, or the first run's.")
+    ] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the tables, as CSV and Markdown.")] = None,
+) -> None:
+    """Compare the test scores of runs, paired by seed; runs whose numbers mean different things are refused."""
+    from fedsim.study.conclude import compare_runs
+
+    compare_runs(run_dirs, reference, out_dir, out)

@@ -1,0 +1,117 @@
+"""The floor of a scaling study: the same clients, network and batches in a bare PyTorch loop, beside the engine.
+
+Processes on the run's own nodes, one a slot, share the clients. In a round each loads the shared parameters and a
+client's own, takes its local epochs with an optimizer that starts anew, keeps its own parameters, and adds the shared
+ones to a running sum. There is no method's term, no Ray traffic, no optimizer state, no ledger, no validation and no
+checkpoint; batches lie in memory as they are used. It takes its turn after every round of the engine, so both meet the
+same machine, and a round ends when the slowest process does.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fedsim.config import Workload
+from fedsim.data.samples import Batch, SliceMemory
+from fedsim.engine.client import ClientSpec
+from fedsim.engine.federation import assemble
+from fedsim.engine.ledger import read_table, write_table
+from fedsim.engine.machine import nodes_of
+from fedsim.engine.messages import Row
+from fedsim.engine.observer import Observer
+from fedsim.engine.placement import granted
+from fedsim.engine.process import keep_freed_memory
+from fedsim.engine.schedule import spread
+from fedsim.seeds import torch_stream
+
+_FILE = "floor.parquet"
+_OPTIMIZERS = {"rmsprop": torch.optim.RMSprop, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+def floor_seconds(run: Path) -> float:
+    """A round of the bare loop beside a run: the median, the first left out; NaN if there was none."""
+    if not (run / _FILE).exists():
+        return math.nan
+    seconds = read_table(run / _FILE)["seconds"]
+    return float(seconds[1:].median() if len(seconds) > 1 else seconds.median())
+
+
+class Floor(Observer):
+    """Lets the bare loop take its turn after every round of a run, and keeps its seconds in floor.parquet."""
+
+    def __init__(self, workload: Workload, run: Path) -> None:
+        self._workload, self._run = workload, run
+        self._processes: list[Any] = []
+        before = run / _FILE
+        self._rows: list[Row] = read_table(before).to_dict("records") if before.exists() else []  # type: ignore[assignment]
+
+    def round_ends(self, row: Row) -> None:
+        """A round of the bare loop."""
+        import ray  # noqa: PLC0415 - the run has started it
+
+        self._processes = self._processes or self._started(ray)
+        begun = time.perf_counter()
+        ray.get([process.round.remote() for process in self._processes])
+        self._rows.append({"round": row["round"], "seconds": time.perf_counter() - begun})
+        write_table(self._run / _FILE, pd.DataFrame(self._rows).drop_duplicates("round", keep="last"))
+
+    def _started(self, ray: Any) -> list[Any]:  # noqa: ANN401 - the module ray
+        engine, clients = self._workload.engine, assemble(self._workload).clients
+        nodes = granted(engine, nodes_of(ray))
+        places = [node.id for node in nodes for _ in range(max(1, math.floor(node.cpus / engine.threads)))]
+        shares = spread(clients, min(len(places), len(clients)))
+        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        loop = ray.remote(num_cpus=0, max_restarts=0)(_BareLoop)
+        processes = [
+            loop.options(scheduling_strategy=affinity(node, soft=False)).remote(self._workload, share)
+            for node, share in zip(places, shares, strict=False)
+        ]
+        ray.get([process.round.remote() for process in processes])  # has read its data
+        return processes
+
+
+class _BareLoop:
+    """One process of it."""
+
+    def __init__(self, workload: Workload, clients: Sequence[ClientSpec]) -> None:
+        torch.set_num_threads(workload.engine.threads)
+        keep_freed_memory()
+        self._network = workload.model.build(torch_stream(workload.seed, "model"))
+        start, shares = self._network.state_dict(), workload.algorithm.shares
+        self._shared = {name: value.clone() for name, value in start.items() if shares(name)}
+        self._own = {
+            client.name: {name: value.clone() for name, value in start.items() if not shares(name)}
+            for client in clients
+        }
+        self._clients = {client.name: (client, _batches(client)) for client in clients}
+
+    def round(self) -> None:
+        """All clients once."""
+        total = {name: torch.zeros_like(value) for name, value in self._shared.items()}
+        for name, (client, batches) in self._clients.items():
+            self._network.load_state_dict({**self._shared, **self._own[name]})
+            self._train(client, batches)
+            now = self._network.state_dict()
+            self._own[name] = {key: now[key].clone() for key in self._own[name]}
+            for key, value in total.items():
+                value.add_(now[key])
+
+    def _train(self, client: ClientSpec, batches: Sequence[Batch]) -> None:
+        training = client.training
+        optimizer: Any = _OPTIMIZERS[training.optimizer](self._network.parameters(), lr=training.lr)
+        for _ in range(training.local_epochs):
+            for batch in batches:
+                optimizer.zero_grad()
+                output: Tensor = self._network(batch.kspace, batch.mask)
+                torch.nn.functional.mse_loss(output, batch.target).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+
+
+def _batches(client: ClientSpec) -> list[Batch]:
+    return list(client.data.batches(client.training.batch_size, torch.Generator().manual_seed(0), SliceMemory()))

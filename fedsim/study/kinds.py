@@ -1,0 +1,250 @@
+"""The kinds of study: each says over what a base workload is swept, as regimes of dotted keys and values."""
+
+import itertools
+import math
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from fedsim.schema import FolderPath, Name, Section, Text
+
+Settings = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
+"""Dotted keys of a workload with their values."""
+Axes = dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
+"""Dotted keys of a workload with the values to try."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=1)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+_MOST_RUNS = 10_000
+_SECTIONS = ("federation", "model", "algorithm", "training", "engine", "metrics")
+_CUT, _MULTIPLY = "federation.clients", "federation.sites.0.count"
+
+
+class Tune(Section):
+    """What is chosen for each method by validation PSNR, on a seed of its own, before the study's seeds are run.
+
+    Every seed divides the subjects anew, so a validation subject of the tuning seed may be a test subject of another.
+    """
+
+    seed: Seed = Field(description="Seed of the tuning runs; none of the study's.")
+    regime: Name | None = Field(None, description="Tune in this regime only, for all; default: in each for itself.")
+    grid: Axes = Field(default_factory=dict, description="Values to try for every method, by dotted workload key.")
+    methods: dict[Name, Axes] = Field(default_factory=dict, description="More axes for some methods.")
+
+    def candidates(self, method: str) -> list[Settings]:
+        """Every combination of the method's values; empty if it has none to choose from."""
+        axes = {**self.grid, **self.methods.get(method, {})}
+        return _product(axes) if axes else []
+
+
+class Study(Section, ABC):
+    """Methods, regimes and seeds that a base workload is run with."""
+
+    name: Name = Field(description="Name of the study; the default folder is studies/NAME.")
+    kind: str = Field(description="Its kind.")
+    workload: FolderPath = Field(description="Base workload file, relative to the study file.")
+    set: Settings = Field(default_factory=dict, description="Overrides of the base for every point, by dotted key.")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="Each is a repetition with its own split and start.")
+    methods: dict[Name, Settings] = Field(
+        min_length=1, description="Overrides by label; algorithm.name defaults to the label."
+    )
+    reference: Name | None = Field(
+        None, description="The method that paired differences are taken to; default fedmri, or the first one."
+    )
+    tune: Tune | None = Field(None, description="What to choose before the seeds are run.")
+
+    @abstractmethod
+    def sweep(self) -> dict[str, Settings]:
+        """The regimes: what each sets, by its label."""
+
+    def axes_of(self, regime: str) -> dict[str, Any]:
+        """What a regime has on the study's axes, by dotted key, or as `nodes` or `cores`."""
+        return self.sweep()[regime]
+
+    @property
+    def against(self) -> str:
+        """The method that differences are taken to."""
+        return self.reference or ("fedmri" if "fedmri" in self.methods else next(iter(self.methods)))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        if self.reference is not None and self.reference not in self.methods:
+            raise ValueError(f"reference: {self.reference!r} is none of methods ({', '.join(self.methods)})")
+        twice = [seed for seed, count in Counter(self.seeds).items() if count > 1]
+        if twice:
+            raise ValueError(f"seeds: {twice[0]} is there twice")
+        self._check_tune()
+        self._check_size()
+        for where, settings in self._all_settings():
+            if "seed" in settings:
+                raise ValueError(f"{where}: seed is not for overrides; list seeds under seeds")
+            bare = [key for key in settings if key in _SECTIONS]
+            if bare:
+                raise ValueError(f"{where}: {bare[0]} would replace the whole section; write {bare[0]}.KEY: VALUE")
+        return self
+
+    def _check_tune(self) -> None:
+        if self.tune is None:
+            return
+        if self.tune.seed in self.seeds:
+            raise ValueError(f"tune.seed: {self.tune.seed} is one of seeds; tuning needs a seed of its own")
+        regimes = self.sweep()
+        if self.tune.regime is not None and self.tune.regime not in regimes:
+            raise ValueError(f"tune.regime: {self.tune.regime!r} is none of regimes ({', '.join(regimes)})")
+        for label in self.tune.methods:
+            if label not in self.methods:
+                raise ValueError(f"tune.methods: {label!r} is none of methods ({', '.join(self.methods)})")
+
+    def _check_size(self) -> None:
+        grids = [{**self.tune.grid, **self.tune.methods.get(label, {})} for label in self.methods] if self.tune else []
+        tuning = sum(_size(axes) for axes in grids)
+        runs = self._regime_count() * (tuning + len(self.methods) * len(self.seeds))
+        if runs > _MOST_RUNS:
+            raise ValueError(f"methods, regimes, seeds and tune make more than {_MOST_RUNS:,} runs; write two studies")
+
+    def _regime_count(self) -> int:
+        return len(self.sweep())
+
+    def _all_settings(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        yield "set", self.set
+        yield from ((f"methods.{label}", settings) for label, settings in self.methods.items())
+        if self.tune is not None:
+            yield "tune.grid", self.tune.grid
+            yield from ((f"tune.methods.{label}", axes) for label, axes in self.tune.methods.items())
+
+
+class Compare(Study):
+    """Methods against a reference, seed by seed, in regimes that are written out."""
+
+    kind: Literal["compare"] = Field("compare", description="compare: methods against a reference, seed by seed.")
+    regimes: dict[Name, Settings] = Field({"all": {}}, min_length=1, description="Overrides by label.")
+
+    def sweep(self) -> dict[str, Settings]:
+        """The regimes of the file."""
+        return self.regimes
+
+    def axes_of(self, regime: str) -> dict[str, Any]:
+        """None: regimes have labels, not axes."""
+        return {}
+
+    def _all_settings(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        yield from super()._all_settings()
+        yield from ((f"regimes.{label}", settings) for label, settings in self.regimes.items())
+
+
+class Ablation(Study):
+    """Every combination of values of some keys."""
+
+    kind: Literal["ablation"] = Field("ablation", description="ablation: every combination of values on some axes.")
+    axes: Axes = Field(min_length=1, description="Values to try, by dotted workload key; every combination is run.")
+
+    def sweep(self) -> dict[str, Settings]:
+        """A regime a combination, named by its values."""
+        return {_label(settings): settings for settings in _product(self.axes)}
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Ablation":
+        labels = Counter(_label(settings) for settings in _product(self.axes))
+        twice = [label for label, count in labels.items() if count > 1]
+        if twice:
+            raise ValueError(f"axes: two combinations are both called {twice[0]}; values must differ when written out")
+        return self
+
+    def _regime_count(self) -> int:
+        return _size(self.axes)
+
+    def _all_settings(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        yield from super()._all_settings()
+        yield "axes", self.axes
+
+
+class ClientCount(Study):
+    """The number of clients, with all data divided among them or with as many more sites."""
+
+    kind: Literal["client-count"] = Field("client-count", description="client-count: the number of clients.")
+    clients: Counts = Field(description="Numbers of clients.")
+    data: Literal["total", "per_client"] = Field(
+        "total",
+        description="What stays the same. total: all data, its sites cut into more clients (federation.clients); "
+        "per_client: the data of a client, the first site is there so many times (federation.sites.0.count).",
+    )
+    key: Text | None = Field(None, description="Another workload key to set to the number.")
+
+    def sweep(self) -> dict[str, Settings]:
+        """A regime a number."""
+        key = self.key or (_CUT if self.data == "total" else _MULTIPLY)
+        return {f"clients-{count}": {key: count} for count in self.clients}
+
+    def axes_of(self, regime: str) -> dict[str, Any]:
+        """None: results.parquet has the number in `clients`."""
+        return {}
+
+
+class Scaling(Study):
+    """The number of cores or nodes, with all work divided among them or with as many more clients."""
+
+    cores: Counts | None = Field(None, description="Numbers of cores, the first is the base.")
+    nodes: Counts | None = Field(None, description="Numbers of nodes of the Ray cluster, the first is the base.")
+
+    def sweep(self) -> dict[str, Settings]:
+        """A regime a number."""
+        unit, counts = ("cores", self.cores) if self.cores else ("nodes", self.nodes)
+        return {f"{unit}-{count}": {f"engine.{unit}": count, **self._work(count)} for count in counts or ()}
+
+    def axes_of(self, regime: str) -> dict[str, Any]:
+        """Which of the two, and how many."""
+        unit, _, count = regime.partition("-")
+        return {unit: int(count)}
+
+    def _work(self, count: int) -> Settings:
+        """What else a number changes."""
+        return {}
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> "Scaling":
+        if (self.cores is None) == (self.nodes is None):
+            raise ValueError(f"{self.kind}: give either cores or nodes, a list of numbers")
+        return self
+
+
+class StrongScaling(Scaling):
+    """The same work on more cores or nodes."""
+
+    kind: Literal["scaling-strong"] = Field("scaling-strong", description="scaling-strong: the same work on more.")
+
+
+class WeakScaling(Scaling):
+    """As much more work as there are cores or nodes."""
+
+    kind: Literal["scaling-weak"] = Field("scaling-weak", description="scaling-weak: as much more work.")
+    clients: Count = Field(description="Clients a core or node.")
+    key: Text = Field(_MULTIPLY, description="The workload key that sets the number of clients.")
+
+    def _work(self, count: int) -> Settings:
+        return {self.key: count * self.clients}
+
+
+KINDS: dict[str, type[Study]] = {
+    "compare": Compare, "ablation": Ablation, "client-count": ClientCount,
+    "scaling-strong": StrongScaling, "scaling-weak": WeakScaling,
+}  # fmt: skip
+"""By the name that a study file has under `kind`."""
+
+
+def _size(axes: Axes) -> int:
+    return math.prod(map(len, axes.values()))
+
+
+def _product(axes: Axes) -> list[Settings]:
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _label(settings: Settings) -> str:
+    """A folder's name for a combination: the last parts of its keys, with their values."""
+    parts = (f"{key.rpartition('.')[2]}-{value}" for key, value in settings.items())
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", "_".join(parts).replace(".", "p"))[:64].strip("_-")

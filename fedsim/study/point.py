@@ -1,0 +1,86 @@
+"""One point of a study, from its first round to its scores: in this process, or in one of its own."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedsim.algorithms.catalogue import is_own, own_method
+from fedsim.config import Workload
+from fedsim.data.split import Part
+from fedsim.engine.simulation import Simulation
+from fedsim.errors import DivergedError, InputError, RunError
+from fedsim.study.bare_loop import Floor
+from fedsim.study.results import DIVERGED, mean_over_sites
+
+log = logging.getLogger("fedsim")
+
+Stop = Callable[[], bool]
+"""Whether to stop after the rounds that are under way."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a point ended."""
+
+    error: str = ""
+    """One line; empty if it did not fail."""
+    stopped: bool = False
+    """It was stopped before its last round."""
+    psnr: float = math.nan
+    """Of its best round, mean over sites."""
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    """Of a point in another process; in this one they are logged."""
+
+
+def run_point(
+    workload: Workload, path: Path, part: Part, stop: Stop, address: str | None = None, timed: bool = False
+) -> Outcome:
+    """Train a point, or go on with it, and evaluate its best round on a part; a failure is an outcome too.
+
+    With `timed`, the bare loop takes its turn after every round.
+    """
+    since = time.monotonic()
+    observer = Floor(workload, path) if timed else None
+    try:
+        with Simulation(workload, path, resume=True, address=address, observer=observer) as simulation:
+            if not simulation.run(stop):
+                return Outcome(stopped=True)
+            frame = simulation.evaluate(part)
+    except Exception as error:  # a study goes on whatever happens to a point
+        known = DIVERGED if isinstance(error, DivergedError) else ""
+        kind = known if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
+        return Outcome(" ".join(f"{kind}{error}".split()))
+    if not len(frame):
+        return Outcome(f"no client has data in the {part} split")
+    return Outcome(psnr=mean_over_sites(frame, "psnr"), seconds=time.monotonic() - since)
+
+
+def run_until_flag(text: str, study: Path, path: Path, part: Part, flag: Path) -> Outcome:
+    """A point in a process of its own; its workload comes as text, for a user's own method is a file of the study."""
+    if flag.exists():
+        return Outcome(stopped=True)
+    content = json.loads(text)
+    if is_own(content["algorithm"]["name"]):
+        own_method(content["algorithm"]["name"], (study,))
+    with _collected_warnings() as warnings:
+        outcome = run_point(Workload.model_validate(content), path, part, flag.exists)
+    return replace(outcome, warnings=tuple(warnings))
+
+
+@contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    """What fedsim warns of meanwhile; a task's own log goes nowhere."""
+    texts: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    try:
+        yield texts
+    finally:
+        log.removeHandler(handler)

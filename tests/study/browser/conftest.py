@@ -1,0 +1,44 @@
+"""A real browser, headless, and the reports it looks at."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fedsim.engine.rundir import Run
+from fedsim.study.count_figures import count_figures
+from fedsim.study.figures import save_figure
+from fedsim.study.report import write_report
+from fedsim.study.study_report import write_study_report
+from fedsim.study.study_tables import study_tables
+from fedsim.study.viewer import stacks_of
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip(f"none of {', '.join(PROGRAMS)} is on the PATH")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def run_report(finished: Run) -> Path:
+    return write_report(finished.path)
+
+
+@pytest.fixture(scope="session")
+def study_report(finished: Run, made_study: Callable[..., Path]) -> Path:
+    """Of a study with images of two methods; its figures are drawn from its tables."""
+    study = study_tables(made_study("client-count"))
+    drawn = [
+        save_figure(figure, study.folder / f"{name}.png") for name, figure in count_figures(study.points, "fedmri")
+    ]
+    return write_study_report(study, drawn, stacks_of({"fedavg": finished, "fedmri": finished}), [])

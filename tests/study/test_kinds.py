@@ -1,0 +1,128 @@
+"""What each kind of study sweeps over, and that its points do what they say."""
+
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from fedsim.engine.rundir import Run
+from fedsim.errors import InputError
+from fedsim.study.bare_loop import floor_seconds
+from fedsim.study.runner import run_study
+from fedsim.study.study import Plan, load_study
+from fedsim.workload import write_yaml
+
+PlanOf = Callable[..., Plan]
+SMALL = {"set": {"engine.backend": "serial"}, "seeds": [1], "methods": {"fedavg": None}}
+
+
+@pytest.fixture
+def plan_of(tmp_path: Path) -> PlanOf:
+    """Makes the plan of a study of phantom sites."""
+    source = {"format": "phantom", "subjects": 4, "slices": 3, "size": 48}
+    base = {
+        "name": "small",
+        "federation": {
+            "cache": str(tmp_path / "cache"),
+            "matrix": [32, 32],
+            "split": {"train": 0.5, "val": 0.25, "test": 0.25},
+            "sites": [{"name": "P", "count": 2, "source": source}],
+        },
+        "model": {"channels": 2, "pools": 1},
+        "training": {"rounds": 2, "batch_size": 3, "lr": 1e-3},
+        "engine": {"clients_per_actor": "auto"},
+    }
+    (tmp_path / "small.yaml").write_text(write_yaml(base))
+
+    def make(*overrides: str, **keys: Any) -> Plan:
+        path = tmp_path / "tiny.yaml"
+        path.write_text(write_yaml({"name": "tiny", "workload": "small.yaml", **SMALL, **keys}))
+        return load_study(path, overrides)
+
+    return make
+
+
+def clients_of(plan: Plan) -> dict[str, int]:
+    return {
+        point.regime: point.workload.federation.clients or len(point.workload.federation.expanded_sites())
+        for point in plan.finals(dict.fromkeys(plan.pairs, 0))
+    }
+
+
+def test_an_ablation_has_every_combination(plan_of: PlanOf) -> None:
+    plan = plan_of(kind="ablation", axes={"training.lr": [0.1, 0.01], "federation.clients": [None, 4]})
+    assert plan.regimes == {
+        "lr-0p1_clients-None": {"training.lr": 0.1, "federation.clients": None},
+        "lr-0p1_clients-4": {"training.lr": 0.1, "federation.clients": 4},
+        "lr-0p01_clients-None": {"training.lr": 0.01, "federation.clients": None},
+        "lr-0p01_clients-4": {"training.lr": 0.01, "federation.clients": 4},
+    }
+    assert list(clients_of(plan).values()) == [2, 4, 2, 4]
+    assert plan.study.axes_of("lr-0p1_clients-4") == {"training.lr": 0.1, "federation.clients": 4}
+
+
+def test_the_data_stay_the_same_or_grow_with_the_clients(plan_of: PlanOf) -> None:
+    total = plan_of(kind="client-count", clients=[2, 4])
+    assert clients_of(total) == {"clients-2": 2, "clients-4": 4}
+    assert all(len(p.workload.federation.expanded_sites()) == 2 for p in total.finals(dict.fromkeys(total.pairs, 0)))
+    more = plan_of(kind="client-count", clients=[2, 5], data="per_client")
+    assert clients_of(more) == {"clients-2": 2, "clients-5": 5}
+    assert [len(p.workload.federation.expanded_sites()) for p in more.finals(dict.fromkeys(more.pairs, 0))] == [2, 5]
+    half = plan_of(kind="client-count", clients=[1, 2], key="training.rounds")
+    assert [p.workload.training.rounds for p in half.finals(dict.fromkeys(half.pairs, 0))] == [1, 2]
+
+
+def test_scaling_grows_cores_and_with_weak_scaling_the_clients(plan_of: PlanOf) -> None:
+    strong = plan_of(kind="scaling-strong", nodes=[1, 2], set={})
+    assert {p.workload.engine.nodes for p in strong.finals(dict.fromkeys(strong.pairs, 0))} == {1, 2}
+    assert set(clients_of(strong).values()) == {2}
+    weak = plan_of(kind="scaling-weak", cores=[1, 2], clients=3, set={})
+    assert clients_of(weak) == {"cores-1": 3, "cores-2": 6}
+    assert weak.study.axes_of("cores-2") == {"cores": 2}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"kind": "ablation", "axes": {}}, "axes: "),
+        ({"kind": "ablation", "axes": {"training.lr": [0.1], "model.nom": [1]}}, "model.nom: unknown key"),
+        ({"kind": "ablation", "axes": {"training.lr": [0.1, 0.1]}}, "two combinations are both called lr-0p1"),
+        ({"kind": "ablation", "axes": {"model": [1]}}, "axes: model would replace the whole section"),
+        ({"kind": "ablation", "axes": {"seed": [1]}}, "axes: seed is not for overrides"),
+        ({"kind": "client-count", "clients": [0]}, "clients.0: Input should be greater than or equal to 1"),
+        ({"kind": "client-count", "clients": [2], "axes": {}}, "axes: unknown key"),
+        ({"kind": "client-count", "clients": [2], "data": "all"}, "data: Input should be 'total' or 'per_client'"),
+        ({"kind": "scaling-strong"}, "scaling-strong: give either cores or nodes"),
+        (
+            {"kind": "scaling-weak", "cores": [1], "nodes": [1], "clients": 2},
+            "scaling-weak: give either cores or nodes",
+        ),
+        ({"kind": "scaling-weak", "cores": [1]}, "clients: is required"),
+        ({"kind": "scaling-strong", "cores": [1]}, "engine.backend: scaling-strong needs ray"),
+    ],
+)
+def test_bad_sweeps_get_one_line(plan_of: PlanOf, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=r"tiny\.yaml: ") as error:
+        plan_of(**keys)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_scaling_study_has_its_floor_and_its_rounds_the_same_bits(plan_of: PlanOf, tmp_path: Path) -> None:
+    plan, folder = plan_of(kind="scaling-strong", cores=[1, 2], set={"metrics.every": 0}), tmp_path / "study"
+    assert not run_study(plan, folder, Console(file=StringIO())).failed
+    table = pd.read_parquet(folder / "results.parquet").set_index("cores")
+    one, two = (Run(folder / "runs" / f"cores-{cores}" / "fedavg" / "seed-1") for cores in (1, 2))
+    assert list(one.rounds["slots"]) == [1, 1]
+    assert list(two.rounds["slots"]) == [2, 2]
+    assert two.clients["pid"].nunique() == 2
+    floor = pd.read_parquet(one.path / "floor.parquet")
+    assert list(floor["round"]) == [1, 2]
+    assert table["floor_seconds"][1] == floor_seconds(one.path) == floor["seconds"][1] > 0
+    for quality in ("psnr", "loss"):
+        assert list(one.evaluation["psnr"]) == list(two.evaluation["psnr"]), quality
+    assert list(one.rounds["loss"]) == list(two.rounds["loss"])
