@@ -13,7 +13,10 @@ from typer.exceptions import TyperException
 
 from fedsim.cli_common import Address, Overrides, Round, RunFolder, WorkloadFile, err, free_folder, out, stop_on_signal
 from fedsim.cli_data import data
+from fedsim.cli_jobs import jobs, submit
 from fedsim.cli_replay import replay
+from fedsim.cli_study import compare, study
+from fedsim.cli_watch import watch
 from fedsim.errors import ClientError, InputError, RunError
 
 if TYPE_CHECKING:
@@ -27,7 +30,16 @@ app = typer.Typer(
     epilog="Start with: fedsim run workloads/quickstart.yaml",
 )  # fmt: skip
 app.add_typer(data, name="data")
+app.add_typer(jobs, name="jobs")
+app.command(epilog="Example: fedsim submit workloads/quickstart.yaml --cluster local --wait")(submit)
 app.command(epilog="Example: fedsim replay runs/try --client North --round 3")(replay)
+app.command(epilog="Example: fedsim watch runs/quickstart")(watch)
+
+
+app.command(
+    epilog="Example: fedsim study workloads/compare-methods.yaml --set seeds=[1,2] --set set.training.rounds=5"
+)(study)
+app.command(epilog="Example: fedsim compare runs/fedavg runs/fedmri --reference fedmri --out comparison")(compare)
 
 
 @app.callback()
@@ -68,7 +80,7 @@ def run(
         raise typer.Exit(130)
     if len(frame):
         out.print(evaluation_table(frame))
-    from fedsim.study.report import write_report  # matplotlib is late, so that the first round is not
+    from fedsim.report.report import write_report  # matplotlib is late, so that the first round is not
 
     out.print(f"report: {write_report(path)}", soft_wrap=True, highlight=False)
 
@@ -82,13 +94,13 @@ def plan(
 ) -> None:
     """Say what a run will need, send and take, after timing one client here; refuse what cannot fit."""
     from fedsim.display import plan_tables
-    from fedsim.engine.fits import plan_run, refuse, warnings
+    from fedsim.engine.fits import machine_at, plan_run, refuse, warnings
     from fedsim.workload import load_workload
 
     loaded = load_workload(workload, overrides or [])
     path = out_dir or free_folder(Path("runs") / loaded.name)
     with err.status("importing sites and timing a client"):
-        made = plan_run(loaded, path, address)
+        made = plan_run(loaded, path, None if address is None else machine_at(loaded, path, address))
     for table in plan_tables(made):
         out.print(table)
     for warning in warnings(made):
@@ -179,59 +191,13 @@ def report(
     run_dir: Annotated[Path, typer.Argument(help="Run directory, or a study's folder.", metavar="RUN|STUDY")],
 ) -> None:
     """Draw a run's figures and write its report.html; or a study's tables and figures."""
-    from fedsim.study.conclude import conclude
-    from fedsim.study.report import write_report
+    from fedsim.report.conclude import conclude
+    from fedsim.report.report import write_report
 
     if (run_dir / "study.yaml").is_file():
         conclude(run_dir, out)
         return
     out.print(f"report: {write_report(run_dir)}", soft_wrap=True, highlight=False)
-
-
-@app.command(
-    epilog="Example: fedsim study workloads/compare-methods.yaml --set seeds=[1,2] --set set.training.rounds=5"
-)
-def study(
-    study_file: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY")],
-    overrides: Overrides = None,
-    out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Study folder, gone on with if it exists; default studies/NAME.")
-    ] = None,
-) -> None:
-    """Run every method, regime and seed of a study side by side; running it again goes on where it stopped."""
-    from fedsim.study.conclude import conclude
-    from fedsim.study.runner import run_study
-    from fedsim.study.study import load_study
-
-    plan = load_study(study_file, overrides or [])
-    path = out_dir or Path("studies") / plan.study.name
-    out.print(f"{plan.study.name}: {plan.describe()}, into {path}", soft_wrap=True)
-    with stop_on_signal() as stopped:
-        result = run_study(plan, path, out, stopped)
-    if result.stopped:
-        command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path)])
-        err.print(f"stopped; go on with: {command}", soft_wrap=True, highlight=False)
-        raise typer.Exit(130)
-    conclude(path, out)
-    if result.failed:
-        first, *others = result.failed
-        named = f"; also {', '.join(line.partition(':')[0] for line in others[:10])}" if others else ""
-        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
-        raise RunError(f"{len(result.failed)} failed, the rest is done; {first}{named}{more}")
-
-
-@app.command(epilog="Example: fedsim compare runs/fedavg runs/fedmri --reference fedmri --out comparison")
-def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN...")],
-    reference: Annotated[
-        str | None, typer.Option(help="Method that differences are taken to; default fedmri, or the first run's.")
-    ] = None,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the tables, as CSV and Markdown.")] = None,
-) -> None:
-    """Compare the test scores of runs, paired by seed; runs whose numbers mean different things are refused."""
-    from fedsim.study.conclude import compare_runs
-
-    compare_runs(run_dirs, reference, out_dir, out)
 
 
 @app.command()
@@ -266,7 +232,8 @@ def _opened(run_dir: Path, overrides: list[str] | None) -> "Run":
 
 
 def _evaluate_across(opened: "Run", split: "Part", which: str) -> None:
-    from fedsim.study.cross import cross_evaluate, cross_table, write_cross
+    from fedsim.report.cross_view import cross_table, write_cross
+    from fedsim.study.cross import cross_evaluate
 
     frame = cross_evaluate(opened, which, split)
     picture = write_cross(opened, frame)

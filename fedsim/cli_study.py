@@ -19,7 +19,7 @@ def study(
     address: Address = None,
 ) -> None:
     """Run every point of a study, side by side where each needs a core; running it again goes on where it stopped."""
-    from fedsim.study.conclude import conclude
+    from fedsim.report.conclude import conclude
     from fedsim.study.runner import run_study
     from fedsim.study.study import load_study
 
@@ -49,6 +49,6 @@ def compare(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the tables, as CSV and Markdown.")] = None,
 ) -> None:
     """Compare the test scores of runs, paired by seed; runs whose numbers mean different things are refused."""
-    from fedsim.study.conclude import compare_runs
+    from fedsim.report.conclude import compare_runs
 
     compare_runs(run_dirs, reference, out_dir, out)

@@ -71,11 +71,7 @@ class PlainProgress(Observer):
 
     def round_ends(self, row: Row) -> None:
         """Print the round."""
-        left = self._clock.left(row["round"])
-        self._console.print(
-            f"round {row['round']}/{self._rounds}  {_figures(row)}  {row['seconds']:.1f} s  {left} left",
-            highlight=False,
-        )
+        self._console.print(round_line(row, self._rounds, self._clock.left(row["round"])), highlight=False)
 
 
 class _Clock:
@@ -124,6 +120,11 @@ def _columns() -> tuple[ProgressColumn, ...]:
         TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )  # fmt: skip
+
+
+def round_line(row: Row, rounds: int, left: str) -> str:
+    """A round of so many as one line; `left` is the time left."""
+    return f"round {row['round']}/{rounds}  {_figures(row)}  {row['seconds']:.1f} s  {left} left"
 
 
 def _figures(row: Row) -> str:

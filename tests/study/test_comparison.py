@@ -16,11 +16,11 @@ from fedsim.config import Workload
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.errors import InputError
+from fedsim.report.comparison_figures import comparison_figures, convergence, differences, scarcity
+from fedsim.report.conclude import compare_runs
+from fedsim.report.tables import markdown
+from fedsim.report.wording import caption, sentences
 from fedsim.study.comparison import MEAN, ZERO_FILLED, by_seed, compare, interval, results_of
-from fedsim.study.comparison_figures import comparison_figures, convergence, differences, scarcity
-from fedsim.study.conclude import compare_runs
-from fedsim.study.tables import markdown
-from fedsim.study.wording import caption, sentences
 
 METHODS = {"single": 0.0, "fedavg": 0.4, "fedmri": 0.7}
 """Gain in PSNR."""

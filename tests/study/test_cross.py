@@ -18,7 +18,8 @@ from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.engine.federation import assemble
 from fedsim.engine.simulation import Simulation
 from fedsim.errors import InputError
-from fedsim.study.cross import cross_evaluate, cross_figure, cross_matrix, cross_table, write_cross
+from fedsim.report.cross_view import cross_figure, cross_matrix, cross_table, write_cross
+from fedsim.study.cross import cross_evaluate
 
 
 def site(name: str, contrast: str, **more: object) -> dict[str, object]:

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fedsim import Run
-from fedsim.study import figures
-from fedsim.study.panels import Panel, panels_of
+from fedsim.report import figures
+from fedsim.report.panels import Panel, panels_of
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from fedsim.engine.rundir import Run
+from fedsim.report.report import write_report
+from fedsim.report.tables import markdown
 from fedsim.study.comparison import compare, results_of
-from fedsim.study.report import write_report
-from fedsim.study.tables import markdown
 from fedsim.workload import read_yaml, write_yaml
 
 SCRIPT = "<script>alert(1)</script>"

@@ -12,8 +12,8 @@ from fedsim import Run, run
 from fedsim.config import Workload
 from fedsim.engine.federation import assemble
 from fedsim.errors import InputError
-from fedsim.study.latents import embed, latent_figure, latents, separation, vectors_of
-from fedsim.study.method_panel import collect, method_panels
+from fedsim.report.latents import embed, latent_figure, latents, separation, vectors_of
+from fedsim.report.method_panel import collect, method_panels
 
 
 @pytest.fixture(scope="module")

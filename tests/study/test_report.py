@@ -13,7 +13,7 @@ from fedsim.config import Workload
 from fedsim.engine.failures import Failure, Failures
 from fedsim.engine.simulation import Simulation
 from fedsim.errors import InputError
-from fedsim.study.report import write_report
+from fedsim.report.report import write_report
 
 
 class Page(HTMLParser):
@@ -120,7 +120,7 @@ def test_data_that_is_gone_is_said(finished: Run, tmp_path: Path, monkeypatch: p
         raise InputError("tcga-lgg/CS: no such file or folder")
 
     copy = shutil.copytree(finished.path, tmp_path / "run")
-    monkeypatch.setattr("fedsim.study.panels.assemble", gone)
+    monkeypatch.setattr("fedsim.report.panels.assemble", gone)
     page = Page(write_report(copy))
     assert "Reconstructions cannot be shown: tcga-lgg/CS" in page.text
     assert len(page.sources) == 4

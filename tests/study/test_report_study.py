@@ -14,14 +14,14 @@ from rich.console import Console
 
 from fedsim.engine.rundir import Run
 from fedsim.errors import InputError
+from fedsim.report.conclude import conclude
+from fedsim.report.findings import findings
+from fedsim.report.study_report import write_study_report
+from fedsim.report.study_tables import study_tables
+from fedsim.report.tables import as_latex
+from fedsim.report.viewer import stacks_of
 from fedsim.study.comparison import interval
-from fedsim.study.conclude import conclude
-from fedsim.study.findings import findings
 from fedsim.study.results import write_failures
-from fedsim.study.study_report import write_study_report
-from fedsim.study.study_tables import study_tables
-from fedsim.study.tables import as_latex
-from fedsim.study.viewer import stacks_of
 
 Made = Callable[..., Path]
 Told = Callable[[str], tuple[Path, str]]

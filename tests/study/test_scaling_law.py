@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedsim.study.scaling_law import STRONG, WEAK, amdahl, efficiencies, gustafson, law, serial_shares, speed_ups
+from fedsim.report.scaling_law import STRONG, WEAK, amdahl, efficiencies, gustafson, law, serial_shares, speed_ups
 
 
 def test_amdahl_by_hand() -> None:

@@ -22,7 +22,7 @@ from fedsim.engine.checkpoint import complete_rounds
 from fedsim.engine.ray_backend import RayBackend
 from fedsim.engine.rundir import Run
 from fedsim.errors import InputError
-from fedsim.study.conclude import conclude
+from fedsim.report.conclude import conclude
 from fedsim.study.kinds import Tune
 from fedsim.study.results import POINT_COLUMNS, QUALITIES, VOLUME_COLUMNS, mean_over_sites
 from fedsim.study.runner import StudyResult, run_study

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fedsim import Run
-from fedsim.study.figures import save_figure
-from fedsim.study.gantt import MOST_NAMES, MOST_ROWS, MOST_SPANS, gantt
-from fedsim.study.report import write_report
+from fedsim.report.figures import save_figure
+from fedsim.report.gantt import MOST_NAMES, MOST_ROWS, MOST_SPANS, gantt
+from fedsim.report.report import write_report
 from fedsim.study.timeline import (
     PHASES,
     Timeline,

@@ -12,8 +12,8 @@ from fedsim.config import Workload
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.errors import InputError
-from fedsim.study.panels import volumes_of
-from fedsim.study.viewer import MOST_BYTES, Picture, Stack, stacks_of
+from fedsim.report.panels import volumes_of
+from fedsim.report.viewer import MOST_BYTES, Picture, Stack, stacks_of
 
 
 @pytest.fixture(scope="module")

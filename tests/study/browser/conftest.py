@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from fedsim.engine.rundir import Run
-from fedsim.study.count_figures import count_figures
-from fedsim.study.figures import save_figure
-from fedsim.study.report import write_report
-from fedsim.study.study_report import write_study_report
-from fedsim.study.study_tables import study_tables
-from fedsim.study.viewer import stacks_of
+from fedsim.report.count_figures import count_figures
+from fedsim.report.figures import save_figure
+from fedsim.report.report import write_report
+from fedsim.report.study_report import write_study_report
+from fedsim.report.study_tables import study_tables
+from fedsim.report.viewer import stacks_of
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 

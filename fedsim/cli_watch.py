@@ -1,0 +1,27 @@
+"""fedsim watch: a run or a study followed in the terminal, from its folder alone."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsim.cli_common import err, out
+
+
+def watch(
+    path: Annotated[Path, typer.Argument(help="Run directory, or a study's folder.", metavar="RUN|STUDY")],
+    once: Annotated[bool, typer.Option("--once", help="Show the present state and end.")] = False,
+) -> None:
+    """Follow a run or a study until it is done; Ctrl-C leaves it running. A line a round where there is no terminal."""
+    from fedsim.watch import follow, watched
+
+    subject = watched(path)
+    if once:
+        subject.look()
+        out.print(subject.view())
+        return
+    try:
+        follow(subject, out)
+    except KeyboardInterrupt:
+        err.print("no longer watched; what was watched goes on")
+        raise typer.Exit(130) from None

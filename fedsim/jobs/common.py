@@ -1,0 +1,118 @@
+"""What the clusters that are spoken to through their own programs share: asking them, and names that are safe."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Generator, Mapping
+from pathlib import Path
+
+from fedsim.engine.machine import Room
+from fedsim.engine.placement import Node
+from fedsim.errors import InputError, RunError
+from fedsim.files import writing
+from fedsim.jobs.target import Submission
+
+_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,43}[a-z0-9])?")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RAY_COUNTS = 0.7  # of a node's memory, as memory for actors; the rest is the object store's
+_KUBECTLS_LOG = re.compile(r"[EW]\d{4} ")  # which says the same five times
+_SILENT = ("unable to contact", "failed to fetch config", "connection to the server", "unable to connect")
+
+
+def checked_id(submission_id: str) -> str:
+    """The id, which becomes a file name and an argument.
+
+    Raises:
+        InputError: it is not one.
+    """
+    if not _ID.fullmatch(submission_id):
+        raise InputError(
+            f"{submission_id!r:.60} is no job; ids look like fedsim-quickstart-0a1b2c3d, see fedsim jobs list"
+        )
+    return submission_id
+
+
+def checked_files(submission: Submission) -> Mapping[str, str]:
+    """The files that go along, each with a name that stays in its folder.
+
+    Raises:
+        InputError: one has not.
+    """
+    for name in submission.files:
+        if not _FILE.fullmatch(name):
+            raise InputError(f"{name!r:.60}: cannot be sent along; take letters, digits, '.', '_' and '-' for its name")
+    return submission.files
+
+
+def ask(command: list[str], stdin: str = "", env: Mapping[str, str] | None = None) -> str:
+    """What a program prints.
+
+    Raises:
+        InputError: it is not installed, or finds no cluster.
+        RunError: it refuses; with its reason in one line.
+    """
+    try:
+        done = subprocess.run(command, input=stdin, env=env, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise _missing(command[0]) from error
+    if done.returncode:
+        reason = _reason_in(done.stderr, command[0]) or f"exit status {done.returncode}"
+        kind = InputError if any(words in reason.lower() for words in _SILENT) else RunError
+        raise kind(f"{command[0]}: {reason}")
+    return done.stdout
+
+
+def stream(command: list[str]) -> Generator[bytes, None, None]:
+    """What a program prints, as it prints it; it is ended when nobody reads on.
+
+    Raises:
+        InputError: it is not installed.
+        RunError: it ends badly; with its reason in one line.
+    """
+    try:
+        process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except FileNotFoundError as error:
+        raise _missing(command[0]) from error
+    with process:
+        try:
+            while process.stdout and (piece := process.stdout.read(2**16)):
+                yield piece
+            failed = process.wait()
+        finally:
+            process.terminate()
+        said = process.stderr.read().decode(errors="replace") if process.stderr else ""
+        if failed:
+            raise RunError(f"{command[0]}: {_reason_in(said, command[0]) or f'exit status {failed}'}")
+
+
+def _missing(program: str) -> InputError:
+    """What to say where a program is not installed."""
+    return InputError(f"{program} is not on PATH; submit from a machine that has it, or take another --cluster")
+
+
+def _reason_in(said: str, program: str) -> str:
+    """What matters of what a program said, in one line: where it speaks of errors, else what comes first."""
+    lines = [line.strip().removeprefix(f"{program}: ") for line in said.splitlines() if line.strip()]
+    lines = [line for line in lines if not _KUBECTLS_LOG.match(line)] or lines
+    errors = [line.removeprefix("error: ") for line in lines if "error" in line.lower()]
+    return "; ".join(errors or lines[:1])[:300]
+
+
+def planned_room(name: str, cpus: float, gpus: float, memory: float) -> Room:
+    """A node that a job would have, as Ray would count it; memory in bytes."""
+    return Room(Node(name, cpus, gpus, _RAY_COUNTS * memory), memory, name=name)
+
+
+def free_to_fetch(to: Path) -> Path:
+    """A folder beside `to` to copy into, empty, to be renamed to it.
+
+    Raises:
+        InputError: `to` exists.
+    """
+    if to.exists():
+        raise InputError(f"{to}: exists; name a folder that does not")
+    part = to.absolute().with_name(f".{to.name}.part")
+    with writing(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+    return part

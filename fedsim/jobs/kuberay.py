@@ -1,0 +1,187 @@
+"""KubeRay: a RayJob manifest is the cluster's file, and kubectl does the rest.
+
+A job is the manifest with the job's name, its command, and a ConfigMap of its small files that every pod mounts. Runs
+go to a volume that all pods share; its folder is the manifest's annotation fedsim/runs.
+"""
+
+import codecs
+import json
+import secrets
+import shlex
+from collections.abc import Iterator
+from contextlib import closing
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from fedsim.engine.machine import Room
+from fedsim.errors import InputError
+from fedsim.files import writing
+from fedsim.jobs.common import ask, checked_files, checked_id, free_to_fetch, stream
+from fedsim.jobs.manifest import as_yaml, check, groups_of, pods_of, read_manifest, rooms_of
+from fedsim.jobs.target import ENDED, State, Status, Submission
+
+RUNS_KEY = "fedsim/runs"
+_MOUNTED = "/etc/fedsim"
+_VOLUME = "fedsim-job"
+_LARGEST = 1_000_000  # bytes of a ConfigMap
+_FETCH_S = 3600  # a pod that copies a run ends itself after that
+_DEPLOYED: dict[str, State] = {
+    "Failed": "failed", "ValidationFailed": "failed", "Suspending": "stopped", "Suspended": "stopped",
+}  # fmt: skip
+_ENDED: dict[str, State] = {"SUCCEEDED": "succeeded", "STOPPED": "stopped", "FAILED": "failed"}
+
+
+class KubeRay:
+    """A Kubernetes cluster with the KubeRay operator, that kubectl is set up for."""
+
+    out: Path | None
+
+    def __init__(self, name: str, path: Path) -> None:
+        """Read the RayJob manifest.
+
+        Args:
+            name: What --cluster said.
+            path: The manifest.
+
+        Raises:
+            InputError: it is none that the operator would take; names the field.
+        """
+        self.name = name
+        self.path = path
+        self._manifest = read_manifest(path, "RayJob")
+        metadata = self._manifest["metadata"]
+        runs = (metadata.get("annotations") or {}).get(RUNS_KEY)
+        if not (isinstance(runs, str) and runs.startswith("/")):
+            raise InputError(f"{path}: metadata.annotations: give {RUNS_KEY}, the runs' folder on the shared volume")
+        self.out = Path(runs)
+        self._scope = [f"--namespace={metadata['namespace']}"] if "namespace" in metadata else []
+
+    def render(self, submission: Submission) -> str:
+        """The manifests that kubectl is given: a ConfigMap and a RayJob."""
+        name, files = checked_id(submission.id), checked_files(submission)
+        if sum(len(text.encode()) for text in files.values()) > _LARGEST:
+            raise InputError(
+                f"{name}: its files have more than {_LARGEST:,} bytes, the most that Kubernetes takes along"
+            )
+        job = deepcopy(self._manifest)
+        metadata = job["metadata"] | {"name": name}
+        metadata["labels"] = (metadata.get("labels") or {}) | {"app.kubernetes.io/name": "fedsim"}
+        job["metadata"] = metadata
+        job["spec"]["entrypoint"] = _command(submission)
+        job["spec"]["suspend"] = False  # as `stop` leaves it true
+        for pod in pods_of(job["spec"]["rayClusterSpec"]):
+            _mount(pod, name)
+        check(job, "RayJob", self.path)
+        kept = {key: metadata[key] for key in ("name", "namespace", "labels") if key in metadata}
+        mounted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": kept, "data": dict(sorted(files.items()))}
+        return as_yaml(mounted, job)
+
+    def rooms(self) -> tuple[Room, ...] | None:
+        """The pods' limits, as often as their replicas; None if the manifest leaves some out."""
+        return rooms_of(self._manifest["spec"]["rayClusterSpec"], self.path)
+
+    def submit(self, submission: Submission) -> None:
+        """Apply the manifests, in place of a job of the same id that has ended: KubeRay runs none twice."""
+        manifests = self.render(submission)
+        self._kubectl("delete", "rayjob", submission.id, "--ignore-not-found", "--wait")
+        self._kubectl("apply", "--filename=-", stdin=manifests)
+
+    def status(self, submission_id: str) -> Status:
+        """What the operator says."""
+        said = self._kubectl("get", "rayjob", checked_id(submission_id), "--ignore-not-found", "--output=json")
+        return _status(json.loads(said).get("status") or {}) if said.strip() else Status("unknown")
+
+    def logs(self, submission_id: str, follow: bool) -> Iterator[str]:
+        """What the pod says that hands the job to Ray, and shows its output; nothing before there is one."""
+        if follow:
+            self._watch(submission_id, ENDED | {"running"})
+        if self.status(submission_id).state in {"unknown", "pending"}:
+            return
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for piece in stream(self._command("logs", f"job/{submission_id}", *(["--follow"] if follow else []))):
+            yield decoder.decode(piece)
+
+    def wait(self, submission_id: str) -> Status:
+        """Until the job has ended, as Kubernetes tells of every change."""
+        return self._watch(submission_id, ENDED)
+
+    def stop(self, submission_id: str) -> None:
+        """Have the operator take the job's pods away; the run is gone on with from its last checkpoint."""
+        suspended = json.dumps({"spec": {"suspend": True}})
+        self._kubectl("patch", "rayjob", checked_id(submission_id), "--type=merge", f"--patch={suspended}")
+
+    def fetch(self, out: Path, to: Path) -> None:
+        """Copy a folder from the shared volume, through a small pod of its own: the job's are gone by then."""
+        part = free_to_fetch(to)
+        pod = self._fetcher()
+        name = pod["metadata"]["name"]
+        try:
+            self._kubectl("apply", "--filename=-", stdin=as_yaml(pod))
+            self._kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=600s")
+            found = self._kubectl("exec", name, "--", "sh", "-c", 'test ! -d "$0" || echo there', str(out))
+            if found.strip() != "there":
+                raise InputError(f"{out}: is not there on the cluster; {RUNS_KEY} is {self.out}")
+            self._kubectl("cp", f"{name}:{out}", str(part))
+        finally:
+            self._kubectl("delete", "pod", name, "--ignore-not-found", "--wait=false")
+        with writing(to):
+            part.rename(to)
+
+    def _fetcher(self) -> dict[str, Any]:
+        """A pod with the head's image and volumes that does nothing."""
+        template = deepcopy(groups_of(self._manifest["spec"]["rayClusterSpec"])[0]["template"]["spec"])
+        head = template["containers"][0]
+        own = {key: head[key] for key in ("image", "imagePullPolicy", "securityContext", "volumeMounts") if key in head}
+        container = own | {"name": "fetch", "command": ["sleep", str(_FETCH_S)]}
+        kept = ("volumes", "imagePullSecrets", "securityContext", "nodeSelector", "tolerations", "serviceAccountName")
+        spec = {key: template[key] for key in kept if key in template}
+        spec |= {"containers": [container], "restartPolicy": "Never", "activeDeadlineSeconds": _FETCH_S}
+        name = f"fedsim-fetch-{secrets.token_hex(4)}"
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+    def _watch(self, submission_id: str, states: frozenset[str]) -> Status:
+        """Follow a job until it is in one of some states, or is deleted."""
+        changes = ["--watch", "--output-watch-events", '--output=jsonpath={.type}{"\\n"}']
+        while (status := self.status(submission_id)).state not in states | {"unknown"}:
+            with closing(stream(self._command("get", "rayjob", submission_id, *changes))) as told:
+                for _ in told:  # Kubernetes ends a watch now and then; then there is another one
+                    if (status := self.status(submission_id)).state in states | {"unknown"}:
+                        return status
+        return status
+
+    def _kubectl(self, *arguments: str, stdin: str = "") -> str:
+        return ask(self._command(*arguments), stdin)
+
+    def _command(self, verb: str, *arguments: str) -> list[str]:
+        return ["kubectl", verb, *self._scope, *arguments]
+
+
+def _command(submission: Submission) -> str:
+    """fedsim in the folder of the job's files, on the Ray cluster it is started in; in words that no shell changes.
+
+    Raises:
+        InputError: an argument would need quotes.
+    """
+    for word in submission.arguments:
+        if shlex.quote(word) != word:
+            raise InputError(f"{word!r:.80}: cannot be sent to KubeRay; take letters, digits and '-_./=:,@%+' alone")
+    return " ".join(["env", f"--chdir={_MOUNTED}", "fedsim", *submission.arguments, "--address", "auto"])
+
+
+def _mount(pod: dict[str, Any], name: str) -> None:
+    """Let a pod's first container, which is Ray's, see the files of the ConfigMap."""
+    container = pod["containers"][0]
+    pod["volumes"] = [*(pod.get("volumes") or []), {"name": _VOLUME, "configMap": {"name": name}}]
+    mount = {"name": _VOLUME, "mountPath": _MOUNTED, "readOnly": True}
+    container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
+
+
+def _status(told: dict[str, Any]) -> Status:
+    """The operator's view of the job decides, then Ray's, which is known first."""
+    deployed, job = str(told.get("jobDeploymentStatus", "")), str(told.get("jobStatus", ""))
+    state = _DEPLOYED.get(deployed) or (_ENDED.get(job) if deployed == "Complete" else None)
+    if state is None:
+        return Status("running" if deployed == "Running" and job in {"RUNNING", *_ENDED} else "pending")
+    reason = ": ".join(str(told[key]) for key in ("reason", "message") if told.get(key)) if state == "failed" else ""
+    return Status(state, " ".join(reason.split())[:300])

@@ -1,0 +1,137 @@
+"""KubeRay's manifests: read, checked against the operator's own schemas before they are sent, and written."""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonschema import Draft202012Validator, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
+
+from fedsim.engine.machine import Room
+from fedsim.errors import InputError
+from fedsim.jobs.common import planned_room
+from fedsim.safe_yaml import load_yaml
+
+Kind = Literal["RayJob", "RayCluster"]
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|[kMGT]i?|Ki)?")
+_UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]*")
+_NOT_TEXT = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})  # in YAML 1.1, which kubectl reads
+
+
+def read_manifest(path: Path, kind: Kind) -> dict[str, Any]:
+    """A manifest that the operator would take.
+
+    Raises:
+        InputError: the file cannot be read, or a field is wrong.
+    """
+    try:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); give one {kind}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is no manifest; give one {kind} of ray.io/v1")
+    check(content, kind, path)
+    return content
+
+
+def check(manifest: Mapping[str, Any], kind: Kind, path: Path) -> None:
+    """Refuse what the operator would refuse or, worse, leave out in silence.
+
+    Raises:
+        InputError: names the field.
+    """
+    errors = sorted(
+        _validator(kind).iter_errors(manifest), key=lambda error: [str(part) for part in error.absolute_path]
+    )
+    unknown = [error for error in errors if error.validator == "additionalProperties"]
+    if errors:
+        raise InputError(f"{path}: {_describe((unknown or errors)[0])}")
+
+
+def groups_of(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The head's group and the workers' groups of a Ray cluster."""
+    return [cluster["headGroupSpec"], *(cluster.get("workerGroupSpecs") or [])]
+
+
+def pods_of(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The pod of each group."""
+    return [group["template"]["spec"] for group in groups_of(cluster)]
+
+
+def rooms_of(cluster: Mapping[str, Any], path: Path) -> tuple[Room, ...] | None:
+    """The nodes with cores of a Ray cluster; None if limits or replicas are left out.
+
+    Raises:
+        InputError: a quantity is none.
+    """
+    rooms: list[Room] = []
+    for group in groups_of(cluster):
+        name, replicas = (
+            group.get("groupName", "head"),
+            group.get("replicas", None if "groupName" in group else 1),
+        )
+        limits = (group["template"]["spec"]["containers"][0].get("resources") or {}).get("limits") or {}
+        started = group.get("rayStartParams") or {}
+        cpus = started.get("num-cpus", limits.get("cpu"))
+        if replicas is None or cpus is None or "memory" not in limits:
+            return None
+        has = [_amount(value, f"{path}: {name}") for value in (cpus, limits.get("nvidia.com/gpu", 0), limits["memory"])]
+        rooms += [planned_room(f"{name} {at + 1}", *has) for at in range(replicas) if has[0]]
+    return tuple(rooms)
+
+
+def as_yaml(*manifests: Mapping[str, Any]) -> str:
+    """Manifests as one YAML text, in their own order, to be read by YAML 1.1 and 1.2 alike."""
+    yaml, text = YAML(typ="safe", pure=True), StringIO()
+    yaml.Representer = _Clear
+    yaml.default_flow_style = False
+    yaml.width = 10**6
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump_all([dict(manifest) for manifest in manifests], text)
+    return text.getvalue()
+
+
+class _Clear(SafeRepresenter):
+    """Text of many lines as it is, other text in quotes unless it is clearly a word."""
+
+    def represent_str(self, data: str) -> ScalarNode:
+        plain = _PLAIN.fullmatch(data) and data.lower() not in _NOT_TEXT
+        style = "|" if "\n" in data else None if plain else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Clear.add_representer(str, _Clear.represent_str)
+
+
+@cache
+def _validator(kind: Kind) -> Draft202012Validator:
+    schemas = json.loads(files("fedsim.jobs").joinpath("kuberay_schema.json").read_text(encoding="utf-8"))
+    return Draft202012Validator({**schemas, "$ref": f"#/$defs/{kind}"})
+
+
+def _describe(error: ValidationError) -> str:
+    where = ".".join(str(part) for part in error.absolute_path)
+    known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        name = min(str(key) for key in error.instance if key not in known)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))[:300]}"
+        return f"{'.'.join(filter(None, [where, name]))}: unknown field; {hint}"
+    return f"{where}: {error.message[:300]}" if where else error.message[:300]
+
+
+def _amount(value: object, where: str) -> float:
+    """A quantity as Kubernetes writes it: 500m, 16, 60Gi."""
+    found = _QUANTITY.fullmatch(str(value))
+    if found is None:
+        raise InputError(f"{where}: {value!r:.40} is not an amount; write 16, 500m or 60Gi")
+    return float(found[1]) * _UNITS.get(found[2] or "", 1)

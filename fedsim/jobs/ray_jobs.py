@@ -1,0 +1,243 @@
+"""Any Ray cluster, through the Jobs API of its dashboard."""
+
+import asyncio
+import logging
+import os
+import shlex
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from fedsim.engine.machine import Room
+from fedsim.engine.placement import Node
+from fedsim.errors import InputError, RunError
+from fedsim.files import writing
+from fedsim.jobs.common import checked_files, checked_id, free_to_fetch
+from fedsim.jobs.target import ENDED, State, Status, Submission
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+_STATES: dict[str, State] = {
+    "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped",
+}  # fmt: skip
+_STOP_S = 600
+"""A job that is stopped may take so long to finish its round and write a checkpoint; Ray then ends it."""
+_TALKATIVE = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""Loggers that tell of each upload and each connection."""
+_OTHER_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+
+
+class RayJobs:
+    """A Ray cluster whose dashboard can be reached."""
+
+    out: Path | None = None
+
+    def __init__(self, name: str, url: str) -> None:
+        """Args: what --cluster said, and http(s)://HOST:PORT."""
+        self.name = name
+        self._url = url
+
+    def render(self, submission: Submission) -> str:
+        """Id, entry point, metadata and environment of the job, and the files in its working directory."""
+        files = [f"# working_dir/{name}\n{text.rstrip()}\n" for name, text in sorted(checked_files(submission).items())]
+        said = {"submission_id": checked_id(submission.id), **self._request(submission)}
+        return "\n".join([*files, "# Ray job", *(f"{key}: {value}" for key, value in said.items()), ""])
+
+    def rooms(self) -> tuple[Room, ...] | None:
+        """The nodes that are alive and have cores, the head first: that is where the driver runs."""
+        with self._asking():
+            answer = self._client._do_request("GET", "/api/v0/nodes").json()
+        listed = answer["data"]["result"]["result"] if answer.get("result") else []
+        alive = [node for node in listed if node["state"] == "ALIVE" and node["resources_total"].get("CPU")]
+        alive.sort(key=lambda node: (not node["is_head_node"], node["node_id"]))
+        return tuple(map(_room, alive)) or None
+
+    def submit(self, submission: Submission) -> None:
+        """Upload the files and submit the job, in place of one of the same id that has ended.
+
+        Of several that do so at once, Ray takes one, and that is as good for the others.
+        """
+        request = self._request(submission)
+        environment = request.pop("env_vars")
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in checked_files(submission).items():
+                (Path(folder) / name).write_text(text, encoding="utf-8")
+            runtime = {"working_dir": folder, "env_vars": environment}
+            with self._asking():
+                if self.status(submission.id).state in ENDED:
+                    self._delete(submission.id)
+                try:
+                    self._client.submit_job(submission_id=submission.id, runtime_env=runtime, **request)
+                except RuntimeError as error:
+                    if "already exists" not in str(error):
+                        raise RunError(f"--cluster {self.name}: refused the job: {_last_line(str(error))}") from error
+
+    def status(self, submission_id: str) -> Status:
+        """How a job does now."""
+        with self._asking():
+            try:
+                info = self._client.get_job_info(checked_id(submission_id))
+            except RuntimeError as error:
+                if "404" in str(error):
+                    return Status("unknown")
+                raise RunError(f"--cluster {self.name}: {_last_line(str(error))}") from error
+        state = _STATES[str(info.status.value)]
+        return Status(state, _reason(info.message or "") if state == "failed" else "")
+
+    def logs(self, submission_id: str, follow: bool) -> Iterator[str]:
+        """What a job has printed, in pieces; of one that was submitted again, all that it ever printed."""
+        if self.status(submission_id).state == "unknown":
+            raise InputError(f"--cluster {self.name}: knows no job {submission_id} (any more); submit it again")
+        with self._asking():
+            if follow:
+                yield from self._followed(submission_id)
+            else:
+                yield self._client.get_job_logs(submission_id)
+
+    def wait(self, submission_id: str) -> Status:
+        """Until a job has ended: that is when its log does."""
+        if self.status(submission_id).state not in {*ENDED, "unknown"}:
+            for _ in self.logs(submission_id, follow=True):
+                pass
+        return self.status(submission_id)
+
+    def stop(self, submission_id: str) -> None:
+        """End a job, which may write a checkpoint first, and wait until it has ended."""
+        with self._asking():
+            self._client.stop_job(checked_id(submission_id))
+        self.wait(submission_id)
+
+    def fetch(self, out: Path, to: Path) -> None:
+        """Copy a folder that this machine sees too; the Jobs API itself hands out no files."""
+        if not out.is_dir():
+            raise InputError(f"{out}: is not on this machine; copy it from the cluster's, say with ray rsync-down")
+        part = free_to_fetch(to)
+        with writing(to):
+            shutil.copytree(out, part)
+            part.rename(to)
+
+    # What a cluster may have of its own
+
+    def _where(self) -> tuple[str, str]:
+        """Its URL, and the token; empty where the user has none."""
+        return self._url, _token()
+
+    def _fedsim(self) -> str:
+        """The command there."""
+        return "fedsim"
+
+    # Talking to Ray
+
+    @cached_property
+    def _client(self) -> "JobSubmissionClient":
+        url, token = self._where()
+        _check_reachable(self.name, url)
+        from ray.job_submission import JobSubmissionClient  # noqa: PLC0415 - only if Ray is used
+
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        with _exactly_there(url):
+            return JobSubmissionClient(url, headers={"Authorization": f"Bearer {token}"} if token else None)
+
+    def _request(self, submission: Submission) -> dict[str, Any]:
+        command = [self._fedsim(), *submission.arguments, "--address", "auto"]  # Ray tells the job which
+        return {
+            "entrypoint": shlex.join(command),
+            "metadata": {"name": submission.id, "out": str(submission.out)},
+            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_S)},
+        }
+
+    def _delete(self, submission_id: str) -> None:
+        """Have Ray forget a job; somebody else may just have done so, and submitted it again."""
+        try:
+            self._client.delete_job(submission_id)
+        except RuntimeError as error:
+            logging.getLogger("fedsim").debug("%s", error)
+
+    def _followed(self, submission_id: str) -> Iterator[str]:
+        pieces = self._client.tail_job_logs(submission_id)
+
+        async def following() -> str | None:
+            return await anext(pieces, None)
+
+        with asyncio.Runner() as runner:
+            try:
+                while (piece := runner.run(following())) is not None:
+                    yield piece
+            except RuntimeError as error:
+                raise RunError(f"--cluster {self.name}: {_last_line(str(error))}") from error
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Say in one line what is wrong with a cluster that does not answer as it should."""
+        from ray.exceptions import AuthenticationError  # noqa: PLC0415 - only if Ray is used
+
+        try:
+            yield
+        except AuthenticationError as error:
+            how = "RAY_AUTH_TOKEN_PATH names the file that it is in (mode 600), by default ~/.ray/auth_token"
+            wrong = "the token is not this cluster's" if "failed" in str(error) else "it asks for a token"
+            raise InputError(f"--cluster {self.name}: {wrong}; {how}") from error
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"--cluster {self.name}: no Ray dashboard answers there ({_last_line(str(error))})"
+            ) from error
+
+
+def _token() -> str:
+    """The user's token for Ray clusters, from where Ray itself looks for it."""
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return ""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return os.environ["RAY_AUTH_TOKEN"].strip()
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def _check_reachable(name: str, url: str) -> None:
+    """Ray itself would wait for minutes."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((host, port), timeout=5).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise InputError(f"--cluster {name}: no Ray dashboard answers there ({error})") from error
+
+
+@contextmanager
+def _exactly_there(url: str) -> Iterator[None]:
+    """Let Ray ask what --cluster says: not what the environment names, nor a proxy for what is on this machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or (host.replace(".", "").isdigit() and ip_address(host).is_loopback):
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), host]))
+    before = {key: os.environ.pop(key) for key in _OTHER_ADDRESSES if key in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def _room(node: dict[str, Any]) -> Room:
+    has = node["resources_total"]
+    counted = Node(node["node_id"], has["CPU"], has.get("GPU", 0), has.get("memory", 0))
+    return Room(counted, counted.memory + has.get("object_store_memory", 0), name=node["node_name"])
+
+
+def _reason(message: str) -> str:
+    """Of Ray's message, which ends with the log: what fedsim said last, else the last line."""
+    lines = [line.strip() for line in message.rpartition("Running entrypoint for job")[2].splitlines() if line.strip()]
+    said = [line.removeprefix("fedsim: ") for line in lines if line.startswith("fedsim: ")]
+    return (said or lines or ["it did not say why"])[-1][:300]
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no answer"

@@ -1,0 +1,1 @@
+"""What runs and studies show: figures, tables and pages."""

@@ -1,0 +1,186 @@
+"""What a study comes to: its tables and figures as files, its report, and what it says on the terminal."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from fedsim.engine.rundir import Run
+from fedsim.errors import InputError
+from fedsim.report.ablation_figures import ablation_figures
+from fedsim.report.comparison_figures import comparison_figures
+from fedsim.report.count_figures import count_figures
+from fedsim.report.drawing import AXIS_LABELS, Named
+from fedsim.report.figures import save_figure
+from fedsim.report.latents import latent_figure
+from fedsim.report.method_panel import method_panels
+from fedsim.report.overview import columns_of
+from fedsim.report.scaling_figures import scaling_figures
+from fedsim.report.scaling_law import STRONG, WEAK
+from fedsim.report.study_report import write_study_report
+from fedsim.report.study_tables import StudyTables, study_tables
+from fedsim.report.tables import Tables, as_text, write_overview, write_tables
+from fedsim.report.viewer import MOST_BYTES, MOST_SITES, Stack, stacks_of
+from fedsim.report.wording import CI, caption, confidence, means, number, sentences, spread
+from fedsim.study.comparison import compare, other_differences, results_of
+from fedsim.study.results import QUALITIES
+
+_IN_LATENT_SPACE = {"single", "fedavg", "fedmri"}
+_MOST_PICTURED = 6  # regimes
+_SCALING = (STRONG, WEAK)
+
+
+def conclude(folder: Path, console: Console) -> None:
+    """Collect a study's runs again where they are there, write its tables, figures and report, and say what it shows.
+
+    Without its runs, from the tables alone, everything is made but what shows images and latent features.
+
+    Raises:
+        InputError: the folder is not a study, or its points cannot be compared.
+        RunError: a table is missing or cannot be read.
+    """
+    study = study_tables(folder)
+    if study.points.empty:
+        console.print("no point is finished yet, so there is nothing to compare")
+        return
+    write_tables(study.by_quality, study.reference, folder / "tables")
+    write_overview(study.overview, study.reference, folder / "tables")
+    drawn = _save(_figures(study), folder / "figures")
+    missing: list[str] = []
+    stacks = _images(study, drawn, missing)
+    report = write_study_report(study, drawn, stacks, missing)
+    for line in missing:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    _say_study(study, console)
+    places = {"tables": folder / "tables", "figures": folder / "figures", "report": report}
+    for what, path in places.items():
+        console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
+
+
+def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | None, console: Console) -> None:
+    """Compare plain runs: say what shows, and write the tables if a folder is given.
+
+    Raises:
+        InputError: the runs cannot be compared, or the reference is none of their methods.
+    """
+    twice = [str(folder) for index, folder in enumerate(folders) if folder in folders[:index]]
+    if twice or len(folders) < 2:
+        raise InputError(f"{twice[0]}: is named twice" if twice else "compare: needs two runs or more")
+    runs = {str(folder): Run(folder) for folder in folders}
+    results = results_of(runs)
+    methods = list(results["method"].unique())
+    reference = reference or ("fedmri" if "fedmri" in methods else methods[0])
+    if reference not in methods:
+        raise InputError(f"--reference {reference}: must be one of {', '.join(methods)}")
+    tables = {quality: compare(results, quality, reference) for quality in QUALITIES}
+    _say(tables, reference, console)
+    others = other_differences(runs.values())
+    if others:
+        console.print(f"the runs also differ in {', '.join(others)}", highlight=False, soft_wrap=True)
+    if out is not None:
+        write_tables(tables, reference, out)
+        console.print(f"tables: {out}", soft_wrap=True, highlight=False)
+
+
+def _figures(study: StudyTables) -> Named:
+    """Every figure that the tables of a study allow."""
+    if study.kind == "client-count":
+        return count_figures(study.points, study.reference)
+    if study.kind == "ablation":
+        return ablation_figures(study.points, study.reference)
+    if study.kind in _SCALING:
+        return scaling_figures(study.points, study.kind, study.reference)
+    return comparison_figures(study.volumes, study.curves, study.by_quality, study.reference)
+
+
+def _images(study: StudyTables, drawn: list[Path], missing: list[str]) -> list[Stack]:
+    """Panels and latents of each regime's first seed, added to what was drawn; and what the viewer shows."""
+    stacks: list[Stack] = []
+    regimes = list(dict.fromkeys(point.regime for point in study.finished))
+    shown = regimes[: 1 if study.kind in _SCALING else _MOST_PICTURED]  # the others have the same, or more of the same
+    for regime in shown:
+        points = [point for point in study.finished if point.regime == regime]
+        runs = {point.method: Run(study.folder / point.folder) for point in points if point.seed == points[0].seed}
+        try:
+            drawn += _save(_pictures(regime, runs, with_latents=study.kind == "compare"), study.folder / "figures")
+            stacks += _stacks(regime, runs, len(shown))
+        except InputError as error:
+            missing.append(f"{regime}: some images are missing: {error}")
+    return stacks
+
+
+def _stacks(regime: str, runs: dict[str, Run], regimes: int) -> list[Stack]:
+    """A regime's part of the viewer, which has one limit for all of them."""
+    stacks = stacks_of(runs, max(1, MOST_SITES // regimes), MOST_BYTES // regimes)
+    return [replace(stack, name=f"{regime}: {stack.name}") for stack in stacks] if regimes > 1 else stacks
+
+
+def _pictures(regime: str, runs: dict[str, Run], *, with_latents: bool) -> Iterator[tuple[str, Figure]]:
+    """What the models of a regime make of one slice a site, and how its sites lie in latent space."""
+    for index, figure in enumerate(method_panels(runs), start=1):
+        yield f"panel-{regime}-{index}", figure
+    shown = {label: run for label, run in runs.items() if run.workload.algorithm.name in _IN_LATENT_SPACE}
+    if shown and with_latents:
+        yield f"latents-{regime}", latent_figure(shown)
+
+
+def _save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
+    """Write every figure as PNG and PDF; returns the PNG files."""
+    paths = []
+    for name, figure in figures:
+        paths.append(save_figure(figure, folder / f"{name}.png"))
+        save_figure(figure, folder / f"{name}.pdf")
+    return paths
+
+
+def _say_study(study: StudyTables, console: Console) -> None:
+    if study.kind == "compare":
+        _say(study.by_quality, study.reference, console)
+        return
+    columns = columns_of(study.overview, study.reference)
+    shown = as_text([column for column in columns if column.quality in {"", "psnr"}])  # what fits a terminal
+    table = Table(box=box.SIMPLE_HEAD, title=f"{study.plan.study.name}: test split, mean over sites")
+    for index, head in enumerate(shown):
+        table.add_column(escape(str(head)), justify="right" if index else "left", overflow="fold")
+    for row in shown.itertuples(index=False, name=None):
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console.print(table)
+    for line in study.says("psnr"):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _say(tables: Tables, reference: str, console: Console) -> None:
+    for regime in tables["psnr"]["regime"].unique():
+        of_regime = {quality: table[table["regime"] == regime] for quality, table in tables.items()}
+        console.print(summary(of_regime, regime, reference))
+        for line in sentences(of_regime["psnr"], "psnr", reference):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def summary(tables: Tables, regime: str, reference: str) -> Table:
+    """One regime's means over sites, methods sorted by PSNR, with their paired differences to the reference."""
+    psnr = means(tables["psnr"], "psnr")
+    others = {
+        quality: {row["method"]: row for row in means(tables[quality], quality).to_dict("records")}
+        for quality in ("ssim", "nmse")
+    }
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{regime}: test split, mean over sites", caption=caption(tables["psnr"], regime)
+    )
+    table.add_column("method", min_width=12, overflow="fold")
+    apart = f"PSNR - {reference} [{CI}]"
+    for column in ("n", *AXIS_LABELS.values(), apart):
+        table.add_column(escape(column), justify="right", no_wrap=column != apart)
+    for row in psnr.to_dict("records"):
+        rest = [number(rows[row["method"]]["mean"], quality) for quality, rows in others.items()]
+        difference = f"{number(row['difference'], 'psnr', '+')} {confidence(row['low'], row['high'], 'psnr')}"
+        own = spread(row["mean"], row["sd"], "psnr")
+        bold = "bold" if row["method"] == reference else None
+        table.add_row(row["method"], str(row["seeds"]), own, *rest, Text(difference), style=bold)
+    return table

@@ -1,0 +1,264 @@
+"""Figures of a run. Each function draws one from tables or arrays and returns it; `save_figure` writes it.
+
+Clients keep their colour and line style in all figures. The palette is Okabe and Ito's, without its yellow.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from fedsim.engine.ledger import row_key
+from fedsim.files import replacing
+from fedsim.report.panels import Panel
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
+MOST_NAMED = 12
+"""Clients beyond this number are drawn as a crowd."""
+
+_DASHES = ("-", "--")
+_PALE, _DARK = "#B8BEC4", "#404040"
+_MOST_THIN = 100  # lines of a crowd
+_MOST_TICKS = 24  # named bars
+LEGEND: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5}
+STYLE: dict[Any, Any] = {
+    "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.titlesize": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#808080", "axes.grid": True,
+    "axes.axisbelow": True, "grid.color": "#E4E7EA", "grid.linewidth": 0.7, "axes.linewidth": 0.8,
+}  # fmt: skip
+_NO_DATE: dict[str, dict[str, None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+_PART = {"test": "test split", "val": "validation split: no test data", "train": "training split: no other data"}
+
+
+def learning_curves(clients: pd.DataFrame, best: int | None) -> Figure:
+    """Training loss, validation PSNR and SSIM against the round, a line a client; `best` is marked.
+
+    Args:
+        clients: One row a client and round, in the federation's order.
+        best: The round that validation chose, if it chose one.
+    """
+    names = list(clients["client"].unique())
+    figure, axes = _figure(9.2, 3.3, 3)
+    labels = {"loss": "training loss (MSE)", "psnr": "validation PSNR [dB]", "ssim": "validation SSIM"}
+    for axis, (column, label) in zip(axes, labels.items(), strict=True):
+        table = clients.pivot_table(index="round", columns="client", values=column, dropna=False)
+        table = table.reindex(columns=names).replace([math.inf, -math.inf], math.nan)
+        _style_rounds(axis, label)
+        if table.isna().all(axis=None):
+            axis.set(xticks=[], yticks=[])
+            axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", color="#808080")
+        elif len(names) <= MOST_NAMED:
+            _draw_named(axis, table, best)
+        else:
+            _draw_crowd(axis, table)
+        if best is not None:
+            _mark(axis, best)
+    handles = next((found[0] for axis in axes if (found := axis.get_legend_handles_labels())[0]), [])
+    if handles:
+        figure.legend(handles=handles, ncols=min(7, len(handles)), **LEGEND)
+    return figure
+
+
+def quality_bars(evaluation: pd.DataFrame, clients: Sequence[str]) -> Figure:
+    """PSNR and SSIM, zero-filled against reconstructed; a pair of bars a client, or a site where clients are many.
+
+    Args:
+        evaluation: One row a client and volume, of one round and split, in the federation's order.
+        clients: All clients of the federation, in its order; says each one's colour.
+    """
+    key = row_key(evaluation, MOST_NAMED) if len(clients) <= MOST_NAMED else "site"
+    groups = evaluation.replace([math.inf, -math.inf], math.nan).groupby(key, sort=False)
+    mean, spread = groups.mean(numeric_only=True), groups.std(numeric_only=True)
+    names = [str(name) for name in mean.index]
+    stamped = list(mean["within_subject"] > 0)
+    colours = [PALETTE[list(clients).index(n) % len(PALETTE)] if key == "client" else PALETTE[0] for n in names]
+    figure, axes = _figure(9.2, 3.1, 2)
+    at = np.arange(len(names), dtype=np.float64)
+    for axis, (column, label, form) in zip(axes, (("psnr", "PSNR [dB]", ".1f"), ("ssim", "SSIM", ".2f")), strict=True):
+        for shift, prefix, shades in ((-0.2, "zf_", [_PALE]), (0.2, "", colours)):
+            heights, error = (frame[prefix + column].to_numpy(np.float64) for frame in (mean, spread))
+            axis.bar(at + shift, heights, 0.38, color=shades, yerr=error, error_kw={"lw": 1, "ecolor": _DARK})
+            if len(names) <= MOST_NAMED:
+                _write_heights(axis, at + shift, heights, np.nan_to_num(error), form)
+        _name_bars(axis, [name + " †" * within for name, within in zip(names, stamped, strict=True)])
+        axis.margins(y=0.1)
+        axis.set_ylabel(f"{label}, protocol {evaluation['protocol'].iloc[0]}")
+        axis.grid(visible=False, axis="x")
+    shown = tuple(Patch(color=colour) for colour in dict.fromkeys(colours))
+    labels = ["zero-filled", f"reconstruction (one colour a {key})" if len(shown) > 1 else "reconstruction"]
+    handles: list[Any] = [Patch(color=_PALE), shown]
+    if any(stamped):
+        handles.append(Patch(visible=False))
+        labels.append("† within subject")
+    side_by_side = {tuple: HandlerTuple(ndivide=None, pad=0)}
+    figure.legend(handles, labels, ncols=3, handler_map=side_by_side, handlelength=2.5, **LEGEND)
+    return figure
+
+
+def time_and_bytes(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
+    """Seconds of every round beside its clients' training time, and megabytes sent up and down.
+
+    Args:
+        rounds: One row a round.
+        clients: One row a client and round.
+    """
+    figure, (time, size) = _figure(9.2, 2.9, 2)
+    training = clients.groupby("round")["train_seconds"].sum()
+    at = rounds["round"]
+    look: dict[str, Any] = {"marker": _marker(rounds), "ms": 3.5, "lw": 1.6}
+    time.plot(at, rounds["seconds"], color=PALETTE[0], label="wall clock", **look)
+    time.plot(training.index, training, color=PALETTE[1], ls="--", label="training, all clients", **look)
+    mean = training / rounds.set_index("round")["clients"]
+    time.plot(mean.index, mean, color=PALETTE[4], ls=":", label="training, mean client", **look)
+    size.plot(at, rounds["downlink_bytes"] / 1e6, color=PALETTE[2], label="down", **look)
+    size.plot(at, rounds["uplink_bytes"] / 1e6, color=PALETTE[3], ls="--", label="up", **look)
+    for axis, label in ((time, "seconds per round"), (size, "MB per round, all clients")):
+        _style_rounds(axis, label)
+        axis.set_ylim(bottom=0, top=axis.get_ylim()[1] * 1.05 or 1)
+        axis.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=3,
+                    columnspacing=1, handlelength=1.6, handletextpad=0.5)  # fmt: skip
+    return figure
+
+
+def site_panel(panel: Panel) -> Figure:
+    """Ground truth, zero-filled and reconstructed image and mask; under them the error maps, on one scale."""
+    figure = Figure(figsize=(8.6, 4.9), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.02)  # type: ignore[union-attr,call-arg]
+    axes = figure.subplots(2, 4)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    window = float(np.percentile(panel.target, 99.5)) or 1.0
+    images = {"Ground truth": panel.target, "Zero-filled": panel.zero_filled, "Reconstruction": panel.reconstruction}
+    for axis, (name, image) in zip(axes[0], images.items(), strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=window, aspect=_aspect(panel))
+        axis.set_title(_with_score(name, panel), fontsize=9)
+    axes[0, 3].set_axis_on()
+    axes[0, 3].set(xticks=[], yticks=[])
+    axes[0, 3].imshow(panel.mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=_aspect(panel))
+    axes[0, 3].set_title(f"Mask: {panel.mask_kind}\nR = {panel.acceleration:.2f} measured", fontsize=9)
+    _draw_errors(axes[1], panel, window)
+    _describe(axes[1, 0], panel)
+    names = (panel.site, f"client {panel.client}" if panel.client != panel.site else "", panel.contrast)
+    stamps = (_PART[panel.part], "WITHIN SUBJECT" if panel.within_subject else "")
+    heading = "  ·  ".join(filter(None, names + stamps))
+    figure.suptitle(heading, fontsize=11, fontweight="bold", x=0.01, ha="left", parse_math=False)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG or PDF, by the path's ending: the same bytes for the same figure; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.suffix.removeprefix(".")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=150, metadata=_NO_DATE[kind])
+    return path
+
+
+def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    """A figure [inch] with axes side by side, in the style of all figures."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, list(figure.subplots(1, columns))
+
+
+def _style_rounds(axis: Axes, label: str) -> None:
+    axis.set_xlabel("round")
+    axis.set_ylabel(label)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+
+
+def _draw_named(axis: Axes, table: pd.DataFrame, best: int | None) -> None:
+    for index, name in enumerate(table.columns):
+        line = table[name].dropna()
+        colour, dashes = PALETTE[index % len(PALETTE)], _DASHES[index // len(PALETTE) % len(_DASHES)]
+        axis.plot(line.index, line, color=colour, ls=dashes, lw=1.5, marker=_marker(line), ms=2.5, label=name)
+        if best is not None and best in line.index:
+            axis.plot([best], [line[best]], "o", color=colour, ms=6, mec="white", mew=1, zorder=3)
+
+
+def _draw_crowd(axis: Axes, table: pd.DataFrame) -> None:
+    """Some clients as thin lines, and the median and the middle 80 % of all."""
+    some = table.columns[:: math.ceil(len(table.columns) / _MOST_THIN)]
+    crowd = (
+        f"{len(some)} of {len(table.columns)} clients" if len(some) < len(table.columns) else f"all {len(some)} clients"
+    )
+    for index, name in enumerate(some):
+        line = table[name].dropna()
+        label = crowd if not index else None
+        axis.plot(line.index, line, color=_PALE, lw=0.5, alpha=0.7, label=label)
+    known = table.dropna(how="all")
+    low, median, high = (known.quantile(share, axis=1) for share in (0.1, 0.5, 0.9))
+    axis.fill_between(known.index, low, high, color=PALETTE[0], alpha=0.25, lw=0, label="10th to 90th percentile")
+    axis.plot(known.index, median, color=PALETTE[0], lw=2, marker=_marker(known), ms=3, label="median client")
+
+
+def _marker(points: pd.DataFrame | pd.Series) -> str:
+    return "o" if len(points) <= 20 else ""
+
+
+def _mark(axis: Axes, best: int) -> None:
+    axis.axvline(best, color=_DARK, lw=0.9, ls=(0, (4, 3)), zorder=1)
+    low, high = axis.get_xlim()
+    side = "right" if best > low + 0.75 * (high - low) else "left" if best < low + 0.25 * (high - low) else "center"
+    axis.text(best, 1.02, f"best: round {best}", transform=axis.get_xaxis_transform(), ha=side, fontsize=8, color=_DARK)
+
+
+def _write_heights(
+    axis: Axes, at: NDArray[np.float64], heights: NDArray[np.float64], above: NDArray[np.float64], form: str
+) -> None:
+    for x, height, gap in zip(at, heights, above, strict=True):
+        if np.isfinite(height):
+            top = (x, height + gap)
+            axis.annotate(format(height, form), top, (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
+
+
+def _name_bars(axis: Axes, names: Sequence[str]) -> None:
+    step = math.ceil(len(names) / _MOST_TICKS)
+    turned = len(names) > 1 and sum(map(len, names[::step])) > 40
+    look: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+    axis.set_xticks(range(0, len(names), step), names[::step], **look)
+    axis.set_xlim(-0.6, len(names) - 0.4)
+
+
+def _aspect(panel: Panel) -> float:
+    """Height of a pixel over its width: the field of view is square whatever the matrix."""
+    height, width = panel.target.shape
+    return float(width / height)
+
+
+def _with_score(name: str, panel: Panel) -> str:
+    prefix = {"Zero-filled": "zf_", "Reconstruction": ""}.get(name)
+    if prefix is None:
+        return f"{name}\n"
+    return f"{name}\nPSNR {panel.score[prefix + 'psnr']:.2f} dB, SSIM {panel.score[prefix + 'ssim']:.3f}"
+
+
+def _draw_errors(axes: Sequence[Axes], panel: Panel, window: float) -> None:
+    """Error maps in the second and third cell, in percent of the grey window, and their scale in the fourth."""
+    errors = [100 * np.abs(image - panel.target) / window for image in (panel.zero_filled, panel.reconstruction)]
+    top = float(np.percentile(errors, 99.5)) or 1.0
+    for axis, error in zip(axes[1:3], errors, strict=True):
+        shown = axis.imshow(error, cmap="inferno", vmin=0, vmax=top, aspect=_aspect(panel))
+    scale = axes[3].inset_axes((0.02, 0.02, 0.07, 0.96))
+    bar = axes[3].figure.colorbar(shown, cax=scale, extend="max")
+    bar.set_label("|x − ground truth|  [% of white]", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+
+
+def _describe(axis: Axes, panel: Panel) -> None:
+    volume = panel.volume if len(panel.volume) <= 28 else f"{panel.volume[:14]}…{panel.volume[-13:]}"
+    lines = [
+        volume, f"slice {panel.slice}, model of round {panel.round}", "", "PSNR and SSIM over the",
+        f"volume's {panel.slices} slices,", f"protocol {panel.protocol}", "", f"nominal R = {panel.nominal:g}",
+    ]  # fmt: skip
+    axis.text(0.0, 0.97, "\n".join(lines), va="top", fontsize=8, linespacing=1.35, parse_math=False)

@@ -1,0 +1,130 @@
+"""The table of a study: a row a group of points that differ only by seed, with spreads, differences and costs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedsim.report.ablation_figures import axes_in
+from fedsim.report.count_figures import with_costs
+from fedsim.report.drawing import AXIS_LABELS
+from fedsim.report.scaling_law import STRONG, WEAK, efficiencies, speed_ups, unit_of
+from fedsim.report.wording import CI, Row, confidence, number, spread
+from fedsim.study.comparison import interval
+from fedsim.study.results import QUALITIES
+
+_COSTS = {
+    "round_seconds": ("s a round", ".3g"), "floor_seconds": ("bare loop, s a round", ".3g"),
+    "speed_up": ("speed-up", ".2f"), "efficiency": ("efficiency", ".2f"),
+    "megabytes": ("MB a client and round", ".3g"), "gigabytes": ("memory [GB]", ".2f"), "steps": ("steps", ".0f"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table shows in one place, and what it is sorted by."""
+
+    text: str
+    value: float | str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a shown table."""
+
+    head: str
+    cells: tuple[Cell, ...]
+    quality: str = ""
+    """psnr, ssim or nmse, if it is of one of them."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is read, not compared."""
+        return any(isinstance(cell.value, str) for cell in self.cells)
+
+
+def keys_of(points: pd.DataFrame, kind: str) -> list[str]:
+    """What tells the rows of a study's table apart."""
+    if kind == "client-count":
+        return ["clients", "method"]
+    if kind in {STRONG, WEAK}:
+        return [unit_of(points), "method"]
+    return [*axes_in(points), "method"] if kind == "ablation" else ["regime", "method"]
+
+
+def overview(points: pd.DataFrame, kind: str, reference: str) -> pd.DataFrame:
+    """Means and standard deviations over seeds, differences to the reference paired by seed, and costs.
+
+    Args:
+        points: Rows of results.parquet.
+        kind: Of the study.
+        reference: The method that differences are taken to.
+
+    Returns:
+        A row a group: its keys, seeds, for each quality mean, _sd, _pairs, _difference, _low, _high, and mean costs.
+    """
+    keys = keys_of(points, kind)
+    known = with_costs(points).assign(**{key: points[key] for key in keys})
+    if kind in {STRONG, WEAK}:
+        known = _with_speed(known, kind)
+    theirs = known[known["method"] == reference].set_index([*keys[:-1], "seed"])
+    rows = []
+    for names, group in known.groupby(keys, sort=False, dropna=False):
+        row: dict[str, Any] = {**dict(zip(keys, names, strict=True)), "seeds": group["seed"].nunique()}
+        for quality in QUALITIES:
+            row |= _quality(group, theirs, keys, quality, apart=names[-1] != reference)
+        rows.append(row | {cost: group[cost].mean() for cost in _COSTS if cost in group})
+    return pd.DataFrame(rows)
+
+
+def _quality(group: pd.DataFrame, theirs: pd.DataFrame, keys: list[str], name: str, *, apart: bool) -> dict[str, Any]:
+    own = interval(group[name].dropna().tolist())
+    before = group.set_index([*keys[:-1], "seed"])[name]
+    pairs = (before - theirs[name].reindex(before.index)).dropna().tolist() if apart else []
+    found = interval(pairs)
+    spread = {name: own.mean, f"{name}_sd": own.sd, f"{name}_pairs": found.n}
+    return spread | {f"{name}_difference": found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _with_speed(points: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The points of a scaling study with `speed_up` and `efficiency`, each seed against its own first."""
+    unit, known = unit_of(points), []
+    for method, own in points.groupby("method", sort=False):
+        gains = speed_ups(own, kind, "round_seconds")
+        both = pd.DataFrame({"speed_up": gains.stack(), "efficiency": efficiencies(gains).stack()}).reset_index()
+        known.append(both.assign(method=method))
+    return points.merge(pd.concat(known), on=[unit, "seed", "method"], how="left")
+
+
+def columns_of(table: pd.DataFrame, reference: str) -> list[Column]:
+    """An overview as it is shown: text with what it is sorted by; columns without a value are left out."""
+    keys = list(table.columns[: list(table.columns).index("seeds")])
+    shown = [Column(_head(key), tuple(map(_key_cell, table[key]))) for key in keys]
+    shown.append(Column("n", tuple(Cell(str(count), float(count)) for count in table["seeds"])))
+    rows = table.to_dict("records")
+    for quality in QUALITIES:
+        told = tuple(Cell(spread(row[quality], row[f"{quality}_sd"], quality), row[quality]) for row in rows)
+        shown.append(Column(AXIS_LABELS[quality], told, quality))
+        if table[f"{quality}_pairs"].any():
+            apart = tuple(Cell(_difference(row, quality), row[f"{quality}_difference"]) for row in rows)
+            shown.append(Column(f"− {reference} [{CI}]", apart, quality))
+    for cost, (head, form) in _COSTS.items():
+        if cost in table and table[cost].notna().any():
+            cells = tuple(Cell(format(v, form) if np.isfinite(v) else "", float(v)) for v in table[cost])
+            shown.append(Column(head, cells))
+    return shown
+
+
+def _head(key: str) -> str:
+    return {"clients": "clients N"}.get(key, key)
+
+
+def _key_cell(value: Any) -> Cell:  # noqa: ANN401 - whatever an axis holds
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return Cell(f"{value:g}", float(value)) if number else Cell(str(value), str(value))
+
+
+def _difference(row: Row, quality: str) -> str:
+    ends = confidence(row[f"{quality}_low"], row[f"{quality}_high"], quality)
+    return " ".join((number(row[f"{quality}_difference"], quality, "+"), ends)).strip()

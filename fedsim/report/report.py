@@ -1,0 +1,262 @@
+"""A run's figures and its report: one HTML file that needs nothing else."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fedsim.config import Site
+from fedsim.data.split import PARTS
+from fedsim.engine.failures import Failures
+from fedsim.engine.host import make_learner
+from fedsim.engine.ledger import row_key
+from fedsim.engine.rundir import Run, setup_of
+from fedsim.errors import InputError
+from fedsim.report import figures
+from fedsim.report.gantt import gantt
+from fedsim.report.page import Picture, picture, write_page
+from fedsim.report.panels import contrast_of, panels_of
+from fedsim.report.viewer import Stack, stacks_of
+from fedsim.schema import Section
+from fedsim.study.timeline import Timeline, engine_facts, in_words, overlapping, spans, timeline_of
+
+_ALL_PANELS_UP_TO, _SOME_PANELS = 24, 12
+_MOST_CLIENT_ROWS = 60
+_MOST_FAILURES = 50
+_QUALITY = ("nmse", "psnr", "ssim")
+
+
+def write_report(run: str | Path) -> Path:
+    """Draw a run's figures into RUN/figures and write RUN/report.html; whatever the run lacks is named there.
+
+    Raises:
+        InputError: the folder is not a run.
+    """
+    opened = Run(run)
+    report = _Report(opened)
+    path = opened.path / "report.html"
+    write_page(path, "report.html.j2", report.content(), {"in_words": in_words})
+    return path
+
+
+class _Report:
+    """What one run has to show; collects in `missing` what it has not."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.workload = run.workload
+        self.missing: list[str] = []
+        self.manifest = self._table("manifest", "the sites' slices")
+        self.slices_of = dict(iter(self.manifest.groupby("site"))) if len(self.manifest) else {}
+        self.rounds = self._table("rounds", "a finished round")
+        self.clients = self._table("clients", "a client's round")
+        self.evaluation = self._table("evaluation", "an evaluation: use `fedsim evaluate`")
+        self.round = self._checkpoint()
+        validated = "psnr" in self.rounds and self.rounds["psnr"].notna().any()
+        self.best = self.round if validated else None
+
+    def content(self) -> dict[str, Any]:
+        """Everything the template uses."""
+        self._note_progress()
+        headline = self._headline()
+        pictures = {"panels": list(self._panels()), "plots": list(self._plots(headline))}
+        return {
+            "workload": self.workload,
+            "model": self._model(),
+            "settings": {"model": _settings(self.workload.model), "algorithm": _settings(self.workload.algorithm)},
+            "sites": [self._site_row(site) for site in self._all_sites()],
+            "clients": self._client_count(),
+            "done": len(self.rounds),
+            "round": self.round,
+            "best": self.best,
+            "headline": _headline_rows(headline),
+            "engine": self._engine(),
+            "failures": self._failures(),
+            "stacks": self._stacks(pictures["panels"]),
+            "missing": self.missing,
+            "yaml": (self.run.path / "workload.yaml").read_text(encoding="utf-8"),
+            **pictures,
+        }
+
+    def _table(self, name: str, what: str) -> pd.DataFrame:
+        """A table of the run; empty, and noted, where there is none yet."""
+        if (self.run.path / f"{name}.parquet").exists():
+            table: pd.DataFrame = getattr(self.run, name)
+            return table
+        self.missing.append(f"{name}.parquet does not exist yet: the run has not written {what}.")
+        return pd.DataFrame()
+
+    def _checkpoint(self) -> int | None:
+        try:
+            return self.run.round("best")
+        except InputError:
+            self.missing.append("There is no checkpoint yet, so no reconstructions can be shown.")
+            return None
+
+    def _note_progress(self) -> None:
+        done, planned = len(self.rounds), self.workload.training.rounds
+        if done < planned:
+            self.missing.append(f"The run is not finished: {done} of {planned} rounds are done.")
+        if done and self.best is None:
+            self.missing.append("No round was validated (metrics.every), so the last checkpoint is shown.")
+
+    def _all_sites(self) -> list[Site]:
+        return self.workload.federation.expanded_sites() + self.workload.federation.unseen_sites()
+
+    def _client_count(self) -> int:
+        if len(self.clients):
+            return int(self.clients["client"].nunique())
+        return self.workload.federation.clients or len(self.workload.federation.expanded_sites())
+
+    def _model(self) -> dict[str, Any]:
+        learner = make_learner(setup_of(self.workload))
+        shared, local = learner.shared.numel(), learner.local.numel()
+        return {"parameters": shared + local, "shared": shared, "percent": 100 * shared / (shared + local)}
+
+    def _headline(self) -> pd.DataFrame:
+        """Rows of one round and split: the best round's test split where there is one."""
+        frame = self.evaluation
+        if frame.empty:
+            return frame
+        part = next(part for part in reversed(PARTS) if (frame["split"] == part).any()) if "split" in frame else "test"
+        if part != "test":
+            self.missing.append(f"The test split was not evaluated; the {part} split is shown.")
+        frame = frame[frame["split"] == part]
+        shown = self.round if (frame["round"] == self.round).any() else frame["round"].max()
+        if shown != self.round:
+            self.missing.append(f"Round {self.round} was not evaluated; the table shows round {shown}.")
+        left_out = self._client_count() - frame["client"].nunique()
+        if left_out:
+            self.missing.append(f"{left_out} of {self._client_count()} clients have no {part} data and are in no mean.")
+        return frame[frame["round"] == shown]
+
+    def _panels(self) -> Iterator[Picture]:
+        if self.round is None:
+            return
+        sites = len(self.workload.federation.expanded_sites())
+        most = sites if sites <= _ALL_PANELS_UP_TO else _SOME_PANELS
+        try:
+            for panel in panels_of(self.run, most):
+                yield self._picture(f"panel-{panel.site}", figures.site_panel(panel), f"Site {panel.site}", "")
+        except InputError as error:
+            self.missing.append(f"Reconstructions cannot be shown: {error}")
+
+    def _stacks(self, panels: list[Picture]) -> list[Stack]:
+        """What can be scrolled and zoomed; nothing where no reconstruction could be drawn, for the same reason."""
+        return stacks_of({self.workload.algorithm.name: self.run}) if panels else []
+
+    def _plots(self, headline: pd.DataFrame) -> Iterator[Picture]:
+        if len(self.rounds):
+            names = list(self.clients["client"].unique())
+            yield self._picture(
+                "curves", figures.learning_curves(self.clients, self.best), "Learning curves",
+                "Validation follows aggregation: the shared parameters with each client's own, mean over its volumes."
+                + self._within(),
+            )  # fmt: skip
+            if len(headline):
+                yield self._picture(
+                    "quality", figures.quality_bars(headline, names), "Zero-filled against reconstructed",
+                    f"Mean over volumes of the {headline['split'].iloc[0]} split, round {headline['round'].iloc[0]}; "
+                    "whiskers: standard deviation, where there is more than one volume.",
+                )  # fmt: skip
+            yield self._picture(
+                "rounds", figures.time_and_bytes(self.rounds, self.clients), "Time and bytes",
+                "Bytes are the float32 parameters that the method itself sends between server and clients, "
+                "not what Ray transports to simulate it.",
+            )  # fmt: skip
+
+    def _engine(self) -> dict[str, Any] | None:
+        """Where the rounds' time went; None for a run whose ledger does not say."""
+        timeline = timeline_of(self.rounds, self.clients)
+        return None if timeline is None else {**engine_facts(timeline), "picture": self._timeline(timeline)}
+
+    def _failures(self) -> dict[str, Any] | None:
+        """What went wrong, the first of it; None: nothing did."""
+        noted = Failures(self.run.path).noted
+        if not noted:
+            return None
+        dropped = sum(failure.action == "dropped" for failure in noted)
+        return {"rows": noted[:_MOST_FAILURES], "all": len(noted), "dropped": dropped}
+
+    def _timeline(self, timeline: Timeline) -> Picture:
+        shown = timeline.shown
+        done = spans(timeline.turns[timeline.turns["round"] == shown])
+        caption = f"Round {shown}, a row an actor (node:pid)."
+        if overlapping(done, timeline.rounds["seconds"][shown]):
+            caption += " Spans overlap: a client's work in several phases of the round is drawn as one."
+        return self._picture("timeline", gantt(timeline, shown), f"Round {shown} as its actors spent it", caption)
+
+    def _within(self) -> str:
+        """A sentence on the sites whose numbers are within one subject; empty if there are none."""
+        if self.manifest.empty:
+            return ""
+        sites = self.manifest.loc[self.manifest["within_subject"], "site"].unique()
+        return f" Within subject: {', '.join(sites[:12])}{', …' if len(sites) > 12 else ''}." if len(sites) else ""
+
+    def _picture(self, name: str, figure: Figure, title: str, caption: str) -> Picture:
+        return picture(figures.save_figure(figure, self.run.path / "figures" / f"{name}.png"), title, caption)
+
+    def _site_row(self, site: Site) -> dict[str, Any]:
+        slices = self.slices_of.get(site.name, self.manifest[:0])
+        parts = {part: slices[slices["split"] == part] if len(slices) else slices for part in PARTS}
+        return {
+            "name": site.name,
+            "unseen": site.unseen,
+            "format": site.source.format,
+            "contrast": contrast_of(site.source.resolve(self.workload.seed, site.name)),
+            "mask": site.mask.kind,
+            "nominal": site.mask.acceleration,
+            "measured": _range(slices["acceleration"]) if len(slices) else "?",
+            "matrix": " × ".join(map(str, site.matrix or self.workload.federation.matrix)),
+            "parts": {part: _counts(rows) for part, rows in parts.items()},
+            "within_subject": bool(len(slices) and slices["within_subject"].any()),
+        }
+
+
+def _counts(slices: pd.DataFrame) -> tuple[int, int] | None:
+    """Subjects and slices, if there are any."""
+    return (slices["subject"].nunique(), len(slices)) if len(slices) else None
+
+
+def _settings(section: Section) -> str:
+    """A section's keys but its name, as a person would say them."""
+    keys = {key: value for key, value in section.model_dump().items() if key != "name"}
+    return ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in keys.items()
+    )
+
+
+def _range(values: "pd.Series[float]") -> str:
+    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _headline_rows(frame: pd.DataFrame) -> dict[str, Any] | None:
+    """Zero-filled beside reconstructed: a row a client, or a site where clients are many, and their mean."""
+    if frame.empty:
+        return None
+    key = row_key(frame, _MOST_CLIENT_ROWS)
+    rows = [_headline_row(str(name), group) for name, group in frame.groupby(key, sort=False)]
+    mean = _headline_row(f"mean over {key}s", frame.groupby(key).mean(numeric_only=True))
+    return {
+        "key": key, "rows": rows, "mean": mean | {"volumes": len(frame)},
+        "within": sum(row["within_subject"] for row in rows),
+        "worse": [row["name"] for row in rows if any(row["worse"].values())],
+        **{column: frame[column].iloc[0] for column in ("split", "round", "protocol")},
+    }  # fmt: skip
+
+
+def _headline_row(name: str, volumes: pd.DataFrame) -> dict[str, Any]:
+    columns = [prefix + quality for prefix in ("zf_", "") for quality in _QUALITY]
+    mean = {column: float(volumes[column].mean()) for column in columns}
+    gain = {quality: _gain(mean[quality], mean[f"zf_{quality}"]) for quality in _QUALITY}
+    worse = {quality: value > 0 if quality == "nmse" else value < 0 for quality, value in gain.items()}
+    within = bool(volumes["within_subject"].any())
+    return {"name": name, "volumes": len(volumes), **mean, "gain": gain, "worse": worse, "within_subject": within}
+
+
+def _gain(ours: float, zero_filled: float) -> float:
+    return ours - zero_filled if math.isfinite(zero_filled) else math.nan

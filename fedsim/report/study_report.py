@@ -1,0 +1,159 @@
+"""A study's report: one HTML file that needs nothing else."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedsim.engine.ledger import read_table
+from fedsim.engine.rundir import Run
+from fedsim.report.drawing import AXIS_LABELS
+from fedsim.report.overview import Cell, Column, columns_of
+from fedsim.report.page import Picture, picture, write_page
+from fedsim.report.study_tables import StudyTables
+from fedsim.report.viewer import Stack
+from fedsim.report.wording import caption, number
+from fedsim.study.results import QUALITIES
+
+_MOST_POINTS = 300  # rows
+_MOST_PICTURES = 2_200_000  # bytes of PNG files in the page; the others are named
+_TITLES = {
+    "convergence": "Convergence on validation data", "differences": "Differences to the reference",
+    "scarcity": "Gain over training alone", "quality": "Test quality", "costs": "Time, bytes and memory",
+    "scaling": "Time, speed-up and efficiency", "time-shares": "What the time went to",
+    "panel": "Images of all methods", "latents": "Sites in latent space",
+}  # fmt: skip
+_KINDS = {
+    "compare": "a comparison of methods", "ablation": "an ablation", "client-count": "a study of the number of clients",
+    "scaling-strong": "a strong-scaling study: the same work on more workers",
+    "scaling-weak": "a weak-scaling study: as much more work as workers",
+}  # fmt: skip
+
+
+def write_study_report(
+    study: StudyTables, drawn: Sequence[Path], stacks: Sequence[Stack], missing: Sequence[str]
+) -> Path:
+    """Write STUDY/report.html and return its path.
+
+    Args:
+        study: Its tables.
+        drawn: PNG files of its figures; shown as long as they fit.
+        stacks: What the image viewer shows.
+        missing: What else a reader must know is not there.
+    """
+    path = study.folder / "report.html"
+    shown, left_out = _fitting(drawn)
+    content = {
+        "study": study.plan.study,
+        "kind": _KINDS[study.kind],
+        "reference": study.reference,
+        "counts": study.plan.describe(),
+        "done": len(study.points),
+        "planned": study.planned,
+        "missing": [*missing, *_unfinished(study)],
+        "failures": study.failures,
+        "says": {quality: study.says(quality) for quality in QUALITIES},
+        "qualities": AXIS_LABELS,
+        "table": columns_of(study.overview, study.reference),
+        "points": _points(study.points),
+        "points_left_out": max(0, len(study.points) - _MOST_POINTS),
+        "pictures": shown,
+        "left_out": left_out,
+        "stacks": stacks,
+        "facts": dict(_facts(study)),
+        "tuning": _tuning(study.folder),
+        "files": {name: (study.folder / name).read_text(encoding="utf-8") for name in ("study.yaml", "base.yaml")},
+        "provenance": _provenance(study),
+    }
+    write_page(path, "study.html.j2", content, {})
+    return path
+
+
+def _fitting(drawn: Sequence[Path]) -> tuple[list[Picture], list[str]]:
+    """The figures as images of the page, and the names of those that would make it too large."""
+    shown, left_out, size = [], [], 0
+    for path in drawn:
+        if size + path.stat().st_size > _MOST_PICTURES:
+            left_out.append(path.name)
+            continue
+        size += path.stat().st_size
+        shown.append(_picture(path))
+    return shown, left_out
+
+
+def _picture(path: Path) -> Picture:
+    start, _, quality = path.stem.rpartition("-")
+    if quality in QUALITIES:
+        return picture(path, f"{_TITLES[start]}: {AXIS_LABELS[quality]}", "") | {"quality": quality}
+    kind = next((kind for kind in _TITLES if path.stem == kind or path.stem.startswith(f"{kind}-")), path.stem)
+    place = path.stem.removeprefix(kind).strip("-")
+    return picture(path, _TITLES.get(kind, kind) + (f": {place}" if place else ""), "") | {"quality": ""}
+
+
+def _unfinished(study: StudyTables) -> Iterator[str]:
+    if len(study.points) < study.planned:
+        yield f"The study is not finished: {len(study.points)} of {study.planned} points are done."
+    if not study.finished:
+        yield "Made from the study's tables alone: its runs are not here, so no images can be shown."
+
+
+def _points(points: pd.DataFrame) -> list[Column]:
+    """The first points as they are: label, seed, quality and time."""
+    some = points.head(_MOST_POINTS)
+    heads = {"point": "point", "seed": "seed", "best_round": "best round"}
+    shown = [Column(head, tuple(_plain(value) for value in some[key])) for key, head in heads.items()]
+    for quality in QUALITIES:
+        cells = tuple(Cell(number(value, quality), float(value)) for value in some[quality])
+        shown.append(Column(AXIS_LABELS[quality], cells, quality))
+    seconds = tuple(Cell(f"{value:.3g}", float(value)) for value in some["seconds"])
+    return [*shown, Column("seconds, all rounds", seconds)]
+
+
+def _plain(value: Any) -> Cell:  # noqa: ANN401 - text or a number of a table
+    return Cell(value, value) if isinstance(value, str) else Cell(f"{value:g}", float(value))
+
+
+def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
+    """What the numbers must not be read without."""
+    points, volumes, file = study.points, study.volumes, study.plan.study
+    yield "metric protocol", ", ".join(points["protocol"].unique())
+    yield "normalisation", ", ".join(points["normalise"].unique())
+    yield "seeds", ", ".join(map(str, file.seeds)) + " (each divides the subjects anew and draws masks and starts)"
+    tested = volumes.groupby("seed")[["site", "subject"]].apply(lambda rows: len(rows.drop_duplicates()))
+    yield "test split", f"by subject; {_range(tested)} subjects a seed in {volumes['site'].nunique()} sites"
+    yield "acceleration", f"{_range(volumes['acceleration'], '.2f')}, measured"
+    yield "round", "each point's best by validation PSNR; test data chose nothing"
+    yield "a number", "mean over volumes and clients of a site, then over sites; spreads and intervals over seeds"
+    if study.kind in {"compare", "client-count"}:
+        regime = str(study.by_quality["psnr"]["regime"].iloc[0])
+        yield "intervals", caption(study.by_quality["psnr"], regime)
+    if file.tune is not None:
+        yield "tuning", f"by validation PSNR, seed {file.tune.seed}, which is none of the study's"
+
+
+def _range(values: "pd.Series[float]", form: str = "g") -> str:
+    low, high = format(values.min(), form), format(values.max(), form)
+    return low if low == high else f"{low} to {high}"
+
+
+def _tuning(folder: Path) -> list[dict[str, str]]:
+    """What tuning chose, a row a regime and method; none for a study without tuning."""
+    path = folder / "tuning.parquet"
+    table = read_table(path) if path.exists() else pd.DataFrame()
+    if table.empty:
+        return []
+    rows = table[table["chosen"].astype(bool)].to_dict("records")
+    return [
+        {
+            "regime": str(row["regime"]), "method": str(row["method"]), "psnr": number(float(row["psnr"]), "psnr"),
+            "settings": ", ".join(f"{key} {value}" for key, value in json.loads(row["settings"]).items()),
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def _provenance(study: StudyTables) -> dict[str, str]:
+    """Versions and machine of the first run, if it is there."""
+    return Run(study.folder / study.finished[0].folder).workload.provenance or {} if study.finished else {}

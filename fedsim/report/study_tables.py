@@ -1,0 +1,89 @@
+"""A study's tables as its figures and its report take them: collected from its runs, or as they were kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from fedsim.engine.ledger import read_table
+from fedsim.engine.rundir import Run
+from fedsim.report.findings import findings
+from fedsim.report.overview import overview
+from fedsim.report.tables import Tables
+from fedsim.study.comparison import check_comparable, compare, terms_of
+from fedsim.study.frozen import open_study
+from fedsim.study.results import QUALITIES, collect, finished_points, read_failures
+from fedsim.study.study import Plan, Point
+
+
+@dataclass(frozen=True)
+class StudyTables:
+    """What a study found."""
+
+    plan: Plan
+    folder: Path
+    points: pd.DataFrame  # rows of results.parquet
+    volumes: pd.DataFrame  # rows of volumes.parquet
+    curves: pd.DataFrame  # rows of curves.parquet
+
+    @property
+    def kind(self) -> str:
+        """Of the study."""
+        return self.plan.study.kind
+
+    @property
+    def reference(self) -> str:
+        """The method that differences are taken to."""
+        return self.plan.study.against
+
+    @property
+    def planned(self) -> int:
+        """Points that the study has when it is done."""
+        return len(self.plan.pairs) * len(self.plan.study.seeds)
+
+    @cached_property
+    def by_quality(self) -> Tables:
+        """Differences by quality, from `compare`."""
+        return {quality: compare(self.volumes, quality, self.reference) for quality in QUALITIES}
+
+    @cached_property
+    def overview(self) -> pd.DataFrame:
+        """A row a group of points that differ only by seed."""
+        return overview(self.points, self.kind, self.reference)
+
+    @cached_property
+    def finished(self) -> list[Point]:
+        """The points whose runs are there and done."""
+        return finished_points(self.plan, self.folder)
+
+    @cached_property
+    def failures(self) -> dict[str, str]:
+        """What was wrong with each failed point, by its label."""
+        return read_failures(self.folder)
+
+    def says(self, quality: str) -> list[str]:
+        """What the study says under a quality, in sentences."""
+        return findings(self.points, self.by_quality, self.kind, quality, self.reference)
+
+
+def study_tables(folder: Path) -> StudyTables:
+    """The tables of a study's folder, collected again where its runs are there.
+
+    Raises:
+        InputError: the folder is not a study, or its points cannot be compared.
+        RunError: a table is missing or cannot be read.
+    """
+    plan = open_study(folder)
+    if (folder / "runs").is_dir():
+        collect(plan, folder)
+    points, volumes, curves = (read_table(folder / f"{name}.parquet") for name in ("results", "volumes", "curves"))
+    tables = StudyTables(plan, folder, points, volumes, curves)
+    _check(tables.finished, folder)
+    return tables
+
+
+def _check(finished: Sequence[Point], folder: Path) -> None:
+    for regime in dict.fromkeys(point.regime for point in finished):
+        check_comparable({p.label: terms_of(Run(folder / p.folder)) for p in finished if p.regime == regime})

@@ -1,0 +1,102 @@
+"""Tables of studies as files: CSV with the numbers, Markdown and LaTeX (booktabs) as they are shown."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from fedsim.files import replacing, write_text
+from fedsim.report.drawing import AXIS_LABELS
+from fedsim.report.overview import Column, columns_of
+from fedsim.report.wording import CI, Row, caption, confidence, means, number, spread
+from fedsim.study.comparison import MEAN
+
+Tables = dict[str, pd.DataFrame]
+"""What `compare` returns, by quality."""
+
+_MOST_SITES = 12  # columns; beyond it only their mean is shown
+_MATHS = {"±": r"$\pm$", "−": "$-$", "†": r"$\dagger$"}
+
+
+def write_tables(tables: Tables, reference: str, folder: Path) -> None:
+    """Write differences by quality and site: a CSV, a Markdown and a LaTeX file each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for quality, table in tables.items():
+        _write_csv(table, folder / f"{quality}.csv")
+        write_text(folder / f"{quality}.md", markdown(table, quality, reference))
+        write_text(folder / f"{quality}.tex", "\n".join(_latex_parts(table, quality, reference)))
+
+
+def write_overview(table: pd.DataFrame, reference: str, folder: Path) -> None:
+    """Write a study's overview as overview.csv, overview.md and overview.tex."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = as_text(columns_of(table, reference))
+    _write_csv(table, folder / "overview.csv")
+    write_text(folder / "overview.md", escape(as_markdown(shown), quote=False) + "\n")
+    write_text(folder / "overview.tex", as_latex(shown))
+
+
+def as_text(columns: Sequence[Column]) -> pd.DataFrame:
+    """A table of what the columns show."""
+    return pd.DataFrame(
+        list(zip(*[[cell.text for cell in column.cells] for column in columns], strict=True)),
+        columns=[column.head for column in columns],
+    )
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown; the first column is read, the others are numbers."""
+    heads = [str(head) for head in table]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *table.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" if "---" not in line else f"|{'|'.join(line)}|" for line in lines)
+
+
+def as_latex(table: pd.DataFrame) -> str:
+    """A table of text as LaTeX with the rules of booktabs, every special character escaped."""
+    style = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    text: str = style.to_latex(hrules=True, column_format="l" + "r" * (table.shape[1] - 1))
+    for sign, command in _MATHS.items():
+        text = text.replace(sign, command)
+    return text
+
+
+def markdown(table: pd.DataFrame, quality: str, reference: str) -> str:
+    """One quality's tables, one a regime: a row a method, a column a site; names show as they are, markup or not."""
+    parts = (
+        f"## {regime}: {AXIS_LABELS[quality]}, test split\n\n{as_markdown(shown)}\n\n{note}\n"
+        for regime, shown, note in _by_regime(table, quality, reference)
+    )
+    return escape("\n".join(parts), quote=False)
+
+
+def _latex_parts(table: pd.DataFrame, quality: str, reference: str) -> Iterator[str]:
+    for regime, shown, note in _by_regime(table, quality, reference):
+        title = " ".join(f"{regime}: {AXIS_LABELS[quality]}, test split. {note}".split())
+        yield f"% {title}\n{as_latex(shown)}"
+
+
+def _by_regime(table: pd.DataFrame, quality: str, reference: str) -> Iterator[tuple[str, pd.DataFrame, str]]:
+    """By regime, its table as text and what must be said with it."""
+    for regime in table["regime"].unique():
+        yield regime, _regime_table(table[table["regime"] == regime], quality, reference), caption(table, regime)
+
+
+def _regime_table(rows: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame:
+    sites = [site for site in rows["site"].unique() if site != MEAN]
+    sites = sites if len(sites) <= _MOST_SITES else []
+    stamped = set(rows.loc[rows["within_subject"], "site"])
+    heads = ["method", "n", *(f"{site} †" if site in stamped else site for site in sites), MEAN]
+    cells: Mapping[tuple[str, str], Row] = {(row["method"], row["site"]): row for row in rows.to_dict("records")}
+    lines = []
+    for row in means(rows, quality).to_dict("records"):
+        own = [cells[row["method"], site] for site in (*sites, MEAN)]
+        spreads = [spread(cell["mean"], cell["sd"], quality) for cell in own]
+        ends = (number(row["difference"], quality, "+"), confidence(row["low"], row["high"], quality))
+        lines.append([row["method"], str(row["seeds"]), *spreads, *ends])
+    return pd.DataFrame(lines, columns=[*heads, f"difference to {reference}", CI])
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)

@@ -1,0 +1,190 @@
+"""A run directory as it grows: what has come since the last look, and how the run stands."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from fedsim.display import duration, round_line
+from fedsim.engine.checkpoint import complete_rounds
+from fedsim.engine.ledger import read_table
+from fedsim.engine.rundir import Run
+from fedsim.engine.sizes import said
+from fedsim.errors import DamagedError
+
+_RECENT = 10  # rounds that the time left is taken from
+_SPARKS = "▁▂▃▄▅▆▇█"
+_MOST_SPARKS = 40
+_MOST_NAMED = 3
+
+
+class WatchedRun:
+    """A run directory. Of a run that was stopped or killed no more will come, but its folder does not say so."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it.
+
+        Raises:
+            InputError: the folder is not a run.
+        """
+        self._run = Run(path)
+        self._stamps: dict[str, tuple[int, ...]] = {}
+        self._rounds, self._failures, self._last_clients = pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
+        self._complete: list[int] = []
+        self._best: int | None = None
+        self._told = self._done_told = 0
+        self._missed = False
+
+    @property
+    def done(self) -> bool:
+        """The last round has its checkpoint; what follows is an evaluation and a report."""
+        return self.total in self._complete
+
+    @property
+    def total(self) -> int:
+        """Rounds."""
+        return self._run.workload.training.rounds
+
+    @property
+    def reached(self) -> int:
+        """The last round in the ledger."""
+        return int(self._rounds["round"].max()) if len(self._rounds) else 0
+
+    def look(self) -> None:
+        """Read the files that are others than at the last look.
+
+        Raises:
+            DamagedError: a file cannot be read, twice in a row: on a network's disk one may go while it is read.
+        """
+        try:
+            self._read()
+            self._missed = False
+        except DamagedError:
+            if self._missed:
+                raise
+            self._missed = True
+            self._stamps.clear()
+
+    def _read(self) -> None:
+        path = self._run.path
+        if self._is_new("workload.yaml"):  # a run that goes on may have got more rounds
+            self._run = Run(path)
+        complete = complete_rounds(path)  # before the ledger, which is written first: what is done is in it
+        if self._is_new("rounds.parquet"):
+            self._rounds = self._run.rounds
+        if self._is_new("clients.parquet"):
+            self._last_clients = _last_round(path / "clients.parquet")
+        if self._is_new("failures.parquet"):
+            self._failures = read_table(path / "failures.parquet")
+        if complete != self._complete:
+            self._best = self._run.round("best") if complete else None
+            self._complete = complete
+
+    def _is_new(self, name: str) -> bool:
+        try:
+            status = (self._run.path / name).stat()
+        except FileNotFoundError:
+            return False
+        stamp = status.st_mtime_ns, status.st_ino, status.st_size
+        before, self._stamps[name] = self._stamps.get(name), stamp
+        return stamp != before
+
+    def news(self) -> list[str]:
+        """A line for each new round, rounds that are done again after a loss included; and one at the end."""
+        self._told = min(self._told, self.reached)
+        lines = [
+            round_line(row, self.total, duration(self._left(row["round"])))
+            for row in ({str(key): value for key, value in row.items()} for row in self._rounds.to_dict("records"))
+            if row["round"] > self._told
+        ]
+        self._told = self.reached
+        if self.done and self._done_told != self.total:
+            lines.append(f"done: {self.total} rounds{self._best_said(', best ')}")
+            self._done_told = self.total
+        return lines
+
+    def _left(self, round_: int) -> float:
+        """Seconds that the rounds after this one will take, as long as those before it."""
+        seconds = self._rounds.loc[self._rounds["round"] <= round_, "seconds"].tail(_RECENT)
+        return float(seconds.mean()) * (self.total - round_)
+
+    def _best_said(self, before: str) -> str:
+        known = self._rounds[self._rounds["round"] == self._best] if len(self._rounds) else self._rounds
+        if not len(known) or known["psnr"].isna().all():
+            return ""
+        return f"{before}round {self._best} with PSNR {known['psnr'].iloc[0]:.2f} dB"
+
+    def view(self) -> RenderableType:
+        """The run's present state as a small table."""
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        table.add_row(escape(self._run.workload.name), f"round {self.reached} of {self.total}")
+        table.add_row("", ProgressBar(total=self.total, completed=self.reached, width=_MOST_SPARKS))
+        if not len(self._rounds):
+            table.add_row("", "the first round is not in the ledger yet")
+        else:
+            self._add_figures(table)
+        if len(self._failures):
+            table.add_row("failures", escape(_failures_said(self._failures)), style="red")
+        return table
+
+    def _add_figures(self, table: Table) -> None:
+        last = self._rounds.iloc[-1]
+        table.add_row("loss", f"{last['loss']:.4g}")
+        quality = self._rounds["psnr"].dropna()
+        if len(quality):
+            table.add_row("validation", f"PSNR {quality.iloc[-1]:.2f} dB  {spark_line(quality.tolist())}")
+        if best := self._best_said(""):
+            table.add_row("best", best)
+        table.add_row("a round", duration(self._rounds["seconds"].tail(_RECENT).mean()))
+        since = duration(max(0.0, time.time() - self._stamps["rounds.parquet"][0] / 1e9))
+        ahead = "nothing: done" if self.done else f"{duration(self._left(self.reached))}; last heard of {since} ago"
+        table.add_row("left", ahead)
+        up, down = (self._rounds[f"{way}_bytes"] for way in ("uplink", "downlink"))
+        table.add_row(
+            "bytes", f"{said(up.iloc[-1])} up, {said(down.iloc[-1])} down a round; {said(up.sum() + down.sum())} so far"
+        )
+        if slowest := slowest_said(self._last_clients):
+            table.add_row("slowest", escape(slowest))
+
+
+def _last_round(path: Path) -> pd.DataFrame:
+    """Who trained in the last round of clients.parquet and for how long; of a table with millions of rows only that.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    try:
+        table = pq.read_table(path, columns=["round", "client", "outcome", "train_seconds"])
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedError(f"{path}: is damaged or missing ({' '.join(str(error).split())[:120]})") from error
+    frame: pd.DataFrame = table.filter(pc.field("round") == pc.max(table["round"])).to_pandas()
+    return frame
+
+
+def slowest_said(clients: pd.DataFrame) -> str:
+    """The clients that trained longest in a round."""
+    trained = clients[clients["outcome"] != "idle"] if len(clients) else clients
+    longest = trained.nlargest(_MOST_NAMED, "train_seconds") if len(trained) else trained
+    return ", ".join(f"{row.client} {row.train_seconds:.2g} s" for row in longest.itertuples())
+
+
+def _failures_said(failures: pd.DataFrame) -> str:
+    counts = ", ".join(f"{count} {action}" for action, count in failures["action"].value_counts().items())
+    last = failures.iloc[-1]
+    return f"{counts}; last: {last['client'] or 'a process'} in round {last['round']}, {last['kind']}"
+
+
+def spark_line(values: list[float]) -> str:
+    """The last values as a line of bars, the lowest of them lowest."""
+    shown = values[-_MOST_SPARKS:]
+    low, span = min(shown), max(shown) - min(shown)
+    return "".join(_SPARKS[round((value - low) / span * (len(_SPARKS) - 1)) if span else 0] for value in shown)

@@ -1,0 +1,104 @@
+"""docs/reference.md is what the code makes, and its tables have the columns of a real run."""
+
+import importlib.util
+import re
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+from typer.main import get_command
+
+import fedsim
+from fedsim import cli
+from fedsim.config import Workload
+from fedsim.engine.failures import Failure
+from fedsim.workload import load_workload, write_yaml
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def make_reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return (DOCS / "reference.md").read_text(encoding="utf-8")
+
+
+def test_the_page_is_what_the_script_makes(make_reference: ModuleType, page: str) -> None:
+    """On failure: python docs/make_reference.py."""
+    assert page == make_reference.render() + "\n"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference")
+    source = {"format": "phantom", "subjects": 3, "slices": 2, "size": 32}
+    content = {
+        "name": "small", "federation": {
+            "cache": str(folder / "cache"), "matrix": [32, 32], "split": {"train": 0.4, "val": 0.3, "test": 0.3},
+            "sites": [{"name": name, "source": source} for name in "AB"],
+        },
+        "model": {"channels": 2, "pools": 1}, "training": {"rounds": 1}, "engine": {"backend": "serial"},
+    }  # fmt: skip
+    (folder / "small.yaml").write_text(write_yaml(content))
+    fedsim.run(load_workload(folder / "small.yaml"), folder / "run")
+    return folder / "run"
+
+
+def columns_in(page: str, table: str) -> set[str]:
+    """The names in the first column of the table under a heading."""
+    section = page.partition(f"### {table}.parquet\n")[2].partition("\n#")[0]
+    return {name for line in section.splitlines() for name in re.findall(r"`(\w+)`", line.split(" | ")[0])}
+
+
+@pytest.mark.parametrize("table", ["manifest", "rounds", "clients", "evaluation"])
+def test_the_columns_are_those_of_a_run(page: str, run: Path, table: str) -> None:
+    known, real = columns_in(page, table), set(pd.read_parquet(run / f"{table}.parquet"))
+    assert known - {"contrastive_ratio"} == real - {"contrastive_ratio"}
+
+
+def test_the_columns_of_failures_are_those_of_a_failure(page: str) -> None:
+    assert columns_in(page, "failures") == {field.name for field in fields(Failure)}
+
+
+def test_every_command_and_every_key_has_its_place(page: str) -> None:
+    commands = get_command(cli.app).commands
+    names = [name for name, command in commands.items() if not hasattr(command, "commands")]
+    names += [f"{name} {inner}" for name, group in commands.items() for inner in getattr(group, "commands", {})]
+    assert len(names) > 12
+    assert [name for name in names if f"\n### fedsim {name}\n" not in page] == []
+    keys = {key for kind in sections_of_the_schema() for key in kind["properties"]}
+    assert len(keys) > 60
+    assert [key for key in sorted(keys) if f"| `{key}` |" not in page and f"`{key}` is one of" not in page] == []
+
+
+def sections_of_the_schema() -> list[dict[str, object]]:
+    """Every section of the JSON schema that editors get."""
+    schema = Workload.model_json_schema()
+    return [schema, *(kind for kind in schema["$defs"].values() if "properties" in kind)]
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    for file in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
+        text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+        headings = {anchor(h) for h in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)}
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"https?:", target):
+                continue
+            path, _, place = target.partition("#")
+            assert (file.parent / path).exists() if path else place in headings, f"{file.name}: {target}"
+
+
+def anchor(heading: str) -> str:
+    """What a heading is called in links."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")

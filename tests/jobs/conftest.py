@@ -1,0 +1,102 @@
+"""A tiny workload, the command line in this process, and a cluster of three raylets that no user's state meets."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from fedsim import cli
+
+Fedsim = Callable[..., tuple[int, str, str]]
+
+SCRIPT = Path(cli.__file__).parents[1] / "clusters" / "local.sh"
+TINY = """
+name: tiny
+seed: 5
+federation:
+  cache: {cache}
+  clients: 3
+  matrix: [32, 32]
+  sites:
+    - {{name: A, source: {{format: phantom, subjects: 4, slices: 2, size: 32}}}}
+    - {{name: B, source: {{format: phantom, subjects: 3, slices: 2, size: 32, contrast: t2}}}}
+model: {{channels: 2, pools: 1}}
+training: {{rounds: 2, batch_size: 1, lr: 1.0e-3}}
+engine: {{keep_last: 9}}
+"""
+
+
+class Cluster(NamedTuple):
+    """A local cluster that is up."""
+
+    state: Path
+    url: str
+    token: Path
+
+
+def script(state: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "FEDSIM_STATE": str(state), **environment}
+    command = ["bash", str(SCRIPT), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def workload(tmp_path: Path, cache: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.format(cache=cache))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder and a home of the test's own."""
+    for key in [key for key in os.environ if key.startswith("RAY_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FEDSIM_STATE", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def fedsim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fedsim:
+    """Runs the command in this process and in the test's folder; returns exit status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def fedsim(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fedsim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return fedsim
+
+
+@pytest.fixture(scope="module")
+def brought_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    state = tmp_path_factory.mktemp("state")
+    ups = (script(state, "up", "3") for _ in range(3))  # Ray gives a node 30 s, too few where all cores are busy
+    try:
+        up = next((up for up in ups if not up.returncode), None) or script(state, "up", "3")
+        assert up.returncode == 0, up.stderr
+        url, token = script(state, "address").stdout.splitlines()
+        yield Cluster(state, url, Path(token))
+    finally:
+        script(state, "down")
+
+
+@pytest.fixture
+def cluster(brought_up: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """The module's cluster, as this test's `--cluster local`; receipts of other tests are there too."""
+    monkeypatch.setenv("FEDSIM_STATE", str(brought_up.state))
+    return brought_up
