@@ -30,26 +30,36 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show what the job prints, and end as it ends.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")] = False,
+    per_point: Annotated[
+        bool, typer.Option("--per-point", help="A job for each point of a study that is left, for a queue.")
+    ] = False,
 ) -> None:
     """Run a workload or a study on a cluster; submitting the same again goes on with it, and never runs it twice."""
     from fedsim.jobs.local import Local
-    from fedsim.jobs.submission import prepare
+    from fedsim.jobs.submission import prepare, prepare_points
     from fedsim.jobs.targets import find_target
 
     target = find_target(cluster)
-    job = prepare(file, overrides or [], out_dir, target.out)
+    if per_point and target.out is not None:
+        raise InputError(f"--per-point: {target.name} keeps runs in {target.out}, which this machine cannot collect")
+    if per_point:
+        made = prepare_points(file, overrides or [], out_dir, begin=not dry_run)
+    else:
+        made = [prepare(file, overrides or [], out_dir, target.out)]
     if dry_run:
-        typer.echo(target.render(job.submission), nl=False)
+        typer.echo("".join(target.render(job.submission) for job in made), nl=False)
         return
     if isinstance(target, Local):
         target.bring_up(_say)
     from fedsim.jobs.sending import send
 
-    goes_on = send(target, job, _say)
-    if goes_on and wait:
-        _follow(target, job.submission)
-    elif goes_on:
-        _say(f"look at it with: fedsim jobs logs {job.submission.id} --follow")
+    for submission in [job.submission for job in made if send(target, job, _say)]:
+        if wait:
+            _follow(target, submission)
+        else:
+            _say(f"look at it with: fedsim jobs logs {submission.id} --follow")
+    if per_point:
+        _say(f"when all are done, fedsim study {file} with the same --set and --out makes tables and report")
 
 
 @jobs.command("list")

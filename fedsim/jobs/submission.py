@@ -14,7 +14,10 @@ from fedsim.engine.rundir import keep_method
 from fedsim.errors import InputError
 from fedsim.jobs.target import Submission
 from fedsim.study.frozen import freeze
-from fedsim.study.study import load_study
+from fedsim.study.kinds import Scaling
+from fedsim.study.results import is_finished
+from fedsim.study.runner import check_data
+from fedsim.study.study import Point, load_study
 from fedsim.workload import load_workload, read_yaml, write_yaml
 
 _LARGEST = 1_000_000  # bytes; nobody's workload and method are larger, and data are not to travel
@@ -59,6 +62,44 @@ def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path
     return Job(submission, name, "study" if study else "run", workloads)
 
 
+def prepare_points(file: Path, overrides: Sequence[str], out: Path | None, *, begin: bool) -> list[Job]:
+    """A job for each unfinished point of a study; `fedsim study` with the same folder collects them when they are done.
+
+    Args:
+        file: A study.
+        overrides: `KEY=VALUE`.
+        out: The study's folder, which the cluster sees; default studies/NAME.
+        begin: Whether to make the folder, or only to look.
+
+    Raises:
+        InputError: the file is no study, its data are wrong, or its points need each other or a bare loop.
+    """
+    if "workload" not in read_yaml(file):
+        raise InputError(f"--per-point: {file} is a workload; a study has points")
+    plan = load_study(file, overrides)
+    if plan.tuning():
+        raise InputError(f"{file}: tune: its points wait for what tuning chooses; leave --per-point out")
+    if isinstance(plan.study, Scaling):
+        raise InputError(f"{file}: kind: {plan.study.kind} measures a bare loop beside; leave --per-point out")
+    folder = Path.cwd() / (out.expanduser() if out else Path("studies") / plan.study.name)
+    check_data(plan)
+    if begin:
+        freeze(plan, folder)
+    points = plan.finals(dict.fromkeys(plan.pairs, 0))
+    return [_of_point(point, folder) for point in points if not is_finished(point, folder)]
+
+
+def _of_point(point: Point, folder: Path) -> Job:
+    out = folder / point.folder
+    with tempfile.TemporaryDirectory() as made:
+        keep_method(Path(made), point.workload.algorithm)
+        files = {path.name: path.read_text(encoding="utf-8") for path in Path(made).iterdir()}
+    files["workload.yaml"] = write_yaml(json.loads(point.workload.model_dump_json(exclude_none=True)))
+    arguments = ("run", "workload.yaml", "--resume", "--out", str(out))
+    submission = Submission(_id_of(point.label, files, out), files, arguments, out)
+    return Job(submission, point.label, "run", (point.workload,))
+
+
 def _run(file: Path, overrides: Sequence[str], folder: Path, beside: Path | None) -> tuple[str, tuple[Workload, ...]]:
     workload = load_workload(file, overrides)
     workload = load_workload(file, [*overrides, f"federation.cache={json.dumps(str(_cache(workload, beside)))}"])
@@ -80,7 +121,9 @@ def _study(file: Path, overrides: Sequence[str], folder: Path, beside: Path | No
 def _cache(workload: Workload, beside: Path | None) -> Path:
     """Where the cluster keeps imported shards: what the file says, else a folder that its nodes share."""
     default = Federation.model_fields["cache"].get_default(call_default_factory=True)
-    return beside / "cache" if beside is not None and workload.federation.cache == default else workload.federation.cache
+    return (
+        beside / "cache" if beside is not None and workload.federation.cache == default else workload.federation.cache
+    )
 
 
 def _id_of(name: str, files: Mapping[str, str], out: Path) -> str:

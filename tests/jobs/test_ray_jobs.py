@@ -202,7 +202,8 @@ def test_two_submits_at_once_are_one_job(workload: Path, tmp_path: Path, cluster
 
 @pytest.mark.long
 def test_ctrl_c_leaves_the_job_alone(fedsim: Fedsim, workload: Path, tmp_path: Path, cluster: Cluster) -> None:
-    command = [*MAIN, "submit", workload, "--cluster", "local", "--out", tmp_path / "left", "--wait"]
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {MAIN[-1]}"  # else as inherited
+    command = [*MAIN[:-1], code, "submit", workload, "--cluster", "local", "--out", tmp_path / "left", "--wait"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as submit:
         assert submit.stdout
         next(line for line in submit.stdout if "Running entrypoint" in line)

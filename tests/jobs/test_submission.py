@@ -2,17 +2,22 @@
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from fedsim.engine.ledger import read_table
 from fedsim.engine.machine import Room
 from fedsim.engine.placement import Node
+from fedsim.engine.simulation import run
 from fedsim.errors import InputError
 from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.sending import send
-from fedsim.jobs.submission import prepare
+from fedsim.jobs.submission import prepare, prepare_points
 from fedsim.jobs.target import Status, Submission
+from fedsim.study.runner import run_study
 from fedsim.study.study import load_study
 from fedsim.workload import load_workload, write_yaml
 
@@ -115,6 +120,44 @@ def test_a_study_for_other_nodes_than_this_machine_fits(workload: Path, tmp_path
     send(target, job, told.append)
     assert target.sent == [job.submission]
     assert job.kind == "study"
+
+
+def test_a_study_may_be_a_job_a_point(workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = {"name": "few", "kind": "client-count", "clients": [2, 3], "workload": "tiny.yaml", "seeds": [1, 2],
+             "set": {"engine.backend": "serial"}, "methods": {"fedavg": {}}}  # fmt: skip
+    file = tmp_path / "few.yaml"
+    file.write_text(write_yaml(study))
+    jobs = prepare_points(file, [], None, begin=False)
+    folder = tmp_path / "studies" / "few"
+    assert not folder.exists(), "looked only"
+    assert [job.submission.out for job in jobs] == [
+        folder / "runs" / f"clients-{count}" / "fedavg" / f"seed-{seed}" for seed in (1, 2) for count in (2, 3)
+    ]
+    assert len({job.submission.id for job in jobs}) == 4
+    prepare_points(file, [], None, begin=True)
+    (tmp_path / "workload.yaml").write_text(jobs[0].submission.files["workload.yaml"])
+    run(load_workload(tmp_path / "workload.yaml"), jobs[0].submission.out)
+    assert prepare_points(file, [], None, begin=True) == jobs[1:], "what is done is not sent again"
+    result = run_study(load_study(file), folder, Console(file=StringIO()))
+    assert not result.failed
+    assert len(read_table(folder / "results.parquet")) == 4
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["tune={seed: 9, grid: {training.lr: [0.1, 0.2]}}"], "tune: its points wait for what tuning chooses"),
+        (["kind=scaling-strong", "cores=[1]", "set={}"], "scaling-strong measures a bare loop beside"),
+    ],
+)
+def test_points_that_cannot_be_jobs(workload: Path, tmp_path: Path, keys: list[str], message: str) -> None:
+    study = {"name": "few", "kind": "compare", "workload": "tiny.yaml", "seeds": [1], "methods": {"fedavg": {}}}
+    (tmp_path / "few.yaml").write_text(write_yaml(study))
+    with pytest.raises(InputError, match=message):
+        prepare_points(tmp_path / "few.yaml", keys, None, begin=False)
+    with pytest.raises(InputError, match=r"--per-point: .* is a workload"):
+        prepare_points(workload, [], None, begin=False)
 
 
 class Nodes(RayJobs):
