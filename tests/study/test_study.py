@@ -477,3 +477,21 @@ def test_ctrl_c_stops_the_points_with_checkpoints(home: Path, tmp_path: Path) ->
     assert b"go on with: fedsim study" in err
     reached = [complete_rounds(path.parent) for path in out.glob("runs/*/*/*/rounds.parquet")]
     assert all(len(rounds) == 1 and rounds[0] < 50 for rounds in reached), "where they were, not on schedule"
+
+
+@pytest.mark.long
+def test_a_killed_study_finishes_only_what_was_missing(home: Path, finished: Path, tmp_path: Path) -> None:
+    (home / "killed.yaml").write_text(write_yaml(study_content()))
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "study", home / "killed.yaml", "--out", out]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if line.startswith("points 2/6"))
+        os.killpg(process.pid, signal.SIGKILL)
+    assert line
+    before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/*/evaluation.parquet")}
+    assert 2 <= len(before) < 6
+    again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=250)
+    assert f"points {6 - len(before)}/{6 - len(before)} " in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "what was done is left alone"
+    assert_same_results(out, finished)
