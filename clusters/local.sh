@@ -73,6 +73,7 @@ up() {
         head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \n' >"$state/token"
     fi
     unset RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_AUTH_TOKEN
+    export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1 # else there is one node, whatever this shell was started from
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token RAY_START_HOOK=fedsim.jobs.loopback.stay
     start --head --port=0 --dashboard-host=127.0.0.1 --dashboard-port=0 --include-dashboard=true --no-monitor \
         --temp-dir="$folder/1" "${each[@]}"

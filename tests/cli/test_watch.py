@@ -185,9 +185,10 @@ def test_what_is_no_run_is_said_in_one_line(fedsim: Fedsim, tmp_path: Path) -> N
 def test_ctrl_c_leaves_the_run_alone(run: Path) -> None:
     cut(run, 2)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    heeded = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {COMMAND[-1]}"  # else inherited
     process = subprocess.Popen(
-        [*COMMAND, "watch", run], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        [*COMMAND[:-1], heeded, "watch", run], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert process.stdout is not None
     assert [process.stdout.readline().split()[1] for _ in range(2)] == ["1/3", "2/3"]

@@ -44,6 +44,7 @@ def address(environment: dict[str, str]) -> Iterator[str]:
         head.communicate()
 
 
+@pytest.mark.long
 def test_three_raylets_give_the_bits_of_one_process(
     simulate: Callable[..., Run], tmp_path: Path, address: str, environment: dict[str, str]
 ) -> None:

@@ -219,6 +219,7 @@ def test_there_is_an_end_to_replaying(simulate: Simulate, tmp_path: Path) -> Non
     assert_same(simulate(), simulate(faults(*struck), *RAY, out=tmp_path / "run", resume=True))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_a_straggler_is_replayed_by_default(simulate: Simulate) -> None:
     struck = faults("{kind: delay, client: B, round: 2, seconds: 60}")

@@ -126,7 +126,10 @@ class Counting(RayBackend):
         Counting.most = max(Counting.most, len(self._running))
 
 
-@pytest.mark.parametrize(("cpus", "at_once"), [(1, 2), (2, 1), pytest.param(64, 1, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("cpus", "at_once"),
+    [(1, 2), pytest.param(2, 1, marks=pytest.mark.long), pytest.param(64, 1, marks=pytest.mark.long)],
+)
 def test_no_more_clients_train_at_once_than_there_are_cores(
     workload: MakeWorkload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int, at_once: int
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_study_for_other_nodes_than_this_machine_fits(workload: Path, tmp_path
     assert job.kind == "study"
 
 
+@pytest.mark.long
 def test_a_study_may_be_a_job_a_point(workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     study = {"name": "few", "kind": "client-count", "clients": [2, 3], "workload": "tiny.yaml", "seeds": [1, 2],

@@ -112,6 +112,7 @@ def test_bad_sweeps_get_one_line(plan_of: PlanOf, keys: dict[str, Any], message:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.long
 def test_a_scaling_study_has_its_floor_and_its_rounds_the_same_bits(plan_of: PlanOf, tmp_path: Path) -> None:
     plan, folder = plan_of(kind="scaling-strong", cores=[1, 2], set={"metrics.every": 0}), tmp_path / "study"
     assert not run_study(plan, folder, Console(file=StringIO())).failed

@@ -293,6 +293,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_on_the_command_line(fedmri: Run, finished: Run, tmp_path: Path) -> None:
     done = command(fedmri.path, "--slices", "0", "--out", tmp_path / "table.parquet")
     assert done.returncode == 0, done.stderr
