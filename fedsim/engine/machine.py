@@ -15,7 +15,8 @@ import torch
 from fedsim.config import Engine, Workload
 from fedsim.engine.placement import Node, granted
 
-_RAY_COUNTS = 0.7  # of a node's memory, as memory for actors; the rest is the object store's
+RAY_COUNTS = 0.7
+"""Of a node's memory, as memory for actors; the rest is the object store's."""
 _RAY_RAISES_TO = 65536  # open files
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -85,7 +86,7 @@ def _this_machine(workload: Workload, scratch: Path) -> Room:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = torch.cuda.device_count() if workload.engine.device != "cpu" else 0
     memory = memory_here()
-    node = Node("", cores, gpus, _RAY_COUNTS * memory)
+    node = Node("", cores, gpus, RAY_COUNTS * memory)
     node = granted(workload.engine, [node])[0] if workload.engine.backend == "ray" else node
     return Room(node, memory, disk_of(scratch))
 

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
-from fedsim.engine.machine import Room
+from fedsim.engine.machine import RAY_COUNTS, Room
 from fedsim.engine.placement import Node
 from fedsim.errors import InputError, RunError
 from fedsim.files import writing
@@ -14,7 +14,6 @@ from fedsim.jobs.target import Submission
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,43}[a-z0-9])?")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_RAY_COUNTS = 0.7  # of a node's memory, as memory for actors; the rest is the object store's
 _KUBECTLS_LOG = re.compile(r"[EW]\d{4} ")  # which says the same five times
 _SILENT = ("unable to contact", "failed to fetch config", "connection to the server", "unable to connect")
 
@@ -100,7 +99,21 @@ def _reason_in(said: str, program: str) -> str:
 
 def planned_room(name: str, cpus: float, gpus: float, memory: float) -> Room:
     """A node that a job would have, as Ray would count it; memory in bytes."""
-    return Room(Node(name, cpus, gpus, _RAY_COUNTS * memory), memory, name=name)
+    return Room(Node(name, cpus, gpus, RAY_COUNTS * memory), memory, name=name)
+
+
+def fetch_shared(out: Path, to: Path, absent: str) -> None:
+    """Copy a folder that this machine sees too.
+
+    Raises:
+        InputError: it does not, and `absent` says what then; or `to` exists.
+    """
+    if not out.is_dir():
+        raise InputError(f"{out}: {absent}")
+    part = free_to_fetch(to)
+    with writing(to):
+        shutil.copytree(out, part)
+        part.rename(to)
 
 
 def free_to_fetch(to: Path) -> Path:

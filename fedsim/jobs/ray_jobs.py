@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import shlex
-import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +17,7 @@ from urllib.parse import urlsplit
 from fedsim.engine.machine import Room
 from fedsim.engine.placement import Node
 from fedsim.errors import InputError, RunError
-from fedsim.files import writing
-from fedsim.jobs.common import checked_files, checked_id, free_to_fetch
+from fedsim.jobs.common import checked_files, checked_id, fetch_shared
 from fedsim.jobs.target import ENDED, State, Status, Submission
 
 if TYPE_CHECKING:
@@ -117,12 +115,7 @@ class RayJobs:
 
     def fetch(self, out: Path, to: Path) -> None:
         """Copy a folder that this machine sees too; the Jobs API itself hands out no files."""
-        if not out.is_dir():
-            raise InputError(f"{out}: is not on this machine; copy it from the cluster's, say with ray rsync-down")
-        part = free_to_fetch(to)
-        with writing(to):
-            shutil.copytree(out, part)
-            part.rename(to)
+        fetch_shared(out, to, "is not on this machine; copy it from the cluster's, say with ray rsync-down")
 
     # What a cluster may have of its own
 
@@ -144,8 +137,8 @@ class RayJobs:
 
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
-        with _exactly_there(url):
-            return JobSubmissionClient(url, headers={"Authorization": f"Bearer {token}"} if token else None)
+        with _exactly_there(url):  # with no header at all, Ray sends the token that it saw first in this process
+            return JobSubmissionClient(url, headers={"Authorization": f"Bearer {token}" if token else ""})
 
     def _request(self, submission: Submission) -> dict[str, Any]:
         command = [self._fedsim(), *submission.arguments, "--address", "auto"]  # Ray tells the job which

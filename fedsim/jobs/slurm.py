@@ -8,7 +8,6 @@ import codecs
 import os
 import re
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 from fedsim.engine.machine import Room
 from fedsim.errors import InputError, RunError
 from fedsim.files import write_text, writing
-from fedsim.jobs.common import ask, checked_files, checked_id, free_to_fetch, planned_room
+from fedsim.jobs.common import ask, checked_files, checked_id, fetch_shared, planned_room
 from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import RUNS, Status, Submission
 
@@ -117,12 +116,7 @@ class Slurm:
 
     def fetch(self, out: Path, to: Path) -> None:
         """Copy a folder; the file system is shared."""
-        if not out.is_dir():
-            raise InputError(f"{out}: is not there; is it on a file system that this machine shares with the cluster?")
-        part = free_to_fetch(to)
-        with writing(to):
-            shutil.copytree(out, part)
-            part.rename(to)
+        fetch_shared(out, to, "is not there; is it on a file system that this machine shares with the cluster?")
 
     def _command(self, submission: Submission) -> list[str]:
         folder = _folder(submission.id)
