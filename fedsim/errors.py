@@ -1,5 +1,15 @@
 """Errors with a meaning for whoever runs fedsim; their text is one line and says what would be right."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def hint(name: str, known: Iterable[str], among: str = "known") -> str:
+    """What to say of a name that is none of the known ones: the nearest, or all of them."""
+    listed = list(known)
+    near = get_close_matches(name, listed, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"{among}: {', '.join(listed)}"
+
 
 class InputError(Exception):
     """The workload, the data or the arguments are wrong: exit status 2."""

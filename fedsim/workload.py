@@ -1,6 +1,5 @@
 """Reading a workload file: YAML, `--set` overrides, validation, and one clear line when something is wrong."""
 
-import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
@@ -13,7 +12,7 @@ from ruamel.yaml import YAML
 
 from fedsim.algorithms.catalogue import ALGORITHMS, is_own, own_method
 from fedsim.config import MODELS, Workload
-from fedsim.errors import InputError
+from fedsim.errors import InputError, hint
 from fedsim.safe_yaml import LARGEST, load_yaml
 from fedsim.schema import Section
 
@@ -187,16 +186,14 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
     if error["type"] == "extra_forbidden":
         *_, key = error["loc"]
         known = _keys_at(error["loc"][:-1], root)
-        near = difflib.get_close_matches(_shown(key), known, n=1)
-        message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
+        message = f"unknown key; {hint(_shown(key), known, 'known here')}"
     elif error["type"] == "union_tag_invalid":
         tag, known = (
             str(error["ctx"]["tag"])[:60],
             [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")],
         )
-        near = difflib.get_close_matches(tag, known, n=1)
         where += "." + error["ctx"]["discriminator"].strip("'")
-        message = f"unknown {tag!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+        message = f"unknown {tag!r}; {hint(tag, known)}"
     elif error["type"] == "string_pattern_mismatch":
         message = f"must be letters, digits, '_' and '-', at most 64, not {error['input']!r:.60}"
     elif error["type"] == "missing":

@@ -1,6 +1,5 @@
 """KubeRay's manifests: read, checked against the operator's own schemas before they are sent, and written."""
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from fedsim.engine.machine import Room
-from fedsim.errors import InputError
+from fedsim.errors import InputError, hint
 from fedsim.jobs.common import planned_room
 from fedsim.safe_yaml import load_yaml
 
@@ -123,9 +122,8 @@ def _describe(error: ValidationError) -> str:
     known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         name = min(str(key) for key in error.instance if key not in known)
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))[:300]}"
-        return f"{'.'.join(filter(None, [where, name]))}: unknown field; {hint}"
+        told = hint(name, sorted(known), "known here")[:300]
+        return f"{'.'.join(filter(None, [where, name]))}: unknown field; {told}"
     return f"{where}: {error.message[:300]}" if where else error.message[:300]
 
 

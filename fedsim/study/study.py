@@ -9,13 +9,12 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from fedsim.config import Workload
 from fedsim.data.split import Part
-from fedsim.errors import InputError
+from fedsim.errors import InputError, hint
 from fedsim.study.kinds import KINDS, Scaling, Settings, Study
 from fedsim.workload import load_workload, parse_section, parse_setting, read_yaml
 
@@ -168,9 +167,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Plan:
 def _kind_of(content: Mapping[str, Any], path: Path) -> type[Study]:
     named = content.get("kind", "compare")
     if not isinstance(named, str) or named not in KINDS:
-        near = get_close_matches(str(named), KINDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(KINDS)}"
-        raise InputError(f"{path}: kind: unknown {named!r}; {hint}")
+        raise InputError(f"{path}: kind: unknown {named!r}; {hint(str(named), KINDS)}")
     return KINDS[named]
 
 
