@@ -4,8 +4,9 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +18,11 @@ from fedsim.study.frozen import freeze
 from fedsim.study.kinds import Scaling
 from fedsim.study.results import is_finished
 from fedsim.study.runner import check_data
-from fedsim.study.study import Point, load_study
+from fedsim.study.study import Plan, Point, load_study
 from fedsim.workload import load_workload, read_yaml, write_yaml
 
 _LARGEST = 1_000_000  # bytes; nobody's workload and method are larger, and data are not to travel
+_RUN, _STUDY = ("run", "workload.yaml", "--resume"), ("study", "study.yaml")
 _LONGEST_NAME = 27  # of an id's 45 characters
 
 
@@ -48,18 +50,18 @@ def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path
         InputError: the file or one of its workloads is wrong.
     """
     study = "workload" in read_yaml(file)
-    with tempfile.TemporaryDirectory() as folder:
-        name, workloads = (_study if study else _run)(file, overrides, Path(folder), beside)
-        files = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
-    size = sum(len(text.encode()) for text in files.values())
-    if size > _LARGEST:
-        raise InputError(f"{file}: with its method's file it has {size:,} bytes; {_LARGEST:,} go along at most")
+    if study:
+        plan = _plan(file, overrides, beside)
+        name, keep = plan.study.name, partial(freeze, plan)
+        workloads = [point.workload for point in plan.finals(dict.fromkeys(plan.pairs, 0))][: len(plan.pairs)]
+    else:
+        workload = _workload(file, overrides, beside)
+        name, keep, workloads = workload.name, partial(_keep, workload), [workload]
     here = Path.cwd() if beside is None else beside
     default = Path("studies" if study else "runs") if beside is None else Path()
     where = here / (out.expanduser() if out else default / name)
-    command = ("study", "study.yaml") if study else ("run", "workload.yaml", "--resume")
-    submission = Submission(_id_of(name, files, where), files, (*command, "--out", str(where)), where)
-    return Job(submission, name, "study" if study else "run", workloads)
+    command = _STUDY if study else _RUN
+    return Job(_submission(name, keep, command, where), name, "study" if study else "run", tuple(workloads))
 
 
 def prepare_points(file: Path, overrides: Sequence[str], out: Path | None, *, begin: bool) -> list[Job]:
@@ -90,40 +92,44 @@ def prepare_points(file: Path, overrides: Sequence[str], out: Path | None, *, be
 
 
 def _of_point(point: Point, folder: Path) -> Job:
-    out = folder / point.folder
-    with tempfile.TemporaryDirectory() as made:
-        keep_method(Path(made), point.workload.algorithm)
-        files = {path.name: path.read_text(encoding="utf-8") for path in Path(made).iterdir()}
-    files["workload.yaml"] = write_yaml(json.loads(point.workload.model_dump_json(exclude_none=True)))
-    arguments = ("run", "workload.yaml", "--resume", "--out", str(out))
-    submission = Submission(_id_of(point.label, files, out), files, arguments, out)
+    submission = _submission(point.label, partial(_keep, point.workload), _RUN, folder / point.folder)
     return Job(submission, point.label, "run", (point.workload,))
 
 
-def _run(file: Path, overrides: Sequence[str], folder: Path, beside: Path | None) -> tuple[str, tuple[Workload, ...]]:
-    workload = load_workload(file, overrides)
-    workload = load_workload(file, [*overrides, f"federation.cache={json.dumps(str(_cache(workload, beside)))}"])
+def _submission(name: str, keep: Callable[[Path], None], command: tuple[str, ...], out: Path) -> Submission:
+    """What `keep` writes into a folder, with the command that is to be run there."""
+    with tempfile.TemporaryDirectory() as folder:
+        keep(Path(folder))
+        files = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
+    size = sum(len(text.encode()) for text in files.values())
+    if size > _LARGEST:
+        raise InputError(f"{name}: with its method's file it has {size:,} bytes; {_LARGEST:,} go along at most")
+    return Submission(_id_of(name, files, out), files, (*command, "--out", str(out)), out)
+
+
+def _keep(workload: Workload, folder: Path) -> None:
     content = json.loads(workload.model_dump_json(exclude_none=True))
     (folder / "workload.yaml").write_text(write_yaml(content), encoding="utf-8")
     keep_method(folder, workload.algorithm)
-    return workload.name, (workload,)
 
 
-def _study(file: Path, overrides: Sequence[str], folder: Path, beside: Path | None) -> tuple[str, tuple[Workload, ...]]:
+def _workload(file: Path, overrides: Sequence[str], beside: Path | None) -> Workload:
+    workload = load_workload(file, overrides)
+    federation = workload.federation.model_copy(update={"cache": _cache(workload, beside)})
+    return workload.model_copy(update={"federation": federation})
+
+
+def _plan(file: Path, overrides: Sequence[str], beside: Path | None) -> Plan:
     plan = load_study(file, overrides)
     cache = _cache(plan.finals(dict.fromkeys(plan.pairs, 0))[0].workload, beside)
-    plan = load_study(file, [*overrides, f"set.federation.cache={json.dumps(str(cache))}"])  # which may be relative
-    freeze(plan, folder)
-    points = plan.finals(dict.fromkeys(plan.pairs, 0))[: len(plan.pairs)]  # of the first seed
-    return plan.study.name, tuple(point.workload for point in points)
+    return load_study(file, [*overrides, f"set.federation.cache={json.dumps(str(cache))}"])  # which may be relative
 
 
 def _cache(workload: Workload, beside: Path | None) -> Path:
     """Where the cluster keeps imported shards: what the file says, else a folder that its nodes share."""
     default = Federation.model_fields["cache"].get_default(call_default_factory=True)
-    return (
-        beside / "cache" if beside is not None and workload.federation.cache == default else workload.federation.cache
-    )
+    cache = workload.federation.cache
+    return cache if beside is None or cache != default else beside / "cache"
 
 
 def _id_of(name: str, files: Mapping[str, str], out: Path) -> str:

@@ -78,7 +78,7 @@ def test_a_users_own_method_goes_along(workload: Path, tmp_path: Path) -> None:
     submission = prepare(workload, ["algorithm.name=mine:Algorithm"], None, None).submission
     assert submission.files["mine.py"] == METHOD
     (tmp_path / "mine.py").write_text(METHOD + "# " + "x" * 1_000_000)
-    with pytest.raises(InputError, match=r"tiny\.yaml: with its method's file it has 1,0\d\d,\d\d\d bytes"):
+    with pytest.raises(InputError, match=r"tiny: with its method's file it has 1,0\d\d,\d\d\d bytes"):
         prepare(workload, ["algorithm.name=mine:Algorithm"], None, None)
 
 
