@@ -4,9 +4,6 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -157,17 +154,14 @@ class WatchedRun:
 
 
 def _last_round(path: Path) -> pd.DataFrame:
-    """Who trained in the last round of clients.parquet and for how long; of a table with millions of rows only that.
+    """Who trained in the last round of clients.parquet and for how long.
 
     Raises:
         DamagedError: it cannot be read.
     """
-    try:
-        table = pq.read_table(path, columns=["round", "client", "outcome", "train_seconds"])
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedError(f"{path}: is damaged or missing ({' '.join(str(error).split())[:120]})") from error
-    frame: pd.DataFrame = table.filter(pc.field("round") == pc.max(table["round"])).to_pandas()
-    return frame
+    table = read_table(path, ["round", "client", "outcome", "train_seconds"])
+    last: pd.DataFrame = table[table["round"] == table["round"].max()]
+    return last
 
 
 def slowest_said(clients: pd.DataFrame) -> str:

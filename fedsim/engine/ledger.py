@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +73,19 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
         frame.to_parquet(temporary, index=False, write_page_checksum=True)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A table that fedsim wrote.
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A table that fedsim wrote, or some of its columns.
 
     Raises:
         DamagedError: it is missing, or is not what was written.
     """
-    frame: pd.DataFrame = _read(path).to_pandas()
+    frame: pd.DataFrame = _read(path, columns).to_pandas()
     return frame
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(path, page_checksum_verification=True)
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise DamagedError(f"{path}: is damaged or missing ({' '.join(str(error).split())[:120]})") from error
 

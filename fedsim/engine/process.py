@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import time
+from functools import cache
 
 import psutil
 
@@ -27,9 +28,15 @@ def keep_freed_memory() -> None:
 
 def here() -> Row:
     """This process, and the memory [bytes] that is its own: without libraries and objects that it shares."""
-    memory = psutil.Process().memory_info()
-    own = memory.rss - getattr(memory, "shared", 0)
-    return {"node": platform.node(), "pid": os.getpid(), "memory_bytes": own}
+    process = _process(os.getpid())
+    memory = process.memory_info()
+    return {"node": platform.node(), "pid": process.pid, "memory_bytes": memory.rss - getattr(memory, "shared", 0)}
+
+
+@cache
+def _process(pid: int) -> psutil.Process:
+    """Kept, since making one costs more than asking it, and every client's turn asks."""
+    return psutil.Process(pid)
 
 
 class Pace:

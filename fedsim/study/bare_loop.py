@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from fedsim.algorithms.learner import OPTIMIZERS
 from fedsim.config import Workload
 from fedsim.data.samples import Batch, SliceMemory
 from fedsim.engine.client import ClientSpec
@@ -31,7 +32,6 @@ from fedsim.engine.schedule import spread
 from fedsim.seeds import torch_stream
 
 _FILE = "floor.parquet"
-_OPTIMIZERS = {"rmsprop": torch.optim.RMSprop, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
 def floor_seconds(run: Path) -> float:
@@ -104,7 +104,7 @@ class _BareLoop:
 
     def _train(self, client: ClientSpec, batches: Sequence[Batch]) -> None:
         training = client.training
-        optimizer: Any = _OPTIMIZERS[training.optimizer](self._network.parameters(), lr=training.lr)
+        optimizer = OPTIMIZERS[training.optimizer](self._network.parameters(), lr=training.lr)
         for _ in range(training.local_epochs):
             for batch in batches:
                 optimizer.zero_grad()
