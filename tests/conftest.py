@@ -1,13 +1,17 @@
 """What tests of all folders share."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from fedsim import cli
 from fedsim.config import Engine
 from fedsim.engine.ray_backend import RayBackend
+
+Fedsim = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +28,18 @@ def ray_session() -> Iterator[None]:
     backend = RayBackend(Engine())
     yield
     backend.close()
+
+
+@pytest.fixture
+def fedsim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fedsim:
+    """Runs the command in this process and in an empty folder; returns exit status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def fedsim(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fedsim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return fedsim

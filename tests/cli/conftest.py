@@ -1,12 +1,9 @@
 """The command line on a workload of seconds."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from fedsim import cli
 
 Fedsim = Callable[..., tuple[int, str, str]]
 
@@ -40,18 +37,3 @@ def workload(tmp_path: Path, cache: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL.format(cache=cache, root=tmp_path / "data"))
     return path
-
-
-@pytest.fixture
-def fedsim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fedsim:
-    """Runs the command in this process and in an empty folder; returns exit status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def fedsim(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fedsim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return fedsim

@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from fedsim import cli
 from fedsim.config import Engine
 from fedsim.engine.checkpoint import complete_rounds
 from fedsim.engine.ray_backend import RayBackend
@@ -392,21 +391,6 @@ def test_set_reaches_dotted_workload_keys(
     plan_of: Callable[..., Plan], setting: str, found: Callable[[Plan], bool]
 ) -> None:
     assert found(plan_of(setting))
-
-
-@pytest.fixture
-def fedsim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fedsim:
-    """Runs the command in this process and in an empty folder; returns exit status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def fedsim(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fedsim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return fedsim
 
 
 BAD_STUDIES = [
