@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
-import ray
 from pandas.testing import assert_frame_equal
 from ray.job_submission import JobSubmissionClient
 
@@ -93,9 +92,9 @@ def test_a_submitted_run_has_the_bits_of_a_run_here(
     assert (status, err) == (2, "fedsim: fetched: exists; name a folder that does not\n")
 
 
+@pytest.mark.usefixtures("ray_session")  # another cluster of this process, whose token Ray would send along
 def test_who_has_not_the_token_is_refused(fedsim: Fedsim, workload: Path, tmp_path: Path, cluster: Cluster,
                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    _have_ray_remember_a_token(monkeypatch)
     for token, said in ((None, "it asks for a token"), ("0" * 64, "the token is not this cluster's")):
         if token:
             monkeypatch.setenv("RAY_AUTH_TOKEN", token)
@@ -109,17 +108,6 @@ def test_who_has_not_the_token_is_refused(fedsim: Fedsim, workload: Path, tmp_pa
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # and the token is not for a proxy
     status, _, err = fedsim("submit", workload, "--cluster", cluster.url, "--set", "engine.backend=serial")
     assert (status, err) == (2, "fedsim: engine.backend: serial runs in one process; a cluster needs ray\n")
-
-
-def _have_ray_remember_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a run in this process on a cluster with another token, which Ray would send along to this one."""
-    with monkeypatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", "1" * 64)
-        ray._raylet.Config.initialize("")
-        loader = ray._raylet.AuthenticationTokenLoader.instance()
-        loader.reset_cache()
-        assert loader.has_token()
 
 
 def test_what_does_not_fit_is_not_sent(fedsim: Fedsim, workload: Path, tmp_path: Path, cluster: Cluster) -> None:
