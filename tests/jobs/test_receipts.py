@@ -1,5 +1,6 @@
 """Receipts: what was submitted from here, found by a beginning of its id."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,20 @@ def test_a_beginning_will_do(written: list[Receipt]) -> None:
 
 @pytest.mark.parametrize(
     ("beginning", "said"),
-    [("fedsim-", "is the beginning of several jobs: fedsim-"), ("nroth-00", "no such job; did you mean fedsim-north-"),
-     ("", "no such job"), ("../jobs", "no such job"), ("zzz\n", "zzz.*: no such job; see fedsim jobs list")],
+    [("fedsim-", "is the beginning of several jobs: fedsim-"), ("", "no such job"),
+     ("../jobs", "no such job"), ("zzz\n", "zzz.*: no such job; see fedsim jobs list")],
 )  # fmt: skip
 def test_another_id_is_refused(written: list[Receipt], beginning: str, said: str) -> None:
     assert len(written) == 2
     with pytest.raises(InputError, match=said):
         receipt_of(beginning)
+
+
+def test_a_mistyped_id_is_recognised(written: list[Receipt]) -> None:
+    for receipt in written:
+        mistyped = receipt.id.replace("th-", "ht-")
+        with pytest.raises(InputError, match=re.escape(f"'{mistyped}': no such job; did you mean {receipt.id}?")):
+            receipt_of(mistyped)
 
 
 def test_a_cluster_that_is_gone_is_no_error(fedsim: Fedsim, written: list[Receipt]) -> None:
