@@ -186,12 +186,13 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(simulate: Simulate) -> N
     assert (1, "") in lost, "nobody was training when the checkpoint was written"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
     "how",
     [
         "{kind: kill, client: B, round: 2}",
-        pytest.param("{kind: delay, client: B, round: 2, seconds: 60}", marks=pytest.mark.long),
+        "{kind: delay, client: B, round: 2, seconds: 60}",
     ],
 )
 def test_dropping_the_client_of_a_lost_process_is_dropping_a_client(

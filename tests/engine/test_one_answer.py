@@ -89,6 +89,7 @@ def test_resume_refuses_another_workload(simulate: Simulate, tmp_path: Path, cha
         simulate("training.rounds=2", change, out=tmp_path / "run", resume=True)
 
 
+@pytest.mark.long
 def test_without_a_checkpoint_a_run_that_lost_an_actor_starts_over(simulate: Simulate) -> None:
     keys = ("engine.checkpoint_every=0",)
     struck = "faults=[{kind: kill, client: B, round: 2}]"

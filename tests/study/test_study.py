@@ -444,6 +444,7 @@ def test_failures_give_status_1_and_their_names(fedsim: Fedsim, home: Path, tmp_
     assert set(results(tmp_path / "out")["method"]) == {"single", "fedmri"}
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_the_points_with_checkpoints(home: Path, tmp_path: Path) -> None:
     keys = {"engine.backend": "serial", "training.rounds": 600, "engine.checkpoint_every": 500}
     (home / "long.yaml").write_text(write_yaml(study_content(seeds=[1], set=keys)))
