@@ -65,6 +65,11 @@ def disconnect() -> None:
 
 
 def _start(ray: ModuleType) -> None:
+    """Start Ray with this job's cores.
+
+    Raises:
+        RunError: it does not start; Ray gives its processes half a minute, and says so with plain exceptions.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     _own.close()  # of one that was ended without `disconnect`
     atexit.register(disconnect)  # comes before Ray's own handlers, which know nothing of the folder
@@ -76,6 +81,13 @@ def _start(ray: ModuleType) -> None:
             "local", num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
             _temp_dir=str(folder / "r"),
         )  # fmt: skip
+    except Exception as error:
+        disconnect()
+        said = " ".join(str(error).split()).partition(". ")[0]
+        raise RunError(
+            f"Ray did not start on this machine ({said}); it may be too busy or short of memory: try again, "
+            "or run in one process with --set engine.backend=serial"
+        ) from error
     except BaseException:
         disconnect()
         raise

@@ -54,3 +54,19 @@ def test_three_raylets_give_the_bits_of_one_process(
     subprocess.run([*command, *keys, "--out", tmp_path / "cluster"], env=environment, check=True, timeout=240)
     assert_same(serial, Run(tmp_path / "cluster"))
     assert pd.read_parquet(tmp_path / "cluster" / "clients.parquet")["pid"].nunique() == 4, "an actor a client"
+
+
+@pytest.mark.long
+def test_where_ray_does_not_start_one_line_says_so(tmp_path: Path) -> None:
+    """With so little address space Ray's processes end at once, and it waits half a minute for them."""
+    workload = tmp_path / "tiny.yaml"
+    site = "{name: A, source: {format: phantom, subjects: 3, slices: 2, size: 32}}"
+    workload.write_text(f"name: tiny\nfederation: {{cache: {tmp_path}, matrix: [32, 32], sites: [{site}]}}\n")
+    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "run", workload, "--set"]
+    ended = subprocess.run(
+        ["bash", "-c", 'ulimit -v 6000000; exec "$@"', "bash", *command, "engine.backend=ray"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1), ended.stderr
+    assert ended.stderr.startswith("fedsim: Ray did not start on this machine (")
+    assert "engine.backend=serial" in ended.stderr
