@@ -1,9 +1,8 @@
-"""One client's network, optimizer and data as an algorithm sees them, with parameters as flat vectors.
+"""One client's network, optimizer and data as an algorithm sees them; one network serves every client of an actor.
 
-The parameters that an algorithm shares are views of one contiguous vector, the others of a second one, and so are their
-gradients. Receiving, uploading, regularising and swapping clients are then single vector operations, and one working
-network serves every client of an actor. Elementwise optimizers give the same numbers on the flat vectors as they do
-parameter by parameter. Running statistics (of batch norm) lie in two more vectors, which no optimizer moves.
+The parameters that an algorithm shares lie in one flat vector, the others in a second one. Elementwise optimizers give
+the same numbers on these vectors as they do parameter by parameter. Running statistics (of batch norm) lie in two more,
+which no optimizer moves.
 """
 
 import math
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.algorithms.flat import FlatBuffers, FlatParameters
 from fedsim.data.samples import Batch, SliceMemory, Slices
 from fedsim.models.reconstruction import ReconstructionNetwork
 from fedsim.schema import Section
@@ -86,70 +86,6 @@ def optimizer_state(optimizer: torch.optim.Optimizer, vectors: Mapping[str, nn.P
 def _onto(value: Tensor, device: torch.device) -> Tensor:
     """A state tensor where it is needed; counters stay on the CPU, where optimizers want them."""
     return value.to(device) if value.dim() else value
-
-
-class FlatTensors:
-    """Names and shapes of some tensors of a network, and the vector (P,) they are laid out in."""
-
-    def __init__(self, named: list[tuple[str, Tensor]], channels_last: bool = False) -> None:
-        self._channels_last = channels_last
-        self.layout = [(name, tensor.shape) for name, tensor in named]
-        self.vector = self.flatten({name: tensor.detach() for name, tensor in named})
-
-    def views(self, vector: Tensor) -> list[Tensor]:
-        """`vector` (P,) cut into tensors of the parameters' shapes, without copying."""
-        sizes = [shape.numel() for _, shape in self.layout]
-        cut = zip(torch.split(vector, sizes), self.layout, strict=True)
-        return [self._permuted(part.view(self._stored(shape)), (0, 3, 1, 2)) for part, (_, shape) in cut]
-
-    def by_name(self, vector: Tensor) -> dict[str, Tensor]:
-        """Views of `vector` (P,) under the parameters' names."""
-        return dict(zip((name for name, _ in self.layout), self.views(vector), strict=True))
-
-    def flatten(self, tensors: dict[str, Tensor]) -> Tensor:
-        """The vector (P,) of tensors by name."""
-        parts = [self._permuted(tensors[name], (0, 2, 3, 1)).reshape(-1) for name, _ in self.layout]
-        return torch.cat(parts) if parts else torch.zeros(0)
-
-    def _stored(self, shape: torch.Size) -> torch.Size:
-        """The shape in which a parameter of a shape lies in the vector."""
-        last = self._channels_last and len(shape) == 4
-        return torch.Size([shape[0], shape[2], shape[3], shape[1]]) if last else shape
-
-    def _permuted(self, tensor: Tensor, order: tuple[int, ...]) -> Tensor:
-        return tensor.permute(order) if self._channels_last and tensor.dim() == 4 else tensor
-
-
-class FlatParameters(FlatTensors):
-    """Some of a network's parameters as views of one vector (P,), their gradients as views of another."""
-
-    vector: nn.Parameter
-
-    def __init__(self, named: list[tuple[str, nn.Parameter]], channels_last: bool = False) -> None:
-        super().__init__([(name, parameter) for name, parameter in named], channels_last)
-        self.vector = nn.Parameter(self.vector)
-        self.gradient = torch.zeros_like(self.vector)
-        self._parameters = [parameter for _, parameter in named]
-        views = zip(self._parameters, self.views(self.vector.data), self.views(self.gradient), strict=True)
-        for parameter, value, grad in views:
-            parameter.data, parameter.grad = value, grad
-
-    def prepare(self, moves: bool) -> None:
-        """Clear the gradient; parameters that do not move collect none and are passed over by the optimizer."""
-        self.gradient.zero_()
-        self.vector.grad = self.gradient if moves else None
-        for parameter in self._parameters:
-            parameter.requires_grad = moves
-
-
-class FlatBuffers(FlatTensors):
-    """Some of a network's running statistics as views of one vector (B,)."""
-
-    def __init__(self, network: nn.Module, named: list[tuple[str, Tensor]]) -> None:
-        super().__init__(named)
-        for (name, _), view in zip(named, self.views(self.vector), strict=True):
-            module, _, leaf = name.rpartition(".")
-            setattr(network.get_submodule(module), leaf, view.data)  # .data: autograd sees each on its own
 
 
 class Learner:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from safetensors import numpy as safetensors
 
 from fedsim.algorithms.base import ServerState
-from fedsim.algorithms.learner import FlatParameters, State
+from fedsim.algorithms.flat import FlatParameters
+from fedsim.algorithms.learner import State
 from fedsim.engine import clientfiles
 from fedsim.errors import DamagedError
 from fedsim.files import as_json, reading_back, sync, write_json, writing

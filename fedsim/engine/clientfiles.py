@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from fedsim.algorithms.learner import FlatParameters, State
+from fedsim.algorithms.flat import FlatParameters
+from fedsim.algorithms.learner import State
 from fedsim.engine import states
 from fedsim.errors import DamagedError
 from fedsim.files import reading_back, writing

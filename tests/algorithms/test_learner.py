@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim.algorithms.learner import FlatParameters
+from fedsim.algorithms.flat import FlatParameters
 from fedsim.engine.rundir import Run
 from fedsim.errors import InputError
 from fedsim.models.reconstruction import UNetModel
