@@ -6,10 +6,18 @@ method, network, importer or mask is one new file that declares its keys beside 
 
 import os
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    StringConstraints,
+    model_validator,
+)
 
 
 class Section(BaseModel):
@@ -17,12 +25,28 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _no_truth_for_a_number(cls, given: object, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        made = validate(given)
+        for key, value in given.items() if isinstance(given, Mapping) else ():
+            if _became_a_number(value, getattr(made, key)):
+                raise ValueError(f"{key}: must be a number, not true or false")
+        return made
+
     @model_validator(mode="after")
     def _countable(self) -> Self:
         for key, value in self:
             if isinstance(value, int) and abs(value) >= 2**63:
                 raise ValueError(f"{key}: {value:.3g} is beyond every use; it must be below 2^63")
         return self
+
+
+def _became_a_number(given: object, made: object) -> bool:
+    """Whether pydantic took true for 1 or false for 0."""
+    if isinstance(given, list) and isinstance(made, list | tuple):
+        return any(map(_became_a_number, given, made))
+    return isinstance(given, bool) and isinstance(made, int | float) and not isinstance(made, bool)
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]

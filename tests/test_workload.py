@@ -88,6 +88,9 @@ def test_count_makes_sites(load) -> None:  # noqa: ANN001
         ("nonsense=1", "nonsense: unknown key; known here: name, seed, federation"),
         ("federation.sites.0.mask={kind: radial, acceleratoin: 3}", "mask.acceleratoin: unknown key; did you mean"),
         ("training.rounds=0", "training.rounds: Input should be greater than or equal to 1, got 0"),
+        ("training.rounds=true", "training: rounds: must be a number, not true or false"),
+        ("training.lr=true", "training: lr: must be a number, not true or false"),
+        ("federation.sites.0.source.field_t=[true, 3]", "source: field_t: must be a number, not true or false"),
         ("training.rounds=many", "training.rounds: Input should be a valid integer"),
         (
             "algorithm.name=zebra",
