@@ -5,27 +5,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from PIL import Image
 
 from fedsim import Run
 from fedsim.report import figures
 from fedsim.report.panels import Panel, panels_of
 
+from .conftest import png, texts
+
 
 @pytest.fixture(scope="module")
 def panels(finished: Run) -> dict[str, Panel]:
     return {panel.site: panel for panel in panels_of(finished, 24)}
-
-
-def png(figure: Figure) -> bytes:
-    stream = BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
-
-
-def texts(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 
 
 def crowd(clients: int) -> pd.DataFrame:

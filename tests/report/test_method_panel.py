@@ -15,6 +15,8 @@ from fedsim.errors import InputError
 from fedsim.report.latents import embed, latent_figure, latents, separation, vectors_of
 from fedsim.report.method_panel import collect, method_panels
 
+from .conftest import png, texts
+
 
 @pytest.fixture(scope="module")
 def runs(
@@ -24,16 +26,6 @@ def runs(
         return run(make_workload(f"algorithm.name={method}"), tmp_path_factory.mktemp("panel") / "run")
 
     return {"FedMRI": finished, "SingleSet": other("single"), "pooled": other("centralised")}
-
-
-def png(figure: Figure) -> bytes:
-    stream = BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
-
-
-def texts(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 
 
 def cells(figure: Figure, rows: int) -> list[list[object]]:
