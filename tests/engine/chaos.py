@@ -3,7 +3,6 @@
 import logging
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -186,9 +185,11 @@ def strike(driver: Driver, blow: Blow, home: psutil.Process | None, seed: int) -
     if not pool:
         return "nobody"
     victim = pool[seed % len(pool)]
-    log.info("kills %d: %s", victim.pid, " ".join(victim.cmdline())[:60])
-    with suppress(psutil.NoSuchProcess):
-        os.kill(victim.pid, signal.SIGKILL)
+    log.info("kills %d", victim.pid)
+    try:
+        victim.kill()
+    except psutil.NoSuchProcess:
+        return "nobody"  # it was ending by itself
     return blow.victim
 
 
