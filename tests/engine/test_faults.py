@@ -211,6 +211,7 @@ def test_dropping_the_client_of_a_lost_process_is_dropping_a_client(
     assert_same(failing, again)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_there_is_an_end_to_replaying(simulate: Simulate, tmp_path: Path) -> None:
     struck = [f"{{kind: kill, client: {client}, round: 2}}" for client in ("A.1", "A.2", "B")]

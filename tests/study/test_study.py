@@ -210,6 +210,7 @@ def test_a_stopped_study_goes_on_to_the_same_results(
     assert_same_results(finished, folder)
 
 
+@pytest.mark.long
 def test_a_study_grows_by_seeds_methods_and_regimes(
     finished: Path, plan_of: Callable[..., Plan], run: Callable[..., StudyResult], tmp_path: Path
 ) -> None:
