@@ -26,7 +26,7 @@ from fedsim.errors import InputError
 from fedsim.files import replacing
 from fedsim.mri.geometry import kspace_at, square
 
-_LAYOUT = 1
+_LAYOUT = 2
 _SMALLEST, _LARGEST = 1e-15, 1e15  # float32 holds the squares of what lies between, and sums of them
 _ANY_SHAPE, _THINNEST = 1024, 8  # up to this side any shape will do, beyond it 8 to 1
 _COPIES = 4  # of a volume, while it is transformed

@@ -43,7 +43,7 @@ class Mask(Section):
 
     def _centre(self, size: int) -> slice:
         width = round(size * self.center_fraction)
-        start = size // 2 - width // 2
+        start = (size - width + 1) // 2  # as fastMRI counts, also where the size is odd
         return slice(start, start + width)
 
 

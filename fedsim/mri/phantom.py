@@ -16,13 +16,14 @@ __all__ = ["COVERAGE", "FIELD_OF_VIEW", "NAMES", "TISSUES", "Anatomy", "Sequence
 __all__ += ["anatomy", "image", "nulling_time", "relaxation_times", "signal"]
 
 # name: proton density relative to water, T1 at 1 T [ms], exponent of T1 in the field strength, T2 [ms].
-# T1 = T1(1 T) * B0^exponent: grey and white matter Rooney et al., Magn Reson Med 57:308 (2007), CSF constant; T2 of
-# grey and white matter (3 T) Stanisz et al., Magn Reson Med 54:507 (2005); fat and muscle T1 (between 1.5 and 3 T) and
-# T2 (fat 3 T, muscle 3 T) Gold et al., AJR 183:343 (2004). The deep nuclei lie between grey and white matter, with T2
-# shortened by iron. Other tissues and all proton densities are plausible values. T2 is taken as constant in B0.
+# T1 = T1(1 T) * B0^exponent: cortical grey matter (1190 ms at 1.5 T) and white matter Rooney et al., Magn Reson Med
+# 57:308 (2007), CSF constant; T2 of grey and white matter (3 T) Stanisz et al., Magn Reson Med 54:507 (2005); fat and
+# muscle T1 (between 1.5 and 3 T) and T2 (fat 3 T, muscle 3 T) Gold et al., AJR 183:343 (2004). The deep nuclei lie
+# between grey and white matter, with T2 shortened by iron. Other tissues and all proton densities are plausible values.
+# T2 is taken as constant in B0.
 TISSUES: dict[str, tuple[float, float, float, float]] = {
     "csf": (1.00, 4300.0, 0.0, 2000.0),
-    "grey": (0.82, 857.0, 0.376, 99.0),
+    "grey": (0.82, 1020.0, 0.376, 99.0),
     "white": (0.70, 583.0, 0.382, 69.0),
     "striatum": (0.80, 800.0, 0.376, 78.0),
     "thalamus": (0.77, 720.0, 0.376, 76.0),

@@ -75,3 +75,16 @@ def test_density_falls_from_the_centre() -> None:
         mask = make(kind, center_fraction=0)
         share = np.mean([mask.sample((64, 64), numpy_stream(5, i)) for i in range(50)], axis=(0, 1))
         assert share[24:40].mean() > 2 * share[:8].mean()
+
+
+@pytest.mark.parametrize("size", [64, 65, 66, 67, 101, 368])
+@pytest.mark.parametrize("fraction", [0.02, 0.04, 0.05, 0.08, 0.1])
+def test_the_centre_lies_where_fastmri_puts_it(size: int, fraction: float) -> None:
+    """fastMRI: round(N * fraction) columns from (N - that + 1) // 2 on."""
+    low = round(size * fraction)
+    expected = np.zeros(size, bool)
+    expected[(size - low + 1) // 2 :][:low] = True
+    masks = (
+        make("random", acceleration=8, center_fraction=fraction).sample((1, size), numpy_stream(s)) for s in range(30)
+    )
+    np.testing.assert_array_equal(np.logical_and.reduce(list(masks))[0], expected)

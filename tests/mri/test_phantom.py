@@ -104,7 +104,7 @@ def test_known_values() -> None:
     assert nulling_time(1000, 1e6, 10) == pytest.approx(1000 * np.log(2))
     assert relaxation_times("white", 1.0) == (583.0, 69.0)
     assert relaxation_times("white", 3.0)[0] == pytest.approx(887, abs=1)  # Rooney's law: 0.583 s * 3^0.382
-    assert relaxation_times("grey", 1.5)[0] == pytest.approx(998, abs=1)
+    assert relaxation_times("grey", 1.5)[0] == pytest.approx(1190, abs=10)  # cortex; 998 ms is internal grey matter
     assert relaxation_times("csf", 0.3) == relaxation_times("csf", 7.0)
 
 
