@@ -210,6 +210,17 @@ class Workload(Section):
             raise ValueError("engine.client_timeout_s: needs engine.backend=ray; nobody can interrupt a serial run")
         return self
 
+    @model_validator(mode="after")
+    def _stops_by_validation(self) -> "Workload":
+        if self.training.early_stopping is None:
+            return self
+        if not self.metrics.every:
+            raise ValueError("training.early_stopping: needs validation; set metrics.every to 1 or more")
+        default = self.federation.split
+        if not any((site.split or default).val for site in self.federation.sites if not site.unseen):
+            raise ValueError("training.early_stopping: no site has validation data; set federation.split.val above 0")
+        return self
+
     def settled(self) -> "Workload":
         """The workload with everything decided that its method leaves open until the number of clients is known."""
         clients = self.federation.clients or len(self.federation.expanded_sites())

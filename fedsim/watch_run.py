@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fedsim.display import duration, round_line
 from fedsim.engine.checkpoint import complete_rounds
+from fedsim.engine.ending import stopped_early
 from fedsim.engine.ledger import read_table
 from fedsim.engine.rundir import Run
 from fedsim.engine.sizes import said
@@ -42,7 +43,10 @@ class WatchedRun:
     @property
     def done(self) -> bool:
         """The last round has its checkpoint; what follows is an evaluation and a report."""
-        return self.total in self._complete
+        if self.total in self._complete:
+            return True
+        saved = self._rounds["round"] <= self._complete[-1] if self._complete and len(self._rounds) else None
+        return saved is not None and bool(stopped_early(self._run.workload, self._rounds[saved]))
 
     @property
     def total(self) -> int:
@@ -103,7 +107,8 @@ class WatchedRun:
         ]
         self._told = self.reached
         if self.done and self._done_told != self.total:
-            lines.append(f"done: {self.total} rounds{self._best_said(', best ')}")
+            early = stopped_early(self._run.workload, self._rounds)
+            lines.append(early or f"done: {self.total} rounds{self._best_said(', best ')}")
             self._done_told = self.total
         return lines
 
@@ -143,7 +148,8 @@ class WatchedRun:
             table.add_row("best", best)
         table.add_row("a round", duration(self._rounds["seconds"].tail(_RECENT).mean()))
         since = duration(max(0.0, time.time() - self._stamps["rounds.parquet"][0] / 1e9))
-        ahead = "nothing: done" if self.done else f"{duration(self._left(self.reached))}; last heard of {since} ago"
+        done = stopped_early(self._run.workload, self._rounds) or "nothing: done"
+        ahead = done if self.done else f"{duration(self._left(self.reached))}; last heard of {since} ago"
         table.add_row("left", ahead)
         up, down = (self._rounds[f"{way}_bytes"] for way in ("uplink", "downlink"))
         table.add_row(

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters
+from fedsim.algorithms.stopping import EarlyStopping
 from fedsim.data.samples import Batch, SliceMemory, Slices
 from fedsim.models.reconstruction import ReconstructionNetwork
 from fedsim.schema import Section
@@ -29,7 +30,7 @@ PARTS: tuple[Part, ...] = ("shared", "local")
 
 
 class Training(Section):
-    """Local training. A site may override everything but rounds and participation."""
+    """Local training. A site may override everything but rounds, participation and early stopping."""
 
     rounds: int = Field(50, ge=1, description="Communication rounds.")
     local_epochs: int = Field(1, ge=1, description="Passes over a client's training slices in a round.")
@@ -39,6 +40,9 @@ class Training(Section):
     lr_step: int = Field(0, ge=0, description="The learning rate falls every so many rounds; 0: never.")
     lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of the learning rate every lr_step rounds.")
     participation: float = Field(1.0, gt=0, le=1, description="Share of the clients drawn for each round.")
+    early_stopping: EarlyStopping | None = Field(
+        None, description="Stop before the last round when validation no longer improves; default never."
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16: automatic mixed precision in training steps; weights, sums and tests stay "
         "float32.")  # fmt: skip

@@ -48,6 +48,11 @@ class Ledger:
                 raise DamagedError(f"{path}: lacks some of rounds 1 to {round_}; a run cannot go on without them")
             self._tables[name] = [kept] if round_ else []
 
+    def quality(self, metric: str) -> list[tuple[int, float]]:
+        """Every round's number and its mean validation quality; NaN where it was not validated."""
+        rows = (row for table in self._tables["rounds"] for row in table.select(["round", metric]).to_pylist())
+        return [(row["round"], math.nan if row[metric] is None else row[metric]) for row in rows]
+
     def append(self, round_row: Mapping[str, Any], clients: pd.DataFrame) -> None:
         """Add a round; both files are written unless that would cost more than a few per cent of the time."""
         for name, frame in {"rounds": pd.DataFrame([round_row]), "clients": clients}.items():

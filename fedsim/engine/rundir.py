@@ -16,7 +16,7 @@ from torch import nn
 
 from fedsim.algorithms.base import Algorithm
 from fedsim.algorithms.catalogue import is_own
-from fedsim.algorithms.learner import Learner
+from fedsim.algorithms.learner import Learner, Training
 from fedsim.config import Workload
 from fedsim.engine import checkpoint
 from fedsim.engine.host import make_learner
@@ -31,7 +31,9 @@ log = logging.getLogger("fedsim")
 Which = str | int
 """A round: its number, `best` or `last`."""
 
-_FREE_ON_RESUME = ("engine", "federation.root", "federation.cache", "training.rounds", "provenance")
+_FREE_ON_RESUME = (
+    "engine", "federation.root", "federation.cache", "training.rounds", "training.early_stopping", "provenance",
+)  # fmt: skip
 
 
 def setup_of(workload: Workload) -> Setup:
@@ -224,8 +226,21 @@ def check_same(before: Workload, now: Workload) -> None:
         free = any(key == prefix or key.startswith(f"{prefix}.") for prefix in _FREE_ON_RESUME)
         if not free and old.get(key) != new.get(key):
             raise InputError(f"{key}: was {old.get(key)!r} and is now {new.get(key)!r}; a resumed run must keep it")
-    if new["training.rounds"] < old["training.rounds"]:
-        raise InputError(f"training.rounds: was {old['training.rounds']} and may only grow on resume")
+    _check_no_shorter(before.training, now.training)
+
+
+def _check_no_shorter(before: Training, now: Training) -> None:
+    """Refuse to resume a run that would have ended sooner than it did.
+
+    Raises:
+        InputError: it has fewer rounds, or a rule of early stopping that is not the old one with more patience.
+    """
+    if now.rounds < before.rounds:
+        raise InputError(f"training.rounds: was {before.rounds} and may only grow on resume")
+    was, is_ = before.early_stopping, now.early_stopping
+    patient = was and is_ and is_.patience >= was.patience and is_.model_copy(update={"patience": was.patience}) == was
+    if is_ is not None and not patient:
+        raise InputError("training.early_stopping: on resume its patience may grow, or it may be null; nothing else")
 
 
 def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON

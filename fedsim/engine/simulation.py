@@ -70,7 +70,9 @@ class Simulation:
         self._backend.close()
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train until training.rounds, or until `stop` is true after a round; returns whether all rounds are done.
+        """Train until training.rounds, an early stop, or until `stop` is true after a round.
+
+        Returns whether nothing is left to train: all rounds are done, or validation no longer improves.
 
         Raises:
             InputError: the run directory cannot be written, or the run does not fit into this machine or cluster.
@@ -191,7 +193,7 @@ class Simulation:
     def _train(self, stop: Callable[[], bool]) -> bool:
         begun = round_ = self._recover()
         last = self.workload.training.rounds
-        while round_ < last and not stop():
+        while round_ < last and not self._stops_early() and not stop():
             round_ += 1
             row, clients = self._rounds.play(round_)
             self._ledger.append(row, clients)
@@ -202,7 +204,14 @@ class Simulation:
             self._observer.round_ends(row)
         if round_ > begun and not self._on_schedule(round_):
             self._checkpoint(round_)
-        return round_ >= last
+        if reason := self._stops_early():
+            log.info(reason)
+        return round_ >= last or bool(reason)
+
+    def _stops_early(self) -> str:
+        """Why no further round is needed; empty while one is."""
+        rule = self.workload.training.early_stopping
+        return rule.verdict(self._ledger.quality(rule.metric)) if rule else ""
 
     # Checkpoints
 
@@ -250,6 +259,7 @@ class Simulation:
             "clients": list(names),
             "best_round": best,
             "best_psnr": psnr if best else None,
+            **({"stopped_early": reason} if (reason := self._stops_early()) else {}),
         }
         self._rounds.now = (round_, CHECKPOINT)
         alike = self._backend.call("layouts", names, lambda mine: (mine,))

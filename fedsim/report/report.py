@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from fedsim.config import Site
 from fedsim.data.split import PARTS
+from fedsim.engine.ending import stopped_early
 from fedsim.engine.failures import Failures
 from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import row_key
@@ -98,7 +99,10 @@ class _Report:
 
     def _note_progress(self) -> None:
         done, planned = len(self.rounds), self.workload.training.rounds
-        if done < planned:
+        early = stopped_early(self.workload, self.rounds)
+        if early:
+            self.missing.append(f"{early[0].upper()}{early[1:]}; {planned} rounds were planned.")
+        elif done < planned:
             self.missing.append(f"The run is not finished: {done} of {planned} rounds are done.")
         if done and self.best is None:
             self.missing.append("No round was validated (metrics.every), so the last checkpoint is shown.")

@@ -125,6 +125,11 @@ def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
     yield "test split", f"by subject; {_range(tested)} subjects a seed in {volumes['site'].nunique()} sites"
     yield "acceleration", f"{_range(volumes['acceleration'], '.2f')}, measured"
     yield "round", "each point's best by validation PSNR; test data chose nothing"
+    if points["rounds"].nunique() > 1:
+        what = (
+            "some points stopped early; seconds and bytes are of what each did, mean curves end with the first to stop"
+        )
+        yield "rounds", f"{_range(points['rounds'])}: {what}"
     yield "a number", "mean over volumes and clients of a site, then over sites; spreads and intervals over seeds"
     if study.kind in {"compare", "client-count"}:
         regime = str(study.by_quality["psnr"]["regime"].iloc[0])

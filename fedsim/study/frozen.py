@@ -55,6 +55,8 @@ def check_same_point(name: str, was: Workload, is_: Workload) -> None:
     if is_.training.rounds != was.training.rounds:
         change = f"was {was.training.rounds} and is now {is_.training.rounds}"
         raise InputError(f"{name}: training.rounds: {change}; a resumed study must keep it")
+    if is_.training.early_stopping != was.training.early_stopping:
+        raise InputError(f"{name}: training.early_stopping: is not what it was; a resumed study must keep it")
     try:
         check_same(was.settled(), is_.settled())
     except InputError as error:

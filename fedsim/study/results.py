@@ -12,6 +12,7 @@ from fedsim.algorithms.fedmri import FedMRI
 from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.engine.checkpoint import complete_rounds
+from fedsim.engine.ending import is_trained
 from fedsim.engine.ledger import read_table, write_table
 from fedsim.engine.rundir import Run
 from fedsim.errors import DamagedError, InputError
@@ -87,7 +88,7 @@ def finished_points(plan: Plan, folder: Path) -> list[Point]:
 def is_finished(point: Point, folder: Path) -> bool:
     """Whether a point has all its rounds and the evaluation of its best one."""
     path = folder / point.folder
-    return point.workload.training.rounds in complete_rounds(path) and len(scores(Run(path), point.part)) > 0
+    return bool(complete_rounds(path)) and is_trained(Run(path)) and len(scores(Run(path), point.part)) > 0
 
 
 def choose(plan: Plan, folder: Path, failures: Mapping[str, str]) -> dict[Pair, int]:
