@@ -103,6 +103,8 @@ def plan(
         made = plan_run(loaded, path, None if address is None else machine_at(loaded, path, address))
     for table in plan_tables(made):
         out.print(table)
+    for note in made.notes:
+        out.print(note, soft_wrap=True, highlight=False, markup=False)
     for warning in warnings(made):
         log.warning(warning)
     refuse(made)

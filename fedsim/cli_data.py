@@ -21,7 +21,10 @@ def data_inspect(
     from fedsim.study.inspect import inspect_path
 
     picture = picture or Path(f"inspect-{path.resolve().name}.png")
-    out.print(inspect_path(path, picture))
+    table, notes = inspect_path(path, picture)
+    out.print(table)
+    for note in notes:
+        out.print(note, soft_wrap=True, highlight=False, markup=False)
     out.print(f"picture: {picture}", soft_wrap=True, highlight=False)
 
 
@@ -42,6 +45,8 @@ def data_import(workload: WorkloadFile, overrides: Overrides = None) -> None:
             with member.open():  # phantoms are made where they are first read
                 step("shards", member.site, len(shards))
     out.print(manifest_table(federation.manifest))
+    for note in federation.notes:
+        out.print(note, soft_wrap=True, highlight=False, markup=False)
     out.print(f"cache: {loaded.federation.cache}", soft_wrap=True, highlight=False)
 
 

@@ -1,11 +1,13 @@
 """The site shard: one HDF5 file with the k-space of a site's volumes at its matrix size.
 
 Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `origin`, `slices` (indices in
-the source) and `support` (H, W of the samples that are not zero-padding). Shards live in a cache, named by a digest of
+the source) and `support` (H, W of the samples that are not zero-padding); dataset `left_out`, what was not read, as
+JSON. Shards live in a cache, named by a digest of
 fedsim's version, the source's settings, the matrix and the files' names, sizes and times; a new one is written under a
 lock, to a temporary name.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -21,12 +23,13 @@ import psutil
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from fedsim.data.left_out import LeftOut, noting
 from fedsim.data.source import Source, StoredVolume, Volume
 from fedsim.errors import InputError
 from fedsim.files import replacing
 from fedsim.mri.geometry import kspace_at, square
 
-_LAYOUT = 2
+_LAYOUT = 3
 _SMALLEST, _LARGEST = 1e-15, 1e15  # float32 holds the squares of what lies between, and sums of them
 _ANY_SHAPE, _THINNEST = 1024, 8  # up to this side any shape will do, beyond it 8 to 1
 _COPIES = 4  # of a volume, while it is transformed
@@ -58,6 +61,10 @@ class Shard:
         except (AttributeError, KeyError, OSError, ValueError) as error:
             where = self._file.filename
             raise InputError(f"{where}: is not a shard of fedsim's; delete it and it is made again") from error
+
+    def left_out(self) -> list[LeftOut]:
+        """What was not read when the shard was made."""
+        return [LeftOut(*entry) for entry in json.loads(self._file["left_out"].asstr()[()])]
 
     def kspace(self, volume: str, slices: slice | NDArray[np.intp] | list[int]) -> NDArray[np.complex64]:
         """Fully sampled k-space (slices, H, W) of some slices; indices must increase."""
@@ -126,7 +133,7 @@ def _digest(source: Source, root: Path, matrix: tuple[int, int]) -> str:
 
 
 def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> None:
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w") as file, noting(root) as left_out:
         group = file.create_group("kspace", track_order=True)
         for volume in source.volumes(root):
             if volume.name in group:
@@ -138,6 +145,7 @@ def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> N
                 data = group.create_dataset(volume.name, data=kspace_at(images, matrix), chunks=(1, *matrix))
                 support = [min(images.shape[-1], side) for side in matrix]
                 data.attrs.update(subject=volume.subject, origin=volume.origin, slices=kept, support=support)
+        file["left_out"] = json.dumps([dataclasses.astuple(one) for one in left_out])
         if not len(group):
             raise InputError(f"{root / getattr(source, 'path', '')}: holds no image with any signal")
 

@@ -17,6 +17,7 @@ import psutil
 from numpy.typing import NDArray
 from pydantic import Field
 
+from fedsim.data.left_out import leave_out
 from fedsim.errors import InputError
 from fedsim.schema import InsidePath, Section, Text
 
@@ -141,7 +142,10 @@ class FileSource(Source):
         if not base.resolve().is_relative_to(root.resolve()):
             raise InputError(f"{base}: leads outside federation.root ({root})")
         found = [base] if base.is_file() else [p for p in base.rglob("*") if p.is_file() and not p.name.startswith(".")]
-        found = [p for p in found if _ends(p, self.suffixes) and not stem(p).lower().endswith(LABELS)]
+        found = [p for p in found if _ends(p, self.suffixes)]
+        for label in [p for p in found if stem(p).lower().endswith(LABELS)]:
+            leave_out(label, "label by its name")
+            found.remove(label)
         if not found:
             endings = ", ".join(suffix or "nothing" for suffix in self.suffixes)
             raise InputError(f"{base}: holds no image file whose name ends in {endings}; set path or format")

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fedsim.config import Site, Workload
+from fedsim.data.left_out import LeftOut, lines, noting
 from fedsim.data.samples import ClientData, PooledData
 from fedsim.data.shard import Shard, ensure_shard, shard_path
 from fedsim.data.source import StoredVolume
@@ -28,11 +29,18 @@ class Federation:
     unseen: tuple[ClientSpec, ...]
     """One for each site that takes no part in training; no host knows them."""
     manifest: pd.DataFrame
+    left_out: tuple[LeftOut, ...] = ()
+    """What the sites' folders hold and nobody reads."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The clients' names, in order."""
         return tuple(client.name for client in self.clients)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of how the data were read, in lines."""
+        return lines(self.left_out)
 
 
 def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: None) -> Federation:
@@ -50,9 +58,11 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
     counts = clients_per_site(None if pooled else federation.clients, len(seen)) + [1] * len(unseen)
     members: list[ClientSpec] = []
     rows: list[dict[str, Any]] = []
+    left_out: dict[LeftOut, None] = {}
     for site, count in zip([*seen, *unseen], counts, strict=True):
         resolved = site.model_copy(update={"source": site.source.resolve(workload.seed, site.name)})
-        clients, volumes = _site_clients(workload, resolved, count)
+        clients, volumes, unread = _site_clients(workload, resolved, count)
+        left_out |= dict.fromkeys(unread)
         members += clients
         rows += _manifest_rows(resolved, clients, volumes, POOLED if pooled else None)
         on_site(site.name)
@@ -63,7 +73,7 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
         everything = PooledData(tuple(member for client in taking_part for member in client.data.members))
         taking_part = [ClientSpec(POOLED, POOLED, everything, workload.training)]
     outside = tuple(members[len(members) - len(unseen) :])
-    return Federation(tuple(taking_part), outside, manifest.drop(columns=["origin", "identity"]))
+    return Federation(tuple(taking_part), outside, manifest.drop(columns=["origin", "identity"]), tuple(left_out))
 
 
 def clients_per_site(clients: int | None, sites: int) -> list[int]:
@@ -96,16 +106,22 @@ def check_leaks(manifest: pd.DataFrame) -> None:
             )
 
 
-def _site_clients(workload: Workload, site: Site, count: int) -> tuple[list[ClientSpec], list[StoredVolume]]:
+def _site_clients(
+    workload: Workload, site: Site, count: int
+) -> tuple[list[ClientSpec], list[StoredVolume], list[LeftOut]]:
+    """Its clients, what its shard holds, and what is not in it."""
     federation = workload.federation
     matrix = site.matrix or federation.matrix
     where = site.source, federation.root, federation.cache, matrix
     volumes = site.source.foreseen(matrix)
     maker = site.source if volumes is not None else None
-    path = shard_path(*where) if maker else ensure_shard(*where)
+    with noting(federation.root) as seen:
+        path = shard_path(*where) if maker else ensure_shard(*where)
+    left_out = list(seen)
     if volumes is None:
         with Shard(path) as shard:
             volumes = shard.volumes()
+            left_out += [one for one in shard.left_out() if (federation.root / one.path).exists()]
     supports = {volume.name: volume.support for volume in volumes}
     data = ClientData(path, site.name, (), (), site.mask, matrix, federation.normalise, workload.seed, maker)
     clients = []
@@ -113,7 +129,7 @@ def _site_clients(workload: Workload, site: Site, count: int) -> tuple[list[Clie
         members = tuple(supports[piece.volume] for piece in pieces)
         mine = dataclasses.replace(data, pieces=pieces, supports=members)
         clients.append(ClientSpec(name, site.name, mine, workload.training_of(site), site.resources))
-    return clients, volumes
+    return clients, volumes, left_out
 
 
 def _split(workload: Workload, site: Site, volumes: list[StoredVolume]) -> list[Piece]:

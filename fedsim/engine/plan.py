@@ -58,6 +58,8 @@ class Plan:
     """Size of these."""
     times: Times | None
     """None without a calibration."""
+    notes: tuple[str, ...]
+    """How the data were read."""
 
     @property
     def cohort(self) -> int:
@@ -119,6 +121,7 @@ def make_plan(
         calibration.growth_bytes if calibration else 0.0, sent, saved,
         len(missing), sum(map(_shard_bytes, missing, fresh)),
         expected(workload, homes, machine.rooms, calibration, sum(fresh), saved) if calibration else None,
+        tuple(federation.notes),
     )  # fmt: skip
 
 

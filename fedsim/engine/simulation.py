@@ -187,6 +187,8 @@ class Simulation:
         legal = self.workload.algorithm.warnings(steps, self._learner.parameters)
         for warning in legal + check_fits(self.workload, self._federation, self._learner, self.path):
             log.warning(warning)
+        for note in self._federation.notes:
+            log.info(note)
 
     # Rounds
 

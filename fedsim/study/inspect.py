@@ -11,6 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from fedsim.data.left_out import lines, noting
 from fedsim.data.source import Volume
 from fedsim.data.sources import formats_at
 from fedsim.files import replacing
@@ -31,8 +32,10 @@ class Sample:
     """(len(indices), H, W)."""
 
 
-def inspect_path(path: Path, picture: Path) -> Table:
-    """A table of the volumes at `path`, read as the format that most of its files have; `picture` shows the first few.
+def inspect_path(path: Path, picture: Path) -> tuple[Table, list[str]]:
+    """A table of the volumes at `path` and lines on what was not read; `picture` shows the first few.
+
+    Files are read as the format that most of them have.
 
     Raises:
         InputError: there is no image, or a file cannot be read.
@@ -42,20 +45,21 @@ def inspect_path(path: Path, picture: Path) -> Table:
     samples: list[Sample] = []
     subjects: set[str] = set()
     slices = 0
-    for volume in source.volumes(path.parent):
-        rows.append(_row(volume))
-        subjects.add(volume.subject)
-        slices += len(volume.images)
-        if len(samples) < _MOST_PICTURED:
-            samples.append(_sample(volume))
+    with noting(path.parent) as left_out:
+        for volume in source.volumes(path.parent):
+            rows.append(_row(volume))
+            subjects.add(volume.subject)
+            slices += len(volume.images)
+            if len(samples) < _MOST_PICTURED:
+                samples.append(_sample(volume))
     with replacing(picture) as temporary:
         montage(samples).savefig(temporary, format="png", dpi=110, metadata={"Software": None})
     counts = f"{_count(len(rows), 'volume')} of {_count(len(subjects), 'subject')}, {_count(slices, 'slice')}"
     table = _table(f"{escape(str(path))}: {source.format}, {counts}", rows)
     if others:
-        left_out = ", ".join(_count(count, f"{other.format} file") for other, count in others)
-        table.caption = f"not shown: {left_out}; inspect their folders"
-    return table
+        besides = ", ".join(_count(count, f"{other.format} file") for other, count in others)
+        table.caption = f"not shown: {besides}; inspect their folders"
+    return table, lines(left_out)
 
 
 def montage(samples: list[Sample]) -> Figure:
