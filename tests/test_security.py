@@ -13,8 +13,8 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 import fedsim
+from fedsim.data.names import safe_name
 from fedsim.data.shard import Shard, write_shard
-from fedsim.data.source import safe_name
 from fedsim.data.tiff import ImageFolder
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import Simulation, run

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydicom.pixels.processing import apply_rescale
 
-from fedsim.data.source import Contrast, FileSource, Volume, afford, pick, reading, safe_name
+from fedsim.data.names import Contrast, pick, safe_name
+from fedsim.data.reading import afford, reading
+from fedsim.data.source import FileSource, Volume
 from fedsim.errors import InputError
 
 _EXPECTED = "a DICOM file with one grey image"

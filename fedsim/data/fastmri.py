@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fedsim.data.source import Contrast, FileSource, Volume, afford, pick, reading, safe_name, stem
+from fedsim.data.names import Contrast, pick, safe_name, stem
+from fedsim.data.reading import afford, reading
+from fedsim.data.source import FileSource, Volume
 from fedsim.errors import InputError
 from fedsim.mri.fft import ifft2c
 from fedsim.mri.geometry import centre_crop_or_pad

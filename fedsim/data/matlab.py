@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsim.data.mat5 import numeric_arrays
-from fedsim.data.source import FileSource, Volume, afford, reading, safe_name, stem
+from fedsim.data.names import safe_name, stem
+from fedsim.data.reading import afford, reading
+from fedsim.data.source import FileSource, Volume
 from fedsim.errors import InputError
 from fedsim.schema import Text
 

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from fedsim.data.source import Contrast, FileSource, Volume, afford, pick, reading, safe_name, stem
+from fedsim.data.names import Contrast, pick, safe_name, stem
+from fedsim.data.reading import afford, reading
+from fedsim.data.source import FileSource, Volume
 from fedsim.errors import InputError
 
 _RADIANS = {"radians": 1.0, "milliradians": 1e-3, "siemens": np.pi / 4096}

@@ -1,25 +1,20 @@
 """What every importer offers: a section of the workload that yields a site's volumes."""
 
-import hashlib
-import logging
-import math
-import re
-import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Literal, Self
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsim.data.left_out import leave_out
+from fedsim.data.names import natural, safe_name, stem
+from fedsim.data.reading import reading
 from fedsim.errors import InputError
-from fedsim.schema import InsidePath, Section, Text
+from fedsim.schema import InsidePath, Section
 
 
 @dataclass(frozen=True)
@@ -82,11 +77,6 @@ class Source(Section):
             InputError: a file cannot be read, naming it.
         """
 
-
-T = TypeVar("T")
-
-Contrast = Text | Annotated[list[Text], Field(min_length=1)] | None
-"""One contrast, several, or None for all; what a name means is the format's affair."""
 
 LABELS = ("_seg", "-seg", "_mask")
 """Endings of the segmentations that public data sets keep beside their images; they are never read as images."""
@@ -175,94 +165,6 @@ class FileSource(Source):
                 return "site"
 
 
-@contextmanager
-def reading(file: Path, expected: str) -> Iterator[None]:
-    """Put `file` before whatever goes wrong inside, in one line; silence what libraries remark about odd files.
-
-    Raises:
-        InputError: the reason given inside, or the library's, followed by what was `expected`.
-    """
-    disabled = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable()
-        try:
-            if file.stat().st_size == 0:
-                raise InputError(f"is empty; expected {expected}")
-            yield
-        except InputError as error:
-            raise InputError(f"{file}: {one_line(str(error))}") from None
-        except Exception as error:  # readers raise nearly everything on a damaged file
-            reason = one_line(str(error))[:200] or type(error).__name__
-            raise InputError(f"{file}: cannot be read ({reason}); expected {expected}") from error
-        finally:
-            logging.disable(disabled)
-
-
-def one_line(text: str) -> str:
-    """`text` as a message may show it, whatever a file put into it."""
-    return " ".join("".join(one if one.isprintable() else " " for one in text).split())[:400]
-
-
-_HARMLESS = 2**24
-_MOST_PACKED = 4096
-
-
-def afford(file: Path, shape: Sequence[int], itemsize: int) -> None:
-    """Refuse an array that `file` cannot really hold, before any memory is taken for it.
-
-    Deflate packs zeros 1032 times, LZW 2600 times, and images far less; a small array does no harm whatever it is.
-
-    Raises:
-        InputError: the array is larger than the file can be unpacked to, or than this machine's memory.
-    """
-    claimed, size = math.prod(shape) * itemsize, file.stat().st_size
-    array = " x ".join(map(str, shape)) + f" values of {itemsize} bytes"
-    if min(shape, default=0) < 0 or claimed > max(_HARMLESS, _MOST_PACKED * size):
-        raise InputError(f"claims to hold {array:.200}, which a file of {size} bytes cannot")
-    if claimed > psutil.virtual_memory().total:
-        raise InputError(f"holds {array:.200}, more than this machine's memory; cut it into several files")
-
-
-def pick(labels: Mapping[T, str], contrast: Contrast, fits: Callable[[str, str], bool], where: Path) -> list[T]:
-    """The keys of `labels` whose label `fits(label, wanted)` one of the wanted contrasts, in their order.
-
-    Raises:
-        InputError: none does; says what there is.
-    """
-    if contrast is None:
-        return list(labels)
-    wanted = [contrast] if isinstance(contrast, str) else contrast
-    picked = [key for key, label in labels.items() if any(fits(label.lower(), one.lower()) for one in wanted)]
-    if not picked:
-        there = sorted({one_line(label)[:60] for label in labels.values()}, key=natural)
-        more = f" and {len(there) - 8} more" if len(there) > 8 else ""
-        raise InputError(f"{where}: holds no contrast {' or '.join(wanted)}; it holds {', '.join(there[:8])}{more}")
-    return picked
-
-
-def stem(file: Path) -> str:
-    """The file's name without its suffix, .nii.gz being one."""
-    return re.sub(r"(?i)(\.nii)?\.[a-z]\w*$", "", file.name)
-
-
 def _ends(file: Path, suffixes: tuple[str, ...]) -> bool:
     bare = file.suffix[1:].isdecimal() or not file.suffix
     return ("" in suffixes and bare) or file.name.lower().endswith(tuple(filter(None, suffixes)))
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """A sort key that puts slice_9 before slice_10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,300})", text)]
-
-
-def safe_name(text: str) -> str:
-    """`text` with everything but letters, digits, '_' and '-' replaced, fit to be a file name; at most 100 long.
-
-    Raises:
-        InputError: nothing is left.
-    """
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
-    if not name:
-        raise InputError(f"{text!r:.60}: cannot be made into a name of letters, digits, '_' and '-'")
-    return name if len(name) <= 100 else f"{name[:91]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -11,7 +11,9 @@ import tifffile
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from fedsim.data.source import FileSource, Volume, afford, natural, reading, safe_name, stem
+from fedsim.data.names import natural, safe_name, stem
+from fedsim.data.reading import afford, reading
+from fedsim.data.source import FileSource, Volume
 from fedsim.errors import InputError
 
 _EXPECTED = "a TIFF or PNG image"
