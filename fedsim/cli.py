@@ -11,7 +11,19 @@ import typer
 from rich.logging import RichHandler
 from typer.exceptions import TyperException
 
-from fedsim.cli_common import Address, Overrides, Round, RunFolder, WorkloadFile, err, free_folder, out, stop_on_signal
+from fedsim.cli_common import (
+    Address,
+    Overrides,
+    Round,
+    RunFolder,
+    Tags,
+    WorkloadFile,
+    err,
+    free_folder,
+    out,
+    stop_on_signal,
+    tagged,
+)
 from fedsim.cli_data import data
 from fedsim.cli_jobs import jobs, submit
 from fedsim.cli_replay import replay
@@ -53,6 +65,7 @@ def run(
     overrides: Overrides = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/NAME, numbered.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    tags: Tags = None,
     address: Address = None,
 ) -> None:
     """Train a workload, test its best round, and write a report."""
@@ -60,7 +73,7 @@ def run(
     from fedsim.engine.simulation import Simulation
     from fedsim.workload import load_workload
 
-    loaded = load_workload(workload, overrides or [])
+    loaded = load_workload(workload, tagged(overrides, tags))
     if resume and out_dir is None:
         raise InputError("--resume: needs --out, the run directory to go on with")
     path = out_dir or free_folder(Path("runs") / loaded.name)

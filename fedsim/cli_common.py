@@ -1,5 +1,6 @@
 """What the commands share: consoles, arguments, run folders, and how a run is interrupted."""
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +20,17 @@ Overrides = Annotated[
         "--set", metavar="KEY=VALUE", help="Override a key, e.g. training.rounds=5; values are YAML. Repeatable."
     ),
 ]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tag", metavar="TEXT", help="Tag to find the run by, in place of the file's tags. Repeatable."),
+]
 Round = Annotated[str, typer.Option("--round", help="best (by validation PSNR), last, or a number.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use; default: start Ray here for this run.")]
+
+
+def tagged(overrides: list[str] | None, tags: list[str] | None, key: str = "tags") -> list[str]:
+    """The overrides with those of `--tag`."""
+    return [*(overrides or []), *([f"{key}={json.dumps(tags)}"] if tags else [])]
 
 
 def free_folder(path: Path) -> Path:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli_common import Overrides, err, out
+from fedsim.cli_common import Overrides, Tags, err, out, tagged
 from fedsim.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def submit(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run or study; default runs/NAME or studies/NAME.")
     ] = None,
+    tags: Tags = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show what the job prints, and end as it ends.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")] = False,
     per_point: Annotated[
@@ -38,14 +39,16 @@ def submit(
     from fedsim.jobs.local import Local
     from fedsim.jobs.submission import prepare, prepare_points
     from fedsim.jobs.targets import find_target
+    from fedsim.workload import read_yaml
 
     target = find_target(cluster)
+    settings = tagged(overrides, tags, "set.tags" if tags and "workload" in read_yaml(file) else "tags")
     if per_point and target.out is not None:
         raise InputError(f"--per-point: {target.name} keeps runs in {target.out}, which this machine cannot collect")
     if per_point:
-        made = prepare_points(file, overrides or [], out_dir, begin=not dry_run)
+        made = prepare_points(file, settings, out_dir, begin=not dry_run)
     else:
-        made = [prepare(file, overrides or [], out_dir, target.out)]
+        made = [prepare(file, settings, out_dir, target.out)]
     if dry_run:
         typer.echo("".join(target.render(job.submission) for job in made), nl=False)
         return

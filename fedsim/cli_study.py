@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli_common import Address, Overrides, err, out, stop_on_signal
+from fedsim.cli_common import Address, Overrides, Tags, err, out, stop_on_signal, tagged
 from fedsim.errors import RunError
 
 
@@ -16,6 +16,7 @@ def study(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Study folder, gone on with if it exists; default studies/NAME.")
     ] = None,
+    tags: Tags = None,
     address: Address = None,
 ) -> None:
     """Run every point of a study, side by side where each needs a core; running it again goes on where it stopped."""
@@ -23,7 +24,7 @@ def study(
     from fedsim.study.runner import run_study
     from fedsim.study.study import load_study
 
-    plan = load_study(study_file, overrides or [])
+    plan = load_study(study_file, tagged(overrides, tags, "set.tags"))
     path = out_dir or Path("studies") / plan.study.name
     out.print(f"{plan.study.name}: {plan.describe()}, into {path}", soft_wrap=True)
     with stop_on_signal() as stopped:

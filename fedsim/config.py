@@ -22,7 +22,7 @@ from fedsim.models.reconstruction import AnyModel, UNetModel
 from fedsim.mri.masks import AnyMask, Equispaced
 from fedsim.mri.metrics import Protocol
 from fedsim.resources import Resources
-from fedsim.schema import FolderPath, Name, Section
+from fedsim.schema import FolderPath, Name, Section, Tag
 
 MODELS = (UNetModel,)
 """Every known network; a new one joins here."""
@@ -181,6 +181,9 @@ class Workload(Section):
     """A simulation: who takes part, what they train, by which method, and how."""
 
     name: Name = Field(description="Name of the workload; the default run folder is runs/NAME.")
+    tags: tuple[Tag, ...] = Field(
+        (), max_length=32, description="Words to find the run by, in reports and comparisons; they change nothing."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Root of every random stream.")
     federation: Federation = Field(description="The sites.")
     model: AnyModel = Field(default_factory=UNetModel, description="The network every client trains.")

@@ -63,6 +63,16 @@ Text = Annotated[str, AfterValidator(_plain)]
 """Text that a message may show as it is."""
 
 
+def _tag(text: str) -> str:
+    if not 1 <= len(_plain(text)) <= 64 or text != text.strip():
+        raise ValueError(f"a tag is 1 to 64 characters without a space at either end, not {text!r:.80}")
+    return text
+
+
+Tag = Annotated[str, AfterValidator(_tag)]
+"""A word or two that a person gives a run, to find it again."""
+
+
 def _possible(path: str) -> str:
     parts = _plain(path).split("/")
     if len(os.fsencode(path)) > 1000 or any(len(os.fsencode(part)) > 255 for part in parts):

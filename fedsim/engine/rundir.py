@@ -32,7 +32,8 @@ Which = str | int
 """A round: its number, `best` or `last`."""
 
 _FREE_ON_RESUME = (
-    "engine", "federation.root", "federation.cache", "training.rounds", "training.early_stopping", "provenance",
+    "engine", "federation.root", "federation.cache", "training.rounds", "training.early_stopping", "tags",
+    "provenance",
 )  # fmt: skip
 
 

@@ -80,6 +80,9 @@ def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | Non
         raise InputError(f"--reference {reference}: must be one of {', '.join(methods)}")
     tables = {quality: compare(results, quality, reference) for quality in QUALITIES}
     _say(tables, reference, console)
+    for name, run in runs.items():
+        if run.workload.tags:
+            console.print(f"{name}: {', '.join(run.workload.tags)}", highlight=False, soft_wrap=True, markup=False)
     others = other_differences(runs.values())
     if others:
         console.print(f"the runs also differ in {', '.join(others)}", highlight=False, soft_wrap=True)

@@ -221,5 +221,5 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _settings(run: Run) -> dict[str, Any]:
     """Every setting that may change a result, but the seed."""
-    content = json.loads(run.workload.model_dump_json(exclude={"name", "seed", "engine", "provenance"}))
+    content = json.loads(run.workload.model_dump_json(exclude={"name", "tags", "seed", "engine", "provenance"}))
     return {key: value for key, value in flat(content) if key not in {"federation.root", "federation.cache"}}
