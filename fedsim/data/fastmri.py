@@ -7,24 +7,23 @@ from xml.etree import ElementTree
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from fedsim.data.kspace import KSpaceSource, RawVolume, truth
 from fedsim.data.names import Contrast, pick, safe_name, stem
 from fedsim.data.reading import afford, reading
-from fedsim.data.source import FileSource, Volume
+from fedsim.data.source import Volume
 from fedsim.errors import InputError
-from fedsim.mri.fft import ifft2c
-from fedsim.mri.geometry import centre_crop_or_pad
 
 _EXPECTED = "a fastMRI HDF5 file with a dataset kspace"
 
 
-class FastMRI(FileSource):
+class FastMRI(KSpaceSource):
     """A volume a file: the inverse FFT of its k-space, cut to the reconstruction matrix (no readout oversampling).
 
-    Single-coil k-space gives complex images, multi-coil k-space their root sum of squares. The subject is the attribute
+    Single-coil k-space gives complex images, multi-coil k-space their root sum of squares; undersampled k-space is
+    refused. The subject is the attribute
     patient_id, or the file where there is none.
     """
 
@@ -43,7 +42,14 @@ class FastMRI(FileSource):
         labels = {file: _attribute(file, "acquisition", "unnamed") for file in self.files(root)}
         for file in pick(labels, self.contrast, str.__eq__, root / self.path):
             subject = self.who(file, root, _attribute(file, "patient_id", stem(file)))
-            yield Volume(subject, safe_name(stem(file)), _images(file), file.relative_to(root).as_posix())
+            raw = _raw(file)
+            with reading(file, _EXPECTED):
+                images: NDArray[Any] = np.stack([truth(kspace, raw.size) for kspace in raw.slices])
+            yield Volume(subject, raw.name, images, file.relative_to(root).as_posix())
+
+    def raw(self, root: Path) -> Iterator[RawVolume]:
+        """The k-space of each file."""
+        return map(_raw, self.files(root))
 
 
 def _attribute(file: Path, name: str, default: str) -> str:
@@ -56,25 +62,30 @@ def _text(value: object) -> str:
     return item.decode() if isinstance(item, bytes) else str(item)
 
 
-def _images(file: Path) -> NDArray[np.float32] | NDArray[np.complex64]:
-    """Images (slices, h, w): complex64 of k-space (slices, H, W), float32 of k-space (slices, coils, H, W)."""
+def _slice(file: Path, index: int) -> NDArray[Any]:
+    """k-space (coils, H, W) of a slice; one coil where the file has no axis for them."""
     with reading(file, _EXPECTED), h5py.File(file, "r") as hdf:
-        kspace = hdf.get("kspace")
-        if not isinstance(kspace, h5py.Dataset):
-            raise InputError(f"has no dataset kspace, only {', '.join(hdf) or 'nothing'}; {_EXPECTED} is needed")
-        if kspace.dtype.kind != "c" or kspace.ndim not in (3, 4):
-            raise InputError(f"kspace is {kspace.dtype} {kspace.shape}; it must be complex (slices, [coils,] H, W)")
-        for shape in (kspace.shape, kspace.chunks or ()):
-            afford(file, shape, kspace.dtype.itemsize)
-        size = _matrix(file, hdf, kspace.shape[-2], kspace.shape[-1])
-        images: NDArray[Any] = np.stack([_image(kspace[i], size) for i in range(len(kspace))])
-        return images
+        kspace = _kspace(file, hdf)
+        coils: NDArray[Any] = kspace[index].reshape(-1, *kspace.shape[-2:])
+        return coils
 
 
-def _image(kspace: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    full = ifft2c(torch.from_numpy(kspace.astype(np.complex64, copy=False)))
-    image: NDArray[np.complex64] = centre_crop_or_pad(full.numpy(), size)
-    return image if image.ndim == 2 else np.linalg.norm(image, axis=0)
+def _kspace(file: Path, hdf: h5py.File) -> h5py.Dataset:
+    kspace = hdf.get("kspace")
+    if not isinstance(kspace, h5py.Dataset):
+        raise InputError(f"has no dataset kspace, only {', '.join(hdf) or 'nothing'}; {_EXPECTED} is needed")
+    if kspace.dtype.kind != "c" or kspace.ndim not in (3, 4):
+        raise InputError(f"kspace is {kspace.dtype} {kspace.shape}; it must be complex (slices, [coils,] H, W)")
+    for shape in (kspace.shape, kspace.chunks or ()):
+        afford(file, shape, kspace.dtype.itemsize)
+    return kspace
+
+
+def _raw(file: Path) -> RawVolume:
+    with reading(file, _EXPECTED), h5py.File(file, "r") as hdf:
+        kspace = _kspace(file, hdf)
+        size = _matrix(file, hdf, *kspace.shape[-2:])
+        return RawVolume(safe_name(stem(file)), size, (_slice(file, index) for index in range(len(kspace))))
 
 
 def _matrix(file: Path, hdf: h5py.File, height: int, width: int) -> tuple[int, int]:

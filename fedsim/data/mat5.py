@@ -1,4 +1,4 @@
-"""Numeric arrays of MATLAB 5 files, without trust in any length or type that a file states.
+"""Numeric arrays and texts of MATLAB 5 files, without trust in any length or type that a file states.
 
 Reading such a file with scipy can end the process: it looks up types that do not exist.
 """
@@ -15,8 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MATRIX, _COMPRESSED = 14, 15
-_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_STORED = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+    16: "u1",
+    17: "u2",
+}
+_STRUCT, _TEXT = 2, 4
 _NUMERIC = range(6, 16)  # classes double, single, and the integers
+_DEEPEST = 8  # structs within structs
 _COMPLEX, _LOGICAL = 0x800, 0x200
 _HEAD = 8192  # bytes that hold an array's flags, dimensions and name
 _Parts = Iterator[tuple[int, memoryview]]
@@ -24,12 +39,15 @@ _Parts = Iterator[tuple[int, memoryview]]
 
 @dataclass(frozen=True)
 class Array:
-    """A numeric array in a file."""
+    """A numeric array or a text in a file."""
 
     name: str
+    """A struct's fields are named struct/field."""
     shape: tuple[int, ...]
+    is_text: bool
+    """Its values are then codes of characters."""
+    is_complex: bool
     _order: str
-    _is_complex: bool
     _kind: int
     _body: memoryview
 
@@ -43,7 +61,7 @@ class Array:
         for _ in ("flags", "dimensions", "name"):
             next(parts)
         real = self._part(parts)
-        return real + np.complex64(1j) * self._part(parts) if self._is_complex else real
+        return real + np.complex64(1j) * self._part(parts) if self.is_complex else real
 
     def _part(self, parts: _Parts) -> NDArray[np.float32]:
         kind, body = next(parts, (0, memoryview(b"")))
@@ -53,8 +71,8 @@ class Array:
         return np.frombuffer(body, stored).astype(np.float32).reshape(self.shape, order="F")
 
 
-def numeric_arrays(file: Path) -> Iterator[Array]:
-    """The numeric arrays of a file; cells, structs, objects, logical and sparse ones are passed over.
+def arrays(file: Path) -> Iterator[Array]:
+    """The numeric arrays and texts of a file, also within structs; what else there is is passed over.
 
     Raises:
         ValueError: the file is of another version, or damaged.
@@ -64,21 +82,37 @@ def numeric_arrays(file: Path) -> Iterator[Array]:
     if order is None or 1 not in content[124:126]:
         raise ValueError("has no header of a MATLAB file of version 5")
     for kind, body in _parts(content[128:], order):
-        array = _array(kind, body, order)
-        if array is not None:
-            yield array
+        if kind in (_MATRIX, _COMPRESSED):
+            yield from _arrays(kind, body, order, "", _DEEPEST)
 
 
-def _array(kind: int, body: memoryview, order: str) -> Array | None:
-    if kind not in (_MATRIX, _COMPRESSED):
-        return None
+def _arrays(kind: int, body: memoryview, order: str, within: str, deepest: int) -> Iterator[Array]:
+    """The array in `body`, or those of its fields where it is a single struct."""
     parts = _parts(_unpacked(kind, body, order, _HEAD), order)
     flags, dimensions, name = (part for _, (_, part) in zip(range(3), parts, strict=False))
     (word,) = struct.unpack_from(f"{order}I", flags)
-    if word & 0xFF not in _NUMERIC or word & _LOGICAL:
-        return None
     shape = tuple(np.frombuffer(dimensions, f"{order}i4").tolist())
-    return Array(bytes(name).decode("latin-1"), shape, order, bool(word & _COMPLEX), kind, body)
+    named = within + bytes(name).decode("latin-1")
+    sort = word & 0xFF
+    if sort == _STRUCT and math.prod(shape) == 1 and deepest:
+        for field, inner in _fields(kind, body, order):
+            yield from _arrays(_MATRIX, inner, order, f"{named}/{field}", deepest - 1)
+    elif sort == _TEXT or (sort in _NUMERIC and not word & _LOGICAL):
+        yield Array(named, shape, sort == _TEXT, bool(word & _COMPLEX), order, kind, body)
+
+
+def _fields(kind: int, body: memoryview, order: str) -> Iterator[tuple[str, memoryview]]:
+    """Name and content of a single struct's fields."""
+    parts = _parts(_unpacked(kind, body, order, None), order)
+    for _ in ("flags", "dimensions", "name"):
+        next(parts)
+    (_, width), (_, names) = next(parts), next(parts)
+    step = int(np.frombuffer(width, f"{order}i4")[0])
+    if step < 1:
+        raise ValueError(f"a struct's field names are {step} bytes long")
+    for at, (_, inner) in zip(range(0, len(names), step), parts, strict=False):
+        if len(inner):
+            yield bytes(names[at : at + step]).partition(b"\0")[0].decode("latin-1"), inner
 
 
 def _unpacked(kind: int, body: memoryview, order: str, most: int | None) -> memoryview:

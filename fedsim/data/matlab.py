@@ -1,25 +1,30 @@
 """MATLAB files: one numeric array each, of version 5 or 7.3 (HDF5)."""
 
+import math
 import os.path
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from fedsim.data.mat5 import numeric_arrays
+from fedsim.data import mat5
+from fedsim.data.kspace import KSpaceSource, RawVolume, centred, looks_like_kspace, truth
 from fedsim.data.names import safe_name, stem
-from fedsim.data.reading import afford, reading
-from fedsim.data.source import FileSource, Volume
+from fedsim.data.reading import afford, one_line, reading
+from fedsim.data.source import Volume
 from fedsim.errors import InputError
 from fedsim.schema import Text
 
 _EXPECTED = "a MATLAB file of version 5 or 7.3"
 _NUMERIC = {"double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+_KSPACE = re.compile(r"(?i)k[-_]?(sp|data|full|raw|cart)|raw[-_]?data|^(k|ks|kt|raw)$")
+_PATIENT = re.compile(r"(?i)(^|/)(pid|(patient|subject)[-_]?(id|name|number)?)$")
 
 
 @dataclass(frozen=True)
@@ -28,19 +33,44 @@ class _Array:
 
     file: Path
     name: str
+    """Its path where it lies in a struct: struct/field."""
     shape: tuple[int, ...]
-    """(H, W) or (H, W, slices), as MATLAB counts."""
+    """As MATLAB counts."""
+    is_text: bool
 
 
-class Matlab(FileSource):
-    """A volume a file, of an array (H, W, slices) or (H, W); complex arrays stay complex.
+class Matlab(KSpaceSource):
+    """A volume a file, of an array (H, W, slices) or (H, W), or as `axes` says; complex arrays stay complex.
 
     Unless every file is a subject, the single images of one subject and one size are the slices of one volume, in
-    natural order. No MATLAB file names its subject: auto is the file, for single images their folder.
+    natural order. auto is the subject that the file names (PID, patient_id), else the file, for single images their
+    folder. k-space, told by its name, becomes images: of coils their root sum of squares.
     """
 
     format: Literal["matlab"] = Field("matlab", description="MATLAB files (.mat), version 5 or 7.3.")
-    variable: Text | None = Field(None, description="Name of the array; null: the only numeric one that is no vector.")
+    variable: Text | None = Field(
+        None,
+        description="Name of the array, struct/field within a struct; null: the only numeric one that is no vector.",
+    )
+    domain: Literal["auto", "image", "kspace"] = Field(
+        "auto",
+        description="What the array holds: images, or k-space; auto tells by its name (kspace, ksp, kdata, ...).",
+    )
+    axes: Text | None = Field(
+        None,
+        description="The array's axes, a letter each: h and w of the image, s for slices, repetitions or phases (any "
+        "number), c for coils, such as hwcs; null: hws. k-space of three or more axes needs it.",
+    )
+
+    @model_validator(mode="after")
+    def _plane(self) -> Self:
+        if self.axes is not None and not re.fullmatch(
+            r"(?=[^h]*h[^h]*$)(?=[^w]*w[^w]*$)(?=[^c]*c?[^c]*$)[hwsc]+", self.axes
+        ):
+            raise ValueError(
+                f"axes {self.axes!r} must have one h, one w, at most one c, and any number of s, such as hwcs"
+            )
+        return self
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -53,71 +83,134 @@ class Matlab(FileSource):
             one_size = len({array.shape for array in arrays}) == 1 and len(arrays[0].shape) == 2
             if len(arrays) > 1 and one_size and self.subject != "file":
                 origin = Path(os.path.commonpath([array.file.parent for array in arrays]))
-                images = np.concatenate([_images(array) for array in arrays])
+                images = np.concatenate([self._images(array) for array in arrays])
                 yield Volume(subject, safe_name(origin.resolve().name), images, origin.relative_to(root).as_posix())
                 continue
             for array in arrays:
                 name = safe_name(stem(array.file))
-                yield Volume(subject, name, _images(array), array.file.relative_to(root).as_posix())
+                yield Volume(subject, name, self._images(array), array.file.relative_to(root).as_posix())
+
+    def raw(self, root: Path) -> Iterator[RawVolume]:
+        """The k-space of each file that holds any."""
+        for file in self.files(root):
+            array, _ = self._array(file)
+            with reading(file, _EXPECTED):
+                values = self._values(array)
+                kspace = centred(values) if self._is_kspace(array, values) else values[:0]
+            if len(kspace):
+                yield RawVolume(safe_name(stem(file)), kspace.shape[-2:], iter(kspace))
 
     def _subjects(self, root: Path) -> dict[str, list[_Array]]:
         subjects: dict[str, list[_Array]] = {}
         for file in self.files(root):
-            array = self._array(file)
-            recorded = self.folder(file, root) if len(array.shape) == 2 else stem(file)
+            array, patient = self._array(file)
+            recorded = patient or (self.folder(file, root) if len(array.shape) == 2 else stem(file))
             subjects.setdefault(self.who(file, root, recorded), []).append(array)
         return subjects
 
-    def _array(self, file: Path) -> _Array:
-        """The array to read.
+    def _array(self, file: Path) -> tuple[_Array, str]:
+        """The array to read, and the patient that the file names, if it does.
 
         Raises:
             InputError: it is missing, not numeric, of another rank, or one among several.
         """
         with reading(file, _EXPECTED):
-            arrays = _arrays_v73(file) if h5py.is_hdf5(file) else _arrays_v5(file)
+            found = {array.name: array for array in _arrays(file)}
+            arrays = {name: array.shape for name, array in found.items() if not array.is_text}
             images = [name for name, shape in arrays.items() if sorted(shape)[-2] > 1]
+            images = [name for name in images if "/" not in name] or images
             name = self.variable or (images[0] if len(images) == 1 else "")
             if name not in arrays:
                 lacks = f"no numeric array {name}" if name else f"{len(images)} arrays that may be images"
-                there = ", ".join(f"{name} {shape}" for name, shape in arrays.items()) or "none"
+                there = ", ".join(f"{one_line(name)} {shape}" for name, shape in arrays.items()) or "none"
                 raise InputError(f"has {lacks}; set variable to one of its numeric arrays: {there}")
-            if len(arrays[name]) not in (2, 3):
-                raise InputError(f"array {name} is {arrays[name]}; (H, W) or (H, W, slices) is needed")
+            most = len(self.axes) if self.axes else 3
+            if not 2 <= len(arrays[name]) <= most:
+                wanted = f"axes {self.axes}" if self.axes else "(H, W) or (H, W, slices)"
+                raise InputError(f"array {name} is {arrays[name]}; {wanted} is needed: set axes, such as hwcs")
             afford(file, arrays[name], 8)
-            return _Array(file, name, arrays[name])
+            patient = next(
+                (one for one in found.values() if _PATIENT.search(one.name) and math.prod(one.shape) <= 64), None
+            )
+            return found[name], _text(patient) if patient else ""
+
+    def _images(self, array: _Array) -> NDArray[np.float32] | NDArray[np.complex64]:
+        """Images (slices, H, W)."""
+        with reading(array.file, _EXPECTED):
+            values = self._values(array)
+            if self._is_kspace(array, values):
+                size = values.shape[-2:]
+                images: NDArray[Any] = np.stack([truth(kspace, size) for kspace in centred(values)])
+                return images
+            return values[:, 0] if values.shape[1] == 1 else np.linalg.norm(values, axis=1)
+
+    def _values(self, array: _Array) -> NDArray[Any]:
+        """(slices, coils, H, W), float32 or complex64; one coil where no axis counts them."""
+        axes = self.axes or "hws"
+        values = (_values_v73 if h5py.is_hdf5(array.file) else _values_v5)(array)
+        values = values.reshape(
+            array.shape + (1,) * (len(axes) - len(array.shape))
+        )  # MATLAB drops the last axes of one
+        order = [at for letter in "schw" for at, name in enumerate(axes) if name == letter]
+        coils = array.shape[axes.index("c")] if "c" in axes[: len(array.shape)] else 1
+        height, width = (values.shape[axes.index(letter)] for letter in "hw")
+        turned = values.transpose(order).reshape(-1, coils, height, width)
+        return turned.astype(np.complex64 if turned.dtype.kind == "c" else np.float32, order="C")
+
+    def _is_kspace(self, array: _Array, values: NDArray[Any]) -> bool:
+        """Whether the array is k-space, by the key `domain`, else by its name.
+
+        Raises:
+            InputError: it is k-space and real, or its axes are not known; or it is k-space under another name.
+        """
+        named = _KSPACE.search(array.name.rpartition("/")[2]) is not None
+        if self.domain == "image" or (self.domain == "auto" and not named):
+            if self.domain == "auto" and values.dtype.kind == "c" and looks_like_kspace(values):
+                raise InputError(f"array {array.name} looks like k-space; set domain to kspace or image")
+            return False
+        if values.dtype.kind != "c":
+            raise InputError(f"array {array.name} is real, and k-space is complex; set domain: image if it is images")
+        if self.axes is None and len(array.shape) > 2:
+            raise InputError(
+                f"array {array.name} {array.shape} is k-space; say what its axes are, such as axes: hwc (coils last) "
+                "or axes: hws (slices last), or set domain: image if it is images"
+            )
+        return True
 
 
-def _arrays_v5(file: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the numeric arrays by name; cells, structs and objects are never read."""
-    return {array.name: array.shape for array in numeric_arrays(file)}
+def _arrays(file: Path) -> list[_Array]:
+    """The numeric arrays and texts of a file; cells, arrays of structs, and objects are never read."""
+    if not h5py.is_hdf5(file):
+        return [_Array(file, one.name, one.shape, one.is_text) for one in mat5.arrays(file)]
+    found: list[_Array] = []
 
+    def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim >= 2 and not name.startswith("#") and _kind(item):
+            found.append(_Array(file, name, item.shape[::-1], _kind(item) == "char"))  # HDF5 counts axes the other way
 
-def _arrays_v73(file: Path) -> dict[str, tuple[int, ...]]:
-    """The same of an HDF5 file, which holds the axes in reversed order."""
     with h5py.File(file, "r") as hdf:
-        arrays = {name: item for name, item in hdf.items() if isinstance(item, h5py.Dataset) and item.ndim >= 2}
-        return {name: item.shape[::-1] for name, item in arrays.items() if _is_numeric(item)}
+        hdf.visititems(look)
+    return found
 
 
-def _is_numeric(item: h5py.Dataset) -> bool:
+def _kind(item: h5py.Dataset) -> str:
+    """numeric, char, or nothing for what is neither."""
     kind = item.attrs.get("MATLAB_class", b"double")
     name = kind.decode() if isinstance(kind, bytes) else str(kind)
-    return name in _NUMERIC and (item.dtype.kind in "iufc" or item.dtype.names == ("real", "imag"))
+    if name == "char" and item.dtype.kind in "ui":
+        return "char"
+    numbers = item.dtype.kind in "iufc" or item.dtype.names == ("real", "imag")
+    return "numeric" if numbers and name in _NUMERIC else ""
 
 
-def _images(array: _Array) -> NDArray[np.float32] | NDArray[np.complex64]:
-    """Images (slices, H, W)."""
-    with reading(array.file, _EXPECTED):
-        values = _values_v73(array) if h5py.is_hdf5(array.file) else _values_v5(array)
-        images = np.moveaxis(values.reshape((*array.shape, 1)[:3]), -1, 0)
-        if images.dtype.kind == "c":
-            return images.astype(np.complex64, order="C")
-        return images.astype(np.float32, order="C")
+def _text(array: _Array) -> str:
+    values = (_values_v73 if h5py.is_hdf5(array.file) else _values_v5)(array).ravel(order="F")
+    whole = "".join(chr(int(code)) for code in values) if array.is_text else " ".join(f"{value:g}" for value in values)
+    return one_line(whole)
 
 
 def _values_v5(array: _Array) -> NDArray[Any]:
-    same = [one for one in numeric_arrays(array.file) if (one.name, one.shape) == (array.name, array.shape)]
+    same = [one for one in mat5.arrays(array.file) if (one.name, one.shape) == (array.name, array.shape)]
     return same[0].values()
 
 

@@ -128,3 +128,41 @@ def test_truncated_file_and_missing_folder(tmp_path: Path) -> None:
         list(FastMRI(path="a.h5").volumes(tmp_path))
     with pytest.raises(InputError, match="no such file or folder"):
         list(FastMRI(path="b").volumes(tmp_path))
+
+
+def lines(size: int, *sampled: int | slice) -> NDArray[np.bool_]:
+    mask = np.zeros(size, bool)
+    for one in sampled:
+        mask[one] = True
+    return mask
+
+
+SPARSE = lines(48, slice(1, None, 4), slice(20, 28))
+RANDOM = np.random.default_rng(3).random((48, 48)) < 0.4
+INSIDE = np.hypot(*np.mgrid[-1:1:48j, -1:1:48j]) < 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "full"),
+    [
+        (SPARSE, False), (SPARSE[:, None], False), (RANDOM, False), (RANDOM * INSIDE, False), (~lines(48, 9), False),
+        (SPARSE * lines(48, slice(6, 40)), False), (lines(48, slice(20, 48)), True), (INSIDE, True),
+        (lines(48, slice(8, 40))[:, None], True), (np.ones(48, bool), True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("named", [False, True])
+def test_zeros_between_samples_are_no_ground_truth(
+    tmp_path: Path, pattern: NDArray[np.bool_], full: bool, named: bool
+) -> None:
+    """Whatever the pattern, and whether the file names a mask or not; zero edges and corners are no gaps."""
+    path = write(tmp_path / "a.h5", random_images(2, 3, 48, 48), header=None)
+    with h5py.File(path, "a") as hdf:
+        hdf["kspace"][...] *= pattern
+        if named:
+            hdf["mask"] = SPARSE
+    if full:
+        assert len(list(FastMRI(path="a.h5").volumes(tmp_path))) == 1
+        return
+    with pytest.raises(InputError, match=r"a\.h5: its k-space is undersampled .*no ground truth") as caught:
+        list(FastMRI(path="a.h5").volumes(tmp_path))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,111 @@
+"""k-space as files hold it: whether all of it was measured, and what image it is of."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedsim.data.source import FileSource
+from fedsim.errors import InputError
+from fedsim.mri.fft import ifft2c
+from fedsim.mri.geometry import centre_crop_or_pad
+from fedsim.mri.masks import BoolArray
+
+_STRAY = 0.02
+"""Share of single samples that may be zero by chance, as in raw data of few bits."""
+
+_CLEARLY = 3.0
+"""Times more gathered than its transform is what looks like k-space."""
+
+
+@dataclass(frozen=True)
+class RawVolume:
+    """The k-space of one volume, slice by slice."""
+
+    name: str
+    size: tuple[int, int]
+    """(h, w): what its images are cut to; less than H, W where the readout is oversampled."""
+    slices: Iterator[NDArray[Any]]
+    """(coils, H, W) complex each, zero where nothing was measured."""
+
+
+class KSpaceSource(FileSource):
+    """A source whose files may hold k-space."""
+
+    @abstractmethod
+    def raw(self, root: Path) -> Iterator[RawVolume]:
+        """The k-space of its volumes, in the order of `volumes`; none of files that hold images.
+
+        Raises:
+            InputError: a file cannot be read, naming it.
+        """
+
+
+def measured(kspace: NDArray[Any]) -> BoolArray:
+    """(H, W): where k-space (..., H, W) has a sample in any coil."""
+    nonzero: BoolArray = (kspace != 0).reshape(-1, *kspace.shape[-2:]).any(0)
+    return nonzero
+
+
+def gaps(samples: BoolArray, axis: int) -> BoolArray:
+    """Where there is no sample, but one on either side along `axis`; zero edges are none."""
+    before = np.logical_or.accumulate(samples, axis)
+    after = np.flip(np.logical_or.accumulate(np.flip(samples, axis), axis), axis)
+    between: BoolArray = ~samples & before & after
+    return between
+
+
+def is_undersampled(kspace: NDArray[Any]) -> bool:
+    """Whether k-space (..., H, W) has zeros between its samples: whole lines, or many single ones.
+
+    Zero edges and corners, as partial Fourier, an elliptical field or padding leave them, are not between.
+    """
+    samples = measured(kspace)
+    lines = any(gaps(np.asarray(samples.any(axis)), 0).any() for axis in (0, 1))
+    return lines or bool((gaps(samples, 0) | gaps(samples, 1)).mean() > _STRAY)
+
+
+def centred(kspace: NDArray[Any]) -> NDArray[Any]:
+    """k-space (slices, coils, H, W) with its centre at H // 2, W // 2, where a plain FFT leaves it at the corner."""
+    for axis in (-2, -1):
+        profile = np.abs(kspace).sum(axis=tuple({0, 1, 2, 3} - {axis % 4}))
+        size, peak = len(profile), int(profile.argmax())
+        if min(peak, size - peak) < abs(peak - size // 2):
+            turn = np.exp(2j * np.pi * (np.arange(size) - size // 2) * (size // 2) / size)
+            kspace = np.fft.fftshift(kspace, axis) * np.expand_dims(turn, tuple({-2, -1} - {axis}))
+    return kspace.astype(np.complex64, copy=False)
+
+
+def looks_like_kspace(values: NDArray[Any]) -> bool:
+    """Whether complex values (..., H, W) are gathered in a few places as k-space is, and their transform is not."""
+    return _gathered(values) > _CLEARLY * _gathered(np.fft.fft2(values))
+
+
+def _gathered(values: NDArray[Any]) -> float:
+    """Between 1/(H W), evenly spread, and 1, all in one place; the mean over images."""
+    power = np.abs(values.astype(np.complex128)) ** 2
+    total = power.sum((-2, -1))
+    return float(((power**2).sum((-2, -1)) / np.where(total, total, 1) ** 2).mean())
+
+
+def truth(kspace: NDArray[Any], size: tuple[int, int]) -> NDArray[np.complex64] | NDArray[np.float32]:
+    """The image (h, w) of fully sampled k-space (coils, H, W): complex of one coil, else the root sum of squares.
+
+    Raises:
+        InputError: it is undersampled, so that its image is no ground truth.
+    """
+    if is_undersampled(kspace):
+        share = measured(kspace).mean()
+        raise InputError(
+            f"its k-space is undersampled ({share:.0%} of it measured, zeros between the samples), so its images are "
+            "no ground truth; leave it out here, or give it to `fedsim reconstruct`, which keeps its own mask"
+        )
+    full = ifft2c(torch.from_numpy(kspace.astype(np.complex64, copy=False)))
+    image: NDArray[Any] = centre_crop_or_pad(full.numpy(), size)
+    combined: NDArray[Any] = image[0] if len(image) == 1 else np.linalg.norm(image, axis=0)
+    return combined
