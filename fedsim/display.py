@@ -18,7 +18,7 @@ from fedsim.engine.ledger import row_key
 from fedsim.engine.messages import Row
 from fedsim.engine.needs import NodePlan, usable_bytes
 from fedsim.engine.observer import Observer
-from fedsim.engine.plan import Plan, Spread
+from fedsim.engine.plan import Plan, Spread, spread
 from fedsim.engine.sizes import said
 from fedsim.engine.times import Times
 
@@ -204,7 +204,9 @@ def _actors(plan: Plan) -> str:
     where = f"{len(plan.nodes)} nodes" if len(plan.nodes) > 1 else "one node"
     each = f"{'up to ' if fewest < most else ''}{most} client{'s' if most > 1 else ''} each"
     slots = sum(node.slots for node in plan.nodes)
-    return f"{len(plan.homes)} with {each} on {where}; {slots} train at once ({plan.device})"
+    gpus = _between(spread(home.place.gpus for home in plan.homes), "{:.2g}".format)
+    share = f", each with {gpus} of a GPU" if any(home.place.gpus for home in plan.homes) else ""
+    return f"{len(plan.homes)} with {each} on {where}{share}; {slots} train at once ({plan.device})"
 
 
 def _needs_table(plan: Plan) -> Table:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import platformdirs
 import psutil
+import torch
 from rich.table import Table
 
 from fedsim.config import Engine
+from fedsim.engine.cores import cores_here, quotas
 from fedsim.engine.ray_backend import RayBackend
 
 _GB = 1e9
@@ -41,8 +43,16 @@ def _versions() -> tuple[str, bool]:
 
 
 def _cores() -> tuple[str, bool]:
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{mine} of {os.cpu_count()} for this job: as many clients train at once", True
+    quota = min(quotas(), default=None)
+    allowed = "" if quota is None else f" (its CPU quota is {quota:g})"
+    return f"{cores_here()} of {os.cpu_count()} for this job{allowed}: as many clients train at once", True
+
+
+def _gpus() -> tuple[str, bool]:
+    names = [torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count())]
+    if not names:
+        return f"none that torch {torch.__version__} can use: clients train on the CPU", True
+    return f"{len(names)} ({', '.join(sorted(set(names)))}): the actors of a run share them equally", True
 
 
 def _memory() -> tuple[str, bool]:
@@ -72,6 +82,7 @@ def _ray() -> tuple[str, bool]:
 _CHECKS: dict[str, Callable[[], tuple[str, bool]]] = {
     "versions": _versions,
     "cores": _cores,
+    "GPUs": _gpus,
     "memory": _memory,
     "disk": _disk,
     "cache": _cache,

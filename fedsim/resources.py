@@ -9,7 +9,9 @@ class Resources(Section):
     """What a client needs; what it does not say is the engine's."""
 
     cpus: float | None = Field(None, gt=0, le=1024, description="Cores it takes on its node; default engine.threads.")
-    gpus: float | None = Field(None, ge=0, le=64, description="Share of a GPU, or number; default 1 on GPUs, else 0.")
+    gpus: float | None = Field(
+        None, ge=0, le=64, description="Share of a GPU, or number of GPUs; default an equal share of those there are."
+    )
     memory: float | None = Field(
         None, gt=0, le=1e6, description="Memory [GB] that Ray reserves for its actor; default none."
     )

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from fedsim.engine import reaper
+from fedsim.engine.cores import cores_here
 from fedsim.errors import InputError, RunError
 
 _PREFIX = "fedsim-ray-"
@@ -70,7 +71,6 @@ def _start(ray: ModuleType) -> None:
     Raises:
         RunError: it does not start; Ray gives its processes half a minute, and says so with plain exceptions.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     _own.close()  # of one that was ended without `disconnect`
     atexit.register(disconnect)  # comes before Ray's own handlers, which know nothing of the folder
     try:
@@ -78,7 +78,7 @@ def _start(ray: ModuleType) -> None:
         _own.enter_context(_closed_to_others(ray))
         _own.callback(ray.shutdown)
         ray.init(
-            "local", num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
+            "local", num_cpus=cores_here(), include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
             _temp_dir=str(folder / "r"),
         )  # fmt: skip
     except Exception as error:

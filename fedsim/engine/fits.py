@@ -15,7 +15,7 @@ from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host import make_learner
 from fedsim.engine.machine import Machine, machine_of
 from fedsim.engine.needs import usable_bytes
-from fedsim.engine.placement import gpus_of, homeless
+from fedsim.engine.placement import homeless, unasked, uses_gpus
 from fedsim.engine.plan import Plan, make_plan
 from fedsim.engine.rundir import setup_of
 from fedsim.engine.sizes import said
@@ -81,12 +81,29 @@ def refuse(plan: Plan) -> None:
 
 def warnings(plan: Plan) -> list[str]:
     """What is legal, and perhaps not meant."""
+    return _wide(plan) + _idle_gpus(plan)
+
+
+def _wide(plan: Plan) -> list[str]:
+    """Clients that ask for more cores than there are."""
     cores = max(room.node.cpus for room in plan.machine.rooms)
     wide = [c for c in plan.clients if (c.resources.cpus or 0) > cores and plan.workload.engine.backend == "ray"]
     if not wide:
         return []
     asked = f"site {wide[0].site}: resources.cpus: {wide[0].resources.cpus:g}, and no node has more than {cores:g}"
     return [f"{asked}; {len(wide)} of {len(plan.clients)} clients train alone on their node"]
+
+
+def _idle_gpus(plan: Plan) -> list[str]:
+    """GPUs that are there, or asked for, and that no client trains on."""
+    engine = plan.workload.engine
+    if plan.device == "cuda":
+        return []
+    if uses_gpus(engine, [room.node for room in plan.machine.rooms]):
+        return [f"torch {torch.__version__} cannot use the GPUs that Ray counts: clients train on the CPU"]
+    asking = [c for c in plan.clients if c.resources.gpus and engine.backend == "serial" and engine.device != "cpu"]
+    where = "a serial run trains on the CPU unless engine.device is cuda"
+    return [f"site {asking[0].site}: resources.gpus: {asking[0].resources.gpus:g}, and {where}"] if asking else []
 
 
 def machine_at(workload: Workload, out: Path, address: str) -> Machine:
@@ -109,15 +126,19 @@ def machine_at(workload: Workload, out: Path, address: str) -> Machine:
 
 
 def _gpus(plan: Plan) -> str | None:
-    """GPUs that no node has."""
-    most = max(room.node.gpus for room in plan.machine.rooms)
-    if plan.workload.engine.device == "cuda" and not most:
-        return "engine.device: cuda needs a GPU, and there is none; say auto or cpu"
-    for client in plan.clients if plan.device == "cuda" else ():
-        asked = gpus_of(client.resources, plan.device)
-        if asked > most:
+    """GPUs that no node has, or that torch cannot use."""
+    engine, most = plan.workload.engine, max(room.node.gpus for room in plan.machine.rooms)
+    if engine.device == "cuda" and not (most and any(room.node.cuda for room in plan.machine.rooms)):
+        there = "torch cannot use those that Ray counts" if most else "there is none"
+        return f"engine.device: cuda needs a GPU, and {there}; say auto or cpu"
+    for client in plan.clients if engine.device != "cpu" else ():
+        asked = client.resources.gpus
+        if asked and not most:
+            remedy = "leave it out, or set engine.device to cpu"
+            return f"site {client.site}: resources.gpus: {asked:g}, and there is no GPU; {remedy}"
+        if asked and asked > most:
             return f"site {client.site}: resources.gpus: {asked:g}, and no node has more than {most:g}; ask for less"
-        if not asked and plan.workload.engine.clients_per_actor == "auto":
+        if asked == 0 and plan.device == "cuda" and engine.backend == "ray":
             return f"site {client.site}: resources.gpus: 0 leaves it without a place to train; give it a share, say 0.1"
     return None
 
@@ -137,6 +158,11 @@ def _reservations(plan: Plan) -> str | None:
     auto = "" if plan.workload.engine.clients_per_actor == "auto" else ", or engine.clients_per_actor to auto"
     if homeless([replace(place, memory=0.0) for place in places], nodes):
         gpus = sum(math.floor(node.gpus) for node in nodes)
+        if any(map(unasked, left)):
+            others = sum(map(unasked, places))
+            return (
+                f"resources.gpus: those that are asked for leave none to {others} actors of other sites; ask for less"
+            )
         value = _floor(1 / math.ceil(len(places) / gpus))
         asked = f"{len(places)} actors ask for {left[0].gpus:g} each, and there are {gpus} GPUs"
         return f"resources.gpus: {asked}; set it to at most {value}{auto}"

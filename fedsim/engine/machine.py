@@ -1,6 +1,6 @@
 """What a run would have: cores, memory, GPUs and disks, of this machine or of the Ray cluster it is connected to."""
 
-import os
+import math
 import resource
 import shutil
 import sys
@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from fedsim.config import Engine, Workload
+from fedsim.engine.cores import cores_here
 from fedsim.engine.placement import Node, granted
 
 RAY_COUNTS = 0.7
@@ -83,10 +84,8 @@ def disk_of(folder: Path) -> Disk:
 
 
 def _this_machine(workload: Workload, scratch: Path) -> Room:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    gpus = torch.cuda.device_count() if workload.engine.device != "cpu" else 0
     memory = memory_here()
-    node = Node("", cores, gpus, RAY_COUNTS * memory)
+    node = Node("", cores_here(), torch.cuda.device_count(), RAY_COUNTS * memory, gpu_memory=_gpu_memory())
     node = granted(workload.engine, [node])[0] if workload.engine.backend == "ray" else node
     return Room(node, memory, disk_of(scratch))
 
@@ -118,8 +117,20 @@ def nodes_of(ray: Any) -> list[Node]:  # noqa: ANN401 - the module ray
     here = ray.get_runtime_context().get_node_id()
     alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     alive.sort(key=lambda node: (node["NodeID"] != here, node["NodeID"]))
-    counts = [(node["NodeID"], node["Resources"]) for node in alive]
-    return [Node(name, has["CPU"], has.get("GPU", 0), has.get("memory", 0)) for name, has in counts]
+    return [_node(node["NodeID"], node["Resources"], node["NodeID"] == here) for node in alive]
+
+
+def _node(name: str, has: dict[str, float], here: bool) -> Node:
+    """A node of the cluster; of another one it is only known whether torch was built for GPUs."""
+    cuda = torch.cuda.is_available() if here else torch.version.cuda is not None
+    memory = _gpu_memory() if here else math.inf
+    return Node(name, has["CPU"], has.get("GPU", 0), has.get("memory", 0), cuda, memory)
+
+
+def _gpu_memory() -> float:
+    """Of the smallest GPU of this machine [bytes]."""
+    gpus = range(torch.cuda.device_count())
+    return float(min((torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus), default=math.inf))
 
 
 def _room(node: Node, known: dict[str, Any], scratch: Disk | None, here: bool) -> Room:

@@ -69,7 +69,7 @@ class Plan:
     @property
     def slices(self) -> Spread:
         """Training slices of a client."""
-        return _spread(client.data.samples() for client in self.clients)
+        return spread(client.data.samples() for client in self.clients)
 
     @property
     def uplink_bytes(self) -> float:
@@ -108,7 +108,7 @@ def make_plan(
     device = device_of(workload.engine, nodes)
     private = _Private(learner, clients, calibration)
     sent = _traffic(workload, learner, len(clients), calibration)
-    homes = filled(workload.engine, placed(workload.engine, clients, nodes, device), machine.rooms, private.bytes)
+    homes = filled(workload.engine, placed(workload.engine, clients, nodes), machine.rooms, private.bytes)
     pixel_bytes = 0.0 if device == "cuda" else sizes.activation_bytes(learner, 2 ** (workload.model.pools + 1))
     saved = private.saved_bytes() + _driver_files_bytes(learner, clients, sent)
     saved += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
@@ -117,7 +117,7 @@ def make_plan(
     return Plan(
         workload, clients, machine, device, tuple(homes),
         tuple(node_plans(workload, homes, machine.rooms, Working(learner, pixel_bytes, sent))),
-        _spread(map(private.bytes, clients)), sum(map(private.bytes, clients)),
+        spread(map(private.bytes, clients)), sum(map(private.bytes, clients)),
         calibration.growth_bytes if calibration else 0.0, sent, saved,
         len(missing), sum(map(_shard_bytes, missing, fresh)),
         expected(workload, homes, machine.rooms, calibration, sum(fresh), saved) if calibration else None,
@@ -187,6 +187,7 @@ def _traffic(workload: Workload, learner: Learner, clients: int, calibration: Ca
         return sizes.traffic(FedAvg(), vectors, cohort, clients, {}, shrink)  # it wants what only clients can send
 
 
-def _spread(values: Iterable[float]) -> Spread:
+def spread(values: Iterable[float]) -> Spread:
+    """Of some numbers."""
     ordered = sorted(values)
     return ordered[0], median(ordered), ordered[-1]

@@ -108,7 +108,7 @@ class RayBackend(Backend):
         self._expected = Expectations(clients)
         if self._engine.device == "cuda" and self._setup.device != "cuda":
             raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; say auto or cpu")
-        self._vacant = placed(self._engine, clients, nodes, self._setup.device)
+        self._vacant = sorted(placed(self._engine, clients, nodes), key=lambda place: -place.gpus)
         if sum(len(place.clients) for place in self._vacant) < len(clients):
             raise InputError("resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share")
         if before is not None and homeless(self._vacant, nodes):

@@ -38,11 +38,16 @@ def gpus(one: int, two: int) -> Machine:
 PLACES = [
     (("engine.device=cuda",), machine(), "engine.device: cuda needs a GPU", "engine.device=auto"),
     (sites("resources.gpus=4"), gpus(2, 1), "site A: resources.gpus: 4, and no node has more than 2", None),
-    ((), gpus(1, 1), r"resources.gpus: 4 actors ask for 1 each, and there are 2 GPUs; .* 0\.5", AUTO),
+    (
+        sites("resources.gpus=1"), gpus(1, 1), r"resources.gpus: 4 actors ask for 1 each, .* 2 GPUs; .* 0\.5",
+        AUTO,
+    ),
+    (sites("resources.gpus=0.5"), machine(), "site A: resources.gpus: 0.5, and there is no GPU; leave it out, or set "
+     "engine.device to cpu", "engine.device=cpu"),
     (sites("resources.gpus=0.5"), gpus(1, 0), r"resources.gpus: .* at most 0\.25", PAIRS),
     (
-        (AUTO, "federation.sites.0.resources.gpus=0.7"),
-        gpus(1, 0), "resources.gpus: 2 actors ask", "engine.device=cpu",
+        (AUTO, "federation.sites.0.resources.gpus=1"), gpus(1, 0),
+        "resources.gpus: those that are asked for leave none to 2 actors of other sites", "engine.device=cpu",
     ),
     ((AUTO, *sites("resources.gpus=0")), gpus(1, 1), "resources.gpus: 0 leaves", "engine.device=cpu"),
     (("federation.sites.1.resources.memory=64",), machine(), "site B: resources.memory: 64 GB, .* at most 10$", None),

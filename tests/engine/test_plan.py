@@ -139,7 +139,7 @@ def test_actors_are_where_the_plan_says(workload: MakeWorkload, tmp_path: Path, 
     keys = ("federation.sites.2.resources.cpus=2", f"engine.clients_per_actor={size}", "engine.backend=ray")
     load = workload(*keys)
     clients, there = assemble(load).clients, machine_of(load, tmp_path / "run")
-    places = placed(load.engine, clients, [room.node for room in there.rooms], "cpu")
+    places = placed(load.engine, clients, [room.node for room in there.rooms])
     backend = RayBackend(load.engine)
     backend.start(setup_of(load), clients)
     assert [list(actor.clients) for actor in backend._actors] == [[c.name for c in p.clients] for p in places]
