@@ -1,6 +1,7 @@
 """Figures of a comparison. Each function draws one from tables and returns it; nothing is shown or saved here."""
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fedsim.report.drawing import AXIS_LABELS, GREY, Named, grid, legend, log_counts, looks, titled
 from fedsim.report.figures import PALETTE
-from fedsim.study.comparison import CONFIDENCE, MEAN, ZERO_FILLED, by_seed
+from fedsim.study.comparison import CONFIDENCE, MEAN, ZERO_FILLED, by_seed, too_few
 
 BASELINE = "single"
 """Training alone: what a federated method must beat."""
@@ -93,7 +94,7 @@ def scarcity(volumes: pd.DataFrame, reference: str) -> Figure:
 
 
 def differences(table: pd.DataFrame, quality: str, reference: str) -> Figure:
-    """Differences to the reference, paired by seed, with their intervals; filled where the interval excludes 0.
+    """Differences to the reference, paired by seed, with their intervals; filled where a difference is shown.
 
     Args:
         table: Differences, from `compare`; axes a regime.
@@ -113,13 +114,21 @@ def differences(table: pd.DataFrame, quality: str, reference: str) -> Figure:
         axis.set_xlabel(f"test {AXIS_LABELS[quality]} − {reference}")
     for axis in cells[len(regimes) :]:
         axis.set_visible(False)
-    bars = (
-        f"bars: {100 * CONFIDENCE:g} % CI over seeds, each for itself"
-        if rows["low"].notna().any()
-        else "one seed: no CI"
-    )
-    figure.supxlabel(f"{bars}; to the {_BETTER[quality]} of 0 the method is better than {reference}", fontsize=8)
+    side = f"to the {_BETTER[quality]} of 0 the method is better than {reference}"
+    note = f"point: mean difference over seeds; {_bars_told(rows)}; {side}"
+    figure.supxlabel(fill(note, int(16 * figure.get_figwidth())), fontsize=8)
     return figure
+
+
+def _bars_told(rows: pd.DataFrame) -> str:
+    """What the bars and the filling of points are."""
+    if rows["low"].isna().all():
+        return "one seed: no bars"
+    bars = f"bar: its {100 * CONFIDENCE:g} % CI, each for itself, not corrected"
+    tests = int(rows["tests"].max())
+    if not tests:
+        return f"{bars}; all points empty: {too_few(rows['pairs'].max(), rows['subjects'].max())}"
+    return f"{bars}; filled: p < {1 - CONFIDENCE:.2g} after Holm's correction for {tests}"
 
 
 def _forest(axis: Axes, rows: pd.DataFrame) -> None:

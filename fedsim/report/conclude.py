@@ -27,7 +27,7 @@ from fedsim.report.study_report import write_study_report
 from fedsim.report.study_tables import StudyTables, study_tables
 from fedsim.report.tables import Tables, as_text, write_overview, write_tables
 from fedsim.report.viewer import MOST_BYTES, MOST_SITES, Stack, stacks_of
-from fedsim.report.wording import CI, caption, confidence, means, number, sentences, spread
+from fedsim.report.wording import CI, caption, chance, confidence, means, number, sentences, spread
 from fedsim.study.comparison import compare, other_differences, results_of
 from fedsim.study.results import QUALITIES
 
@@ -178,12 +178,12 @@ def summary(tables: Tables, regime: str, reference: str) -> Table:
     )
     table.add_column("method", min_width=12, overflow="fold")
     apart = f"PSNR - {reference} [{CI}]"
-    for column in ("n", *AXIS_LABELS.values(), apart):
+    for column in ("n", *AXIS_LABELS.values(), apart, "p (Holm)"):
         table.add_column(escape(column), justify="right", no_wrap=column != apart)
     for row in psnr.to_dict("records"):
         rest = [number(rows[row["method"]]["mean"], quality) for quality, rows in others.items()]
         difference = f"{number(row['difference'], 'psnr', '+')} {confidence(row['low'], row['high'], 'psnr')}"
         own = spread(row["mean"], row["sd"], "psnr")
         bold = "bold" if row["method"] == reference else None
-        table.add_row(row["method"], str(row["seeds"]), own, *rest, Text(difference), style=bold)
+        table.add_row(row["method"], str(row["seeds"]), own, *rest, Text(difference), chance(row["p_holm"]), style=bold)
     return table

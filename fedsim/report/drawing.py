@@ -15,13 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from fedsim.report.figures import LEGEND, PALETTE, STYLE
-from fedsim.study.comparison import CONFIDENCE, interval
+from fedsim.study.comparison import CONFIDENCE, FEWEST_SEEDS, interval
 
 GREY = "#808080"
 AXIS_LABELS = {"psnr": "PSNR [dB]", "ssim": "SSIM", "nmse": "NMSE"}
-FEWEST_FOR_INTERVAL = 3
-"""Seeds; with fewer, error bars go from the lowest to the highest."""
-
 _DASHES = ("-", "--", ":")
 _MARKERS = "osD^v"
 _WIDE = 10  # times: beyond it an axis is logarithmic
@@ -41,10 +38,10 @@ class Bar(NamedTuple):
 
 
 def bar(values: Iterable[float]) -> Bar:
-    """Mean, and the interval of Student's t; of two seeds their range, of one nothing (NaN)."""
+    """Mean, and the interval of Student's t; of fewer than FEWEST_SEEDS their range, of one nothing (NaN)."""
     known = [value for value in values if np.isfinite(value)]
     found = interval(known)
-    if found.n >= FEWEST_FOR_INTERVAL:
+    if found.n >= FEWEST_SEEDS:
         return Bar(found.mean, found.low, found.high)
     return span(known)
 
@@ -59,7 +56,7 @@ def span(values: Iterable[float]) -> Bar:
 
 def bars_told(seeds: int) -> str:
     """What the error bars of a figure are, for its caption."""
-    if seeds >= FEWEST_FOR_INTERVAL:
+    if seeds >= FEWEST_SEEDS:
         return f"bars: {100 * CONFIDENCE:g} % CI over {seeds} seeds"
     return "bars: range of two seeds" if seeds > 1 else "one seed: no bars"
 

@@ -1,6 +1,7 @@
 """What a study says, in sentences, made of its tables alone."""
 
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,14 @@ from fedsim.report.ablation_figures import axes_in, complete
 from fedsim.report.count_figures import switches, with_costs
 from fedsim.report.drawing import by_seed_at
 from fedsim.report.scaling_law import LAWS, STRONG, WEAK, efficiencies, serial_shares, speed_ups, unit_of
-from fedsim.report.wording import CI, LOWER_IS_BETTER, excludes_zero, number, sentences, with_unit
-from fedsim.study.comparison import interval
+from fedsim.report.wording import CI, LOWER_IS_BETTER, confidence, sentences, verdict, with_unit
+from fedsim.study.comparison import MEAN, holm, interval, p_value, too_few
+from fedsim.study.timeline import in_words
+
+Differences = dict[tuple[str, ...], "pd.Series[float]"]
+"""Differences by seed; what they are of begins with the method."""
+People = Mapping[str, int]
+"""How many different test subjects there are, by method."""
 
 
 def findings(
@@ -25,12 +32,14 @@ def findings(
         quality: psnr, ssim or nmse.
         reference: The method that differences are taken to.
     """
+    tested = tables[quality][tables[quality]["site"] == MEAN]
+    people = {str(method): int(least) for method, least in tested.groupby("method")["subjects"].min().items()}
     if kind == "ablation":
-        return list(_of_ablation(points, quality))
+        return list(_of_ablation(points, quality, people))
     if kind in LAWS:
         return list(_of_scaling(points, kind, quality))
     compared = list(_of_regimes(tables[quality], quality, reference))
-    return [*compared, *_of_counts(points, quality)] if kind == "client-count" else compared
+    return [*compared, *_of_counts(points, quality, people)] if kind == "client-count" else compared
 
 
 def _of_regimes(table: pd.DataFrame, quality: str, reference: str) -> Iterator[str]:
@@ -40,30 +49,39 @@ def _of_regimes(table: pd.DataFrame, quality: str, reference: str) -> Iterator[s
         yield from (begin + line for line in sentences(table[table["regime"] == regime], quality, reference))
 
 
-def _of_counts(points: pd.DataFrame, quality: str) -> Iterator[str]:
+def _of_counts(points: pd.DataFrame, quality: str, people: People) -> Iterator[str]:
     known = with_costs(points)
-    for method, own in known.groupby("method", sort=False):
-        table = by_seed_at(own, "clients", quality)
-        if len(table) > 1:
-            few, many = table.index[0], table.index[-1]
-            yield f"{method}, from N = {few} to N = {many}: {_change(table.loc[many] - table.loc[few], quality)}"
+    by_method = {str(method): own for method, own in known.groupby("method", sort=False)}
+    tables = {method: by_seed_at(own, "clients", quality) for method, own in by_method.items()}
+    apart: Differences = {(name,): table.iloc[-1] - table.iloc[0] for name, table in tables.items() if len(table) > 1}
+    p_values, tests = _corrected(apart, people)
+    for method, own in by_method.items():
+        if (method,) in apart:
+            few, many = tables[method].index[0], tables[method].index[-1]
+            change = _change(apart[method,], quality, p_values[method,], tests, people[method])
+            yield f"{method}, from N = {few} to N = {many}: {change}"
             seconds = own.groupby("clients")["round_seconds"].mean() / own.groupby("clients")["participants"].mean()
-            yield (
-                f"{method}: a round takes {1e3 * seconds[few]:.3g} ms a client at N = {few} "
-                f"and {1e3 * seconds[many]:.3g} ms at N = {many}"
-            )
+            few_s, many_s = in_words(seconds[few]), in_words(seconds[many])
+            yield f"{method}: a round takes {few_s} per client at N = {few} and {many_s} at N = {many}"
     for method in switches(points):
         yield f"{method} has exact negatives at some N and moments at others: not the same term, compare with care"
 
 
-def _change(differences: "pd.Series[float]", quality: str) -> str:
+def _corrected(apart: Differences, people: People) -> tuple[dict[tuple[str, ...], float], int]:
+    """p of each difference after Holm's correction for all of them, and how many were tested."""
+    p_values = [
+        float("nan") if too_few(values.count(), people[key[0]]) else p_value(interval(values.dropna().tolist()))
+        for key, values in apart.items()
+    ]
+    return dict(zip(apart, holm(p_values), strict=True)), int(np.isfinite(p_values).sum())
+
+
+def _change(differences: "pd.Series[float]", quality: str, p: float, tests: int, subjects: int) -> str:
     """A difference paired by seed, in words."""
     found = interval(differences.dropna().tolist())
-    if not np.isfinite(found.low):
-        return f"{with_unit(found.mean, quality, '+')}, one seed: no interval"
-    ends = f"{CI} [{number(found.low, quality, '+')}, {number(found.high, quality, '+')}]"
-    beyond = "" if excludes_zero(found.low, found.high) else ", within the spread over seeds"
-    return f"{with_unit(found.mean, quality, '+')}, {ends}, {found.n} seeds{beyond}"
+    ends = confidence(found.low, found.high, quality)
+    told = [with_unit(found.mean, quality, "+"), f"{CI} {ends}, {found.n} seeds" if ends else ""]
+    return ", ".join(filter(None, [*told, verdict(p, tests, found.n, subjects)]))
 
 
 def _of_scaling(points: pd.DataFrame, kind: str, quality: str) -> Iterator[str]:
@@ -100,13 +118,28 @@ def _same_answer(own: pd.DataFrame, method: str, unit: str, quality: str) -> str
     return f"{method}: the same test {name} to the last digit on every number of {unit}"
 
 
-def _of_ablation(points: pd.DataFrame, quality: str) -> Iterator[str]:
-    whole = complete(points)
-    for method, own in whole.groupby("method", sort=False):
-        for axis in axes_in(points):
-            table = by_seed_at(own.assign(**{axis: own[axis].map(str)}), axis, quality)
-            order = table.mean(axis=1).sort_values(ascending=quality in LOWER_IS_BETTER)
-            if len(order) > 1:
-                best, worst = order.index[0], order.index[-1]
-                gap = _change((table.loc[best] - table.loc[worst]), quality)
-                yield f"{method}: {axis} is best at {best} ({with_unit(order[best], quality)}); against {worst}: {gap}"
+def _of_ablation(points: pd.DataFrame, quality: str, people: People) -> Iterator[str]:
+    """The values with the best and the worst mean, corrected for all pairs of values that these were chosen from."""
+    tables = {
+        (str(method), axis): by_seed_at(own.assign(**{axis: own[axis].map(str)}), axis, quality)
+        for method, own in complete(points).groupby("method", sort=False)
+        for axis in axes_in(points)
+    }
+    orders = {key: _best_first(table, quality) for key, table in tables.items()}
+    apart: Differences = {
+        (*key, one, other): tables[key].loc[one] - tables[key].loc[other]
+        for key, order in orders.items()
+        for one, other in combinations(order.index, 2)
+    }
+    p_values, tests = _corrected(apart, people)
+    for (method, axis), order in orders.items():
+        if len(order) > 1:
+            best, worst = order.index[0], order.index[-1]
+            pair = (method, axis, best, worst)
+            gap = _change(apart[pair], quality, p_values[pair], tests, people[method])
+            mean = with_unit(order[best], quality)
+            yield f"{method}: {axis} has its best mean at {best} ({mean}); against {worst}: {gap}"
+
+
+def _best_first(table: pd.DataFrame, quality: str) -> "pd.Series[float]":
+    return table.mean(axis=1).sort_values(ascending=quality in LOWER_IS_BETTER)

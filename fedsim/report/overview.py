@@ -1,24 +1,33 @@
 """The table of a study: a row a group of points that differ only by seed, with spreads, differences and costs."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from fedsim.engine.sizes import said
 from fedsim.report.ablation_figures import axes_in
 from fedsim.report.count_figures import with_costs
 from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.scaling_law import STRONG, WEAK, efficiencies, speed_ups, unit_of
-from fedsim.report.wording import CI, Row, confidence, number, spread
-from fedsim.study.comparison import interval
+from fedsim.report.wording import CI, Row, chance, confidence, number, spread
+from fedsim.study.comparison import MEAN
 from fedsim.study.results import QUALITIES
+from fedsim.study.timeline import in_words
 
-_COSTS = {
-    "round_seconds": ("s a round", ".3g"), "floor_seconds": ("bare loop, s a round", ".3g"),
-    "speed_up": ("speed-up", ".2f"), "efficiency": ("efficiency", ".2f"),
-    "megabytes": ("MB a client and round", ".3g"), "gigabytes": ("memory [GB]", ".2f"), "steps": ("steps", ".0f"),
+_COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "round_seconds": ("time per round", in_words), "floor_seconds": ("bare loop per round", in_words),
+    "speed_up": ("speed-up", "{:.2f}".format), "efficiency": ("efficiency", "{:.2f}".format),
+    "megabytes": ("sent per client per round", lambda value: said(1e6 * value)),
+    "gigabytes": ("memory", lambda value: said(1e9 * value)), "steps": ("steps", "{:,.0f}".format),
 }  # fmt: skip
+_OF_QUALITY = {
+    "mean": "", "sd": "_sd", "pairs": "_pairs", "difference": "_difference", "low": "_low", "high": "_high",
+    "p_holm": "_p",
+}  # fmt: skip
+"""What an overview takes over from `compare`, and how its column ends."""
 
 
 @dataclass(frozen=True)
@@ -53,38 +62,34 @@ def keys_of(points: pd.DataFrame, kind: str) -> list[str]:
     return [*axes_in(points), "method"] if kind == "ablation" else ["regime", "method"]
 
 
-def overview(points: pd.DataFrame, kind: str, reference: str) -> pd.DataFrame:
+def overview(points: pd.DataFrame, tables: Mapping[str, pd.DataFrame], kind: str) -> pd.DataFrame:
     """Means and standard deviations over seeds, differences to the reference paired by seed, and costs.
 
     Args:
         points: Rows of results.parquet.
+        tables: Differences by quality, from `compare`.
         kind: Of the study.
-        reference: The method that differences are taken to.
 
     Returns:
-        A row a group: its keys, seeds, for each quality mean, _sd, _pairs, _difference, _low, _high, and mean costs.
+        A row a regime and method: its keys, seeds, for each quality mean, _sd, _pairs, _difference, _low, _high and
+        _p (corrected), and mean costs.
     """
     keys = keys_of(points, kind)
     known = with_costs(points).assign(**{key: points[key] for key in keys})
     if kind in {STRONG, WEAK}:
         known = _with_speed(known, kind)
-    theirs = known[known["method"] == reference].set_index([*keys[:-1], "seed"])
+    means = [
+        {(row["regime"], row["method"]): {f"{quality}{end}": row[name] for name, end in _OF_QUALITY.items()}
+         for row in table[table["site"] == MEAN].to_dict("records")}
+        for quality, table in tables.items()
+    ]  # fmt: skip
     rows = []
-    for names, group in known.groupby(keys, sort=False, dropna=False):
-        row: dict[str, Any] = {**dict(zip(keys, names, strict=True)), "seeds": group["seed"].nunique()}
-        for quality in QUALITIES:
-            row |= _quality(group, theirs, keys, quality, apart=names[-1] != reference)
+    for (regime, method), group in known.groupby(["regime", "method"], sort=False):
+        row: dict[str, Any] = {**{key: group[key].iloc[0] for key in keys}, "seeds": group["seed"].nunique()}
+        for of_quality in means:
+            row |= of_quality[regime, method]
         rows.append(row | {cost: group[cost].mean() for cost in _COSTS if cost in group})
     return pd.DataFrame(rows)
-
-
-def _quality(group: pd.DataFrame, theirs: pd.DataFrame, keys: list[str], name: str, *, apart: bool) -> dict[str, Any]:
-    own = interval(group[name].dropna().tolist())
-    before = group.set_index([*keys[:-1], "seed"])[name]
-    pairs = (before - theirs[name].reindex(before.index)).dropna().tolist() if apart else []
-    found = interval(pairs)
-    spread = {name: own.mean, f"{name}_sd": own.sd, f"{name}_pairs": found.n}
-    return spread | {f"{name}_difference": found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _with_speed(points: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -109,9 +114,12 @@ def columns_of(table: pd.DataFrame, reference: str) -> list[Column]:
         if table[f"{quality}_pairs"].any():
             apart = tuple(Cell(_difference(row, quality), row[f"{quality}_difference"]) for row in rows)
             shown.append(Column(f"− {reference} [{CI}]", apart, quality))
-    for cost, (head, form) in _COSTS.items():
+        if table[f"{quality}_p"].notna().any():
+            chances = tuple(Cell(chance(row[f"{quality}_p"]), row[f"{quality}_p"]) for row in rows)
+            shown.append(Column("p (Holm)", chances, quality))
+    for cost, (head, told_as) in _COSTS.items():
         if cost in table and table[cost].notna().any():
-            cells = tuple(Cell(format(v, form) if np.isfinite(v) else "", float(v)) for v in table[cost])
+            cells = tuple(Cell(told_as(v) if np.isfinite(v) else "", float(v)) for v in table[cost])
             shown.append(Column(head, cells))
     return shown
 

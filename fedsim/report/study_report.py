@@ -14,8 +14,10 @@ from fedsim.report.overview import Cell, Column, columns_of
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.study_tables import StudyTables
 from fedsim.report.viewer import Stack
-from fedsim.report.wording import caption, number
+from fedsim.report.wording import CI, caption, number
+from fedsim.study.comparison import FEWEST_SEEDS, FEWEST_SUBJECTS
 from fedsim.study.results import QUALITIES
+from fedsim.study.timeline import in_words
 
 _MOST_POINTS = 300  # rows
 _MOST_PICTURES = 2_200_000  # bytes of PNG files in the page; the others are named
@@ -56,6 +58,8 @@ def write_study_report(
         "failures": study.failures,
         "says": {quality: study.says(quality) for quality in QUALITIES},
         "qualities": AXIS_LABELS,
+        "ci": CI,
+        "fewest": {"seeds": FEWEST_SEEDS, "subjects": FEWEST_SUBJECTS},
         "table": columns_of(study.overview, study.reference),
         "points": _points(study.points),
         "points_left_out": max(0, len(study.points) - _MOST_POINTS),
@@ -107,8 +111,8 @@ def _points(points: pd.DataFrame) -> list[Column]:
     for quality in QUALITIES:
         cells = tuple(Cell(number(value, quality), float(value)) for value in some[quality])
         shown.append(Column(AXIS_LABELS[quality], cells, quality))
-    seconds = tuple(Cell(f"{value:.3g}", float(value)) for value in some["seconds"])
-    return [*shown, Column("seconds, all rounds", seconds)]
+    seconds = tuple(Cell(in_words(value), float(value)) for value in some["seconds"])
+    return [*shown, Column("time of all rounds", seconds)]
 
 
 def _plain(value: Any) -> Cell:  # noqa: ANN401 - text or a number of a table

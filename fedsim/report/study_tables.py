@@ -50,8 +50,8 @@ class StudyTables:
 
     @cached_property
     def overview(self) -> pd.DataFrame:
-        """A row a group of points that differ only by seed."""
-        return overview(self.points, self.kind, self.reference)
+        """A row a regime and method."""
+        return overview(self.points, self.by_quality, self.kind)
 
     @cached_property
     def finished(self) -> list[Point]:

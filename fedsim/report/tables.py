@@ -9,7 +9,7 @@ import pandas as pd
 from fedsim.files import replacing, write_text
 from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.overview import Column, columns_of
-from fedsim.report.wording import CI, Row, caption, confidence, means, number, spread
+from fedsim.report.wording import CI, Row, caption, chance, confidence, means, number, spread
 from fedsim.study.comparison import MEAN
 
 Tables = dict[str, pd.DataFrame]
@@ -92,9 +92,13 @@ def _regime_table(rows: pd.DataFrame, quality: str, reference: str) -> pd.DataFr
     for row in means(rows, quality).to_dict("records"):
         own = [cells[row["method"], site] for site in (*sites, MEAN)]
         spreads = [spread(cell["mean"], cell["sd"], quality) for cell in own]
-        ends = (number(row["difference"], quality, "+"), confidence(row["low"], row["high"], quality))
+        ends = (
+            number(row["difference"], quality, "+"),
+            confidence(row["low"], row["high"], quality),
+            chance(row["p_holm"]),
+        )
         lines.append([row["method"], str(row["seeds"]), *spreads, *ends])
-    return pd.DataFrame(lines, columns=[*heads, f"difference to {reference}", CI])
+    return pd.DataFrame(lines, columns=[*heads, f"difference to {reference}", CI, "p (Holm)"])
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> None:

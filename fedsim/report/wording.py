@@ -6,13 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from fedsim.study.comparison import CONFIDENCE, MEAN, ZERO_FILLED
+from fedsim.study.comparison import CONFIDENCE, MEAN, ZERO_FILLED, shown, too_few
 
 LOWER_IS_BETTER = {"nmse"}
 CI = f"{CONFIDENCE:.0%} CI".replace("%", " %")
 
 _UNITS = {"psnr": " dB", "ssim": "", "nmse": ""}
 _FORMS = {"psnr": ".2f", "ssim": ".4f", "nmse": ".4f"}
+_SMALLEST_P = 0.001  # that is written out
 
 Row = Mapping[Hashable, Any]
 """One row of what `compare` returns."""
@@ -34,15 +35,28 @@ def spread(mean: float, sd: float, quality: str) -> str:
 
 
 def confidence(low: float, high: float, quality: str) -> str:
-    """An interval, starred where it excludes 0; empty where there is none."""
-    if not math.isfinite(low):
+    """An interval; empty where there is none."""
+    return f"[{number(low, quality, '+')}, {number(high, quality, '+')}]" if math.isfinite(low) else ""
+
+
+def chance(p: float) -> str:
+    """A corrected p value, starred where it shows a difference; empty where nothing was tested."""
+    if not math.isfinite(p):
         return ""
-    return f"[{number(low, quality, '+')}, {number(high, quality, '+')}]" + " *" * excludes_zero(low, high)
+    return ("< 0.001" if p < _SMALLEST_P else f"{p:.3f}") + " *" * shown(p)
 
 
-def excludes_zero(low: float, high: float) -> bool:
-    """Whether 0 lies outside an interval; False for none."""
-    return bool(low > 0 or high < 0)
+def verdict(p: float, tests: int, seeds: int, subjects: int) -> str:
+    """Whether a difference is shown, by its corrected p value, or why not."""
+    reason = too_few(seeds, subjects)
+    if reason:
+        return f"not shown: {reason}"
+    judged = f"p {chance(p).removesuffix(' *')} after Holm's correction for {_count(tests, 'comparison')}"
+    return judged if shown(p) else f"not shown: {judged}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def means(table: pd.DataFrame, quality: str) -> pd.DataFrame:
@@ -56,18 +70,23 @@ def sentences(table: pd.DataFrame, quality: str, reference: str) -> list[str]:
     rows = means(table, quality)
     rows = rows[~rows["method"].isin([reference, ZERO_FILLED])]
     lines = [_sentence(row, quality, reference) for row in rows.to_dict("records") if row["differs"]]
-    unpaired = rows.loc[rows["pairs"] == 0, "method"]
-    single = rows.loc[rows["pairs"] == 1, "method"]
-    alike = rows.loc[(rows["pairs"] > 1) & ~rows["differs"], "method"]
-    if len(alike):
-        everyone = len(alike) == len(rows)
-        who = f"no method differs from {reference}" if everyone else f"no difference from {reference}"
-        lines.append(f"{who} beyond the spread over seeds" + (f": {', '.join(alike)}" if not everyone else ""))
-    if len(single):
-        lines.append(f"one seed in common with {reference}, so differences without an interval: {', '.join(single)}")
-    if len(unpaired):
-        lines.append(f"no seed in common with {reference}: {', '.join(unpaired)}")
+    others: dict[str, list[str]] = {}
+    for row in rows[~rows["differs"]].to_dict("records"):
+        others.setdefault(_not_shown(row), []).append(row["method"])
+    for reason, methods in others.items():
+        everyone = len(methods) == len(rows)
+        who = "no method is shown" if everyone else "not shown"
+        names = "" if everyone else f": {', '.join(methods)}"
+        lines.append(f"{who} to differ from {reference} ({reason}){names}")
     return lines
+
+
+def _not_shown(row: Row) -> str:
+    """Why a difference cannot be claimed."""
+    if not row["pairs"]:
+        return "no seed in common"
+    judged = f"p > {1 - CONFIDENCE:.2g} after Holm's correction for {_count(row['tests'], 'comparison')}"
+    return too_few(row["pairs"], row["subjects"]) or judged
 
 
 def _sentence(row: Row, quality: str, reference: str) -> str:
@@ -75,7 +94,8 @@ def _sentence(row: Row, quality: str, reference: str) -> str:
     first, second = (row["method"], reference) if better else (reference, row["method"])
     low, high = (number(end, quality) for end in sorted((abs(row["low"]), abs(row["high"]))))
     by = with_unit(abs(row["difference"]), quality)
-    return f"{first} leads {second} by {by}, {CI} [{low}, {high}], {row['pairs']} seeds"
+    found = verdict(row["p_holm"], row["tests"], row["pairs"], row["subjects"])
+    return f"{first} leads {second} by {by}, {CI} [{low}, {high}], {row['pairs']} seeds, {found}"
 
 
 def caption(table: pd.DataFrame, regime: str) -> str:
@@ -86,14 +106,7 @@ def caption(table: pd.DataFrame, regime: str) -> str:
         "Mean ± standard deviation over n seeds; differences are paired by seed.",
         "Seeds divide the same subjects anew: the spread is over splits and starts, not over patients.",
     ]
-    if rows["pairs"].max() > 1:
-        parts.append(
-            "Intervals: Student's t over seeds, each for itself, not corrected for the number of methods; * excludes 0."
-        )
-    elif rows["seeds"].max() == 1:
-        parts.append("One seed: no spread and no interval.")
-    else:
-        parts.append("Fewer than two seeds in common: no interval.")
+    parts.append(_tests_told(table[(table["regime"] == regime) & (table["site"] == MEAN)]))
     if rows["seeds"].nunique() > 1:
         parts.append("Methods have different numbers of seeds: trust differences, not means.")
     if len(within) == rows["site"].nunique():
@@ -101,3 +114,18 @@ def caption(table: pd.DataFrame, regime: str) -> str:
     elif within:
         parts.append(f"† Within subject, and not in the mean over sites: {', '.join(within)}.")
     return " ".join(parts)
+
+
+def _tests_told(rows: pd.DataFrame) -> str:
+    """What intervals, p values and stars of a regime are, or why there are none."""
+    if rows["seeds"].max() == 1:
+        return "One seed: no spread, no interval and no test."
+    if rows["pairs"].max() < 2:
+        return "Fewer than two seeds in common: no interval and no test."
+    intervals = f"{CI}: Student's t over seeds, each difference for itself, not corrected."
+    tests = int(rows["tests"].max())
+    if not tests:
+        paired = rows[rows["pairs"] > 0]
+        return f"{intervals} No test: {too_few(paired['pairs'].max(), paired['subjects'].max())}."
+    corrected = f"p: paired t test over seeds after Holm's correction for {_count(tests, 'comparison')}"
+    return f"{intervals} {corrected}; * p < {1 - CONFIDENCE:.2g}."

@@ -3,6 +3,9 @@
 A method's number for a seed and a site is the mean over the site's test volumes and clients. The mean over sites leaves
 out sites whose parts come from one subject (marked †), unless all do. Every difference is between numbers of one seed,
 so the split, the masks and the start that a seed draws are the same on both sides.
+
+A difference counts as shown where a paired t test over seeds gives p < 0.05 after Holm's correction for all methods of
+its regime, and only with enough seeds and test subjects to say anything at all.
 """
 
 import json
@@ -23,6 +26,8 @@ ZERO_FILLED = "zero-filled"
 MEAN = "mean over sites"
 """In the column `site`: no site can have this name."""
 CONFIDENCE = 0.95
+FEWEST_SEEDS, FEWEST_SUBJECTS = 3, 5
+"""With fewer seeds in common, or fewer test subjects in all, no difference is said to be shown."""
 
 _EXACT = 1e-9
 _SAME_DB = 1e-3  # zero-filled PSNR of one volume under one mask, on any machine
@@ -49,6 +54,37 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(n, mean, sd, mean - half, mean + half)
 
 
+def p_value(found: Interval) -> float:
+    """Two-sided p of Student's t test that the mean is 0; NaN without an interval."""
+    if found.n < 2:
+        return np.nan
+    if not found.sd:
+        return float(found.mean == 0)
+    return float(2 * student.sf(abs(found.mean) * np.sqrt(found.n) / found.sd, found.n - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values after Holm's step-down correction for their number, in their order; NaN is no test and stays NaN."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p)[: np.isfinite(p).sum()]
+    corrected = np.full(len(p), np.nan)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return list(corrected)
+
+
+def shown(p: float) -> bool:
+    """Whether a corrected p value shows a difference; NaN does not."""
+    return bool(p < 1 - CONFIDENCE)
+
+
+def too_few(seeds: int, subjects: int) -> str:
+    """Why so few seeds or test subjects can show nothing; empty where they are enough."""
+    for count, fewest, what in ((seeds, FEWEST_SEEDS, "seed"), (subjects, FEWEST_SUBJECTS, "test subject")):
+        if count < fewest:
+            return f"only {count} {what}{'' if count == 1 else 's'}; at least {fewest} are needed"
+    return ""
+
+
 def by_seed(results: pd.DataFrame) -> pd.DataFrame:
     """One row a regime, method, seed and site (and the mean over sites), zero-filled images as one more method.
 
@@ -62,10 +98,23 @@ def by_seed(results: pd.DataFrame) -> pd.DataFrame:
     theirs = zero_filled.groupby(keys, sort=False)[["within_subject", *QUALITIES]].mean().reset_index()
     sites = pd.concat([theirs, ours], ignore_index=True)
     sites["within_subject"] = sites["within_subject"] > 0
-    everywhere = sites.groupby("regime")["within_subject"].transform("all")
-    counted = sites[~sites["within_subject"] | everywhere]
-    mean = counted.groupby(keys[:3], sort=False)[["within_subject", *QUALITIES]].mean().reset_index()
+    mean = _counted(sites).groupby(keys[:3], sort=False)[["within_subject", *QUALITIES]].mean().reset_index()
     return pd.concat([sites, mean.assign(site=MEAN, within_subject=mean["within_subject"] > 0)], ignore_index=True)
+
+
+def _counted(sites: pd.DataFrame) -> pd.DataFrame:
+    """The rows of sites that are in the mean over sites."""
+    everywhere = sites.groupby("regime")["within_subject"].transform("all")
+    return sites[~sites["within_subject"] | everywhere]
+
+
+def subjects_tested(results: pd.DataFrame) -> "pd.Series[int]":
+    """How many different test subjects there are over all seeds, by regime, site (MEAN: of its sites) and method."""
+    keys = ["regime", "site", "method"]
+    sites = results.groupby(keys, sort=False).agg({"subject": "nunique", "within_subject": "any"}).reset_index()
+    mean = _counted(sites).groupby(["regime", "method"], sort=False)["subject"].sum().reset_index().assign(site=MEAN)
+    counts: pd.Series[int] = pd.concat([sites, mean]).set_index(keys)["subject"]
+    return counts
 
 
 def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame:
@@ -78,26 +127,34 @@ def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame
 
     Returns:
         One row a regime, site (MEAN is one) and method: regime, site, within_subject, method, seeds, mean, sd, pairs,
-        difference, difference_sd, low, high, differs (whether the interval excludes 0; False without an interval).
+        subjects, difference, difference_sd, low, high (interval of this difference alone), p (of a paired t test; NaN
+        where there is nothing to test, or too little), p_holm (corrected for all methods of the regime and site),
+        tests (how many these are), differs (whether p_holm shows a difference).
     """
-    table, rows = by_seed(results), []
+    table, people, rows = by_seed(results), subjects_tested(results), []
     for (regime, site), group in table.groupby(["regime", "site"], sort=False):
         numbers = group.pivot_table(index="seed", columns="method", values=quality, sort=False)
         for method in numbers.columns:
             own = interval(numbers[method].dropna().tolist())
             row = {"regime": regime, "site": site, "within_subject": bool(group["within_subject"].any())}
             row |= {"method": method, "seeds": own.n, "mean": own.mean, "sd": own.sd}
-            rows.append(row | _difference(numbers, str(method), reference))
-    return pd.DataFrame(rows)
+            subjects = min(people.get((regime, site, name), people.max()) for name in (method, reference))
+            rows.append(row | {"subjects": subjects} | _difference(numbers, str(method), reference, subjects))
+    found = pd.DataFrame(rows)
+    p_values = found.groupby(["regime", "site"], sort=False)["p"]
+    corrected = p_values.transform(lambda values: pd.Series(holm(values.tolist()), values.index))
+    found = found.assign(p_holm=corrected, tests=p_values.transform("count"))
+    return found.assign(differs=found["p_holm"].map(shown))
 
 
-def _difference(numbers: pd.DataFrame, method: str, reference: str) -> dict[str, Any]:
+def _difference(numbers: pd.DataFrame, method: str, reference: str, subjects: int) -> dict[str, Any]:
     known = reference in numbers and method != reference
     pairs = (numbers[method] - numbers[reference]).dropna().tolist() if known else []
     found = interval(pairs)
+    tested = method != ZERO_FILLED and not too_few(found.n, subjects)
     return {
         "pairs": found.n, "difference": found.mean, "difference_sd": found.sd, "low": found.low, "high": found.high,
-        "differs": bool(found.low > 0 or found.high < 0),
+        "p": p_value(found) if tested else np.nan,
     }  # fmt: skip
 
 

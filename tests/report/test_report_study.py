@@ -20,7 +20,7 @@ from fedsim.report.study_report import write_study_report
 from fedsim.report.study_tables import study_tables
 from fedsim.report.tables import as_latex
 from fedsim.report.viewer import stacks_of
-from fedsim.study.comparison import interval
+from fedsim.study.comparison import interval, p_value
 from fedsim.study.results import write_failures
 
 Made = Callable[..., Path]
@@ -114,7 +114,7 @@ def test_the_overview_has_means_differences_and_costs(told: Told) -> None:
     assert float(row["megabytes"]) == pytest.approx(1)
     assert rows["16", "fedmri"]["psnr_difference"] == ""
     markdown = (folder / "tables" / "overview.md").read_text().splitlines()
-    assert markdown[0].startswith("| clients N | method | n | PSNR [dB] | − fedmri [95 % CI] | SSIM |")
+    assert markdown[0].startswith("| clients N | method | n | PSNR [dB] | − fedmri [95 % CI] | p (Holm) | SSIM |")
     assert len(markdown) == 2 + 6
     assert markdown[4].startswith(f"| 16 | fedavg | 3 | {own['psnr'].mean():.2f} ± ")
 
@@ -143,7 +143,7 @@ def test_latex_of_every_row_has_as_many_cells(told: Told) -> None:
     text = (folder / "tables" / "psnr.tex").read_text()
     assert text.count(r"\begin{tabular}") == 2, "a regime each"
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.count("&") for line in rows} == {6}
+    assert {line.count("&") for line in rows} == {7}
     assert text.startswith("% all: PSNR [dB], test split.")
 
 
@@ -152,9 +152,15 @@ def test_what_it_says_of_client_counts(made_study: Made) -> None:
     said = study.says("psnr")
     change = [-0.36 - 0.0 + 0.02 * seed for seed in (1, 2, 3)]  # of the numbers that conftest makes up
     found = interval([value - 0.04 for value in change])
-    assert "clients-16: fedmri leads fedavg by 0.50 dB, 95 % CI [0.50, 0.50], 3 seeds" in said
-    assert f"fedmri, from N = 4 to N = 64: {found.mean:+.2f} dB, 95 % CI [-0.41, -0.31], 3 seeds" in said
-    assert any("a round takes 20.8 ms a client at N = 4" in line for line in said)
+    judged = "3 seeds, p < 0.001 after Holm's correction for 1 comparison"
+    assert f"clients-16: fedmri leads fedavg by 0.50 dB, 95 % CI [0.50, 0.50], {judged}" in said
+    (line,) = (line for line in said if line.startswith("fedmri, from N = 4 to N = 64: "))
+    corrected = min(1, 2 * p_value(found))
+    assert line.endswith(
+        f"{found.mean:+.2f} dB, 95 % CI [-0.41, -0.31], 3 seeds, "
+        f"p {corrected:.3f} after Holm's correction for 2 comparisons"
+    )
+    assert any("a round takes 20.8 ms per client at N = 4" in line for line in said)
     assert any("fedmri has exact negatives at some N and moments at others" in line for line in said)
     assert not any("fedavg has exact" in line for line in said)
 
@@ -172,8 +178,22 @@ def test_what_it_says_of_scaling(made_study: Made) -> None:
 
 def test_what_it_says_of_an_ablation(made_study: Made) -> None:
     said = study_tables(made_study("ablation")).says("psnr")
-    assert any(line.startswith("fedmri: algorithm.beta is best at 0.0 (") for line in said)
-    assert any("model.norm is best at instance" in line and "against affine: +0.18 dB" in line for line in said)
+    assert any(line.startswith("fedmri: algorithm.beta has its best mean at 0.0 (") for line in said)
+    assert any("model.norm has its best mean at instance" in line and "affine: +0.18 dB" in line for line in said)
+    assert all("after Holm's correction for 8 comparisons" in line for line in said), "3 pairs of beta and 1, twice"
+
+
+@pytest.mark.parametrize("kind", ["compare", "client-count", "ablation"])
+def test_two_seeds_show_nothing_in_any_kind_of_study(made_study: Made, kind: str) -> None:
+    """No lead, no star: neither in what it says, nor in its tables, nor on the terminal."""
+    folder = made_study(kind, seeds=2)
+    said = concluded(folder)
+    assert "leads" not in said
+    assert " *" not in said
+    lines = study_tables(folder).says("psnr")
+    assert any("2 seeds; at least 3 are needed" in line for line in lines)
+    assert not any("after Holm" in line for line in lines)
+    assert not [path.name for path in (folder / "tables").glob("*.md") if " * |" in path.read_text()]
 
 
 def test_unfinished_and_failed_points_are_named(made_study: Made) -> None:

@@ -20,7 +20,7 @@ from fedsim.report.comparison_figures import comparison_figures, convergence, di
 from fedsim.report.conclude import compare_runs
 from fedsim.report.tables import markdown
 from fedsim.report.wording import caption, sentences
-from fedsim.study.comparison import MEAN, ZERO_FILLED, by_seed, compare, interval, results_of
+from fedsim.study.comparison import MEAN, ZERO_FILLED, by_seed, compare, holm, interval, results_of
 
 METHODS = {"single": 0.0, "fedavg": 0.4, "fedmri": 0.7}
 """Gain in PSNR."""
@@ -36,6 +36,7 @@ def results(
     rows = [
         {
             "regime": regime, "method": method, "seed": seed, "client": client, "site": site, "volume": volume,
+            "subject": volume,
             "within_subject": site in within, "train_subjects": 1.0 + index,
             "psnr": 30 + seed + gain + generator.normal(0, noise), "ssim": 0.8 + 0.01 * gain, "nmse": 0.1 - 0.01 * gain,
             "zf_psnr": 25 + seed + ord(site), "zf_ssim": 0.6, "zf_nmse": 0.2,
@@ -79,7 +80,6 @@ def test_paired_differences_are_scipys() -> None:
     expected = test.confidence_interval(0.95)
     found = row(table, "fedavg")
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
-    assert found["differs"] == (test.pvalue < 0.05)
     assert found["difference"] == pytest.approx((numbers["fedavg"] - numbers["fedmri"]).mean())
     assert found["difference_sd"] == pytest.approx((numbers["fedavg"] - numbers["fedmri"]).std())
     assert (found["mean"], found["sd"]) == pytest.approx((numbers["fedavg"].mean(), numbers["fedavg"].std()))
@@ -108,9 +108,81 @@ def test_one_seed_has_no_interval(seeds: int, pairs: int) -> None:
         assert not table["differs"].any()
         assert np.isnan(found["sd"])
         assert sentences(table, "psnr", "fedmri") == [
-            "one seed in common with fedmri, so differences without an interval: fedavg, single"
+            "no method is shown to differ from fedmri (only 1 seed; at least 3 are needed)"
         ]
-        assert "One seed: no spread and no interval." in caption(table, "all")
+        assert "One seed: no spread, no interval and no test." in caption(table, "all")
+
+
+def test_holm_by_hand() -> None:
+    """Steps of 4, 3 and 2 times the smallest ones, never falling, never above 1; what was not tested does not count."""
+    nan = float("nan")
+    assert holm([0.02, 0.01, nan, 0.04, 0.8]) == pytest.approx([0.06, 0.04, nan, 0.08, 0.8], nan_ok=True)
+    assert holm([0.5, 0.6]) == [1, 1]
+    assert holm([]) == []
+
+
+def test_p_values_are_scipys_and_corrected_for_the_methods_of_a_regime() -> None:
+    frame = results(regimes=("all", "few"))
+    table = compare(frame, "psnr", "fedmri")
+    numbers = by_seed(frame).query("site == @MEAN and regime == 'few'")
+    numbers = numbers.pivot_table(index="seed", columns="method", values="psnr")
+    p_values = [ttest_rel(numbers[method], numbers["fedmri"]).pvalue for method in ("fedavg", "single")]
+    rows = [row(table, method, regime="few") for method in ("fedavg", "single")]
+    assert [one["p"] for one in rows] == pytest.approx(p_values)
+    assert [one["p_holm"] for one in rows] == pytest.approx(holm(p_values))
+    assert {one["tests"] for one in rows} == {2}
+    assert np.isnan(row(table, ZERO_FILLED)["p"])
+
+
+def test_an_interval_without_zero_is_no_finding_among_many_methods() -> None:
+    """Of 16 methods that all lie in their noise some exclude 0 by chance; none survives the correction."""
+    generator = np.random.default_rng(5)
+    one = results(seeds=3).query("method == 'fedmri'")
+    others = [one.assign(method=f"m{n}", psnr=one["psnr"] + one["seed"].map(
+        dict(enumerate(generator.normal(0, 0.1, 3))))) for n in range(16)]  # fmt: skip
+    table = compare(pd.concat([one, *others]), "psnr", "fedmri")
+    ours = table[(table["site"] == MEAN) & (table["p"] < 0.05)]
+    assert len(ours)
+    assert (ours["low"] * ours["high"] > 0).all()
+    assert not table["differs"].any()
+    assert (
+        "no method is shown to differ from fedmri (p > 0.05 after Holm's correction for 16 comparisons)"
+        in sentences(table, "psnr", "fedmri")
+    )
+    assert "*" not in _rows_of_methods(table)
+
+
+def _rows_of_methods(table: pd.DataFrame) -> str:
+    return "\n".join(line for line in markdown(table, "psnr", "fedmri").splitlines() if line.startswith("| m"))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "sites", "reason"),
+    [
+        (1, "ABC", "only 1 seed; at least 3 are needed"),
+        (2, "ABC", "only 2 seeds; at least 3 are needed"),
+        (3, "AB", "only 4 test subjects; at least 5 are needed"),
+        (9, "A", "only 2 test subjects; at least 5 are needed"),
+    ],
+)
+def test_too_few_seeds_or_subjects_show_nothing(seeds: int, sites: str, reason: str) -> None:
+    """However large and steady the difference is."""
+    frame = results(seeds, noise=1e-4)
+    table = compare(frame[frame["site"].isin(list(sites))], "psnr", "fedmri")
+    assert not table["differs"].any()
+    assert sentences(table, "psnr", "fedmri") == [f"no method is shown to differ from fedmri ({reason})"]
+    text = markdown(table, "psnr", "fedmri")
+    assert "*" not in text
+    assert seeds == 1 or reason in text
+    figure = differences(table, "psnr", "fedmri")
+    assert (figure.axes[0].collections[-1].get_facecolors()[:, :3] == 1).all(), "all empty"
+    assert seeds == 1 or reason in " ".join(figure.get_supxlabel().split())
+
+
+def test_subjects_of_sites_that_are_not_in_the_mean_do_not_count() -> None:
+    table = compare(results(within=("C",)), "psnr", "fedmri")
+    assert row(table, "fedavg")["subjects"] == 4
+    assert not row(table, "fedavg")["differs"]
 
 
 def test_only_seeds_in_common_are_paired() -> None:
@@ -122,7 +194,8 @@ def test_only_seeds_in_common_are_paired() -> None:
     assert "different numbers of seeds" in caption(table, "all")
     apart = frame[(frame["method"] != "fedavg") | (frame["seed"] == 0)]
     apart = apart[(apart["method"] != "fedmri") | (apart["seed"] != 0)]
-    assert "no seed in common with fedmri: fedavg" in sentences(compare(apart, "psnr", "fedmri"), "psnr", "fedmri")
+    said = sentences(compare(apart, "psnr", "fedmri"), "psnr", "fedmri")
+    assert "not shown to differ from fedmri (no seed in common): fedavg" in said
 
 
 @pytest.mark.parametrize(("within", "counted"), [((), "ABC"), (("C",), "AB"), (("A", "B", "C"), "ABC")])
@@ -145,12 +218,13 @@ def test_what_it_says() -> None:
     found = row(table, "fedmri")
     assert sentences(table, "psnr", "fedavg") == [
         f"fedmri leads fedavg by {found['difference']:.2f} dB, 95 % CI "
-        f"[{found['low']:.2f}, {found['high']:.2f}], 4 seeds",
+        f"[{found['low']:.2f}, {found['high']:.2f}], 4 seeds, p < 0.001 after Holm's correction for 2 comparisons",
         f"fedavg leads single by {-row(table, 'single')['difference']:.2f} dB, 95 % CI "
-        f"[{-row(table, 'single')['high']:.2f}, {-row(table, 'single')['low']:.2f}], 4 seeds",
+        f"[{-row(table, 'single')['high']:.2f}, {-row(table, 'single')['low']:.2f}], 4 seeds, "
+        "p < 0.001 after Holm's correction for 2 comparisons",
     ]
     assert sentences(compare(results(noise=3), "psnr", "fedavg"), "psnr", "fedavg") == [
-        "no method differs from fedavg beyond the spread over seeds"
+        "no method is shown to differ from fedavg (p > 0.05 after Holm's correction for 2 comparisons)"
     ]
 
 
@@ -163,9 +237,9 @@ def test_lower_nmse_leads() -> None:
 
 def test_markdown_has_a_row_a_method_best_first_and_a_column_a_site() -> None:
     lines = markdown(compare(results(noise=0.01), "psnr", "fedmri"), "psnr", "fedmri").splitlines()
-    assert lines[2] == "| method | n | A | B | C | mean over sites | difference to fedmri | 95 % CI |"
+    assert lines[2] == "| method | n | A | B | C | mean over sites | difference to fedmri | 95 % CI | p (Holm) |"
     assert [line.split(" | ")[0] for line in lines[4:8]] == ["| zero-filled", "| fedmri", "| fedavg", "| single"]
-    assert lines[5].endswith("|  |  |"), "the reference differs from nothing"
+    assert lines[5].endswith("|  |  |  |"), "the reference differs from nothing"
     assert lines[6].split(" | ")[5].startswith("31.90 ± 1.29")
 
 
@@ -209,7 +283,7 @@ def test_scarcity_is_the_gain_over_training_alone() -> None:
     assert list(line.get_xdata()) == pytest.approx([1, 2], rel=0.02)
 
 
-def test_differences_are_filled_where_the_interval_excludes_zero() -> None:
+def test_differences_are_filled_where_they_are_shown() -> None:
     frame = results(noise=0.01)
     frame.loc[frame["method"] == "single", "psnr"] += 10 * np.sin(1 + frame["seed"])
     table = compare(frame, "psnr", "fedmri")
