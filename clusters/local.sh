@@ -2,16 +2,19 @@
 # A Ray cluster of several nodes on this machine, to rehearse what a cluster does. Linux.
 #
 #   clusters/local.sh up [NODES]   bring it up; 3 nodes of one core unless you say otherwise
+#   clusters/local.sh nodes [NODES] what up would bring up: a line a node, its cores, bytes for actors, of object store
 #   clusters/local.sh status       whether it is up
 #   clusters/local.sh address      the dashboard's address, and the file that holds the token
 #   clusters/local.sh down         end it, and the jobs that run on it; submitted again they go on
 #
 # Everything listens on loopback alone, at ports that are free, and asks for a token. `fedsim submit --cluster local`
-# brings it up if need be. DRY_RUN=1 prints what up would run. Any script with these commands can be a --cluster.
+# brings it up if need be. DRY_RUN=1 prints what up would run. Any script with these commands can be a --cluster; nodes
+# is for checking a job before anything is brought up, and may be left out.
 set -euo pipefail
 
 state=${FEDSIM_STATE:-${XDG_STATE_HOME:-$HOME/.local/state}/fedsim}/local # address, token, folder of Ray, its start.log
 mark=FEDSIM_LOCAL_CLUSTER=$state # in the environment of all that is started here
+cores=1                          # of a node
 object_store=1000000000          # bytes of a node
 memory_share=70                  # per cent of this machine's memory, for the actors of all nodes together
 PATH=$(dirname "$(realpath "$0")")/../.venv/bin:$PATH
@@ -58,10 +61,12 @@ start() {
     fi
 }
 
+# Of each of so many nodes, for actors [bytes].
+memory_of() { echo $(($(awk '/^MemTotal/ {print $2}' /proc/meminfo) * 1024 * memory_share / (100 * $1))); }
+
 up() {
-    local nodes=$1 memory gcs='GCS-ADDRESS' folder='FOLDER' started=()
-    memory=$(($(awk '/^MemTotal/ {print $2}' /proc/meminfo) * 1024 * memory_share / (100 * nodes)))
-    local each=(--num-cpus=1 --memory="$memory" --object-store-memory="$object_store"
+    local nodes=$1 gcs='GCS-ADDRESS' folder='FOLDER' started=()
+    local each=(--num-cpus="$cores" --memory="$(memory_of "$nodes")" --object-store-memory="$object_store"
         --dashboard-agent-listen-port=0 --include-log-monitor=false --disable-usage-stats)
     if [ -z "${DRY_RUN:-}" ]; then
         end # what is left of one that was not ended well
@@ -89,11 +94,13 @@ up() {
     trap - EXIT INT TERM
 }
 
-command=${1:-}
+command=${1:-} nodes=${2:-3}
+if [[ $command =~ ^(up|nodes)$ && ! $nodes =~ ^[1-9][0-9]?$ ]]; then
+    fail "$command $nodes: NODES must be a number from 1 to 99"
+fi
 case $command in
+nodes) for _ in $(seq "$nodes"); do echo "$cores $(memory_of "$nodes") $object_store"; done ;;
 up)
-    nodes=${2:-3}
-    [[ $nodes =~ ^[1-9][0-9]?$ ]] || fail "up $nodes: NODES must be a number from 1 to 99"
     command -v ray >/dev/null || fail "there is no ray on PATH; activate fedsim's environment"
     if [ -n "${DRY_RUN:-}" ]; then
         up "$nodes"
@@ -112,6 +119,7 @@ up)
     ;;
 down)
     if [ -d "$state" ]; then
+        fedsim jobs list >/dev/null 2>&1 || true # which notes how jobs ended that nobody has asked after yet
         exec 9>"$state/lock"
         flock 9
         end
@@ -123,5 +131,5 @@ address)
     is_up || fail "is down; bring it up with: $0 up"
     printf '%s\n' "$(cat "$state/address")" "$state/token"
     ;;
-*) fail "${command:-no command}: say up [NODES], down, status or address" ;;
+*) fail "${command:-no command}: say up [NODES], nodes [NODES], down, status or address" ;;
 esac

@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fedsim.engine.rundir import Run
     from fedsim.engine.simulation import run
+    from fedsim.jobs.library import collect, submit, wait
     from fedsim.workload import load_workload
 
-__all__ = ["Run", "load_workload", "run"]
+__all__ = ["Run", "collect", "load_workload", "run", "submit", "wait"]
 
-_HOMES = {"Run": "fedsim.engine.rundir", "run": "fedsim.engine.simulation", "load_workload": "fedsim.workload"}
+_HOMES = {
+    "Run": "fedsim.engine.rundir",
+    "run": "fedsim.engine.simulation",
+    "load_workload": "fedsim.workload",
+    "submit": "fedsim.jobs.library",
+    "wait": "fedsim.jobs.library",
+    "collect": "fedsim.jobs.library",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -18,3 +26,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'fedsim' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})

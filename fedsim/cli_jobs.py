@@ -1,16 +1,12 @@
 """fedsim submit and fedsim jobs: giving runs and studies to a cluster, and asking after them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fedsim.cli_common import Overrides, Tags, err, out, tagged
 from fedsim.errors import InputError, RunError
-
-if TYPE_CHECKING:
-    from fedsim.jobs.receipts import Receipt
-    from fedsim.jobs.target import Submission, Target
 
 jobs = typer.Typer(no_args_is_help=True, help="Look after submitted jobs.", rich_markup_mode="rich")
 JobId = Annotated[str, typer.Argument(help="Id of a job, or a beginning that no other has.", metavar="ID")]
@@ -36,29 +32,28 @@ def submit(
     ] = False,
 ) -> None:
     """Run a workload or a study on a cluster; submitting the same again goes on with it, and never runs it twice."""
-    from fedsim.jobs.local import Local
-    from fedsim.jobs.submission import prepare, prepare_points
     from fedsim.jobs.targets import find_target
-    from fedsim.workload import read_yaml
+    from fedsim.safe_yaml import read_yaml
 
     target = find_target(cluster)
     settings = tagged(overrides, tags, "set.tags" if tags and "workload" in read_yaml(file) else "tags")
     if per_point and target.out is not None:
         raise InputError(f"--per-point: {target.name} keeps runs in {target.out}, which this machine cannot collect")
+    from fedsim.jobs.sending import check, submit_all
+    from fedsim.jobs.submission import prepare, prepare_points
+
     if per_point:
-        made = prepare_points(file, settings, out_dir, begin=not dry_run)
+        made, begin = prepare_points(file, settings, out_dir)
     else:
-        made = [prepare(file, settings, out_dir, target.out)]
+        made, begin = [prepare(file, settings, out_dir, target.out)], lambda: None
     if dry_run:
+        for job in made:
+            check(target, job, there=False)
         typer.echo("".join(target.render(job.submission) for job in made), nl=False)
         return
-    if isinstance(target, Local):
-        target.bring_up(_say)
-    from fedsim.jobs.sending import send
-
-    for submission in [job.submission for job in made if send(target, job, _say)]:
+    for submission in [job.submission for job in submit_all(target, made, _say, begin)]:
         if wait:
-            _follow(target, submission)
+            _follow(submission.id)
         else:
             _say(f"look at it with: fedsim jobs logs {submission.id} --follow")
     if per_point:
@@ -84,29 +79,31 @@ def logs(
     job_id: JobId, follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False
 ) -> None:
     """Show what a job has printed."""
-    receipt, target = _find(job_id)
-    for piece in target.logs(receipt.id, follow):
+    from fedsim.jobs.receipts import log_of, receipt_of
+
+    for piece in log_of(receipt_of(job_id), follow):
         typer.echo(piece, nl=False)
 
 
 @jobs.command()
 def wait(job_id: JobId) -> None:
     """Wait until a job has ended; exit status 1 if it failed."""
-    receipt, target = _find(job_id)
-    _conclude(target, receipt.id, receipt.out)
+    _conclude(job_id)
 
 
 @jobs.command()
 def stop(job_id: JobId) -> None:
     """End a job; submitted again, it goes on from its last checkpoint."""
+    from fedsim.jobs.receipts import receipt_of, status_of
     from fedsim.jobs.target import RUNS
+    from fedsim.jobs.targets import find_target
 
-    receipt, target = _find(job_id)
-    status = target.status(receipt.id)
+    receipt = receipt_of(job_id)
+    status = status_of(receipt)
     if status.state in RUNS:
         _say(f"stopping {receipt.id}, which may finish its round first")
-        target.stop(receipt.id)
-        status = target.status(receipt.id)
+        find_target(receipt.cluster).stop(receipt.id)
+        status = status_of(receipt)
     _say(f"{receipt.id}: {status.state}")
 
 
@@ -116,42 +113,34 @@ def fetch(
     to: Annotated[Path | None, typer.Option("--to", help="Folder to make; default the folder's own name.")] = None,
 ) -> None:
     """Copy a job's run directory, or a study's folder, to here."""
-    from fedsim.jobs.target import RUNS
+    from fedsim.jobs.receipts import fetch, receipt_of
 
-    receipt, target = _find(job_id)
+    receipt = receipt_of(job_id)
     folder = to or Path(receipt.out.name)
     if folder.absolute() == receipt.out:
         raise InputError(f"--to {folder}: is the job's own folder; name another one")
-    if target.status(receipt.id).state in RUNS:
-        raise InputError(f"{receipt.id}: is running; fetch it when it has ended (fedsim jobs wait), or stop it")
-    target.fetch(receipt.out, folder)
+    fetch(receipt, folder)
     out.print(f"{receipt.id}: {folder}", soft_wrap=True, highlight=False)
 
 
-def _follow(target: "Target", submission: "Submission") -> None:
+def _follow(job_id: str) -> None:
     """Show what a job prints, and end as it ends."""
     try:
-        for piece in target.logs(submission.id, follow=True):
-            typer.echo(piece, nl=False)
-        _conclude(target, submission.id, submission.out)
+        logs(job_id, follow=True)
+        _conclude(job_id)
     except KeyboardInterrupt:
-        _say(f"\nthe job goes on; look at it with: fedsim jobs logs {submission.id} --follow")
+        _say(f"\nthe job goes on; look at it with: fedsim jobs logs {job_id} --follow")
         raise typer.Exit(130) from None
 
 
-def _conclude(target: "Target", job_id: str, folder: Path) -> None:
-    status = target.wait(job_id)
-    if status.state != "succeeded":
-        raise RunError(f"{job_id}: {status.state}" + (f": {status.reason}" if status.reason else ""))
-    _say(f"{job_id}: succeeded, in {folder}")
-
-
-def _find(job_id: str) -> "tuple[Receipt, Target]":
-    from fedsim.jobs.receipts import receipt_of
-    from fedsim.jobs.targets import find_target
+def _conclude(job_id: str) -> None:
+    from fedsim.jobs.receipts import receipt_of, wait_for
 
     receipt = receipt_of(job_id)
-    return receipt, find_target(receipt.cluster)
+    status = wait_for(receipt)
+    if status.state != "succeeded":
+        raise RunError(f"{receipt.id}: {status.state}" + (f": {status.reason}" if status.reason else ""))
+    _say(f"{receipt.id}: succeeded, in {receipt.out}")
 
 
 def _say(line: str) -> None:

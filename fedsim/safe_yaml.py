@@ -1,12 +1,15 @@
 """YAML from anybody: plain values, and no more of them than somebody could mean."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+
+from fedsim.errors import InputError
 
 LARGEST = 8_000_000
 """Characters of a file, and of what it stands for when its aliases are written out."""
@@ -26,6 +29,33 @@ def load_yaml(text: str) -> Any:  # noqa: ANN401 - any YAML value
         return _unshared(yaml.load(text))
     except Exception as error:  # a scalar that is not of its own tag raises nearly everything
         raise ValueError(_problem(error)) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        InputError: the file is missing, is too large, is not YAML, or holds something else.
+    """
+    try:
+        content = load_yaml(_text(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold a mapping of keys such as name, federation and training")
+    return content
+
+
+def _text(path: Path) -> str:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: is a device or a pipe; give a file")
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise InputError(f"{path}: has {path.stat().st_size:,} bytes; a YAML file may have {LARGEST:,}")
+    return path.read_text(encoding="utf-8")
 
 
 class _Bounded(SafeConstructor):

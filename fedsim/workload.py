@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from fedsim.algorithms.catalogue import ALGORITHMS, is_own, own_method
 from fedsim.config import MODELS, Workload
 from fedsim.errors import InputError, hint
-from fedsim.safe_yaml import LARGEST, load_yaml
+from fedsim.safe_yaml import load_yaml, read_yaml
 from fedsim.schema import Section
 
 log = logging.getLogger("fedsim")
@@ -83,25 +83,6 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         raise InputError(f"--set {key}: the value is not valid YAML: {error}") from error
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        InputError: the file is missing, is too large, is not YAML, or holds something else.
-    """
-    try:
-        content = load_yaml(_text(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: must hold a mapping of keys such as name, federation and training")
-    return content
-
-
 def write_yaml(content: Mapping[str, Any]) -> str:
     """`content` as YAML text, in its own order."""
     yaml, stream = YAML(typ="safe", pure=True), StringIO()
@@ -109,14 +90,6 @@ def write_yaml(content: Mapping[str, Any]) -> str:
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(dict(content), stream)
     return stream.getvalue()
-
-
-def _text(path: Path) -> str:
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise InputError(f"{path}: is a device or a pipe; give a file")
-    if path.is_file() and path.stat().st_size > LARGEST:
-        raise InputError(f"{path}: has {path.stat().st_size:,} bytes; a YAML file may have {LARGEST:,}")
-    return path.read_text(encoding="utf-8")
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -1,21 +1,28 @@
 """Submit a sweep from Python, wait for it, and put its scores into one table.
 
-    python workloads/sweep.py [--cluster local] [--workload FILE] [--out runs/sweep] [--beta 0 0.1 1]
+    python workloads/sweep.py --set-axis algorithm.beta=0,0.1,1
+    python workloads/sweep.py --set-axis training.lr=1e-4,1e-3 --set-axis seed=1,2 --cluster slurm --workload FILE
 
-Every value of beta is a job of its own. Running the script again submits nothing twice: what runs is waited for, what
-is done is read, what failed or was stopped goes on from its last checkpoint. Run folders must be visible from here, as
-they are for the local cluster and for SLURM; from another cluster `fedsim jobs fetch` brings them.
+Every combination of the axes' values is a job of its own. Running the script again submits nothing twice: what runs is
+waited for, what is done is read, what failed or was stopped goes on from its last checkpoint. Run folders must be
+visible from here, as they are for the local cluster and for SLURM.
 """
 
 import argparse
+import itertools
+import logging
+import re
 from pathlib import Path
 
-import pandas as pd
+import fedsim
 
-from fedsim import Run
-from fedsim.jobs.sending import send
-from fedsim.jobs.submission import prepare
-from fedsim.jobs.targets import find_target
+
+def axis(text: str) -> list[str]:
+    """KEY=VALUE for each value of KEY=VALUE,VALUE,...; a comma in [ ] or { } divides no values."""
+    key, _, values = text.partition("=")
+    if not values:
+        raise argparse.ArgumentTypeError(f"{text}: must be KEY=VALUE,VALUE,..., for example training.lr=1e-4,1e-3")
+    return [f"{key}={value}" for value in re.split(r",(?![^\[{]*[\]}])", values)]
 
 
 def main() -> None:
@@ -24,21 +31,19 @@ def main() -> None:
     parser.add_argument("--cluster", default="local")
     parser.add_argument("--workload", type=Path, default=Path("workloads/quickstart.yaml"))
     parser.add_argument("--out", type=Path, default=Path("runs/sweep"))
-    parser.add_argument("--beta", nargs="+", type=float, default=[0, 0.1, 1])
+    parser.add_argument("--set-axis", dest="axes", type=axis, action="append", required=True, metavar="KEY=VALUE,...")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
-    target, tables = find_target(given.cluster), []
-    for beta in given.beta:
-        overrides = [*given.overrides, f"algorithm.beta={beta:g}"]
-        job = prepare(given.workload, overrides, given.out / f"beta-{beta:g}", target.out)
-        send(target, job, print)
-        status = target.wait(job.submission.id)  # in turn: a Ray cluster has no queue, and a run takes all of it
-        if status.state != "succeeded":
-            raise SystemExit(f"{job.submission.id}: {status.state} {status.reason}")
-        tables.append(Run(job.submission.out).evaluation.assign(beta=beta))
-    scores = pd.concat(tables)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    jobs = []
+    for point in itertools.product(*given.axes):
+        name = re.sub(r"[^A-Za-z0-9.=_-]+", "-", "_".join(point))
+        jobs.append(fedsim.submit(given.workload, given.cluster, [*given.overrides, *point], given.out / name))
+    fedsim.wait(jobs)
+    scores = fedsim.collect(jobs)
     scores.to_parquet(given.out / "sweep.parquet")
-    print(scores.pivot_table(index="beta", columns="client", values="psnr").round(2))
+    keys = [settings[0].partition("=")[0] for settings in given.axes]
+    print(scores.pivot_table(index=keys, columns="client", values="psnr").round(2))
 
 
 if __name__ == "__main__":

@@ -12,14 +12,16 @@ from collections.abc import Iterator
 from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedsim.engine.machine import Room
 from fedsim.errors import InputError
 from fedsim.files import writing
 from fedsim.jobs.common import ask, checked_files, checked_id, free_to_fetch, stream
 from fedsim.jobs.manifest import as_yaml, check, groups_of, pods_of, read_manifest, rooms_of
 from fedsim.jobs.target import ENDED, State, Status, Submission
+
+if TYPE_CHECKING:
+    from fedsim.engine.machine import Room
 
 RUNS_KEY = "fedsim/runs"
 _MOUNTED = "/etc/fedsim"
@@ -77,7 +79,7 @@ class KubeRay:
         mounted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": kept, "data": dict(sorted(files.items()))}
         return as_yaml(mounted, job)
 
-    def rooms(self) -> tuple[Room, ...] | None:
+    def rooms(self) -> "tuple[Room, ...] | None":
         """The pods' limits, as often as their replicas; None if the manifest leaves some out."""
         return rooms_of(self._manifest["spec"]["rayClusterSpec"], self.path)
 

@@ -6,28 +6,53 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedsim.errors import InputError, RunError
 from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.state import state_folder
+from fedsim.jobs.target import Submission
+
+if TYPE_CHECKING:
+    from fedsim.engine.machine import Room
 
 
 class Local(RayJobs):
-    """The cluster of a script with the commands up, down and address."""
+    """The cluster of a script with the commands up, down and address; and nodes, if it knows what `up` would give."""
 
     def __init__(self, name: str, path: Path) -> None:
         """Args: what --cluster said, and the script."""
         super().__init__(name, "")
         self.path = path
 
+    def is_up(self) -> bool:
+        """Whether the cluster is up."""
+        return self._script("address").returncode == 0
+
+    def rooms(self) -> "tuple[Room, ...] | None":
+        """The nodes that are up, or those that `up` would bring up."""
+        if self.is_up():
+            return super().rooms()
+        done = self._script("nodes")
+        lines = [line.split() for line in done.stdout.splitlines()]
+        if done.returncode or not lines or not all(len(line) == 3 and "".join(line).isdigit() for line in lines):
+            return None
+        return tuple(map(_room, range(1, len(lines) + 1), lines))
+
+    def foresees(self) -> bool:
+        """Whether `rooms` knows what `up` will give."""
+        return self._script("nodes").returncode == 0
+
+    def take_down(self) -> None:
+        """End the cluster."""
+        self._script("down")
+
     def bring_up(self, tell: Callable[[str], None]) -> None:
-        """See to it that the cluster is up; it stays so.
+        """Bring the cluster up; it stays so.
 
         Raises:
             RunError: the script fails; with its reason.
         """
-        if self._script("address").returncode == 0:
-            return
         tell(f"bringing up {self.name}; end it with: {shlex.join([str(self.path), 'down'])}")
         done = self._script("up")
         if done.returncode:
@@ -41,8 +66,13 @@ class Local(RayJobs):
         url, token = lines
         return url, Path(token).read_text(encoding="utf-8").strip()
 
-    def _fedsim(self) -> str:
-        return str(Path(sys.executable).with_name("fedsim"))
+    def _begins(self, submission: Submission) -> list[str]:
+        """Fedsim, and what keeps its log and how it ends when the cluster is gone."""
+        keeping = [sys.executable, "-P", "-m", "fedsim.jobs.kept", submission.id]
+        return [*keeping, str(Path(sys.executable).with_name("fedsim"))]
+
+    def _environment(self) -> dict[str, str]:
+        return {**super()._environment(), "FEDSIM_STATE": str(state_folder())}
 
     def _script(self, command: str) -> subprocess.CompletedProcess[str]:
         """What the script does, with this fedsim's Ray and state folder."""
@@ -50,6 +80,16 @@ class Local(RayJobs):
         environment = os.environ | {"PATH": path, "FEDSIM_STATE": str(state_folder())}
         call = ["bash", str(self.path), command]
         return subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+
+
+def _room(number: int, amounts: list[str]) -> "Room":
+    """A node by its cores, and its bytes for actors and for the object store."""
+    from fedsim.engine.machine import Room
+    from fedsim.engine.placement import Node
+
+    cores, memory, store = map(int, amounts)
+    name = f"node {number}"
+    return Room(Node(name, cores, 0, memory), memory + store, name=name)
 
 
 def _said(stderr: str) -> str:

@@ -7,17 +7,20 @@ from functools import cache
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from jsonschema import Draft202012Validator, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from fedsim.engine.machine import Room
 from fedsim.errors import InputError, hint
 from fedsim.jobs.common import planned_room
 from fedsim.safe_yaml import load_yaml
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator, ValidationError
+
+    from fedsim.engine.machine import Room
 
 Kind = Literal["RayJob", "RayCluster"]
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|[kMGT]i?|Ki)?")
@@ -66,7 +69,7 @@ def pods_of(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [group["template"]["spec"] for group in groups_of(cluster)]
 
 
-def rooms_of(cluster: Mapping[str, Any], path: Path) -> tuple[Room, ...] | None:
+def rooms_of(cluster: Mapping[str, Any], path: Path) -> "tuple[Room, ...] | None":
     """The nodes with cores of a Ray cluster; None if limits or replicas are left out.
 
     Raises:
@@ -112,12 +115,14 @@ _Clear.add_representer(str, _Clear.represent_str)
 
 
 @cache
-def _validator(kind: Kind) -> Draft202012Validator:
+def _validator(kind: Kind) -> "Draft202012Validator":
+    from jsonschema import Draft202012Validator
+
     schemas = json.loads(files("fedsim.jobs").joinpath("kuberay_schema.json").read_text(encoding="utf-8"))
     return Draft202012Validator({**schemas, "$ref": f"#/$defs/{kind}"})
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(error: "ValidationError") -> str:
     where = ".".join(str(part) for part in error.absolute_path)
     known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):

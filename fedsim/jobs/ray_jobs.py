@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fedsim.engine.machine import Room
-from fedsim.engine.placement import Node
 from fedsim.errors import InputError, RunError
 from fedsim.jobs.common import checked_files, checked_id, fetch_shared
 from fedsim.jobs.target import ENDED, State, Status, Submission
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
+
+    from fedsim.engine.machine import Room
 
 _STATES: dict[str, State] = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped",
@@ -49,7 +49,7 @@ class RayJobs:
         said = {"submission_id": checked_id(submission.id), **self._request(submission)}
         return "\n".join([*files, "# Ray job", *(f"{key}: {value}" for key, value in said.items()), ""])
 
-    def rooms(self) -> tuple[Room, ...] | None:
+    def rooms(self) -> "tuple[Room, ...] | None":
         """The nodes that are alive and have cores, the head first: that is where the driver runs."""
         with self._asking():
             answer = self._client._do_request("GET", "/api/v0/nodes").json()
@@ -123,9 +123,13 @@ class RayJobs:
         """Its URL, and the token; empty where the user has none."""
         return self._url, _token()
 
-    def _fedsim(self) -> str:
-        """The command there."""
-        return "fedsim"
+    def _begins(self, submission: Submission) -> list[str]:
+        """The command there, but for its arguments."""
+        return ["fedsim"]
+
+    def _environment(self) -> dict[str, str]:
+        """Variables that the job is given."""
+        return {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_S)}
 
     # Talking to Ray
 
@@ -133,7 +137,7 @@ class RayJobs:
     def _client(self) -> "JobSubmissionClient":
         url, token = self._where()
         _check_reachable(self.name, url)
-        from ray.job_submission import JobSubmissionClient  # noqa: PLC0415 - only if Ray is used
+        from ray.job_submission import JobSubmissionClient
 
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -141,11 +145,11 @@ class RayJobs:
             return JobSubmissionClient(url, headers={"Authorization": f"Bearer {token}" if token else ""})
 
     def _request(self, submission: Submission) -> dict[str, Any]:
-        command = [self._fedsim(), *submission.arguments, "--address", "auto"]  # Ray tells the job which
+        command = [*self._begins(submission), *submission.arguments, "--address", "auto"]  # Ray tells the job which
         return {
             "entrypoint": shlex.join(command),
             "metadata": {"name": submission.id, "out": str(submission.out)},
-            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_S)},
+            "env_vars": self._environment(),
         }
 
     def _delete(self, submission_id: str) -> None:
@@ -171,7 +175,7 @@ class RayJobs:
     @contextmanager
     def _asking(self) -> Iterator[None]:
         """Say in one line what is wrong with a cluster that does not answer as it should."""
-        from ray.exceptions import AuthenticationError  # noqa: PLC0415 - only if Ray is used
+        from ray.exceptions import AuthenticationError
 
         try:
             yield
@@ -218,7 +222,10 @@ def _exactly_there(url: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _room(node: dict[str, Any]) -> Room:
+def _room(node: dict[str, Any]) -> "Room":
+    from fedsim.engine.machine import Room
+    from fedsim.engine.placement import Node
+
     has = node["resources_total"]
     counted = Node(node["node_id"], has["CPU"], has.get("GPU", 0), has.get("memory", 0))
     return Room(counted, counted.memory + has.get("object_store_memory", 0), name=node["node_name"])

@@ -1,18 +1,23 @@
 """What was submitted from this machine: one small file a job, in the user's state folder."""
 
 import difflib
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from fedsim.errors import DamagedError, InputError
+from fedsim.errors import DamagedError, InputError, RunError
 from fedsim.files import write_text
+from fedsim.jobs.common import fetch_shared
+from fedsim.jobs.kept import keep, kept_log, kept_status
 from fedsim.jobs.state import state_folder
-from fedsim.jobs.submission import Job
-from fedsim.jobs.target import Target
+from fedsim.jobs.target import ENDED, RUNS, Status, Target
 from fedsim.jobs.targets import find_target, source_of
+
+if TYPE_CHECKING:
+    from fedsim.jobs.submission import Job
 
 _ID = r"^fedsim-[a-z0-9-]{1,38}$"
 
@@ -38,7 +43,7 @@ class Receipt(BaseModel):
         return self.cluster if "://" in self.cluster else Path(self.cluster).stem
 
 
-def write_receipt(target: Target, job: Job) -> None:
+def write_receipt(target: Target, job: "Job") -> None:
     """Note that a job was submitted."""
     now = datetime.now(UTC).astimezone().isoformat(" ", "seconds")
     receipt = Receipt(
@@ -79,19 +84,124 @@ def receipt_of(beginning: str) -> Receipt:
 
 
 def state_of(receipt: Receipt, gone: set[str]) -> str:
-    """How a job does, as its cluster tells now.
+    """How a job does, for a list.
 
     Args:
         receipt: The job's.
         gone: Clusters that did not answer, which are not asked again; grows.
     """
     if receipt.cluster in gone:
-        return "cluster gone"
+        known = _without_cluster(receipt).state
+        return "cluster gone" if known == "unknown" else known
     try:
-        return find_target(receipt.cluster).status(receipt.id).state
-    except InputError:
+        return status_of(receipt).state
+    except (InputError, RunError):
         gone.add(receipt.cluster)
         return "cluster gone"
+
+
+def status_of(receipt: Receipt) -> Status:
+    """How a job does: as it ended, where that is known, else as its cluster tells now.
+
+    Raises:
+        InputError: its cluster does not answer, and nothing is known here of an end.
+    """
+    return kept_status(receipt.id) or _asked(receipt, lambda target: target.status(receipt.id))
+
+
+def wait_for(receipt: Receipt) -> Status:
+    """Until a job has ended.
+
+    Raises:
+        InputError: its cluster does not answer, and nothing is known here of an end.
+    """
+    return kept_status(receipt.id) or _asked(receipt, lambda target: target.wait(receipt.id))
+
+
+def log_of(receipt: Receipt, follow: bool) -> Iterator[str]:
+    """What a job has printed, in pieces; of one whose cluster has gone or forgotten it, what is known here.
+
+    Raises:
+        InputError: neither its cluster nor this machine has a log.
+    """
+    told = False
+    try:
+        for piece in find_target(receipt.cluster).logs(receipt.id, follow):
+            told = told or bool(piece)
+            yield piece
+    except InputError:
+        if told or not (log := _log_here(receipt)):
+            raise
+        yield log
+        return
+    if not told:
+        yield _log_here(receipt)
+
+
+def fetch(receipt: Receipt, to: Path) -> None:
+    """Copy a job's folder, which has ended, to here.
+
+    Raises:
+        InputError: it runs, is not there, or `to` exists.
+    """
+    if status_of(receipt).state in RUNS:
+        raise InputError(f"{receipt.id}: is running; fetch it when it has ended (fedsim jobs wait), or stop it")
+    try:
+        target = find_target(receipt.cluster)
+    except InputError as error:  # its file is gone
+        fetch_shared(receipt.out, to, f"is not on this machine, and {error}")
+    else:
+        target.fetch(receipt.out, to)
+
+
+def _asked(receipt: Receipt, ask: Callable[[Target], Status]) -> Status:
+    """What a cluster says of a job, kept if it is the end; what is known here if the cluster knows nothing."""
+    try:
+        target = find_target(receipt.cluster)
+        status = ask(target)
+    except InputError:
+        status = _without_cluster(receipt)
+        if status.state == "unknown":
+            raise
+        return status
+    if status.state == "unknown":
+        return _without_cluster(receipt)
+    if status.state in ENDED and kept_status(receipt.id) is None:
+        keep(receipt.id, status, _log_there(receipt, target))
+    return status
+
+
+def _without_cluster(receipt: Receipt) -> Status:
+    """How a job ended as far as this machine knows: from its notes, or from a result newer than the submission."""
+    kept = kept_status(receipt.id)
+    if kept is not None:
+        return kept
+    since = datetime.fromisoformat(receipt.submitted).timestamp()
+    result = receipt.out / ("report.html" if receipt.kind == "run" else "results.parquet")
+    if not (result.is_file() and result.stat().st_mtime >= since):
+        return Status("unknown")
+    failed = _failed_points(receipt.out) if receipt.kind == "study" else []
+    return Status("failed", f"{len(failed)} failed, the rest is done; {failed[0]}") if failed else Status("succeeded")
+
+
+def _failed_points(folder: Path) -> list[str]:
+    from fedsim.study.results import diverged, read_failures
+
+    return [f"{label}: {error}" for label, error in read_failures(folder).items() if not diverged(error)]
+
+
+def _log_here(receipt: Receipt) -> str:
+    """The log of a job from this machine's notes, or from its run directory."""
+    path = receipt.out / "log.txt"
+    there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return kept_log(receipt.id) or there
+
+
+def _log_there(receipt: Receipt, target: Target) -> str:
+    try:
+        return "".join(target.logs(receipt.id, follow=False))
+    except (InputError, RunError):  # forgotten just now
+        return _log_here(receipt)
 
 
 def _folder() -> Path:

@@ -1,7 +1,7 @@
 """Sending a job: checked against the nodes that it would have, once, and noted."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,53 +14,123 @@ from fedsim.engine.host import make_learner
 from fedsim.engine.machine import Disk, Machine, Room, machine_of
 from fedsim.engine.placement import granted
 from fedsim.engine.rundir import Run, check_same, setup_of
-from fedsim.errors import InputError
+from fedsim.errors import InputError, RunError
+from fedsim.jobs.kept import forget, kept_status
+from fedsim.jobs.local import Local
 from fedsim.jobs.receipts import receipts, write_receipt
 from fedsim.jobs.submission import Job
-from fedsim.jobs.target import RUNS, Target
+from fedsim.jobs.target import RUNS, State, Target
 from fedsim.jobs.targets import shares_files, source_of
+from fedsim.study.frozen import check_folder
+from fedsim.study.runner import check_data
 
 Tell = Callable[[str], None]
 
 
-def send(target: Target, job: Job, tell: Tell) -> bool:
-    """Submit a job, unless it runs or is done already; returns whether there is something to wait for.
+def submit_all(target: Target, jobs: Sequence[Job], tell: Tell, begin: Callable[[], None] = lambda: None) -> list[Job]:
+    """Check all jobs, then submit those that neither run nor are done; returns those that there is to wait for.
+
+    Args:
+        target: The cluster; one of this machine is brought up if need be, and is taken down again if it then refuses.
+        jobs: What to run there.
+        tell: Takes lines for the user.
+        begin: What is to be done on disk between the checks and the first job.
 
     Raises:
-        InputError: nothing answers there, the job does not fit, or its folder is not its own.
-        RunError: the cluster refused the job.
+        InputError: nothing answers there, a job does not fit, or its folder is not its own; nothing was sent then.
+        RunError: the cluster refused a job.
     """
-    submission, here = job.submission, shares_files(target)
-    state = target.status(submission.id).state
-    done = state == "succeeded" and (submission.out.exists() or not here)
-    sent = not done and state not in RUNS
-    if sent:
-        _check_folder(target, job, here)
-        _check_plan(target, job, here, tell)
+    local = target if isinstance(target, Local) and not target.is_up() else None
+    left = [job for job in jobs if check(target, job, tell, there=local is None)]
+    begin()
+    if local is not None and left:
+        local.bring_up(tell)
+    try:
+        if local is not None and left and not local.foresees():
+            left = [job for job in left if check(target, job, tell)]
+        return [job for job in jobs if _send(target, job, tell, new=job in left)]
+    except (InputError, RunError):
+        if local is not None:
+            local.take_down()
+        raise
+
+
+def check(target: Target, job: Job, tell: Tell = lambda _: None, *, there: bool = True) -> bool:
+    """Refuse what can be refused before anything is started or sent; returns whether there is something to send.
+
+    Args:
+        target: The cluster.
+        job: What to run there.
+        tell: Takes lines for the user.
+        there: Whether the cluster must answer; else what it does not say is left open.
+
+    Raises:
+        InputError: the job does not fit, or its folder is not its own; or nothing answers where it must.
+    """
+    target.render(job.submission)
+    state = _state(target, job.submission.id, there)
+    if state in RUNS or _is_done(target, job, state):
+        return False
+    here = shares_files(target)
+    _check_folder(target, job, here, there)
+    _check_plan(target, job, tell, there)
+    return True
+
+
+def _send(target: Target, job: Job, tell: Tell, new: bool) -> bool:
+    """Submit a job if it is new; returns whether there is something to wait for."""
+    submission = job.submission
+    if new:
+        forget(submission.id)
         target.submit(submission)
-    how = f"submitted to {target.name}" if sent else f"is {'done' if done else state} already"
+    state = "pending" if new else _state(target, submission.id, there=False)
+    done = not new and state not in RUNS
+    how = f"submitted to {target.name}" if new else f"is {'done' if done else state} already"
     tell(f"{submission.id}: {how}, in {submission.out}")
-    if sent or submission.id not in {receipt.id for receipt in receipts()}:
+    if new or submission.id not in {receipt.id for receipt in receipts()}:
         write_receipt(target, job)
     return not done
 
 
-def _check_folder(target: Target, job: Job, here: bool) -> None:
-    """Refuse the folder of another workload's run, or of a job that runs."""
+def _state(target: Target, job_id: str, there: bool) -> State:
+    """How a job does; one that ended before its cluster went is known by what it left."""
+    kept = kept_status(job_id)
+    try:
+        state = target.status(job_id).state
+    except (InputError, RunError):
+        if there:
+            raise
+        state = "unknown"
+    if state in RUNS and kept is not None:  # which the cluster is about to notice
+        state = target.wait(job_id).state
+    return kept.state if kept is not None and state == "unknown" else state
+
+
+def _is_done(target: Target, job: Job, state: State) -> bool:
+    return state == "succeeded" and (job.submission.out.exists() or not shares_files(target))
+
+
+def _check_folder(target: Target, job: Job, here: bool, there: bool) -> None:
+    """Refuse the folder of something else, or of a job that runs."""
     out = job.submission.out
     others = [receipt for receipt in receipts() if receipt.out == out and receipt.cluster == source_of(target)]
     for other in others:
-        if other.id != job.submission.id and target.status(other.id).state in RUNS:
+        if other.id != job.submission.id and _state(target, other.id, there) in RUNS:
             raise InputError(f"--out {out}: {other.id} is writing there; stop it first, or choose another folder")
-    if here and job.kind == "run" and (out / "workload.yaml").exists():
+    if here and job.plan is not None:
+        check_folder(job.plan, out)
+    elif here and (out / "workload.yaml").exists():
         try:
             check_same(Run(out).workload.settled(), job.workloads[0].settled())
         except InputError as error:
             raise InputError(f"--out {out}: holds another run, {error}; choose another folder") from error
+    elif here and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}: exists and is not a run (it has no workload.yaml); choose another folder")
 
 
-def _check_plan(target: Target, job: Job, here: bool, tell: Tell) -> None:
-    """Refuse what cannot fit."""
+def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
+    """Refuse what cannot be run or cannot fit."""
+    here = shares_files(target)
     for workload in job.workloads:
         if workload.engine.backend != "ray" and job.kind == "run":  # a study runs serial points side by side
             raise InputError(f"engine.backend: {workload.engine.backend} runs in one process; a cluster needs ray")
@@ -68,13 +138,25 @@ def _check_plan(target: Target, job: Job, here: bool, tell: Tell) -> None:
         if missing:
             tell(f"{missing} is not on this machine; whether the cluster has it, and room, is looked at there")
             return
-    rooms = target.rooms()
+    if job.plan is not None:
+        check_data(job.plan)
+    rooms = _rooms(target, there)
     if rooms is None:
         for workload in job.workloads:
             assemble(workload.settled())
-        tell(f"{target.name} does not say what its nodes have; whether the job fits is looked at there")
+        if there:
+            tell(f"{target.name} does not say what its nodes have; whether the job fits is looked at there")
         return
     _check_rooms(job, rooms, here, tell)
+
+
+def _rooms(target: Target, there: bool) -> tuple[Room, ...] | None:
+    try:
+        return target.rooms()
+    except (InputError, RunError):
+        if there:
+            raise
+        return None
 
 
 def _check_rooms(job: Job, rooms: tuple[Room, ...], here: bool, tell: Tell) -> None:

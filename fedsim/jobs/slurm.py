@@ -12,13 +12,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fedsim.engine.machine import Room
 from fedsim.errors import InputError, RunError
 from fedsim.files import write_text, writing
 from fedsim.jobs.common import ask, checked_files, checked_id, fetch_shared, planned_room
 from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import RUNS, Status, Submission
+
+if TYPE_CHECKING:
+    from fedsim.engine.machine import Room
 
 _LOOK_EVERY_S = 5.0
 _WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SUSPENDED",
@@ -47,7 +50,7 @@ class Slurm:
         path = f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
         return "\n".join([*files, f"# command\n{path} {shlex.join(self._command(submission))}\n"])
 
-    def rooms(self) -> tuple[Room, ...] | None:
+    def rooms(self) -> "tuple[Room, ...] | None":
         """The nodes as the script's #SBATCH lines have them; None if those leave out nodes, cores or memory."""
         nodes, cpus, memory = self._amount("nodes"), self._amount("cpus-per-task"), self._amount("mem", "M")
         gpus = self._amount("gpus-per-node") or 0
@@ -76,7 +79,12 @@ class Slurm:
     def status(self, submission_id: str) -> Status:
         """What the queue says; of a job that SLURM has forgotten, what accounting or the job's own exit status says."""
         folder = _folder(submission_id)
-        _, word, reason = _in_queue(submission_id)
+        try:
+            _, word, reason = _in_queue(submission_id)
+        except (InputError, RunError):  # SLURM is gone, or this is another machine; the script leaves how it ended
+            if _content(folder / "status"):
+                return _ended(folder, "")
+            raise
         word = word or _in_accounting(folder)
         if word in _WAITING:
             return Status("pending", reason if reason not in {"None", "Priority"} else "")

@@ -14,12 +14,13 @@ from fedsim.config import Federation, Workload
 from fedsim.engine.rundir import keep_method
 from fedsim.errors import InputError
 from fedsim.jobs.target import Submission
-from fedsim.study.frozen import freeze
+from fedsim.safe_yaml import read_yaml
+from fedsim.study.frozen import check_folder, freeze
 from fedsim.study.kinds import Scaling
 from fedsim.study.results import is_finished
 from fedsim.study.runner import check_data
 from fedsim.study.study import Plan, Point, load_study
-from fedsim.workload import load_workload, read_yaml, write_yaml
+from fedsim.workload import load_workload, write_yaml
 
 _LARGEST = 1_000_000  # bytes; nobody's workload and method are larger, and data are not to travel
 _RUN, _STUDY = ("run", "workload.yaml", "--resume"), ("study", "study.yaml")
@@ -35,6 +36,8 @@ class Job:
     kind: Literal["run", "study"]
     workloads: tuple[Workload, ...]
     """The run's; of a study one for each method in each regime."""
+    plan: Plan | None = None
+    """Of a study."""
 
 
 def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path | None) -> Job:
@@ -49,7 +52,7 @@ def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path
     Raises:
         InputError: the file or one of its workloads is wrong.
     """
-    study = "workload" in read_yaml(file)
+    study, plan = "workload" in read_yaml(file), None
     if study:
         plan = _plan(file, overrides, beside)
         name, keep = plan.study.name, partial(freeze, plan)
@@ -61,17 +64,18 @@ def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path
     default = Path("studies" if study else "runs") if beside is None else Path()
     where = here / (out.expanduser() if out else default / name)
     command = _STUDY if study else _RUN
-    return Job(_submission(name, keep, command, where), name, "study" if study else "run", tuple(workloads))
+    return Job(_submission(name, keep, command, where), name, "study" if study else "run", tuple(workloads), plan)
 
 
-def prepare_points(file: Path, overrides: Sequence[str], out: Path | None, *, begin: bool) -> list[Job]:
+def prepare_points(file: Path, overrides: Sequence[str], out: Path | None) -> tuple[list[Job], Callable[[], None]]:
     """A job for each unfinished point of a study; `fedsim study` with the same folder collects them when they are done.
+
+    Also what makes the study's folder, to be called once all jobs are checked.
 
     Args:
         file: A study.
         overrides: `KEY=VALUE`.
         out: The study's folder, which the cluster sees; default studies/NAME.
-        begin: Whether to make the folder, or only to look.
 
     Raises:
         InputError: the file is no study, its data are wrong, or its points need each other or a bare loop.
@@ -85,10 +89,10 @@ def prepare_points(file: Path, overrides: Sequence[str], out: Path | None, *, be
         raise InputError(f"{file}: kind: {plan.study.kind} measures a bare loop beside; leave --per-point out")
     folder = Path.cwd() / (out.expanduser() if out else Path("studies") / plan.study.name)
     check_data(plan)
-    if begin:
-        freeze(plan, folder)
+    check_folder(plan, folder)
     points = plan.finals(dict.fromkeys(plan.pairs, 0))
-    return [_of_point(point, folder) for point in points if not is_finished(point, folder)]
+    jobs = [_of_point(point, folder) for point in points if not is_finished(point, folder)]
+    return jobs, partial(freeze, plan, folder)
 
 
 def _of_point(point: Point, folder: Path) -> Job:

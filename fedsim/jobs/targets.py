@@ -10,7 +10,7 @@ from fedsim.jobs.local import Local
 from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.slurm import Slurm
 from fedsim.jobs.target import Target
-from fedsim.workload import read_yaml
+from fedsim.safe_yaml import read_yaml
 
 _SUFFIXES = (".sh", ".sbatch", ".yaml")
 _SCHEMES = ("http://", "https://")

@@ -7,9 +7,10 @@ from fedsim.config import Workload
 from fedsim.engine.rundir import check_same, keep_method
 from fedsim.errors import InputError
 from fedsim.files import write_text
+from fedsim.safe_yaml import read_yaml
 from fedsim.study.kinds import Study
 from fedsim.study.study import Plan, load_study
-from fedsim.workload import read_yaml, write_yaml
+from fedsim.workload import write_yaml
 
 
 def open_study(folder: Path) -> Plan:
@@ -31,11 +32,8 @@ def freeze(plan: Plan, folder: Path) -> None:
     Raises:
         InputError: the folder holds something else, or another study; naming the first key that differs.
     """
+    check_folder(plan, folder)
     file = folder / "study.yaml"
-    if file.exists():
-        _check_grown(load_study(file), plan)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--out {folder}: exists and is not a study (it has no study.yaml); choose another folder")
     root = plan.finals(dict.fromkeys(plan.pairs, 0))[0].workload.federation.root
     content = json.loads(plan.study.model_dump_json(exclude_none=True))
     content = {**content, "workload": "base.yaml", "set": {**content["set"], "federation.root": str(root)}}
@@ -48,6 +46,19 @@ def freeze(plan: Plan, folder: Path) -> None:
         write_text(file, write_yaml(content))
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from error
+
+
+def check_folder(plan: Plan, folder: Path) -> None:
+    """Refuse a folder that is neither free nor the study's.
+
+    Raises:
+        InputError: it holds something else, or another study; naming the first key that differs.
+    """
+    file = folder / "study.yaml"
+    if file.exists():
+        _check_grown(load_study(file), plan)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--out {folder}: exists and is not a study (it has no study.yaml); choose another folder")
 
 
 def check_same_point(name: str, was: Workload, is_: Workload) -> None:

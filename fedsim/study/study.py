@@ -15,8 +15,9 @@ from typing import Any
 from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.errors import InputError, hint
+from fedsim.safe_yaml import read_yaml
 from fedsim.study.kinds import KINDS, Scaling, Settings, Study
-from fedsim.workload import load_workload, parse_section, parse_setting, read_yaml
+from fedsim.workload import load_workload, parse_section, parse_setting
 
 Pair = tuple[str, str]
 """Regime and method."""

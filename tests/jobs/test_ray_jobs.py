@@ -229,7 +229,18 @@ def test_a_study_is_submitted_as_one_job(fedsim: Fedsim, workload: Path, tmp_pat
     assert (tmp_path / "copy" / "results.parquet").is_file()
 
 
-def test_down_leaves_nothing(brought_up: Cluster) -> None:
+def test_down_leaves_how_jobs_ended(fedsim: Fedsim, brought_up: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDSIM_STATE", str(brought_up.state))
+    before = fedsim("jobs", "list")[1]
+    job = next(line.split()[0] for line in before.splitlines() if "succeeded" in line)
+    _down_leaves_nothing(brought_up)
+    assert fedsim("jobs", "list")[1] == before
+    assert fedsim("jobs", "wait", job)[0] == 0
+    assert "round 2/2" in fedsim("jobs", "logs", job)[1]
+    assert fedsim("jobs", "fetch", job, "--to", "again")[0] == 0
+
+
+def _down_leaves_nothing(brought_up: Cluster) -> None:
     before, folder = processes(brought_up), Path((brought_up.state / "local" / "folder").read_text().strip())
     assert len(before) > 6
     up = script(brought_up.state, "up")

@@ -14,12 +14,14 @@ from fedsim.engine.placement import Node
 from fedsim.engine.simulation import run
 from fedsim.errors import InputError
 from fedsim.jobs.ray_jobs import RayJobs
-from fedsim.jobs.sending import send
+from fedsim.jobs.sending import submit_all
 from fedsim.jobs.submission import prepare, prepare_points
 from fedsim.jobs.target import Status, Submission
 from fedsim.study.runner import run_study
 from fedsim.study.study import load_study
 from fedsim.workload import load_workload, write_yaml
+
+from .conftest import Fedsim
 
 METHOD = """
 from typing import Literal
@@ -117,7 +119,7 @@ def test_a_study_for_other_nodes_than_this_machine_fits(workload: Path, tmp_path
     (tmp_path / "few.yaml").write_text(write_yaml(study))
     job, told = prepare(tmp_path / "few.yaml", keys, None, None), list[str]()
     target = Nodes("two", "")
-    send(target, job, told.append)
+    submit_all(target, [job], told.append)
     assert target.sent == [job.submission]
     assert job.kind == "study"
 
@@ -129,17 +131,17 @@ def test_a_study_may_be_a_job_a_point(workload: Path, tmp_path: Path, monkeypatc
              "set": {"engine.backend": "serial"}, "methods": {"fedavg": {}}}  # fmt: skip
     file = tmp_path / "few.yaml"
     file.write_text(write_yaml(study))
-    jobs = prepare_points(file, [], None, begin=False)
+    jobs, begin = prepare_points(file, [], None)
     folder = tmp_path / "studies" / "few"
     assert not folder.exists(), "looked only"
     assert [job.submission.out for job in jobs] == [
         folder / "runs" / f"clients-{count}" / "fedavg" / f"seed-{seed}" for seed in (1, 2) for count in (2, 3)
     ]
     assert len({job.submission.id for job in jobs}) == 4
-    prepare_points(file, [], None, begin=True)
+    begin()
     (tmp_path / "workload.yaml").write_text(jobs[0].submission.files["workload.yaml"])
     run(load_workload(tmp_path / "workload.yaml"), jobs[0].submission.out)
-    assert prepare_points(file, [], None, begin=True) == jobs[1:], "what is done is not sent again"
+    assert prepare_points(file, [], None)[0] == jobs[1:], "what is done is not sent again"
     result = run_study(load_study(file), folder, Console(file=StringIO()))
     assert not result.failed
     assert len(read_table(folder / "results.parquet")) == 4
@@ -156,9 +158,74 @@ def test_points_that_cannot_be_jobs(workload: Path, tmp_path: Path, keys: list[s
     study = {"name": "few", "kind": "compare", "workload": "tiny.yaml", "seeds": [1], "methods": {"fedavg": {}}}
     (tmp_path / "few.yaml").write_text(write_yaml(study))
     with pytest.raises(InputError, match=message):
-        prepare_points(tmp_path / "few.yaml", keys, None, begin=False)
+        prepare_points(tmp_path / "few.yaml", keys, None)
     with pytest.raises(InputError, match=r"--per-point: .* is a workload"):
-        prepare_points(workload, [], None, begin=False)
+        prepare_points(workload, [], None)
+
+
+@pytest.mark.parametrize(("keys", "said"), [
+    (["engine.backend=serial"], "engine.backend: serial runs in one process; a cluster needs ray"),
+    (["federation.sites.0.source={format: nifti, path: none}"], "/none: no such file or folder"),
+    (["federation.sites.0.resources.memory=1e6"], "site A: resources.memory: 1e+06 GB, and Ray counts no more than"),
+    (["training.lr=-1"], "training.lr: Input should be greater than 0"),
+])  # fmt: skip
+@pytest.mark.parametrize(("cluster", "more"), [
+    ("local", []), ("local", ["--dry-run"]), ("slurm", ["--dry-run"]), ("kuberay", ["--dry-run"]),
+])  # fmt: skip
+def test_what_can_be_refused_is_refused_first(
+    fedsim: Fedsim,
+    workload: Path,
+    state: Path,
+    tmp_path: Path,
+    keys: list[str],
+    said: str,
+    cluster: str,
+    more: list[str],
+) -> None:
+    if cluster == "kuberay" and "none" in keys[0]:
+        return  # the cluster has other files
+    before = set(tmp_path.rglob("*"))
+    arguments = [part for key in keys for part in ("--set", key)]
+    status, out, err = fedsim("submit", workload, "--cluster", cluster, *arguments, *more)
+    assert (status, out) == (2, "")
+    assert said in err.splitlines()[-1]
+    assert "bringing up" not in err
+    assert set(tmp_path.rglob("*")) == before
+    assert not state.exists(), "nothing is left, nothing runs"
+
+
+@pytest.mark.parametrize("how", [["--per-point"], ["--per-point", "--dry-run"]])
+def test_the_points_of_a_study_are_refused_before_it_has_a_folder(
+    fedsim: Fedsim, workload: Path, tmp_path: Path, how: list[str]
+) -> None:
+    study = {"name": "few", "kind": "compare", "workload": workload.name, "seeds": [1], "methods": {"fedavg": {}}}
+    (tmp_path / "few.yaml").write_text(write_yaml(study))
+    status, _, err = fedsim("submit", "few.yaml", "--cluster", "local", *how, "--set", "set.engine.backend=serial")
+    assert (status, err) == (2, "fedsim: engine.backend: serial runs in one process; a cluster needs ray\n")
+    assert not (tmp_path / "studies").exists()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.doc").touch()
+    for more in ([], ["--dry-run"]):
+        status, _, err = fedsim("submit", "few.yaml", "--cluster", "local", "--out", "taken", *more)
+        said = "exists and is not a study (it has no study.yaml); choose another folder"
+        assert (status, err) == (2, f"fedsim: --out {tmp_path / 'taken'}: {said}\n")
+
+
+REFUSING = """
+case $1 in
+up) touch $0.up; echo up >>$0.log ;;
+down) rm -f $0.up; echo down >>$0.log ;;
+address) [ -e $0.up ] && { echo http://127.0.0.1:9; echo $0; } ;;
+*) exit 1 ;;
+esac
+"""
+
+
+def test_a_cluster_that_was_brought_up_in_vain_is_taken_down(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.sh").write_text(REFUSING)
+    status, _, err = fedsim("submit", workload, "--cluster", "own.sh")
+    assert (status, "no Ray dashboard answers there" in err) == (2, True)
+    assert (tmp_path / "own.sh.log").read_text() == "up\ndown\n"
 
 
 class Nodes(RayJobs):

@@ -25,13 +25,13 @@ def test_a_sweep_from_python_and_from_the_shell(cluster: Cluster, workload: Path
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    sweep = [sys.executable, WORKLOADS / "sweep.py", "--workload", workload, "--beta", "0", "1"]
+    sweep = [sys.executable, WORKLOADS / "sweep.py", "--workload", workload, "--set-axis", "algorithm.beta=0,1"]
     first = call(*sweep)
     assert first.count("submitted to local") == 2
     table = pd.read_parquet(tmp_path / "runs" / "sweep" / "sweep.parquet")
-    assert set(table["beta"]) == {0, 1}
+    assert set(table["algorithm.beta"]) == {0, 1}
     again = call(*sweep)
     assert "submitted" not in again
     assert again.count("is done already") == 2
-    call("bash", WORKLOADS / "sweep.sh", "local", workload)
+    call("bash", WORKLOADS / "sweep.sh", "local", workload, "algorithm.beta=0,0.1")
     assert "beta=0.1" in (tmp_path / "runs" / "sweep" / "tables" / "psnr.csv").read_text()
