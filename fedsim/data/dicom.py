@@ -1,10 +1,11 @@
-"""DICOM files: one grey image each, gathered into series."""
+"""DICOM files: one grey image each, or a mosaic of some, gathered into series."""
 
+import logging
 import operator
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pydicom
@@ -12,34 +13,27 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydicom.pixels.processing import apply_rescale
 
+from fedsim.data.dicom_header import Header, begins_like_dicom, header_of, opened
+from fedsim.data.left_out import leave_out
 from fedsim.data.names import Contrast, pick, safe_name
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import FileSource, Volume
 from fedsim.errors import InputError
 
+log = logging.getLogger("fedsim")
+
 _EXPECTED = "a DICOM file with one grey image"
-_TAGS = ["PatientID", "SeriesNumber", "SeriesDescription", "SeriesInstanceUID", "InstanceNumber"]
-_TAGS += ["ImageOrientationPatient", "ImagePositionPatient", "PixelData"]
-
-
-@dataclass(frozen=True)
-class _Header:
-    """What one file says about itself."""
-
-    file: Path
-    series: str
-    subject: str
-    number: str
-    description: str
-    place: tuple[float, float]
-    """Position along the normal of the slice [mm], 0 where unknown; instance number."""
+_Series = dict[tuple[str, ...], list[Header]]
+"""Files by series and patient: anonymisers give one series number to several people."""
 
 
 class Dicom(FileSource):
     """A volume a series, magnitude, with the rescale slope and intercept applied and files without pixels left out.
 
-    Slices are sorted by position along their normal, then by instance number: echoes or phases that share a series
-    come one after the other at each place. The subject is PatientID, or the folder where there is none.
+    Phase images, localizers, colour images and screen saves are left out, MONOCHROME1 is inverted, Siemens mosaics are
+    cut up; real and imaginary images without magnitudes make complex ones. Slices are sorted by position along their
+    normal, then by instance number: echoes or phases that share a series come one after the other at each place. The
+    subject is PatientID, or the folder where there is none.
     """
 
     format: Literal["dicom"] = Field("dicom", description="DICOM files (.dcm, .ima, or without a suffix).")
@@ -62,71 +56,169 @@ class Dicom(FileSource):
     def read(self, root: Path) -> Iterator[Volume]:
         """A volume a series, in natural order of their first files."""
         series = self._series(root)
-        labels = {uid: headers[0].description or "unnamed" for uid, headers in series.items()}
-        for uid in pick(labels, self.contrast, operator.contains, root / self.path):
-            headers = series[uid]
+        labels = {key: headers[0].description or "unnamed" for key, headers in series.items()}
+        picked = {key: series[key] for key in pick(labels, self.contrast, operator.contains, root / self.path)}
+        for headers in self._images_only(picked, root).values():
             first = headers[0]
             subject = self.who(first.file, root, first.subject or self.folder(first.file, root))
             name = safe_name("_".join(filter(None, [subject, first.number, first.description])))
-            images = _images(sorted(headers, key=lambda header: header.place))
-            yield Volume(subject, name, images, first.file.parent.relative_to(root).as_posix())
+            yield Volume(subject, name, _images(headers), first.file.parent.relative_to(root).as_posix())
 
-    def _series(self, root: Path) -> dict[str, list[_Header]]:
-        series: dict[str, list[_Header]] = {}
-        for header in filter(None, map(_header, self.files(root))):
-            series.setdefault(header.series, []).append(header)
+    def _series(self, root: Path) -> _Series:
+        series: _Series = {}
+        for header in map(header_of, self.files(root)):
+            if header.has_pixels:
+                series.setdefault(header.key, []).append(header)
+            else:
+                leave_out(header.file, "DICOM file without pixels")
         if not series:
             raise InputError(f"{root / self.path}: its DICOM files hold no pixel data")
+        if self.subject == "auto":
+            _check_people([header for headers in series.values() for header in headers], root / self.path)
         return series
+
+    def _images_only(self, series: _Series, root: Path) -> _Series:
+        """The series without what is no magnitude image of an anatomy, unless there is nothing else.
+
+        Raises:
+            InputError: only colour or only phase images are left.
+        """
+        every = [header for headers in series.values() for header in headers]
+        for odd, always in (("colour image", True), ("screen save", False), ("localizer", False)):
+            others = [header for header in every if header.oddity != odd]
+            if others or always:
+                for header in set(every) - set(others):
+                    leave_out(header.file, odd)
+                every = others
+        if not every:
+            raise InputError(f"{root / self.path}: its DICOM images are in colour; {_EXPECTED} is needed")
+        kept: _Series = {}
+        for key, headers in series.items():
+            left = _told_apart([header for header in headers if header in set(every)], root)
+            if left:
+                kept[key] = left
+        if not kept:
+            raise InputError(
+                f"{root / self.path}: holds phase images only; magnitudes, or real and imaginary, are needed"
+            )
+        return kept
 
 
 def _is_dicom(file: Path) -> bool:
     with reading(file, _EXPECTED), file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+        return begins_like_dicom(stream.read(140))
 
 
-def _header(file: Path) -> _Header | None:
-    """The file's header, None when it has no pixel data."""
-    with reading(file, _EXPECTED):
-        data = pydicom.dcmread(file, defer_size=1024, specific_tags=_TAGS)
-        if "PixelData" not in data:
-            return None
-        series = str(data.get("SeriesInstanceUID") or file.parent)
-        place = (_position(data), float(data.get("InstanceNumber") or 0))
-        subject, number, description = (_text(data.get(tag)) for tag in _TAGS[:3])
-        return _Header(file, series, subject, number, description, place)
+def _check_people(headers: list[Header], where: Path) -> None:
+    """Refuse a PatientID that stands for several people; warn where one stands for everybody, which anonymisers do.
+
+    Raises:
+        InputError: it goes with several birth dates or sexes.
+    """
+    for patient in dict.fromkeys(header.subject for header in headers if header.subject):
+        own = [header for header in headers if header.subject == patient]
+        for what in ("birth date", "sex"):
+            told = sorted({getattr(header, what.replace(" ", "_")) for header in own} - {""})
+            if len(told) > 1:
+                raise InputError(
+                    f"{where}: PatientID {patient} has {len(told)} {what}s ({', '.join(told[:3])}): it names several "
+                    "people; set subject to folder, or to a pattern that tells them apart"
+                )
+        studies = {header.study for header in own}
+        if len(studies) > 2 and len(own) == len(headers) and len({header.file.parent for header in own}) > 2:
+            log.warning(
+                "%s: all %d studies have PatientID %s: one subject; if they are several people, set subject to folder",
+                where, len(studies), patient,
+            )  # fmt: skip
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value).strip()
+def _told_apart(headers: list[Header], root: Path) -> list[Header]:
+    """The magnitude images of a series, or its real and imaginary ones where there is no magnitude; in one plane."""
+    kinds = {header.component for header in headers}
+    wanted = "M" if "M" in kinds else "RI" if {"R", "I"} <= kinds else ""
+    words = {"P": "phase image", "R": "real image", "I": "imaginary image"}
+    for header in headers:
+        if header.component not in wanted:
+            leave_out(header.file, words[header.component])
+    kept = [header for header in headers if header.component in wanted]
+    for what in ("size", "plane"):
+        kept = _most(kept, what)
+    return sorted(kept, key=lambda header: header.place)
 
 
-def _position(data: pydicom.Dataset) -> float:
-    """Distance of the slice from the origin along its normal [mm]; 0 without position or orientation."""
-    orientation, position = data.get("ImageOrientationPatient"), data.get("ImagePositionPatient")
-    if not orientation or not position:
-        return 0.0
-    rows, columns = np.array(orientation, float).reshape(2, 3)
-    return round(float(np.cross(rows, columns) @ np.array(position, float)), 3)
+def _most(headers: list[Header], what: str) -> list[Header]:
+    """Those of the size or plane that most of a series have; all of them where there is no such majority."""
+    counted = Counter(getattr(header, what) for header in headers)
+    common, count = counted.most_common(1)[0] if counted else (None, 0)
+    if 2 * count <= len(headers):
+        return headers
+    for header in headers:
+        if getattr(header, what) != common:
+            leave_out(header.file, f"image of another {what} than its series")
+    return [header for header in headers if getattr(header, what) == common]
 
 
-def _images(headers: list[_Header]) -> NDArray[np.float32]:
-    """Images (slices, H, W) of one series, in the order given."""
+def _images(headers: list[Header]) -> NDArray[np.float32] | NDArray[np.complex64]:
+    """Images (slices, H, W) of one series, in the order given; complex where they are real and imaginary parts.
+
+    Raises:
+        InputError: their sizes differ, or parts lack their partners.
+    """
+    if {header.component for header in headers} == {"R", "I"}:
+        real, imaginary = ([header for header in headers if header.component == kind] for kind in "RI")
+        if [one.place[0] for one in real] != [one.place[0] for one in imaginary]:
+            raise InputError(f"{real[0].file}: its series has real images without imaginary ones at the same places")
+        return (_images(real) + np.complex64(1j) * _images(imaginary)).astype(np.complex64)
     images: list[NDArray[np.float32]] = []
     for header in headers:
         with reading(header.file, _EXPECTED):
             images.append(_image(header.file))
-            if images[-1].shape != images[0].shape:
-                sizes = f"{images[-1].shape}, but its series began with {images[0].shape}"
+            if images[-1].shape[1:] != images[0].shape[1:]:
+                sizes = f"{images[-1].shape[1:]}, but its series began with {images[0].shape[1:]}"
                 raise InputError(f"is {sizes}; the images of one series must have one size")
-    return np.stack(images)
+    stack = np.concatenate(images)
+    return stack.max() - stack if headers[0].inverted else stack
 
 
 def _image(file: Path) -> NDArray[np.float32]:
-    data = pydicom.dcmread(file)
+    """(1, H, W), or (images, H, W) of a mosaic."""
+    data = opened(file)
     frames, samples = (int(data.get(key) or 1) for key in ("NumberOfFrames", "SamplesPerPixel"))
     afford(file, (frames, data.Rows, data.Columns, samples), -(-data.BitsAllocated // 8))
     pixels = data.pixel_array
     if pixels.ndim != 2:
         raise InputError(f"holds pixels {pixels.shape}; {_EXPECTED} (H, W) is needed: split its frames, or use NIfTI")
-    return apply_rescale(pixels, data).astype(np.float32)
+    image = apply_rescale(pixels, data).astype(np.float32)
+    return _cut_up(image, data) if "MOSAIC" in (data.get("ImageType") or ()) else image[None]
+
+
+def _cut_up(mosaic: NDArray[np.float32], data: pydicom.Dataset) -> NDArray[np.float32]:
+    """(images, h, w) of a Siemens mosaic, a square of them row by row.
+
+    Raises:
+        InputError: how many there are is not recorded, or does not fit.
+    """
+    number = _number_in(data)
+    across = int(np.ceil(np.sqrt(number)))
+    if not number or any(side % across for side in mosaic.shape):
+        raise InputError(
+            f"is a Siemens mosaic {mosaic.shape} of {number or 'an unrecorded number of'} images "
+            "(NumberOfImagesInMosaic); convert it with dcm2niix and use nifti, or leave it out"
+        )
+    height, width = (side // across for side in mosaic.shape)
+    tiles = mosaic.reshape(across, height, across, width).swapaxes(1, 2).reshape(-1, height, width)
+    return tiles[:number]
+
+
+def _number_in(data: pydicom.Dataset) -> int:
+    """How many images a mosaic holds, from Siemens' private tags; 0 if they do not say."""
+    from nibabel.nicom import csareader  # noqa: PLC0415 - it warns, which `reading` silences
+
+    plain: Any = data.get((0x0019, 0x100A))
+    if plain is not None:
+        value = plain.value
+        return int.from_bytes(value, "little") if isinstance(value, bytes) else int(value)
+    header: Any = data.get((0x0029, 0x1010))
+    csa = csareader.read(header.value) if header is not None else {"tags": {}}
+    items = csa["tags"].get("NumberOfImagesInMosaic", {"items": []})["items"]
+    return int(items[0]) if items else 0

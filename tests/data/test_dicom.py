@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, MRImageStorage, generate_uid
 
 from fedsim.data.dicom import Dicom
+from fedsim.data.left_out import lines, noting
+from fedsim.data.source import Volume
 from fedsim.errors import InputError
 
 SERIES = generate_uid(entropy_srcs=["one"])
@@ -111,3 +115,141 @@ def test_damaged_files_and_missing_folders(tmp_path: Path) -> None:
     for folder in ("b", "c"):
         with pytest.raises(InputError, match=r"holds no DICOM file|no such file"):
             Dicom(path=folder).files(tmp_path)
+
+
+def read(root: Path, **keys: object) -> tuple[list[Volume], list[str]]:
+    """The volumes, and what was left out."""
+    with noting(root) as left_out:
+        volumes = list(Dicom(path=".", **keys).volumes(root))
+    return volumes, lines(left_out)
+
+
+PHASES = [
+    {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]},
+    {"ImageType": ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"]},
+    {"ImageType": ["ORIGINAL", "PRIMARY", "M"], "ComplexImageComponent": "PHASE"},
+    {"ge": 1},
+    {"philips": "P"},
+]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("phase", PHASES)
+def test_phase_is_told_from_magnitude(tmp_path: Path, phase: dict[str, object], apart: bool) -> None:
+    """In one series or in two of one description; as the standard, Siemens, Philips and GE say it."""
+    for number in range(3):
+        write(tmp_path / f"m{number}.dcm", dataset(picture(number), number, ImageType=["ORIGINAL", "PRIMARY", "M"]))
+        tags = {key: value for key, value in phase.items() if key not in ("ge", "philips")}
+        uid = generate_uid(entropy_srcs=["phase"]) if apart else SERIES
+        data = dataset(picture(number + 50), number, SeriesInstanceUID=uid, **tags)
+        if "ge" in phase:
+            data.add_new((0x0043, 0x102F), "SS", phase["ge"])
+        if "philips" in phase:
+            data.add_new((0x2005, 0x1011), "CS", phase["philips"])
+        write(tmp_path / f"p{number}.dcm", data)
+    (volume,), left = read(tmp_path)
+    np.testing.assert_array_equal(volume.images, [picture(number) for number in range(3)])
+    assert left == ["left out: 3 x phase image: p0.dcm, p1.dcm, p2.dcm"]
+    for number in range(3):
+        (tmp_path / f"m{number}.dcm").unlink()
+    with pytest.raises(InputError, match="holds phase images only"):
+        read(tmp_path)
+
+
+def test_real_and_imaginary_images_make_complex_ones(tmp_path: Path) -> None:
+    for number in range(2):
+        for part, value in (("R", 3), ("I", 70)):
+            data = dataset(picture(value + number), number, ImageType=["ORIGINAL", "PRIMARY", part])
+            write(tmp_path / f"{part}{number}.dcm", data)
+    (volume,), _ = read(tmp_path)
+    np.testing.assert_array_equal(volume.images, [picture(3 + n) + 1j * picture(70 + n) for n in range(2)])
+
+
+def test_monochrome1_is_inverted(tmp_path: Path) -> None:
+    images = [picture(0) + 1, np.pad(picture(1)[1:, 1:], ((1, 0), (1, 0)))]  # darkest 0
+    for number, image in enumerate(images):
+        data = dataset(np.int16(1000) - image.astype(np.int16), number, PhotometricInterpretation="MONOCHROME1")
+        write(tmp_path / f"{number}.dcm", data)
+    (volume,), _ = read(tmp_path)
+    np.testing.assert_array_equal(volume.images, images)
+
+
+def test_a_mosaic_is_cut_up(tmp_path: Path) -> None:
+    tiles = np.random.default_rng(0).integers(1, 900, (9, 5, 4)).astype(np.int16)
+    tiles[7:] = 0
+    mosaic = tiles.reshape(3, 3, 5, 4).swapaxes(1, 2).reshape(15, 12)
+    kind = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+    data = dataset(mosaic, 1, ImageType=kind)
+    write(tmp_path / "a.dcm", data)
+    with pytest.raises(InputError, match=r"a\.dcm: is a Siemens mosaic \(15, 12\) of an unrecorded number"):
+        read(tmp_path)
+    data.add_new((0x0019, 0x100A), "US", 7)
+    write(tmp_path / "a.dcm", data)
+    (volume,), _ = read(tmp_path)
+    np.testing.assert_array_equal(volume.images, tiles[:7])
+
+
+def test_patients_under_one_series_number_are_kept_apart(tmp_path: Path) -> None:
+    for patient in ("A", "B"):
+        for number in range(2):
+            write(tmp_path / f"{patient}{number}.dcm", dataset(picture(ord(patient)), number, PatientID=patient))
+    volumes, _ = read(tmp_path)
+    assert [(volume.subject, len(volume.images)) for volume in volumes] == [("A", 2), ("B", 2)]
+
+
+def test_an_id_that_everybody_has_is_nobodys(tmp_path: Path) -> None:
+    for patient, anonymous in (("a", "ANON"), ("b", "Anonymous"), ("c", "ANON")):
+        tags = {"PatientID": anonymous, "StudyInstanceUID": generate_uid(entropy_srcs=[patient])}
+        write(tmp_path / patient / "1.dcm", dataset(picture(1), 1, **tags))
+    volumes, _ = read(tmp_path)
+    assert len({volume.subject for volume in volumes}) == 3
+    for patient, born in (("a", "19500101"), ("b", "19610101"), ("c", "")):
+        tags = {"PatientID": "S17", "StudyInstanceUID": generate_uid(entropy_srcs=[patient]), "PatientBirthDate": born}
+        write(tmp_path / patient / "1.dcm", dataset(picture(1), 1, **tags))
+    with pytest.raises(InputError, match=r"PatientID S17 has 2 birth dates .* it names several people; set subject"):
+        read(tmp_path)
+    assert [volume.subject for volume in read(tmp_path, subject="folder")[0]] == ["a", "b", "c"]
+
+
+def test_what_is_no_image_of_an_anatomy_is_left_out_and_said(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path / f"m{number}.dcm", dataset(picture(number), number))
+    uid = generate_uid(entropy_srcs=["other"])
+    scout = {"SeriesInstanceUID": uid, "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesDescription": "x"}
+    write(tmp_path / "scout.dcm", dataset(picture(9, (8, 8)), 1, **scout))
+    write(tmp_path / "inside.dcm", dataset(picture(9, (8, 8)), 9))  # of another size, within the series
+    capture = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "Modality": "OT", "SeriesInstanceUID": uid}
+    write(tmp_path / "screen.dcm", dataset(picture(8), 1, **capture))
+    colour = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "RGB"}
+    write(tmp_path / "colour.dcm", dataset(picture(8), 1, **colour))
+    (volume,), left = read(tmp_path)
+    np.testing.assert_array_equal(volume.images, [picture(number) for number in range(3)])
+    assert sorted(left) == [
+        "left out: 1 x colour image: colour.dcm",
+        "left out: 1 x image of another size than its series: inside.dcm",
+        "left out: 1 x localizer: scout.dcm",
+        "left out: 1 x screen save: screen.dcm",
+    ]
+    (alone,), left = read(tmp_path, contrast="x")
+    assert alone.images.shape == (1, 8, 8), "a localizer that was asked for is read"
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_files_without_preamble_are_read(tmp_path: Path, suffix: str) -> None:
+    for number in range(2):
+        path = write(tmp_path / f"IM{number}{suffix}", dataset(picture(number), number))
+        whole = path.read_bytes()
+        path.write_bytes(whole[144 + int.from_bytes(whole[140:144], "little") :])
+    (volume,), _ = read(tmp_path)
+    np.testing.assert_array_equal(volume.images, [picture(0), picture(1)])
+
+
+def test_lossless_jpeg_is_decoded(tmp_path: Path) -> None:
+    pixels = (picture(1, (16, 16)) * 8).astype(np.uint16)
+    data = dataset(pixels.astype(np.int16), 1, BitsStored=16, PixelRepresentation=0)
+    data.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    data.PixelData = encapsulate([imagecodecs.ljpeg_encode(pixels, bitspersample=16)])
+    data["PixelData"].is_undefined_length = True
+    write(tmp_path / "a.dcm", data)
+    (volume,), _ = read(tmp_path)
+    np.testing.assert_array_equal(volume.images[0], pixels)
