@@ -219,6 +219,7 @@ def _number_in(data: pydicom.Dataset) -> int:
         value = plain.value
         return int.from_bytes(value, "little") if isinstance(value, bytes) else int(value)
     header: Any = data.get((0x0029, 0x1010))
-    csa = csareader.read(header.value) if header is not None else {"tags": {}}
+    read: Any = csareader.read  # it has no types
+    csa = read(header.value) if header is not None else {"tags": {}}
     items = csa["tags"].get("NumberOfImagesInMosaic", {"items": []})["items"]
     return int(items[0]) if items else 0
