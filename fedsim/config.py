@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from fedsim.algorithms.catalogue import AnyAlgorithm
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.learner import Training
+from fedsim.data.partition import AnyPartition, Equal
 from fedsim.data.samples import Normalise
 from fedsim.data.sources import AnySource
 from fedsim.data.split import Split
@@ -90,6 +91,9 @@ class Federation(Section):
         description="Where imported shards are kept; runs may share it.",
     )
     clients: int | None = Field(None, ge=1, description="Number of clients; default one for each site.")
+    partition: AnyPartition = Field(
+        default_factory=Equal, description="How a site's training data are divided among its clients."
+    )
     matrix: Matrix = Field((128, 128), description="Matrix [H, W] to train at; multiples of 2^model.pools.")
     split: Split = Field(default_factory=Split, description="Shares of a site's subjects; a site may set its own.")
     normalise: Normalise = Field("std", description="What a slice is divided by: std or max of its zero-filled image.")
@@ -113,6 +117,15 @@ class Federation(Section):
         if twice:
             raise ValueError(
                 f"sites: two sites are named {twice[0]!r}; names must differ by more than upper and lower case"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_partition(self) -> "Federation":
+        if self.clients is None and self.partition.kind != "equal":
+            raise ValueError(
+                f"partition: {self.partition.kind} divides a site among its clients; "
+                "set federation.clients above the number of sites"
             )
         return self
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -178,7 +179,30 @@ def manifest_table(manifest: pd.DataFrame) -> Table:
 
 def plan_tables(plan: Plan) -> list[Table]:
     """What runs, what it needs, and what a round costs."""
-    return [_runs_table(plan), _needs_table(plan), _round_table(plan)]
+    shares = [_shares_table(plan)] if plan.workload.federation.partition.kind != "equal" else []
+    return [_runs_table(plan), *shares, _needs_table(plan), _round_table(plan)]
+
+
+def _shares_table(plan: Plan) -> Table:
+    """What a skewed partition gives each client of its site's training data."""
+    more = len(plan.clients) - _MOST_ROWS
+    table = Table(
+        box=box.SIMPLE_HEAD, title="training data of each client", caption=f"and {more} more" if more > 0 else None
+    )
+    for column in ("client", "subjects", "slices", "of all"):
+        table.add_column(column, justify="left" if column == "client" else "right", no_wrap=True)
+    table.add_column("slices by contrast", overflow="fold")
+    total = sum(client.data.samples() for client in plan.clients)
+    for client in plan.clients[:_MOST_ROWS]:
+        train = [piece for one in client.data.members for piece in one.pieces if piece.part == "train"]
+        mix = Counter[str]()
+        for piece in train:
+            mix[piece.contrast or "unknown"] += piece.stop - piece.start
+        slices = client.data.samples()
+        said = ", ".join(f"{contrast} {count}" for contrast, count in sorted(mix.items()))
+        subjects = len({piece.subject for piece in train})
+        table.add_row(client.name, str(subjects), str(slices), f"{100 * slices / total:.1f} %", escape(said))
+    return table
 
 
 def _runs_table(plan: Plan) -> Table:

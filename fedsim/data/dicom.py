@@ -62,7 +62,8 @@ class Dicom(FileSource):
             first = headers[0]
             subject = self.who(first.file, root, first.subject or self.folder(first.file, root))
             name = safe_name("_".join(filter(None, [subject, first.number, first.description])))
-            yield Volume(subject, name, _images(headers), first.file.parent.relative_to(root).as_posix())
+            origin = first.file.parent.relative_to(root).as_posix()
+            yield Volume(subject, name, _images(headers), origin, first.description)
 
     def _series(self, root: Path) -> _Series:
         series: _Series = {}

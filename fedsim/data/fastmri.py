@@ -45,7 +45,7 @@ class FastMRI(KSpaceSource):
             raw = _raw(file)
             with reading(file, _EXPECTED):
                 images: NDArray[Any] = np.stack([truth(kspace, raw.size) for kspace in raw.slices])
-            yield Volume(subject, raw.name, images, file.relative_to(root).as_posix())
+            yield Volume(subject, raw.name, images, file.relative_to(root).as_posix(), labels[file])
 
     def raw(self, root: Path) -> Iterator[RawVolume]:
         """The k-space of each file."""

@@ -70,7 +70,13 @@ class Nifti(FileSource):
         """A volume a magnitude file, in natural order of the files."""
         for file, phase in self._pairs(root):
             subject = self.who(file, root, self._recorded(file, root))
-            yield Volume(subject, safe_name(stem(file)), self._images(file, phase), file.relative_to(root).as_posix())
+            yield Volume(
+                subject,
+                safe_name(stem(file)),
+                self._images(file, phase),
+                file.relative_to(root).as_posix(),
+                self._kind(file),
+            )
 
     def _pairs(self, root: Path) -> list[tuple[Path, Path | None]]:
         found = self.matching(root)
@@ -102,6 +108,13 @@ class Nifti(FileSource):
         if ixi := _IXI.match(file.name):
             return ixi[1]
         return _BRATS_2023.sub(r"\1", self.folder(file, root))
+
+    def _kind(self, file: Path) -> str:
+        """The contrast asked for that the file's name has; else the name's last part, if it is one of several words."""
+        asked = [self.contrast] if isinstance(self.contrast, str) else self.contrast or []
+        parts = re.split(r"[^A-Za-z0-9]+", stem(file))
+        last = parts[-1] if len(parts) > 1 and not parts[-1].isdecimal() else ""
+        return next((one for one in asked if _has_part(stem(file).lower(), one.lower())), last)
 
     def _images(self, file: Path, phase: Path | None) -> NDArray[np.float32] | NDArray[np.complex64]:
         """Upright images (slices, H, W)."""

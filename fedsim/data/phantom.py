@@ -132,14 +132,18 @@ class PhantomSource(Source):
                 rng = numpy_stream(self.seed, "acquisition", index, contrast)
                 images = image(head, self._sequence(contrast), field_t, rng, noise, bias)
                 subject, name = _names(index, contrast)
-                yield Volume(subject, name, images, self.identity())
+                yield Volume(subject, name, images, self.identity(), contrast)
 
     def foreseen(self, matrix: tuple[int, int]) -> list[StoredVolume]:
         """Every volume with all its slices: each shows some of the head."""
         support = (min(self.size, matrix[0]), min(self.size, matrix[1]))
         slices = tuple(range(self.slices))
-        names = [_names(index, contrast) for index in range(1, self.subjects + 1) for contrast in self._contrasts()]
-        return [StoredVolume(name, subject, self.identity(), slices, support) for subject, name in names]
+        return [
+            StoredVolume(name, subject, self.identity(), slices, support, contrast)
+            for index in range(1, self.subjects + 1)
+            for contrast in self._contrasts()
+            for subject, name in (_names(index, contrast),)
+        ]
 
     def _contrasts(self) -> list[Weighting]:
         return self.contrast if isinstance(self.contrast, list) else [self.contrast]

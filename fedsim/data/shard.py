@@ -1,10 +1,9 @@
 """The site shard: one HDF5 file with the k-space of a site's volumes at its matrix size.
 
-Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `origin`, `slices` (indices in
-the source) and `support` (H, W of the samples that are not zero-padding); dataset `left_out`, what was not read, as
-JSON. Shards live in a cache, named by a digest of
-fedsim's version, the source's settings, the matrix and the files' names, sizes and times; a new one is written under a
-lock, to a temporary name.
+Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `origin`, `contrast`, `slices`
+(indices in the source) and `support` (H, W of the samples that are not zero-padding); dataset `left_out`, what was not
+read, as JSON. Shards live in a cache, named by a digest of fedsim's version, the source's settings, the matrix and the
+files' names, sizes and times; a new one is written under a lock, to a temporary name.
 """
 
 import dataclasses
@@ -29,7 +28,7 @@ from fedsim.errors import InputError
 from fedsim.files import replacing
 from fedsim.mri.geometry import kspace_at, square
 
-_LAYOUT = 3
+_LAYOUT = 4
 _SMALLEST, _LARGEST = 1e-15, 1e15  # float32 holds the squares of what lies between, and sums of them
 _ANY_SHAPE, _THINNEST = 1024, 8  # up to this side any shape will do, beyond it 8 to 1
 _COPIES = 4  # of a volume, while it is transformed
@@ -78,7 +77,8 @@ def _describe(name: str, group: h5py.Group) -> StoredVolume:
     if not own or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(name)
     at = group[name].attrs
-    return StoredVolume(name, at["subject"], at["origin"], tuple(at["slices"].tolist()), tuple(at["support"].tolist()))
+    slices, support = (tuple(at[key].tolist()) for key in ("slices", "support"))
+    return StoredVolume(name, at["subject"], at["origin"], slices, support, at["contrast"])
 
 
 def shard_path(source: Source, root: Path, cache: Path, matrix: tuple[int, int]) -> Path:
@@ -145,6 +145,7 @@ def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> N
                 data = group.create_dataset(volume.name, data=kspace_at(images, matrix), chunks=(1, *matrix))
                 support = [min(images.shape[-1], side) for side in matrix]
                 data.attrs.update(subject=volume.subject, origin=volume.origin, slices=kept, support=support)
+                data.attrs["contrast"] = volume.contrast
         file["left_out"] = json.dumps([dataclasses.astuple(one) for one in left_out])
         if not len(group):
             raise InputError(f"{root / getattr(source, 'path', '')}: holds no image with any signal")

@@ -29,6 +29,8 @@ class Volume:
     """(slices, H, W): magnitude, or complex where the source has phase; in the source's units."""
     origin: str
     """The file or folder it was read from, relative to federation.root."""
+    contrast: str = ""
+    """What its files say of its weighting or channel; empty where they say nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class StoredVolume:
     """Indices in the source; slices without any signal were left out."""
     support: tuple[int, int]
     """H, W of the samples around the centre that the source really had."""
+    contrast: str = ""
+    """As `Volume` has it."""
 
 
 class Source(Section):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -11,6 +11,7 @@ from fedsim.errors import InputError
 from fedsim.schema import Section
 from fedsim.seeds import derive
 
+T = TypeVar("T")
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -54,6 +55,8 @@ class Piece:
     start: int
     stop: int
     part: Part
+    contrast: str = ""
+    """What the source says of its volume's weighting or channel; empty where it says nothing."""
 
 
 def apportion(total: int, shares: Sequence[float]) -> list[int]:
@@ -131,6 +134,6 @@ def split_blocks(volumes: Sequence[tuple[str, str, int]], split: Split, site: st
     return pieces
 
 
-def deal(items: Sequence[str], hands: int) -> list[list[str]]:
+def deal(items: Sequence[T], hands: int) -> list[list[T]]:
     """`items` dealt in turn, so that hand sizes differ by at most one."""
     return [list(items[hand::hands]) for hand in range(hands)]

@@ -51,7 +51,9 @@ class ImageFolder(FileSource):
             origin = files[0] if len(files) == 1 else files[0].parent
             for channel in channels:
                 full = name if isinstance(self.channel, int) else f"{name}_ch{channel}"
-                yield Volume(subject, full, _images(files, channel), origin.relative_to(root).as_posix())
+                yield Volume(
+                    subject, full, _images(files, channel), origin.relative_to(root).as_posix(), f"channel {channel}"
+                )
 
     def _stacks(self, root: Path) -> Iterator[tuple[str, list[Path]]]:
         """Each volume's name and files, in the order of its slices."""

@@ -12,10 +12,11 @@ from fedsim.data.left_out import LeftOut, lines, noting
 from fedsim.data.samples import ClientData, PooledData
 from fedsim.data.shard import Shard, ensure_shard, shard_path
 from fedsim.data.source import StoredVolume
-from fedsim.data.split import Piece, deal, split_blocks, split_subjects
+from fedsim.data.split import Piece, split_blocks, split_subjects
 from fedsim.engine.client import ClientSpec
 from fedsim.errors import InputError
 from fedsim.mri.masks import measured_acceleration
+from fedsim.seeds import numpy_stream
 
 POOLED = "all"
 """The client of a method that pools the data of all sites."""
@@ -125,7 +126,7 @@ def _site_clients(
     supports = {volume.name: volume.support for volume in volumes}
     data = ClientData(path, site.name, (), (), site.mask, matrix, federation.normalise, workload.seed, maker)
     clients = []
-    for name, pieces in _cut(site, _split(workload, site, volumes), count):
+    for name, pieces in _cut(workload, site, _split(workload, site, volumes), count):
         members = tuple(supports[piece.volume] for piece in pieces)
         mine = dataclasses.replace(data, pieces=pieces, supports=members)
         clients.append(ClientSpec(name, site.name, mine, workload.training_of(site), site.resources))
@@ -136,24 +137,24 @@ def _split(workload: Workload, site: Site, volumes: list[StoredVolume]) -> list[
     """Every volume's part; sites that read the same source divide a subject alike."""
     split = site.split or workload.federation.split
     listed = [(volume.name, volume.subject, len(volume.slices)) for volume in volumes]
+    contrasts = {volume.name: volume.contrast for volume in volumes}
     if split.by == "block":
-        return split_blocks(listed, split, site.name)
-    return split_subjects(listed, split, workload.seed, site.source.identity(), site.name)
+        pieces = split_blocks(listed, split, site.name)
+    else:
+        pieces = split_subjects(listed, split, workload.seed, site.source.identity(), site.name)
+    return [dataclasses.replace(piece, contrast=contrasts[piece.volume]) for piece in pieces]
 
 
-def _cut(site: Site, pieces: list[Piece], count: int) -> Iterator[tuple[str, tuple[Piece, ...]]]:
+def _cut(workload: Workload, site: Site, pieces: list[Piece], count: int) -> Iterator[tuple[str, tuple[Piece, ...]]]:
     """Client names, each with its own training pieces and the site's validation and test pieces."""
     if count == 1:
         yield site.name, tuple(pieces)
         return
-    subjects = list(dict.fromkeys(piece.subject for piece in pieces if piece.part == "train"))
-    if count > len(subjects):
-        raise InputError(
-            f"federation.clients: site {site.name} has {len(subjects)} training subjects, "
-            f"so it can become {len(subjects)} clients at most, not {count}"
-        )
-    for index, hand in enumerate(deal(subjects, count), start=1):
-        yield f"{site.name}.{index}", tuple(p for p in pieces if p.part != "train" or p.subject in hand)
+    train = [piece for piece in pieces if piece.part == "train"]
+    rng = numpy_stream(workload.seed, "partition", site.name)
+    hands = workload.federation.partition.hands(train, count, rng, site.name)
+    for index, hand in enumerate(hands, start=1):
+        yield f"{site.name}.{index}", tuple(p for p in pieces if p.part != "train" or p.volume in hand)
 
 
 def _manifest_rows(

@@ -213,3 +213,11 @@ def test_bad_files_and_keys(tmp_path: Path) -> None:
     for keys in ({"slices": [5, 5]}, {"slices": [-1, 5]}, {"contrast": []}, {"axis": 3}, {"path": "../b"}):
         with pytest.raises(ValidationError):
             Nifti.model_validate({"path": ".", **keys})
+
+
+def test_a_volumes_contrast_is_what_its_name_says(tmp_path: Path) -> None:
+    for name in ("A/A_t1.nii", "A/A_flair.nii", "B/scan.nii", "C/scan_001.nii"):
+        write(tmp_path / "site" / name, numbered(4, 4, 2))
+    found = {v.name: v.contrast for v in Nifti(path="site").volumes(tmp_path)}
+    assert found == {"A_t1": "t1", "A_flair": "flair", "scan": "", "scan_001": ""}
+    assert [v.contrast for v in Nifti(path="site", contrast=["FLAIR"]).volumes(tmp_path)] == ["FLAIR"]

@@ -78,7 +78,8 @@ def test_more_patience_on_resume_equals_having_had_it(simulate: Simulate, tmp_pa
 
 
 def test_the_placement_changes_nothing(simulate: Simulate, ray_session: None) -> None:
-    assert_same(simulate(*SOON), simulate(*SOON, "engine.backend=ray", "engine.clients_per_actor=3"))
+    keys = (*SOON, "federation.partition={kind: quantity, alpha: 0.5}")
+    assert_same(simulate(*keys), simulate(*keys, "engine.backend=ray", "engine.clients_per_actor=3"))
 
 
 @pytest.mark.parametrize(
