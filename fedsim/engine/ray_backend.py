@@ -20,6 +20,7 @@ from fedsim.engine.machine import nodes_of
 from fedsim.engine.messages import Reply, Row, Setup
 from fedsim.engine.placement import Node, Place, device_of, granted, homeless, placed
 from fedsim.engine.ray_errors import explained
+from fedsim.engine.ray_head import Head
 from fedsim.engine.schedule import Expectations, balance
 from fedsim.errors import InputError, RunError
 
@@ -67,6 +68,7 @@ class RayBackend(Backend):
     def __init__(self, engine: Engine, address: str | None = None) -> None:
         self._engine = engine
         self._ray, self._owned = connect(address)
+        self._head = Head(self._ray)
         self._actors: list[_Actor] = []
         self._nodes: dict[str, Node] = {}
         self._vacant: list[Place] = []
@@ -81,6 +83,7 @@ class RayBackend(Backend):
         Of those that are up, the ones with a call under way are ended: what they were doing is void, and waiting for it
         would take longer. A lost actor is replaced where it was; if a node is lost, all are placed anew.
         """
+        self._head.check()
         busy, self._running = [call.actor for call in self._running.values()], {}
         self._vacate(busy, clients)  # first: nobody fetches what they stream, so they would never answer
         self._vacate(self._silent(), clients)
@@ -212,11 +215,9 @@ class RayBackend(Backend):
         running, patience = self._running, self._engine.client_timeout_s
         training = [call for call in running.values() if call.awaited]
         if patience is None or not training:
-            (ready,), _ = self._ray.wait(list(running), num_returns=1, fetch_local=False)
-            return ready
+            return self._head.wait(list(running), 1)[0]
         slowest = min(training, key=lambda call: call.heard)
-        left = max(0.0, slowest.heard + patience - time.monotonic())
-        found, _ = self._ray.wait(list(running), num_returns=1, timeout=left, fetch_local=False)
+        found = self._head.wait(list(running), 1, max(0.0, slowest.heard + patience - time.monotonic()))
         if found:
             return found[0]
         self._ray.kill(slowest.actor.handle)
@@ -283,7 +284,9 @@ class RayBackend(Backend):
         return granted(self._engine, sorted(nodes_of(self._ray), key=lambda node: node.id not in self._nodes))
 
     def _get(self, refs: Any, client: str = "") -> Any:  # noqa: ANN401 - references to anything
+        awaited = refs if isinstance(refs, list) else [refs]
         with explained(self._ray, client):
+            self._head.wait(awaited, len(awaited))
             return self._ray.get(refs)
 
 

@@ -167,6 +167,19 @@ def test_a_failed_run_leaves_nothing(start: Callable[..., Command], temporary: P
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("victim", ["gcs_server", "raylet"])
+def test_a_run_ends_with_one_line_when_ray_itself_is_killed(start: Callable[..., Command], victim: str) -> None:
+    command = start(LONG_ROUND)
+    command.until(lambda: actors_train(command))
+    (process,) = [p for p in command.look() if Path(title(p).partition(" ")[0]).name == victim]
+    process.kill()
+    assert command.ends() == 1, command.log.read_text()
+    last = command.log.read_text().splitlines()[-1]
+    assert last == f"fedsim: a process that Ray cannot do without is gone ({victim}); go on with --resume"
+    assert_nothing_left(command)
+
+
+@pytest.mark.long
 def test_an_interrupted_run_leaves_nothing(start: Callable[..., Command], temporary: Path) -> None:
     command = start(LONG_ROUND)
     command.until(lambda: actors_train(command))

@@ -1,0 +1,59 @@
+"""Waiting for a Ray whose head may be gone: Ray waits for a minute, then ends its driver without a clear word."""
+
+import math
+import socket
+import time
+from typing import Any
+
+from fedsim.errors import RunError
+
+_LOOK_EVERY_S = 1.0
+_NEEDED = ("gcs_server", "raylet")
+
+
+class Head:
+    """The processes that this one cannot do without: the cluster's gcs_server, and the raylet of a Ray started here."""
+
+    def __init__(self, ray: Any) -> None:  # noqa: ANN401 - the module ray
+        self._ray, self._looked = ray, time.monotonic()
+        self._address: str = ray.get_runtime_context().gcs_address
+
+    def check(self) -> None:
+        """Look whether they are there.
+
+        Raises:
+            RunError: one is gone.
+        """
+        self._looked = time.monotonic()
+        node = self._ray._private.worker._global_node
+        dead = [kind for kind, _ in node.dead_processes() if kind in _NEEDED] if node else []
+        if dead or self._refused():
+            gone = dead[0] if dead else f"gcs_server at {self._address}"
+            raise RunError(f"a process that Ray cannot do without is gone ({gone}); go on with --resume")
+
+    def _refused(self) -> bool:
+        host, _, port = self._address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # a slow network is Ray's affair
+            return False
+        return False
+
+    def wait(self, refs: list[Any], count: int, within: float = math.inf) -> list[Any]:
+        """So many of the references that can be had, or fewer if that takes longer than `within` [s].
+
+        Raises:
+            RunError: the head is gone.
+        """
+        deadline, found = time.monotonic() + within, list[Any]()
+        while len(found) < count:
+            left = deadline - time.monotonic()
+            patience = max(0.0, min(_LOOK_EVERY_S, left))
+            found, _ = self._ray.wait(refs, num_returns=count, timeout=patience, fetch_local=False)
+            if time.monotonic() - self._looked > _LOOK_EVERY_S:
+                self.check()
+            if left <= 0:
+                break
+        return found
