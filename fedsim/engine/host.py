@@ -321,5 +321,12 @@ def _means(learner: Learner, who: str) -> dict[str, float]:
     """
     noted = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
     if not np.isfinite(list(noted.values())).all():
-        raise DivergedError(f"{who}: the loss is not finite; lower its learning rate")
+        raise DivergedError(f"{who}: the loss is not finite; {_suspects(learner)}")
     return {**noted, "steps": len(learner.statistics["loss"])}
+
+
+def _suspects(learner: Learner) -> str:
+    """Where to look for the cause of a loss that is not finite, the likeliest first."""
+    if learner.round > 1 or np.isfinite(learner.statistics["loss"][:1]).all():
+        return "lower its learning rate"
+    return "it was so before the first step: look at what the network starts from and at the data, not at the lr"

@@ -6,13 +6,14 @@ from the output (level0), so that methods can tell layers by their parameters' n
 """
 
 import itertools
-import math
 from collections import OrderedDict
 from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from torch import Tensor, nn
+
+from fedsim.models.reset import reset
 
 Norm = Literal["instance", "affine", "batch"]
 """instance: no parameters; affine: instance norm with scale and shift; batch: these and running statistics."""
@@ -101,19 +102,14 @@ class UNet(nn.Module):
 
 @torch.no_grad()
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """torch's default initialisation of convolutions, drawn from `generator` in the order of the modules.
+    """torch's default initialisation of every module, drawn from `generator`.
 
-    Norm layers start as torch's do, without a draw. A residual U-Net's last layer starts at zero, so the network starts
-    as the identity.
+    A residual U-Net's last layer starts at zero, so the network starts as the identity.
+
+    Raises:
+        InputError: nothing sets a parameter or a buffer; names it.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
-            if module.bias is not None:
-                bound = 1 / math.sqrt(module.weight[0].numel())
-                module.bias.uniform_(-bound, bound, generator=generator)
-        elif isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d):
-            module.reset_parameters()
+    reset(network, generator)
     for module in network.modules():
         if isinstance(module, UNet) and module.residual:
             nn.init.zeros_(module.decoder.last.weight)
