@@ -82,7 +82,7 @@ class Algorithm(Section):
         return True
 
     def settled(self, cohort: int) -> Self:
-        """The method with whatever depends on the number of clients in a round decided; asked once, before a run."""
+        """The method with those choices made that depend on the number of clients in a round; asked once, before a run."""
         return self
 
     # Server

@@ -62,7 +62,7 @@ class FedMRI(Algorithm):
         return is_encoder(parameter)
 
     def settled(self, cohort: int) -> Self:
-        """With `negatives` decided."""
+        """The method with `negatives: auto` replaced by exact or moments."""
         if self.negatives != "auto":
             return self
         return self.model_copy(update={"negatives": "exact" if cohort <= self.exact_up_to else "moments"})
