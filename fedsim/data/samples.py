@@ -27,6 +27,7 @@ from fedsim.seeds import numpy_stream
 
 Normalise = Literal["std", "max"]
 ComplexArray = NDArray[np.complex64]
+_OUT_OF_PROPORTION = 1e4  # times the scale: a slice that hardly varies has such values
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,19 @@ class PooledData:
         """Every piece of a part, site by site."""
         for member in self.members:
             yield from member.volumes(part, size)
+
+
+def unsound(data: Slices) -> str:
+    """The first training slice whose prepared values are not finite or out of proportion; empty if all are sound."""
+    for member in data.members:
+        slices = member.training_slices()
+        with member.open() as shard:
+            for piece, index, mask in slices:
+                kspace = torch.from_numpy(shard.kspace(piece.volume, [index]))
+                batch = undersample(kspace, torch.from_numpy(mask[None]), member.normalise)
+                if not max(float(batch.target.amax()), float(batch.zero_filled.amax())) < _OUT_OF_PROPORTION:
+                    return f"slice {index} of {piece.volume} (site {member.site})"
+    return ""
 
 
 class SliceMemory:

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from fedsim.data.left_out import LeftOut, noting
 from fedsim.data.source import Source, StoredVolume, Volume
+from fedsim.data.values import settled, showing
 from fedsim.errors import InputError
 from fedsim.files import replacing
 from fedsim.mri.geometry import kspace_at, square
 
-_LAYOUT = 4
-_SMALLEST, _LARGEST = 1e-15, 1e15  # float32 holds the squares of what lies between, and sums of them
+_LAYOUT = 5
 _ANY_SHAPE, _THINNEST = 1024, 8  # up to this side any shape will do, beyond it 8 to 1
 _COPIES = 4  # of a volume, while it is transformed
 
@@ -138,7 +138,8 @@ def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> N
         for volume in source.volumes(root):
             if volume.name in group:
                 raise InputError(f"{volume.origin}: a second volume named {volume.name}; names must differ")
-            kept = _with_signal(volume)
+            volume = settled(volume, source, root)  # noqa: PLW2901
+            kept = showing(volume, root)
             if kept:
                 _check_room(volume, len(kept))
                 images = square(volume.images[kept])
@@ -162,17 +163,3 @@ def _check_room(volume: Volume, slices: int) -> None:
         raise InputError(f"{volume.origin}: its images are {volume.images.shape[1:]}, longer than any field of view")
     if _COPIES * 8 * slices * side**2 > psutil.virtual_memory().total:
         raise InputError(f"{volume.origin}: its {slices} slices, {side} x {side} made square, are beyond this memory")
-
-
-def _with_signal(volume: Volume) -> list[int]:
-    """Indices of the slices that show anything.
-
-    Raises:
-        InputError: the volume has values that are not finite, or far from every scanner's.
-    """
-    if not np.isfinite(volume.images).all():
-        raise InputError(f"{volume.origin}: has NaN or infinite values; replace them or leave the file out")
-    largest = float(np.abs(volume.images).max(initial=0))
-    if largest and not _SMALLEST < largest < _LARGEST:
-        raise InputError(f"{volume.origin}: its largest value is {largest:.3g}; scale it to between 1e-15 and 1e15")
-    return [index for index, image in enumerate(volume.images) if np.any(image)]

@@ -96,6 +96,16 @@ class FileSource(Source):
         "file, the file, or the whole site.",
     )
 
+    nan: Literal["refuse", "zero"] = Field(
+        "refuse",
+        description="What becomes of NaN, as some tools write outside the head: refuse, or zero to read them as 0.",
+    )
+    negative: Literal["refuse", "shift", "magnitude"] = Field(
+        "refuse",
+        description="What becomes of negative values in images without phase: refuse, shift (make the lowest 0) or "
+        "magnitude (drop the sign); an overshoot of interpolation, up to 5 % of the highest value, loses its sign.",
+    )
+
     def identity(self) -> str:
         """The path."""
         return self.path

@@ -20,7 +20,7 @@ from torch import Tensor
 from fedsim.algorithms.base import Upload, Vector
 from fedsim.algorithms.learner import Learner, State
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
-from fedsim.data.samples import SliceMemory
+from fedsim.data.samples import SliceMemory, Slices, unsound
 from fedsim.data.split import Part
 from fedsim.engine import clientfiles
 from fedsim.engine.aggregation import largest
@@ -129,7 +129,7 @@ class Host:
                 fault.strike()
             made = {"buffers": learner.shared_buffers, **self._setup.algorithm.train(learner, received, task.phase)}
             watch.lap("train")
-            noted = _means(learner, f"client {name}, round {task.round}")
+            noted = _means(learner, self._clients[name].data, f"client {name}, round {task.round}")
             state = learner.leave()
             if not np.isfinite(largest(state["local"].numpy())):
                 who = f"client {name}, round {task.round}"
@@ -313,20 +313,24 @@ class Host:
             raise ClientError(f"{at}: {type(error).__name__}: {said}", traceback.format_exc()) from error
 
 
-def _means(learner: Learner, who: str) -> dict[str, float]:
+def _means(learner: Learner, data: Slices, who: str) -> dict[str, float]:
     """The means of what a client noted in its steps.
 
     Raises:
-        DivergedError: one is not finite; names the client.
+        DivergedError: one is not finite; names the client, and the slice that is to blame if one is.
     """
     noted = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
     if not np.isfinite(list(noted.values())).all():
-        raise DivergedError(f"{who}: the loss is not finite; {_suspects(learner)}")
+        raise DivergedError(f"{who}: the loss is not finite; {_suspects(learner, data)}")
     return {**noted, "steps": len(learner.statistics["loss"])}
 
 
-def _suspects(learner: Learner) -> str:
-    """Where to look for the cause of a loss that is not finite, the likeliest first."""
+def _suspects(learner: Learner, data: Slices) -> str:
+    """Where to look for the cause of a loss that is not finite: at the learning rate only if the data are sound."""
+    if slice_ := unsound(data):
+        return f"{slice_} is not as other images are: leave it out"
     if learner.round > 1 or np.isfinite(learner.statistics["loss"][:1]).all():
-        return "lower its learning rate"
-    return "it was so before the first step: look at what the network starts from and at the data, not at the lr"
+        return "its data are sound, so lower its learning rate"
+    return (
+        "it was so before the first step, and its data are sound: look at what the network starts from, not at the lr"
+    )

@@ -106,7 +106,9 @@ def _row(volume: Volume) -> tuple[str, ...]:
     magnitude = np.abs(volume.images) if np.iscomplexobj(volume.images) else volume.images
     finite = np.isfinite(magnitude)
     empty = slices - int(np.any(magnitude, axis=(1, 2)).sum())
+    below = 0 if np.iscomplexobj(volume.images) else int((volume.images < 0).sum())
     notes = [
+        f"{_count(below, 'value')} below 0" if below else "",
         f"{_count(int((~finite).sum()), 'value')} NaN or infinite" if not finite.all() else "",
         f"{_count(empty, 'empty slice')}" if empty else "",
     ]

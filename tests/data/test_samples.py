@@ -8,7 +8,7 @@ import torch
 
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.data.phantom import PhantomSource
-from fedsim.data.samples import ClientData, PooledData, SliceMemory, undersample
+from fedsim.data.samples import ClientData, PooledData, SliceMemory, undersample, unsound
 from fedsim.data.shard import shard_path
 from fedsim.data.split import Piece
 from fedsim.mri.fft import fft2c, ifft2c
@@ -133,3 +133,13 @@ def test_pooled_slices_come_once_each_under_their_own_sites_mask(tmp_path: Path)
     scales = torch.cat([b.scale.flatten() for b in batches]).sort().values
     alone = [b.scale.flatten() for m in members for b in m.batches(4, torch.Generator())]
     torch.testing.assert_close(scales, torch.cat(alone).sort().values)
+
+
+@pytest.mark.parametrize("value", [100.0, np.nan])
+def test_a_slice_that_is_not_as_others_is_found(tmp_path: Path, value: float) -> None:
+    """For a loss that is not finite: is it the data, or the learning rate?"""
+    data = site_of(tmp_path, "A", 5, 32)
+    assert unsound(data) == ""
+    with h5py.File(data.shard, "a") as file:
+        file["kspace/v"][3] = fft2c(torch.full((32, 32), value).to(torch.complex64)).numpy()
+    assert unsound(data) == "slice 3 of v (site A)"
