@@ -190,6 +190,14 @@ class Metrics(Section):
     every: int = Field(1, ge=0, description="Rounds between validations; 0: never during training.")
 
 
+def _remedy(matrix: Matrix, pools: int) -> str:
+    """What would make a matrix and the number of pools fit each other."""
+    step = 2**pools
+    larger = [max(2 * step, -(-side // step) * step) for side in matrix]
+    fewer = [n for n in range(1, pools) if all(side % 2**n == 0 and side >= 2 ** (n + 1) for side in matrix)]
+    return (f"set model.pools to at most {fewer[-1]}, or " if fewer else "") + f"take {larger}"
+
+
 class Workload(Section):
     """A simulation: who takes part, what they train, by which method, and how."""
 
@@ -216,7 +224,9 @@ class Workload(Section):
         ]:
             if any(side % step or side < 2 * step for side in matrix):
                 raise ValueError(
-                    f"{where}: {list(matrix)} must be multiples of {step} (2^model.pools), at least {2 * step}"
+                    f"{where}: {list(matrix)} must be multiples of {step} (2^model.pools), at least {2 * step}: "
+                    f"every pool halves the matrix, and the lowest level needs 2 x 2 pixels to be normalised; "
+                    f"{_remedy(matrix, self.model.pools)}"
                 )
         return self
 

@@ -1,14 +1,77 @@
 """Errors with a meaning for whoever runs fedsim; their text is one line and says what would be right."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_ALSO_CALLED = {
+    "acceleration": ("r", "af", "acc", "accel", "acceleration_factor", "undersampling"),
+    "algorithm": ("method", "strategy", "aggregator", "aggregation", "fl"),
+    "batch_size": ("batch", "bs", "minibatch"),
+    "cache": ("cache_dir", "tmp"),
+    "center_fraction": ("acs", "center", "centre", "centre_fraction", "calibration", "low_frequencies"),
+    "channels": ("width", "filters", "features", "base_channels", "chans"),
+    "checkpoint_every": ("save_every", "checkpoint_interval", "checkpoint_frequency"),
+    "clients": ("hospitals", "participants", "nodes", "users"),
+    "clients_per_actor": ("actors", "clients_per_worker"),
+    "contrast": ("modality", "sequence", "weighting"),
+    "cores": ("cpus", "workers", "jobs", "processes"),
+    "device": ("accelerator", "cuda", "gpu"),
+    "every": ("eval_every", "validate_every", "val_every", "interval"),
+    "format": ("type", "kind", "file_type"),
+    "kind": ("type", "pattern", "name"),
+    "lam": ("lambda",),
+    "lr": ("learning_rate", "learningrate", "eta", "step_size", "alpha"),
+    "lr_gamma": ("gamma", "lr_decay", "decay"),
+    "lr_step": ("step", "decay_every", "scheduler"),
+    "local_epochs": ("epoch", "epochs", "local_iterations", "passes"),
+    "mask": ("sampling", "undersampling", "trajectory"),
+    "matrix": ("size", "image_size", "img_size", "shape", "resolution", "crop", "crop_size"),
+    "mu": ("prox_mu", "proximal"),
+    "name": ("type", "kind", "method"),
+    "normalise": ("normalize", "normalization", "normalisation", "norm", "scale"),
+    "optimizer": ("optimiser", "optim", "opt"),
+    "participation": ("fraction", "frac", "client_fraction", "sample_rate", "fraction_fit", "client_rate"),
+    "path": ("folder", "dir", "directory", "file", "data_dir"),
+    "pools": ("depth", "levels", "layers", "num_pool_layers"),
+    "precision": ("dtype", "amp", "mixed_precision"),
+    "root": ("data", "data_dir", "data_root", "dataset", "path", "dir"),
+    "rounds": ("communication_rounds", "comm_rounds", "global_rounds", "global_epochs", "server_rounds", "iterations"),
+    "seed": ("random_seed", "rng", "random_state"),
+    "sites": ("site", "hospitals", "centers", "centres", "institutions"),
+    "train": ("training",),
+    "val": ("valid", "validation", "dev"),
+}
+"""What other tools call a key."""
 
 
 def hint(name: str, known: Iterable[str], among: str = "known") -> str:
     """What to say of a name that is none of the known ones: the nearest, or all of them."""
     listed = list(known)
-    near = get_close_matches(name, listed, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"{among}: {', '.join(listed)}"
+    near = nearest(name, listed)
+    return f"did you mean {near!r}?" if near else f"{among}: {', '.join(listed)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is probably meant: what other tools call so, else the one that is written most alike."""
+    by_plain = {_plain(one): one for one in known}
+    near = get_close_matches(_plain(name), by_plain, n=1)
+    return same_thing(name, by_plain.values()) or (by_plain[near[0]] if near else None)
+
+
+def same_thing(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is only written otherwise, or that other tools call so."""
+    plain = _plain(name)
+    said = {plain, re.sub(r"^(n|num|nr|number_of|total|max)_", "", plain)}
+    by_plain = {_plain(one): one for one in known}
+    return next((by_plain[one] for one in by_plain if one in said), None) or next(
+        (there for one, there in by_plain.items() if said.intersection(_ALSO_CALLED.get(one, ()))), None
+    )
+
+
+def _plain(name: str) -> str:
+    """A name without what tells camelCase, UPPER-CASE and snake_case apart."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
 
 
 class InputError(Exception):

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedsim.errors import DamagedError, RunError, WriteError
+from fedsim.errors import DamagedError, RunError, WriteError, nearest
+
+_SHOWN = 12
 
 
 @contextmanager
@@ -58,6 +60,20 @@ def reading_back(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
         raise RunError(f"{path}: cannot be read ({reason})") from error
+
+
+def absent(path: Path) -> str:
+    """That a path is not there, what is there in its place, and what is probably meant; for the end of a message."""
+    there = next(folder for folder in path.absolute().parents if folder.is_dir())
+    missing = path.absolute().relative_to(there).parts[0]
+    try:
+        names = sorted(entry.name for entry in there.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        names = []
+    near = nearest(missing, names)
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    meant = f"; did you mean {str(there / near)!r}?" if near else ""
+    return f"no such file or folder; {there} holds {shown or 'nothing'}{meant}"
 
 
 def sync(path: Path) -> None:

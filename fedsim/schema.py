@@ -5,6 +5,7 @@ method, network, importer or mask is one new file that declares its keys beside 
 """
 
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +81,24 @@ def _possible(path: str) -> str:
     return path
 
 
+def expanded(path: str) -> str:
+    """A path with the values of the environment's variables, $NAME or ${NAME}, in their places.
+
+    Raises:
+        ValueError: a variable is not set; names it.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if not os.environ.get(name):
+            raise ValueError(f"{found[0]}: the environment has no variable {name}; export it, or write the folder")
+        return os.environ[name]
+
+    return re.sub(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", value, path, flags=re.ASCII)
+
+
 def _somewhere(path: Path) -> Path:
+    path = Path(expanded(str(path)))
     try:
         path.expanduser()
     except RuntimeError as error:
@@ -89,10 +107,11 @@ def _somewhere(path: Path) -> Path:
 
 
 FolderPath = Annotated[Path, AfterValidator(_somewhere)]
-"""A path anywhere, that could be one."""
+"""A path anywhere, that could be one; variables of the environment are replaced by their values."""
 
 
 def _inside(path: str) -> str:
+    path = expanded(path)
     parts = path.replace("\\", "/").split("/")
     if path.startswith(("/", "~")) or ".." in parts or ":" in parts[0] or "\0" in path:
         raise ValueError("must be a path inside federation.root: relative, without '..'; set federation.root instead")

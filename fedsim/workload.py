@@ -12,9 +12,10 @@ from ruamel.yaml import YAML
 
 from fedsim.algorithms.catalogue import ALGORITHMS, is_own, own_method
 from fedsim.config import MODELS, Workload
-from fedsim.errors import InputError, hint
+from fedsim.errors import InputError, hint, nearest, same_thing
 from fedsim.safe_yaml import load_yaml, read_yaml
 from fedsim.schema import Section
+from fedsim.superseded import superseded
 
 log = logging.getLogger("fedsim")
 
@@ -37,6 +38,9 @@ def load_workload(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
         workload = Workload.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path}: {_explain(error)}") from error
+    if workload.provenance is None:  # a run's own file would only repeat it
+        for line in superseded(workload, [override.partition("=")[0] for override in overrides]):
+            log.warning(line)
     federation = workload.federation
     where = {"root": _find(federation.root, path.parent), "cache": federation.cache.expanduser().absolute()}
     scratch = workload.engine.scratch and workload.engine.scratch.expanduser().absolute()
@@ -95,22 +99,34 @@ def write_yaml(content: Mapping[str, Any]) -> str:
 def _override(content: dict[str, Any], override: str) -> None:
     key, value = parse_setting(override)
     *parents, last = key.split(".")
+    if parents[:1] == ["sites"]:
+        parents.insert(0, "federation")
     node: Any = content
     for parent in parents:
         node = node.setdefault(parent, {}) if isinstance(node, dict) else _item(node, parent, key)
         if node is None or not isinstance(node, dict | list):
             raise InputError(f"--set {key}: {parent} is not a section")
     if isinstance(node, list):
-        _item(node, last, key)
-        node[int(last)] = value
+        node[_place(node, last, key)] = value
     else:
         node[last] = value
 
 
 def _item(node: list[Any], index: str, key: str) -> Any:  # noqa: ANN401 - any YAML value
-    if index not in map(str, range(len(node))):
-        raise InputError(f"--set {key}: {index!r} must be a number from 0 to {len(node) - 1}, the place in the list")
-    return node[int(index)]
+    return node[_place(node, index, key)]
+
+
+def _place(node: list[Any], index: str, key: str) -> int:
+    """The place in a list of an item that is named by it, or by its key `name`."""
+    if index in map(str, range(len(node))):
+        return int(index)
+    names = [str(item["name"]) for item in node if isinstance(item, dict) and "name" in item]
+    if index in names:
+        return next(at for at, item in enumerate(node) if isinstance(item, dict) and str(item.get("name")) == index)
+    named = f", or a name; {hint(index, names)}" if names else ""
+    raise InputError(
+        f"--set {key}: {_shown(index)!r} must be a number from 0 to {len(node) - 1}, the place in the list{named}"
+    )
 
 
 def _own_methods(content: Mapping[str, Any], beside: Path) -> list[type[Section]]:
@@ -159,7 +175,9 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
     if error["type"] == "extra_forbidden":
         *_, key = error["loc"]
         known = _keys_at(error["loc"][:-1], root)
-        message = f"unknown key; {hint(_shown(key), known, 'known here')}"
+        elsewhere = None if nearest(str(key), known) else _elsewhere(str(key), root)
+        there = f"did you mean {elsewhere!r}?" if elsewhere else hint(_shown(key), known, "known here")
+        message = f"unknown key; {there}"
     elif error["type"] == "union_tag_invalid":
         tag, known = (
             str(error["ctx"]["tag"])[:60],
@@ -169,11 +187,23 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
         message = f"unknown {tag!r}; {hint(tag, known)}"
     elif error["type"] == "string_pattern_mismatch":
         message = f"must be letters, digits, '_' and '-', at most 64, not {error['input']!r:.60}"
+    elif error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
+        message = f"must be text, and YAML takes this for {_taken_for(error['input'])}; put it between quotation marks"
     elif error["type"] == "missing":
         message = "is required"
     elif error["type"] not in {"value_error", "union_tag_not_found"}:
         message += f", got {error['input']!r:.60}"
     return f"{where}: {message}" if where else message
+
+
+def _taken_for(value: bool | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"the number {value}"
+
+
+def _elsewhere(key: str, root: type[Section]) -> str | None:
+    """The key of another section that is probably meant."""
+    sections = {name: _keys_at((name,), root) for name in root.model_fields}
+    return next((f"{name}.{near}" for name, keys in sections.items() if (near := same_thing(key, keys))), None)
 
 
 def _shown(key: object) -> str:

@@ -85,7 +85,35 @@ def test_count_makes_sites(load) -> None:  # noqa: ANN001
         ),
         ("federation.sites.0.source.field_t=99", "sites.0.source.field_t: Input should be less than or equal to 11.7"),
         ("federation.sites.0.source.field_t=[3, 1]", "sites.0.source.field_t: [low, high] must ascend"),
-        ("nonsense=1", "nonsense: unknown key; known here: name, seed, federation"),
+        ("nonsense=1", "nonsense: unknown key; known here: name, "),
+        ("training.learning_rate=1", "training.learning_rate: unknown key; did you mean 'lr'?"),
+        ("training.LearningRate=1", "training.LearningRate: unknown key; did you mean 'lr'?"),
+        ("training.num_epochs=1", "training.num_epochs: unknown key; did you mean 'local_epochs'?"),
+        ("training.batch=1", "training.batch: unknown key; did you mean 'batch_size'?"),
+        ("training.batchSize=1", "training.batchSize: unknown key; did you mean 'batch_size'?"),
+        ("training.client-fraction=1", "unknown key; did you mean 'participation'?"),
+        ("federation.n_clients=3", "federation.n_clients: unknown key; did you mean 'clients'?"),
+        ("federation.image_size=64", "federation.image_size: unknown key; did you mean 'matrix'?"),
+        ("lr=1", "lr: unknown key; did you mean 'training.lr'?"),
+        ("epochs=1", "epochs: unknown key; did you mean 'training.local_epochs'?"),
+        (
+            "federation.sites.0.name=007",
+            "sites.0.name: must be text, and YAML takes this for the number 7; put it between quotation marks",
+        ),
+        ("name=1e3", "name: must be text, and YAML takes this for the number 1000.0; put it between quotation marks"),
+        ("name=true", "name: must be text, and YAML takes this for true; put it between quotation marks"),
+        (
+            "federation.sites.B.count=2",
+            "--set federation.sites.B.count: 'B' must be a number from 0 to 0, the place in "
+            "the list, or a name; known: A",
+        ),
+        (
+            "federation.cache=$NOWHERE_AT_ALL/x",
+            "federation.cache: $NOWHERE_AT_ALL: the environment has no variable "
+            "NOWHERE_AT_ALL; export it, or write the folder",
+        ),
+        ("engine.scratch=/x/${NOWHERE_AT_ALL}", "engine.scratch: ${NOWHERE_AT_ALL}: the environment has no variable"),
+        ("federation.sites.0.source={format: tiff, path: $NOWHERE_AT_ALL}", "the environment has no variable"),
         ("federation.sites.0.mask={kind: radial, acceleratoin: 3}", "mask.acceleratoin: unknown key; did you mean"),
         ("training.rounds=0", "training.rounds: Input should be greater than or equal to 1, got 0"),
         ("training.rounds=true", "training: rounds: must be a number, not true or false"),
@@ -101,7 +129,16 @@ def test_count_makes_sites(load) -> None:  # noqa: ANN001
         ("algorithm.name=fedavgg", "algorithm.name: unknown 'fedavgg'; did you mean 'fedavg'?"),
         ("federation.sites=[]", "federation.sites: Tuple should have at least 1 item"),
         ("federation.matrix=[100, 100]", "federation.matrix: [100, 100] must be multiples of 16"),
-        ("federation.matrix=[16, 16]", "must be multiples of 16 (2^model.pools), at least 32"),
+        (
+            "federation.matrix=[16, 16]",
+            "must be multiples of 16 (2^model.pools), at least 32: every pool halves the matrix, "
+            "and the lowest level needs 2 x 2 pixels to be normalised; set model.pools to at most 3, or take [32, 32]",
+        ),
+        (
+            "federation.matrix=[33, 48]",
+            "at least 32: every pool halves the matrix, and the lowest level needs 2 x 2 pixels "
+            "to be normalised; take [48, 48]",
+        ),
         ("federation.split={train: 0.5}", "must be 1, they are 0.8"),
         (
             "federation.sites.0.name=../x",
@@ -155,3 +192,70 @@ def test_root_is_looked_up_beside_the_workload(load, tmp_path: Path, monkeypatch
     assert load(MINIMAL, "federation.root=data").federation.root == tmp_path / "data"
     (tmp_path / "elsewhere" / "data").mkdir()
     assert load(MINIMAL, "federation.root=data").federation.root == tmp_path / "elsewhere" / "data"
+
+
+def test_a_site_is_found_by_its_name(load) -> None:  # noqa: ANN001
+    two = MINIMAL + "    - {name: '007', source: {format: phantom}}\n"
+    for key in ("federation.sites.007", "sites.007", "sites.1"):
+        w = load(two, f"{key}.mask.kind=radial", f"{key}.mask.acceleration=3")
+        assert [site.mask.kind for site in w.federation.sites] == ["equispaced", "radial"]
+        assert w.federation.sites[1].mask.acceleration == 3
+
+
+def test_variables_of_the_environment_are_in_paths(load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # noqa: ANN001
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("MINE", str(tmp_path))
+    monkeypatch.setenv("PART", "CS")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    w = load(MINIMAL, "federation.root=${MINE}/data", "federation.cache=$MINE/cache", "engine.scratch=~/scratch",
+             "federation.sites.0.source={format: tiff, path: 'tcga/${PART}x'}")  # fmt: skip
+    assert (w.federation.root, w.federation.cache) == (tmp_path / "data", tmp_path / "cache")
+    assert w.engine.scratch == tmp_path / "scratch"
+    assert w.federation.sites[0].source.path == "tcga/CSx"
+    monkeypatch.setenv("PART", "../x")
+    with pytest.raises(InputError, match="must be a path inside"):
+        load(MINIMAL, "federation.sites.0.source={format: tiff, path: 'tcga/$PART'}")
+    assert load(MINIMAL, "federation.cache=/a$/b").federation.cache == Path("/a$/b")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["training.lr_gamma=0.5"], "training.lr_gamma is superseded by lr_step=0 and has no effect"),
+        (
+            ["training.lr=0.5", "sites.A.training.lr=0.1"],
+            "training.lr is superseded by lr of every site and has no effect",
+        ),
+        (
+            ["federation.matrix=[64, 64]", "sites.A.matrix=[32, 32]"],
+            "federation.matrix is superseded by matrix of every site",
+        ),
+        (["engine.backend=serial", "engine.cores=2"], "engine.cores is superseded by backend=serial and has no effect"),
+        (["algorithm.negatives=exact", "algorithm.exact_up_to=9"], "algorithm.exact_up_to is superseded by negatives"),
+        (["algorithm.beta=0", "algorithm.own=false"], "algorithm.own is superseded by beta=0 and has no effect"),
+        (["federation.split.gap=3"], "federation.split.gap is superseded by by=subject and has no effect"),
+        (
+            ["sites.A.resources.gpus=1", "engine.device=cpu"],
+            "federation.sites.A.resources.gpus is superseded by engine.device",
+        ),
+    ],
+)
+def test_a_key_that_another_supersedes_is_named(load, caplog: pytest.LogCaptureFixture,  # noqa: ANN001
+                                                overrides: list[str], line: str) -> None:  # fmt: skip
+    load(MINIMAL, *overrides)
+    assert line in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_an_override_that_a_site_does_not_follow_is_named(load, caplog: pytest.LogCaptureFixture) -> None:  # noqa: ANN001
+    two = MINIMAL + "    - {name: B, source: {format: phantom}, training: {lr: 0.5}}\n"
+    load(two, "training.rounds=2")
+    assert caplog.text == ""
+    load(two, "training.lr=0.1")
+    assert "training.lr is superseded by lr of its own at B" in caplog.text
+
+
+def test_the_projects_own_workloads_have_no_idle_keys(caplog: pytest.LogCaptureFixture) -> None:
+    for path in WORKLOADS:
+        load_workload(path)
+    assert [record.message for record in caplog.records if "superseded" in record.message] == []

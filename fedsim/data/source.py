@@ -14,6 +14,7 @@ from fedsim.data.left_out import leave_out
 from fedsim.data.names import natural, safe_name, stem
 from fedsim.data.reading import reading
 from fedsim.errors import InputError
+from fedsim.files import absent
 from fedsim.schema import InsidePath, Section
 
 
@@ -142,7 +143,8 @@ class FileSource(Source):
         """
         base = root / self.path
         if not base.exists():
-            raise InputError(f"{base}: no such file or folder; set federation.root to what holds {self.path!r}")
+            there = f"; or set federation.root to what holds {self.path!r}" if not _begins(base, root) else ""
+            raise InputError(f"{base}: {absent(base)}{there}")
         if not base.resolve().is_relative_to(root.resolve()):
             raise InputError(f"{base}: leads outside federation.root ({root})")
         found = [base] if base.is_file() else [p for p in base.rglob("*") if p.is_file() and not p.name.startswith(".")]
@@ -177,6 +179,12 @@ class FileSource(Source):
                 return safe_name(stem(file))
             case "site":
                 return "site"
+
+
+def _begins(path: Path, root: Path) -> bool:
+    """Whether the first folder of a path below `root` is there, so that `root` is probably right."""
+    parts = path.relative_to(root).parts
+    return len(parts) > 1 and (root / parts[0]).exists()
 
 
 def _ends(file: Path, suffixes: tuple[str, ...]) -> bool:

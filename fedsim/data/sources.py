@@ -13,6 +13,7 @@ from fedsim.data.phantom import PhantomSource
 from fedsim.data.source import FileSource
 from fedsim.data.tiff import ImageFolder
 from fedsim.errors import InputError
+from fedsim.files import absent
 
 AnySource = Annotated[
     FastMRI | Nifti | Dicom | Matlab | ImageFolder | PhantomSource,
@@ -30,7 +31,7 @@ def formats_at(path: Path) -> list[tuple[FileSource, int]]:
         InputError: `path` is missing or holds no file of a known format.
     """
     if not path.exists() or path.name == "..":
-        raise InputError(f"{path}: no such file or folder; name one that holds images")
+        raise InputError(f"{path}: {absent(path)}")
     counted = [(source, _count(source, path.parent)) for source in _candidates(path)]
     found = sorted(((source, count) for source, count in counted if count), key=lambda pair: pair[1], reverse=True)
     if not found:

@@ -63,5 +63,19 @@ def test_detect_says_what_it_looked_for(tmp_path: Path) -> None:
     (tmp_path / "README").write_text("text")
     with pytest.raises(InputError, match=r"holds no image; looked for names in .*\.nii\.gz.* and for DICOM"):
         detect(tmp_path)
-    with pytest.raises(InputError, match="no such file or folder"):
+    with pytest.raises(InputError, match=r"missing: no such file or folder; \S+ holds README$"):
         detect(tmp_path / "missing")
+
+
+def test_what_is_missing_is_told_by_what_is_there(tmp_path: Path) -> None:
+    for name in ("CS", "DU", "FG"):
+        (tmp_path / "tcga-lgg" / name).mkdir(parents=True)
+    for path, end in {
+        "tcga-lgg/ZZ": f"{tmp_path}/tcga-lgg holds CS, DU, FG",
+        "tcga-lgg/cs/1.tif": f"{tmp_path}/tcga-lgg holds CS, DU, FG; did you mean '{tmp_path}/tcga-lgg/CS'?",
+        "tcga_lgg/CS": f"{tmp_path} holds tcga-lgg; did you mean '{tmp_path}/tcga-lgg'?; "
+                       "or set federation.root to what holds 'tcga_lgg/CS'",
+    }.items():  # fmt: skip
+        with pytest.raises(InputError) as caught:
+            ImageFolder(format="tiff", path=path).matching(tmp_path)
+        assert str(caught.value) == f"{tmp_path / path}: no such file or folder; {end}"
