@@ -70,17 +70,19 @@ def run(
 ) -> None:
     """Train a workload, test its best round, and write a report."""
     from fedsim.display import evaluation_table, progress_of
+    from fedsim.engine.claim import claim_numbered
     from fedsim.engine.simulation import Simulation
     from fedsim.workload import load_workload
 
     loaded = load_workload(workload, tagged(overrides, tags))
     if resume and out_dir is None:
         raise InputError("--resume: needs --out, the run directory to go on with")
-    path = out_dir or free_folder(Path("runs") / loaded.name)
+    claimed = out_dir or claim_numbered(Path("runs") / loaded.name)
+    path = claimed if isinstance(claimed, Path) else claimed.folder
     out.print(f"{loaded.name}: {len(loaded.federation.expanded_sites())} sites, into {path}", soft_wrap=True)
     with (
         progress_of(loaded, out) as observer,
-        Simulation(loaded, path, resume=resume, address=address, observer=observer) as simulation,
+        Simulation(loaded, claimed, resume=resume, address=address, observer=observer) as simulation,
     ):
         with stop_on_signal() as stopped:
             done = simulation.run(stopped)
@@ -136,10 +138,14 @@ def evaluate(
     address: Address = None,
 ) -> None:
     """Score every client of a run, volume by volume, into evaluation.parquet."""
+    from fedsim.engine.claim import Claim
+
     if cross:
         if save_images or address:
             raise InputError("--cross: runs in this process and saves no images; leave out --save-images and --address")
-        _evaluate_across(_opened(run_dir, overrides), split, which)
+        opened = _opened(run_dir, overrides)
+        with Claim(run_dir):
+            _evaluate_across(opened, split, which)
         return
     from fedsim.display import evaluation_table
     from fedsim.engine.rundir import Run
@@ -165,6 +171,7 @@ def unseen(
     overrides: Overrides = None,
 ) -> None:
     """Tell how a run serves the sites that took no part: as it is, and after learning from a few of their slices."""
+    from fedsim.engine.claim import Claim
     from fedsim.engine.ledger import write_table
     from fedsim.study.unseen import line_of, parse_budgets, unseen_table
     from fedsim.study.unseen import unseen as serve
@@ -173,10 +180,11 @@ def unseen(
     path = out_file or run_dir / "unseen.parquet"
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"--out {path}: must be a file in a folder that exists")
-    frame = serve(
-        opened, budgets, which, tell=lambda served: out.print(line_of(served), soft_wrap=True, highlight=False)
-    )
-    write_table(path, frame)
+    with Claim(run_dir):
+        frame = serve(
+            opened, budgets, which, tell=lambda served: out.print(line_of(served), soft_wrap=True, highlight=False)
+        )
+        write_table(path, frame)
     out.print(unseen_table(frame))
     out.print(f"table: {path}", soft_wrap=True, highlight=False)
 

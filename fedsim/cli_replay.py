@@ -24,7 +24,7 @@ def replay(
     opened = Run(run_dir)
     here = [*(overrides or []), "engine.backend=serial", "engine.client_timeout_s=null"]
     workload = load_workload(run_dir / "workload.yaml", here)
-    with Simulation(workload, run_dir, resume=True) as simulation:
+    with Simulation(workload, run_dir, resume=True, writes=False) as simulation:
         try:
             row = simulation.replay(client, round_)
         except ClientError as error:

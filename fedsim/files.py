@@ -6,9 +6,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import SoftFileLease
+
 from fedsim.errors import DamagedError, RunError, WriteError, nearest
 
 _SHOWN = 12
+
+LEASE_S = 60.0
+"""Seconds that a lease's holder on another machine may be silent before somebody else succeeds it."""
+
+
+def lease(path: Path) -> SoftFileLease:
+    """A lock that is a file, made in one step: it needs no locks of the file system, and outlives no process."""
+    return SoftFileLease(path, lease_duration=LEASE_S, thread_local=False)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,6 +15,7 @@ from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.engine import checkpoint, clientfiles
 from fedsim.engine.backends import WorkerLostError, make_backend
+from fedsim.engine.claim import LOCK, Claim, check_unclaimed
 from fedsim.engine.failures import Action, Failure, Failures, Kind
 from fedsim.engine.federation import assemble
 from fedsim.engine.fits import check_fits
@@ -38,20 +39,37 @@ class Simulation:
     def __init__(
         self,
         workload: Workload,
-        out: str | Path,
+        out: str | Path | Claim,
         *,
         resume: bool = False,
         address: str | None = None,
         observer: Observer | None = None,
+        writes: bool = True,
     ) -> None:
-        """Prepare a run: import the data, look at the run directory, bring up the backend; writes nothing yet.
+        """Prepare a run: claim its directory, import the data, bring up the backend; writes nothing else yet.
+
+        Args:
+            workload: What to run.
+            out: Run directory, or a claim of it, which is released at the end.
+            resume: It may exist.
+            address: Ray cluster to use; None starts Ray on this machine.
+            observer: Is told what happens.
+            writes: Whether anything is to be written; otherwise the directory may be another process's.
 
         Raises:
-            InputError: the workload or its data are wrong, or `out` exists and `resume` is False.
+            InputError: the workload or its data are wrong, `out` exists and `resume` is False, or another process
+                writes there.
         """
         self.workload = workload = workload.settled()
-        self.path, self._observer = Path(out), observer or Observer()
-        going_on = self._check_out(resume)
+        self.path, self._observer = out.folder if isinstance(out, Claim) else Path(out), observer or Observer()
+        with ExitStack() as closing:
+            self._claim = closing.enter_context(_claimed(out, resume)) if writes else None
+            self._prepare(address)
+            closing.callback(self._backend.close)
+            self._closing = closing.pop_all()
+
+    def _prepare(self, address: str | None) -> None:
+        workload, going_on = self.workload, self._goes_on()
         self._setup = setup_of(workload)
         self._federation = assemble(workload, self._observer.site_ready)
         if going_on:
@@ -67,7 +85,7 @@ class Simulation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._backend.close()
+        self._closing.close()
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train until training.rounds, an early stop, or until `stop` is true after a round.
@@ -167,15 +185,10 @@ class Simulation:
             frame = pd.concat([old[(old["round"] != round_) | (old["split"] != part)], frame], ignore_index=True)
         write_table(self.path / "evaluation.parquet", frame)
 
-    def _check_out(self, resume: bool) -> bool:
-        """Whether `out` is a run to go on with."""
-        if not self.path.exists():
-            return False
-        if not self.path.is_dir():
-            raise InputError(f"--out {self.path}: is a file; choose a folder")
-        if not resume:
-            raise InputError(f"--out {self.path}: exists; choose another folder, or go on with --resume")
-        if all(path.name.endswith(".part") for path in self.path.iterdir()):  # it was killed before it had begun
+    def _goes_on(self) -> bool:
+        """Whether the directory holds a run to go on with."""
+        inside = [path.name for path in self.path.iterdir()]
+        if all(name == LOCK or name.endswith(".part") for name in inside):  # it was killed before it had begun
             return False
         check_method(self.path, self.workload.algorithm)
         check_same(Run(self.path).workload.settled(), self.workload)
@@ -253,6 +266,8 @@ class Simulation:
         return bool(every) and round_ % every == 0
 
     def _checkpoint(self, round_: int) -> None:
+        if self._claim is not None:
+            self._claim.check()
         best, psnr = self._best
         names = self._federation.names
         state: dict[str, Any] = {
@@ -289,6 +304,24 @@ class Simulation:
             pass
 
 
+def _claimed(out: str | Path | Claim, resume: bool) -> Claim:
+    """The claim of a run directory, which must not exist unless a run is resumed.
+
+    Raises:
+        InputError: it exists, is a file, or another process writes there.
+    """
+    if isinstance(out, Claim):
+        return out
+    path = Path(out)
+    try:
+        return Claim(path, new=not resume)
+    except FileExistsError:
+        if not path.is_dir():
+            raise InputError(f"--out {path}: is a file; choose a folder") from None
+        check_unclaimed(path)
+        raise InputError(f"--out {path}: exists; choose another folder, or go on with --resume") from None
+
+
 def run(
     workload: Workload,
     out: str | Path,
@@ -302,7 +335,7 @@ def run(
 
     Args:
         workload: From `load_workload`, or built in code.
-        out: Run directory; must not exist unless `resume`.
+        out: Run directory; must not exist unless `resume`, and nobody else may be writing there.
         resume: Go on from the last checkpoint in `out`, if there is one.
         address: Ray cluster to use; None starts Ray on this machine for the run's time.
         observer: Is told what happens.

@@ -8,6 +8,7 @@ from pathlib import Path
 from fedsim.config import Workload
 from fedsim.data.source import FileSource
 from fedsim.display import duration
+from fedsim.engine.claim import check_unclaimed
 from fedsim.engine.federation import assemble
 from fedsim.engine.fits import check_fits, plan_run, refuse, warnings
 from fedsim.engine.host import make_learner
@@ -117,6 +118,8 @@ def _check_folder(target: Target, job: Job, here: bool, there: bool) -> None:
     for other in others:
         if other.id != job.submission.id and _state(target, other.id, there) in RUNS:
             raise InputError(f"--out {out}: {other.id} is writing there; stop it first, or choose another folder")
+    if here:
+        check_unclaimed(out)
     if here and job.plan is not None:
         check_folder(job.plan, out)
     elif here and (out / "workload.yaml").exists():

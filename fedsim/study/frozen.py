@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from fedsim.config import Workload
+from fedsim.engine.claim import LOCK
 from fedsim.engine.rundir import check_same, keep_method
 from fedsim.errors import InputError
 from fedsim.files import write_text
@@ -57,7 +58,7 @@ def check_folder(plan: Plan, folder: Path) -> None:
     file = folder / "study.yaml"
     if file.exists():
         _check_grown(load_study(file), plan)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
         raise InputError(f"--out {folder}: exists and is not a study (it has no study.yaml); choose another folder")
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedsim.display import duration
+from fedsim.engine.claim import Claim
 from fedsim.engine.cluster import connect, disconnect
 from fedsim.engine.federation import assemble
 from fedsim.engine.rundir import Run
@@ -65,16 +66,18 @@ def run_study(
         address: Ray cluster to use; None starts Ray on this machine.
 
     Raises:
-        InputError: a point's data are wrong (nothing is written then), or the folder holds something else.
+        InputError: a point's data are wrong (nothing is written then), the folder holds something else, or another
+            process runs a study there.
     """
     check_data(plan)
     _warn_of_switch(plan)
-    freeze(plan, folder)
-    runner = _Runner(plan, folder, console, stop, address)
-    runner.run(plan.tuning(), "tuning")
-    chosen = choose(plan, folder, runner.failures)
-    runner.run(plan.finals(chosen), "points")
-    collect(plan, folder)
+    with Claim(folder):
+        freeze(plan, folder)
+        runner = _Runner(plan, folder, console, stop, address)
+        runner.run(plan.tuning(), "tuning")
+        chosen = choose(plan, folder, runner.failures)
+        runner.run(plan.finals(chosen), "points")
+        collect(plan, folder)
     return StudyResult(folder, () if runner.stopped else tuple(runner.failed_lines(chosen)), runner.stopped)
 
 

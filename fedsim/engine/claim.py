@@ -1,0 +1,160 @@
+"""One writer for one folder: a run directory, or a study's.
+
+A claim is the file FOLDER/.lock. It is created in one step, on file systems without locks too, and names its holder,
+who touches it three times a minute. A holder on this machine that has ended is succeeded at once; one elsewhere, when a
+minute of waiting has heard nothing of it.
+"""
+
+import logging
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from errno import ENOTDIR
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+from filelock import OwnerRecord, Timeout
+
+from fedsim.errors import InputError, RunError
+from fedsim.files import LEASE_S, lease
+
+log = logging.getLogger("fedsim")
+
+LOCK = ".lock"
+_AT_ONCE_S = 0.2  # enough to succeed a holder that has ended
+
+
+class Claim:
+    """A folder that this process alone may write to. Use as a context manager; what it made and is empty goes again."""
+
+    def __init__(self, folder: Path, *, new: bool = False) -> None:
+        """Claim a folder, and make it if it is missing.
+
+        Args:
+            folder: A run directory or a study's folder.
+            new: It must not exist.
+
+        Raises:
+            FileExistsError: it exists, but is to be new.
+            InputError: another process writes there, or it cannot be made.
+        """
+        self.folder = folder
+        self._lock = lease(folder / LOCK)
+        try:
+            self._made = _make(folder, new)
+            try:
+                self._take()
+            except BaseException:
+                self._unmake()
+                raise
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let others write there."""
+        self._lock.release()
+        self._unmake()
+
+    def check(self) -> None:
+        """Make sure that the claim still holds.
+
+        Raises:
+            RunError: its file was deleted, or another process has taken the folder over.
+        """
+        lost = self._lock.compromise
+        if lost is not None and lost.reason != "refresh-failed":
+            raise RunError(
+                f"{self.folder / LOCK}: was deleted or taken over by another process; this one writes no more"
+            )
+
+    def _take(self) -> None:
+        with suppress(Timeout):
+            self._lock.acquire(timeout=_AT_ONCE_S)
+            return
+        holder = self._lock.owner
+        if holder is None or _lives_here(holder):
+            raise _refusal(self.folder, holder)
+        log.info("%s: is held by %s; waiting for %.0f s to hear of it", self.folder, _said(holder), LEASE_S)
+        try:
+            self._lock.acquire(timeout=1.5 * LEASE_S)
+        except Timeout:
+            raise _refusal(self.folder, holder) from None
+
+    def _unmake(self) -> None:
+        for folder in self._made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+def claim_numbered(folder: Path) -> Claim:
+    """A claim of `folder`, or of `folder-2`, `folder-3`, ... if it exists: the first that is free.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    number = 1
+    while True:
+        with suppress(FileExistsError):
+            return Claim(folder if number == 1 else folder.with_name(f"{folder.name}-{number}"), new=True)
+        number += 1
+
+
+def check_unclaimed(folder: Path) -> None:
+    """Refuse a folder that another process writes to.
+
+    Raises:
+        InputError: naming the process.
+    """
+    holder = lease(folder / LOCK).owner
+    if holder and (_lives_here(holder) or not _is_here(holder)):
+        raise _refusal(folder, holder)
+
+
+def _make(folder: Path, new: bool) -> Sequence[Path]:
+    """Make a folder; it and those above it that were made, the innermost first."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(ENOTDIR, f"{folder.parent} is a file") from error
+    folder.mkdir(exist_ok=not new)
+    return missing
+
+
+def _is_here(holder: OwnerRecord) -> bool:
+    return holder.hostname.partition("?")[0] == socket.gethostname()
+
+
+def _lives_here(holder: OwnerRecord) -> bool:
+    """Whether it is a process of this machine that can still write."""
+    with suppress(psutil.Error):
+        return _is_here(holder) and psutil.Process(holder.pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _refusal(folder: Path, holder: OwnerRecord | None) -> InputError:
+    if holder is None:
+        return InputError(f"--out {folder}: {LOCK} there names no process; if nothing writes to the folder, delete it")
+    return InputError(
+        f"--out {folder}: {_said(holder)} is writing there; wait for it, stop it, or choose another folder"
+    )
+
+
+def _said(holder: OwnerRecord) -> str:
+    host, since = holder.hostname.partition("?")[0], ""
+    with suppress(psutil.Error):
+        if _is_here(holder):
+            begun = datetime.fromtimestamp(psutil.Process(holder.pid).create_time()).astimezone()
+            since = f", running since {begun:%Y-%m-%d %H:%M:%S}"
+    return f"process {holder.pid} on {host}{since}"
