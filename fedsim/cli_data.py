@@ -50,6 +50,29 @@ def data_import(workload: WorkloadFile, overrides: Overrides = None) -> None:
     out.print(f"cache: {loaded.federation.cache}", soft_wrap=True, highlight=False)
 
 
+@data.command("cache")
+def data_cache(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Cache of shards; default the user's.", metavar="FOLDER")
+    ] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Delete what has not been used for long; it is made again when needed.")
+    ] = False,
+    older_than: Annotated[float, typer.Option(help="Days without use, for --clean.", metavar="DAYS", min=0)] = 30,
+) -> None:
+    """List the imported shards in a cache, or delete those that nobody has used for long."""
+    from fedsim.config import Federation
+    from fedsim.data import cache
+    from fedsim.display import cache_table
+
+    path = folder or Federation.model_fields["cache"].get_default(call_default_factory=True)
+    if clean:
+        deleted = cache.clean(path, older_than)
+        out.print(cache_table(deleted, f"deleted from {path}"))
+    else:
+        out.print(cache_table(cache.entries(path), str(path)))
+
+
 @data.command("phantom")
 def data_phantom(
     folder: Annotated[Path, typer.Argument(help="New folder for the files.", metavar="DIR")],

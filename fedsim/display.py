@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pandas as pd
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 
 from fedsim.config import Workload
+from fedsim.data.cache import Entry
 from fedsim.engine.disks import disk_needs
 from fedsim.engine.ledger import row_key
 from fedsim.engine.messages import Row
@@ -174,6 +175,21 @@ def manifest_table(manifest: pd.DataFrame) -> Table:
         stamp = " (within subject)" if group["within_subject"].any() else ""
         mask, acceleration = group["mask_kind"].iloc[0], group["acceleration"].mean()
         table.add_row(f"{site}{stamp}", *counts, *parts, mask, f"{acceleration:.2f}")
+    return table
+
+
+def cache_table(entries: Sequence[Entry], title: str) -> Table:
+    """Shards with what they were made from, their size and their age."""
+    table = Table(
+        box=box.SIMPLE_HEAD, title=escape(title), caption=f"{len(entries)} shards, {said(sum(e.size for e in entries))}"
+    )
+    table.add_column("from", overflow="fold")
+    table.add_column("shard", overflow="fold")
+    for column in ("volumes", "size", "made", "last used"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for entry in entries:
+        ages = (f"{days:.0f} d ago" if days >= 1 else "today" for days in (entry.made_days, entry.used_days))
+        table.add_row(escape(entry.source), entry.path.name, str(entry.volumes), said(entry.size), *ages)
     return table
 
 

@@ -2,15 +2,21 @@
 
 import json
 import os
+import re
+import socket
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from filelock import SoftFileLease
 
 from fedsim.errors import DamagedError, RunError, WriteError, nearest
 
 _SHOWN = 12
+
+_DAY_S = 86_400.0
 
 LEASE_S = 60.0
 """Seconds that a lease's holder on another machine may be silent before somebody else succeeds it."""
@@ -28,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: the disk is full, or may not be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}@{_here()}.part")
     with writing(path):
         try:
             yield temporary
@@ -37,6 +43,32 @@ def replacing(path: Path) -> Iterator[Path]:
             sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what `replacing` left half-written in a folder where its process was killed."""
+    for path in folder.glob(".*.part"):
+        with suppress(OSError):
+            if _is_abandoned(path):
+                path.unlink()
+
+
+def _is_abandoned(part: Path) -> bool:
+    """Whether the process that a temporary file is named after has ended; of another machine's, if it is a day old."""
+    written, named = part.stat().st_mtime, re.search(r"\.(\d+)@(.+)\.part$", part.name)
+    if named is None or named[2] != _here():
+        return time.time() - written > _DAY_S
+    try:
+        maker = psutil.Process(int(named[1]))
+        return maker.status() == psutil.STATUS_ZOMBIE or maker.create_time() > written + 1
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _here() -> str:
+    """This machine, and the space in which its processes have their numbers: containers have one each."""
+    numbers = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()}-{numbers.stat().st_ino if numbers.exists() else 0:x}"
 
 
 @contextmanager

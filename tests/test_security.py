@@ -177,7 +177,7 @@ def test_a_shard_made_by_hand_names_no_other_file(
     with Shard(shard) as opened:
         assert len(opened.volumes()) == 3
     change(shard, name)
-    with Shard(shard) as opened, pytest.raises(InputError, match="is not a shard"):
+    with Shard(shard) as opened, pytest.raises(InputError, match="is damaged, or not a shard"):
         opened.volumes()
 
 

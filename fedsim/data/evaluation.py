@@ -45,7 +45,7 @@ class ReconstructedVolume:
     def save(self, path: Path) -> None:
         """Write `reconstruction`, `target` and `zero_filled` as HDF5."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
             for name in ("reconstruction", "target", "zero_filled"):
                 file.create_dataset(name, data=getattr(self, name))
 

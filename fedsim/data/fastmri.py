@@ -53,7 +53,7 @@ class FastMRI(KSpaceSource):
 
 
 def _attribute(file: Path, name: str, default: str) -> str:
-    with reading(file, _EXPECTED), h5py.File(file, "r") as hdf:
+    with reading(file, _EXPECTED), h5py.File(file, "r", locking=False) as hdf:
         return _text(hdf.attrs.get(name, default)).strip() or default
 
 
@@ -64,7 +64,7 @@ def _text(value: object) -> str:
 
 def _slice(file: Path, index: int) -> NDArray[Any]:
     """k-space (coils, H, W) of a slice; one coil where the file has no axis for them."""
-    with reading(file, _EXPECTED), h5py.File(file, "r") as hdf:
+    with reading(file, _EXPECTED), h5py.File(file, "r", locking=False) as hdf:
         kspace = _kspace(file, hdf)
         coils: NDArray[Any] = kspace[index].reshape(-1, *kspace.shape[-2:])
         return coils
@@ -82,7 +82,7 @@ def _kspace(file: Path, hdf: h5py.File) -> h5py.Dataset:
 
 
 def _raw(file: Path) -> RawVolume:
-    with reading(file, _EXPECTED), h5py.File(file, "r") as hdf:
+    with reading(file, _EXPECTED), h5py.File(file, "r", locking=False) as hdf:
         kspace = _kspace(file, hdf)
         size = _matrix(file, hdf, *kspace.shape[-2:])
         return RawVolume(safe_name(stem(file)), size, (_slice(file, index) for index in range(len(kspace))))

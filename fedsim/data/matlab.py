@@ -188,7 +188,7 @@ def _arrays(file: Path) -> list[_Array]:
         if isinstance(item, h5py.Dataset) and item.ndim >= 2 and not name.startswith("#") and _kind(item):
             found.append(_Array(file, name, item.shape[::-1], _kind(item) == "char"))  # HDF5 counts axes the other way
 
-    with h5py.File(file, "r") as hdf:
+    with h5py.File(file, "r", locking=False) as hdf:
         hdf.visititems(look)
     return found
 
@@ -215,7 +215,7 @@ def _values_v5(array: _Array) -> NDArray[Any]:
 
 
 def _values_v73(array: _Array) -> NDArray[Any]:
-    with h5py.File(array.file, "r") as hdf:
+    with h5py.File(array.file, "r", locking=False) as hdf:
         afford(array.file, hdf[array.name].chunks or (), 16)
         stored: NDArray[Any] = hdf[array.name][()].T
     return stored["real"] + 1j * stored["imag"] if stored.dtype.names else stored

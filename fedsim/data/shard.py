@@ -1,15 +1,23 @@
 """The site shard: one HDF5 file with the k-space of a site's volumes at its matrix size.
 
 Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `origin`, `contrast`, `slices`
-(indices in the source) and `support` (H, W of the samples that are not zero-padding); dataset `left_out`, what was not
-read, as JSON. Shards live in a cache, named by a digest of fedsim's version, the source's settings, the matrix and the
-files' names, sizes and times; a new one is written under a lock, to a temporary name.
+(indices in the source), `support` (H, W of the samples that are not zero-padding), `digest` (SHA-256 of the images as
+read) and `sums` (CRC-32 of each slice of k-space); dataset `left_out`, what was not read, as JSON. Attribute `source` of
+`kspace` says what it was made from, and `seal` is a digest of all that but the k-space, which is checked slice by slice
+as it is read.
+
+Shards live in a cache, named by a digest of fedsim's version, the source's settings, the matrix and the files' names,
+sizes and times; a new one is written to a temporary name, while a lease keeps other importers waiting. Nothing here
+asks the file system for locks, which some do not have.
 """
 
 import dataclasses
 import hashlib
 import json
 import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,17 +27,16 @@ from typing import Self
 import h5py
 import numpy as np
 import psutil
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from fedsim.data.left_out import LeftOut, noting
 from fedsim.data.source import Source, StoredVolume, Volume
 from fedsim.data.values import settled, showing
-from fedsim.errors import InputError
-from fedsim.files import replacing
+from fedsim.errors import DamagedError, InputError
+from fedsim.files import lease, replacing, writing
 from fedsim.mri.geometry import kspace_at, square
 
-_LAYOUT = 5
+_LAYOUT = 7
 _ANY_SHAPE, _THINNEST = 1024, 8  # up to this side any shape will do, beyond it 8 to 1
 _COPIES = 4  # of a volume, while it is transformed
 
@@ -38,10 +45,15 @@ class Shard:
     """An open shard; reads slices lazily."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read as a shard ({error}); delete it and it is made again") from error
+        """Open a shard.
+
+        Raises:
+            DamagedError: it is not as fedsim wrote it.
+        """
+        self._path = path
+        self._volumes: dict[str, tuple[h5py.Dataset, NDArray[np.uint32]]] = {}
+        with self._undamaged():
+            self._file = h5py.File(path, "r", locking=False)
 
     def __enter__(self) -> Self:
         return self
@@ -53,32 +65,74 @@ class Shard:
         """What the shard holds, in the source's order.
 
         Raises:
-            InputError: it is not as fedsim writes it.
+            DamagedError: it is not what was written.
         """
-        try:
-            return [_describe(name, self._file["kspace"]) for name in self._file["kspace"]]
-        except (AttributeError, KeyError, OSError, ValueError) as error:
-            where = self._file.filename
-            raise InputError(f"{where}: is not a shard of fedsim's; delete it and it is made again") from error
+        with self._undamaged():
+            group = self._file["kspace"]
+            volumes = [_describe(name, group) for name in group]
+            if group.attrs["seal"] != _seal(self._file, volumes):
+                raise ValueError("its digest is another")
+            return volumes
+
+    def source(self) -> str:
+        """What it was made from."""
+        with self._undamaged():
+            return str(self._file["kspace"].attrs["source"])
 
     def left_out(self) -> list[LeftOut]:
         """What was not read when the shard was made."""
-        return [LeftOut(*entry) for entry in json.loads(self._file["left_out"].asstr()[()])]
+        with self._undamaged():
+            return [LeftOut(*entry) for entry in json.loads(self._file["left_out"].asstr()[()])]
 
     def kspace(self, volume: str, slices: slice | NDArray[np.intp] | list[int]) -> NDArray[np.complex64]:
-        """Fully sampled k-space (slices, H, W) of some slices; indices must increase."""
-        kspace: NDArray[np.complex64] = self._file["kspace"][volume][slices]
+        """Fully sampled k-space (slices, H, W) of some slices; indices must increase.
+
+        Raises:
+            DamagedError: it is not what was written.
+        """
+        with self._undamaged():
+            if volume not in self._volumes:
+                data = self._file["kspace"][volume]
+                self._volumes[volume] = data, data.attrs["sums"]
+            data, sums = self._volumes[volume]
+            kspace: NDArray[np.complex64] = data[slices]
+            if _sums(kspace) != sums[slices].tolist():
+                raise ValueError(f"{volume} is not what was written")
         return kspace
+
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        """Take whatever HDF5 says of a file that is not as it was written for damage."""
+        try:
+            yield
+        except (OSError, RuntimeError, AttributeError, LookupError, TypeError, ValueError) as error:
+            why = " ".join(str(error).split())[:120]
+            raise DamagedError(
+                f"{self._path}: is damaged, or not a shard ({why}); delete it and it is made again"
+            ) from error
 
 
 def _describe(name: str, group: h5py.Group) -> StoredVolume:
     """A volume; its name becomes a file's, and its k-space lies in this file."""
     own = isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Dataset)
     if not own or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ValueError(name)
+        raise ValueError(f"{name!r:.60} is no volume")
     at = group[name].attrs
     slices, support = (tuple(at[key].tolist()) for key in ("slices", "support"))
-    return StoredVolume(name, at["subject"], at["origin"], slices, support, at["contrast"])
+    return StoredVolume(name, at["subject"], at["origin"], slices, support, at["contrast"], at["digest"])
+
+
+def _sums(kspace: NDArray[np.complex64]) -> list[int]:
+    """A checksum of each slice (slices, H, W)."""
+    return [zlib.crc32(one) for one in kspace]
+
+
+def _seal(file: h5py.File, volumes: list[StoredVolume]) -> str:
+    """A digest of what a shard says of its volumes, their checksums included."""
+    group = file["kspace"]
+    data = [(group[one.name].shape, group[one.name].attrs["sums"].tolist()) for one in volumes]
+    told = [[dataclasses.astuple(one) for one in volumes], data, group.attrs["source"], file["left_out"].asstr()[()]]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def shard_path(source: Source, root: Path, cache: Path, matrix: tuple[int, int]) -> Path:
@@ -95,7 +149,9 @@ def ensure_shard(source: Source, root: Path, cache: Path, matrix: tuple[int, int
     path = shard_path(source, root, cache, matrix)
     if not path.exists():
         _make(cache)
-        with FileLock(path.with_suffix(".lock")):
+        with writing(path):
+            held = lease(path.with_suffix(".lock")).acquire()
+        with held:
             if not path.exists():
                 write_shard(source, root, matrix, path)
     return path
@@ -133,7 +189,7 @@ def _digest(source: Source, root: Path, matrix: tuple[int, int]) -> str:
 
 
 def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> None:
-    with h5py.File(path, "w") as file, noting(root) as left_out:
+    with h5py.File(path, "w", locking=False, libver="latest") as file, noting(root) as left_out:
         group = file.create_group("kspace", track_order=True)
         for volume in source.volumes(root):
             if volume.name in group:
@@ -142,14 +198,24 @@ def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> N
             kept = showing(volume, root)
             if kept:
                 _check_room(volume, len(kept))
-                images = square(volume.images[kept])
-                data = group.create_dataset(volume.name, data=kspace_at(images, matrix), chunks=(1, *matrix))
-                support = [min(images.shape[-1], side) for side in matrix]
-                data.attrs.update(subject=volume.subject, origin=volume.origin, slices=kept, support=support)
-                data.attrs["contrast"] = volume.contrast
-        file["left_out"] = json.dumps([dataclasses.astuple(one) for one in left_out])
+                _add(group, volume, kept, matrix)
         if not len(group):
             raise InputError(f"{root / getattr(source, 'path', '')}: holds no image with any signal")
+        file["left_out"] = json.dumps([dataclasses.astuple(one) for one in left_out])
+        path_of = getattr(source, "path", None)
+        group.attrs["source"] = str(root.resolve() / path_of) if path_of else source.identity()
+        group.attrs["seal"] = _seal(file, [_describe(name, group) for name in group])
+
+
+def _add(group: h5py.Group, volume: Volume, kept: list[int], matrix: tuple[int, int]) -> None:
+    """Store a volume's slices."""
+    images = np.ascontiguousarray(volume.images[kept])
+    kspace = np.ascontiguousarray(kspace_at(square(images), matrix))
+    data = group.create_dataset(volume.name, data=kspace, chunks=(1, *matrix))
+    support = [min(max(images.shape[1:]), side) for side in matrix]
+    digest = hashlib.sha256(f"{images.dtype} {images.shape} ".encode() + images.tobytes()).hexdigest()
+    told = {"subject": volume.subject, "origin": volume.origin, "contrast": volume.contrast, "digest": digest}
+    data.attrs.update(told, slices=kept, support=support, sums=np.array(_sums(kspace), np.uint32))
 
 
 def _check_room(volume: Volume, slices: int) -> None:

@@ -47,6 +47,8 @@ class StoredVolume:
     """H, W of the samples around the centre that the source really had."""
     contrast: str = ""
     """As `Volume` has it."""
+    digest: str = ""
+    """Of the images as they were read, whatever the matrix; empty where they are known before they are made."""
 
 
 class Source(Section):

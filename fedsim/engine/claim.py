@@ -6,11 +6,12 @@ minute of waiting has heard nothing of it.
 """
 
 import logging
+import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from errno import ENOTDIR
+from errno import EACCES, ENOTDIR, EROFS
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,7 @@ log = logging.getLogger("fedsim")
 
 LOCK = ".lock"
 _AT_ONCE_S = 0.2  # enough to succeed a holder that has ended
+_HELD: set[Path] = set()  # by this process
 
 
 class Claim:
@@ -63,7 +65,9 @@ class Claim:
 
     def release(self) -> None:
         """Let others write there."""
-        self._lock.release()
+        _HELD.discard(self.folder.absolute())
+        with suppress(OSError):  # the disk is gone or read-only; the next one will find that the holder has let go
+            self._lock.release()
         self._unmake()
 
     def check(self) -> None:
@@ -79,10 +83,19 @@ class Claim:
             )
 
     def _take(self) -> None:
-        with suppress(Timeout):
+        if not os.access(self.folder, os.W_OK):
+            read_only = os.statvfs(self.folder).f_flag & os.ST_RDONLY
+            raise OSError(EROFS, os.strerror(EROFS)) if read_only else OSError(EACCES, os.strerror(EACCES))
+        if self.folder.absolute() not in _HELD and self._lock.is_lock_held_by_us:
+            self._lock.break_lock()  # it could not be deleted when it was released
+        try:
             self._lock.acquire(timeout=_AT_ONCE_S)
-            return
-        holder = self._lock.owner
+        except Timeout:
+            self._wait_for(self._lock.owner)
+        _HELD.add(self.folder.absolute())
+
+    def _wait_for(self, holder: OwnerRecord | None) -> None:
+        """Succeed a holder that is elsewhere, if it is silent."""
         if holder is None or _lives_here(holder):
             raise _refusal(self.folder, holder)
         log.info("%s: is held by %s; waiting for %.0f s to hear of it", self.folder, _said(holder), LEASE_S)

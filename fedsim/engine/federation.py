@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fedsim.config import Site, Workload
+from fedsim.data.cache import note_use
 from fedsim.data.left_out import LeftOut, lines, noting
 from fedsim.data.samples import ClientData, PooledData
 from fedsim.data.shard import Shard, ensure_shard, shard_path
@@ -15,6 +16,7 @@ from fedsim.data.source import StoredVolume
 from fedsim.data.split import Piece, split_blocks, split_subjects
 from fedsim.engine.client import ClientSpec
 from fedsim.errors import InputError
+from fedsim.files import sweep
 from fedsim.mri.masks import measured_acceleration
 from fedsim.seeds import numpy_stream
 
@@ -60,6 +62,7 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
     members: list[ClientSpec] = []
     rows: list[dict[str, Any]] = []
     left_out: dict[LeftOut, None] = {}
+    sweep(federation.cache)
     for site, count in zip([*seen, *unseen], counts, strict=True):
         resolved = site.model_copy(update={"source": site.source.resolve(workload.seed, site.name)})
         clients, volumes, unread = _site_clients(workload, resolved, count)
@@ -118,6 +121,7 @@ def _site_clients(
     maker = site.source if volumes is not None else None
     with noting(federation.root) as seen:
         path = shard_path(*where) if maker else ensure_shard(*where)
+    note_use(path)
     left_out = list(seen)
     if volumes is None:
         with Shard(path) as shard:

@@ -54,7 +54,7 @@ def write_phantoms(folder: Path, settings: Sequence[str], seed: int) -> Iterator
 def _write(path: Path, volume: Volume, source: PhantomSource) -> None:
     kspace = fft2c(torch.from_numpy(volume.images)).numpy()
     magnitude = np.abs(volume.images)
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         file.create_dataset("kspace", data=kspace)
         file.create_dataset("reconstruction_esc", data=magnitude)
         file.create_dataset("ismrmrd_header", data=_header(source))

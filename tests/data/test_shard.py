@@ -1,3 +1,9 @@
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,9 +13,11 @@ import h5py
 import numpy as np
 import pytest
 
+from fedsim.data.cache import clean, entries, note_use
 from fedsim.data.shard import Shard, ensure_shard
 from fedsim.data.source import FileSource, Volume
-from fedsim.errors import InputError
+from fedsim.errors import DamagedError, InputError
+from fedsim.files import replacing, sweep
 from fedsim.mri.geometry import kspace_at
 
 
@@ -114,3 +122,74 @@ def test_a_damaged_shard_is_named(root: Path) -> None:
         Shard(path)
     path.unlink()
     assert h5py.is_hdf5(shard(root))
+
+
+def read_all(path: Path) -> None:
+    with Shard(path) as opened:
+        for volume in opened.volumes():
+            opened.kspace(volume.name, slice(None))
+
+
+def test_a_flipped_byte_is_refused_with_the_remedy(root: Path) -> None:
+    put(root, "a", images())
+    path = shard(root)
+    content = path.read_bytes()
+    with Shard(path) as opened:
+        (described,), data = opened.volumes(), opened.kspace("a", [1]).tobytes()
+    for at in (content.index(data), content.index(data) + len(data) - 1, content.index(described.subject.encode())):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(DamagedError, match=rf"{path.name}: is damaged, .*; delete it and it is made again"):
+            read_all(path)
+    path.unlink()
+    assert shard(root).read_bytes() == content
+
+
+def test_the_digest_is_of_the_images_whatever_the_matrix(root: Path) -> None:
+    def digest(matrix: tuple[int, int]) -> str:
+        with Shard(shard(root, matrix)) as opened:
+            return opened.volumes()[0].digest
+
+    file = put(root, "a", images())
+    before = digest((16, 16))
+    assert digest((32, 32)) == before != ""
+    np.save(file, images(seed=1))
+    assert digest((16, 16)) != before
+
+
+def test_what_a_killed_import_left_is_swept_by_the_next(root: Path) -> None:
+    """A process that dies in mid-import, as an out-of-memory killer would have it."""
+    program = (
+        "import os, sys; from pathlib import Path; from fedsim.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary: temporary.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    )
+    cache = root / "cache"
+    cache.mkdir()
+    subprocess.run([sys.executable, "-c", program, cache / "x.h5"], check=False)
+    assert len(list(cache.glob(".x.h5.*.part"))) == 1
+    with replacing(cache / "mine.h5") as mine:
+        mine.write_bytes(b"half")
+        sweep(cache)
+        assert list(cache.iterdir()) == [mine], "the dead one's is gone, a living one's stays"
+
+
+def test_the_cache_is_listed_and_what_is_long_unused_deleted(root: Path) -> None:
+    put(root, "a", images())
+    old, new = shard(root), shard(root, (32, 32))
+    os.utime(old, (time.time() - 40 * 86400, time.time() - 50 * 86400))
+    listed = [(e.path, e.source, e.volumes, round(e.made_days), round(e.used_days)) for e in entries(root / "cache")]
+    assert listed == [(old, f"{root}/site", 1, 50, 40), (new, f"{root}/site", 1, 0, 0)]
+    assert [entry.path for entry in clean(root / "cache", 30)] == [old]
+    assert list((root / "cache").glob("*.h5")) == [new]
+    note_use(old)  # gone: nothing happens
+
+
+def test_asks_the_file_system_for_no_lock(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where flock says ENOLCK, as on some network's disks."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks), monkeypatch.setattr(fcntl, "lockf", no_locks)
+    put(root, "a", images())
+    with Shard(shard(root)) as opened:
+        assert len(opened.volumes()) == 1

@@ -100,4 +100,3 @@ def test_a_run_whose_lock_is_deleted_stops(
         with pytest.raises(RunError, match="was deleted or taken over by another process"):
             simulation.run()
     assert len(Run(tmp_path / "run").rounds) < 50
-

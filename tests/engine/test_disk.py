@@ -72,16 +72,17 @@ def test_a_full_disk_stops_the_run_and_space_brings_it_back(
 
 
 def test_a_read_only_run_directory_stops_the_run(simulate: Simulate, disk: Path) -> None:
-    def remount(how: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{how}", disk], check=True)
+    def read_only() -> None:  # the disk's own mount is busy: the run's lock is open
+        subprocess.run(["mount", "--bind", disk, disk], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
 
     with pytest.raises(WriteError, match=r"cannot be written \(Read-only file system\)"):
-        simulate(out=disk / "run", observer=AfterRoundTwo(lambda: remount("ro")))
+        simulate(out=disk / "run", observer=AfterRoundTwo(read_only))
     with pytest.raises(InputError, match=r"^--out .*run: cannot be written .*Read-only file system"):
         simulate(out=disk / "run", resume=True)
     with pytest.raises(InputError, match=r"^--out .*new: cannot be written .*Read-only file system"):
         simulate(out=disk / "new")
-    remount("rw")
+    subprocess.run(["umount", "--lazy", disk], check=True)
     assert_same(simulate(), simulate(out=disk / "run", resume=True))
 
 
