@@ -2,9 +2,9 @@
 
 Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `origin`, `contrast`, `slices`
 (indices in the source), `support` (H, W of the samples that are not zero-padding), `digest` (SHA-256 of the images as
-read) and `sums` (CRC-32 of each slice of k-space); dataset `left_out`, what was not read, as JSON. Attribute `source` of
-`kspace` says what it was made from, and `seal` is a digest of all that but the k-space, which is checked slice by slice
-as it is read.
+read) and `sums` (CRC-32 of each slice of k-space); dataset `left_out`, what was not read, as JSON. Attribute `source`
+of `kspace` says what it was made from, and `seal` is a digest of all that but the k-space, which is checked slice by
+slice as it is read.
 
 Shards live in a cache, named by a digest of fedsim's version, the source's settings, the matrix and the files' names,
 sizes and times; a new one is written to a temporary name, while a lease keeps other importers waiting. Nothing here
