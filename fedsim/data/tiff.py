@@ -3,14 +3,15 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import PIL.Image
 import tifffile
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field
+from pydantic import Field, model_validator
 
+from fedsim.data.chosen import Choice, Names, check_number, described, numbers
 from fedsim.data.names import natural, safe_name, stem
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import FileSource, Volume
@@ -18,13 +19,6 @@ from fedsim.errors import InputError
 
 _EXPECTED = "a TIFF or PNG image"
 _SUFFIXES = {"tiff": (".tif", ".tiff"), "png": (".png",)}
-Channel = Annotated[int, Field(ge=0)]
-
-
-def _no_repeats(channels: list[int]) -> list[int]:
-    if len(set(channels)) < len(channels):
-        raise ValueError(f"{channels} repeats a channel; name each once")
-    return channels
 
 
 class ImageFolder(FileSource):
@@ -34,9 +28,17 @@ class ImageFolder(FileSource):
     """
 
     format: Literal["tiff", "png"] = Field(description="tiff (.tif, .tiff) or png files.")
-    channel: Channel | Annotated[list[Channel], Field(min_length=1), AfterValidator(_no_repeats)] = Field(
-        0, description="Colour channel, from 0; a list makes a volume of each. Grey images have channel 0 alone."
+    channel: Choice = Field(
+        None,
+        description="Channel of images in colour or of several contrasts, from 0, or by its name in `channels`; a list "
+        "makes a volume of each. null: the only one; where they differ, a choice is asked for.",
     )
+    channels: Names = Field({}, description="Names of the channels by number, such as {0: T1, 1: FLAIR}.")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        numbers(self.channel, self.channels)
+        return self
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -45,15 +47,24 @@ class ImageFolder(FileSource):
 
     def read(self, root: Path) -> Iterator[Volume]:
         """A volume a folder or stack and channel, in natural order of the folders."""
-        channels = [self.channel] if isinstance(self.channel, int) else self.channel
+        channels: list[int | None] = [*numbers(self.channel, self.channels)] or [None]
         for name, files in self._stacks(root):
             subject = self.who(files[0], root, self.folder(files[0], root))
             origin = files[0] if len(files) == 1 else files[0].parent
             for channel in channels:
-                full = name if isinstance(self.channel, int) else f"{name}_ch{channel}"
-                yield Volume(
-                    subject, full, _images(files, channel), origin.relative_to(root).as_posix(), f"channel {channel}"
-                )
+                label = safe_name(self.channels.get(channel, f"ch{channel}")) if channel is not None else ""
+                full = f"{name}_{label}" if isinstance(self.channel, list) else name
+                yield Volume(subject, full, _images(files, channel), origin.relative_to(root).as_posix())
+
+    def taken(self) -> str:
+        """The channel."""
+        return described("channel", self.channel, self.channels)
+
+    def channels_at(self, root: Path) -> int:
+        """How many channels the first file has to choose from; 1 where they are all alike."""
+        file = self.files(root)[0]
+        with reading(file, _EXPECTED):
+            return _apart(_pages(file)[0]).shape[-1]
 
     def _stacks(self, root: Path) -> Iterator[tuple[str, list[Path]]]:
         """Each volume's name and files, in the order of its slices."""
@@ -73,19 +84,32 @@ def _slice_number(file: Path) -> tuple[int, list[tuple[int, str]]]:
     return int(numbers[-1]) if numbers else -1, natural(file.name)
 
 
-def _images(files: list[Path], channel: int) -> NDArray[np.float32]:
-    """Images (slices, H, W) of one channel of all files, in the order given."""
+def _images(files: list[Path], channel: int | None) -> NDArray[np.float32]:
+    """Images (slices, H, W) of one channel of all files, in the order given; of the only one if none is named."""
     images: list[NDArray[np.float32]] = []
     for file in files:
         with reading(file, _EXPECTED):
-            pages = _pages(file)
-            if channel >= pages.shape[-1]:
-                raise InputError(f"has {pages.shape[-1]} channels; channel {channel} counts from 0 and is missing")
-            images.append(pages[..., channel].astype(np.float32))
+            pages, inverted = _pages(file)
+            if channel is None:
+                pages = _apart(pages)
+                if pages.shape[-1] > 1:
+                    raise InputError(
+                        f"has {pages.shape[-1]} channels that differ; set channel to one of them, from 0, or a list"
+                    )
+            check_number(channel or 0, pages.shape[-1], "channel")
+            images.append(pages[..., channel or 0].astype(np.float32))
             if images[-1].shape[1:] != images[0].shape[1:]:
                 sizes = f"{images[-1].shape[1:]}, but its folder began with {images[0].shape[1:]}"
                 raise InputError(f"is {sizes}; the slices of one folder must have one size")
-    return np.concatenate(images)
+    stack = np.concatenate(images)
+    return stack.max() - stack if inverted else stack
+
+
+def _apart(pages: NDArray[Any]) -> NDArray[Any]:
+    """The channels (pages, H, W, channels) that differ: one where all are alike, and none that only says how opaque."""
+    if pages.shape[-1] in (2, 4) and (pages[..., -1] == pages[..., -1].max()).all():
+        pages = pages[..., :-1]
+    return pages[..., :1] if (pages == pages[..., :1]).all() else pages
 
 
 def _is_stack(file: Path) -> bool:
@@ -100,20 +124,24 @@ def _opened(file: Path) -> tifffile.TiffFile:
     return tifffile.TiffFile(file, _multifile=False)
 
 
-def _pages(file: Path) -> NDArray[Any]:
-    """All pixels of a file (pages, H, W, channels)."""
+def _pages(file: Path) -> tuple[NDArray[Any], bool]:
+    """All pixels of a file (pages, H, W, channels), through its colour map; and whether its lowest value is white."""
     if file.suffix.lower() == ".png":
         with PIL.Image.open(file, formats=["PNG"]) as image:
             afford(file, (*image.size, len(image.getbands())), 4)
             pixels = np.asarray(image.convert("RGB") if image.mode == "P" else image)
-        return pixels.reshape(1, *pixels.shape[:2], -1)
+        return pixels.reshape(1, *pixels.shape[:2], -1), False
     with _opened(file) as tiff:
         if len(tiff.series) != 1:
             raise InputError(f"has {len(tiff.series)} kinds of pages; its pages must have one size")
         series: Any = tiff.series[0]
         for shape in (series.shape, series.keyframe.chunks):
             afford(file, shape, series.dtype.itemsize)
-        return _ordered(series.asarray(), series.axes)
+        pixels = _ordered(series.asarray(), series.axes)
+        if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            colours = np.asarray(series.keyframe.colormap, np.float32) / 257  # (3, entries) of 16 bits, shown in 8
+            pixels = np.moveaxis(colours[:, pixels[..., 0]], 0, -1)
+        return pixels, series.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE
 
 
 def _ordered(pixels: NDArray[Any], axes: str) -> NDArray[Any]:

@@ -62,7 +62,7 @@ def test_stacks_are_volumes_by_themselves(tmp_path: Path) -> None:
     write(tmp_path / "p" / "stack.tif", stack, photometric="minisblack")
     write(tmp_path / "p" / "colours.tiff", np.stack([coloured(1), coloured(2)]), photometric="rgb")
     write(tmp_path / "p" / "1.tif", coloured(3))
-    colours, alone, single = ImageFolder(format="tiff", path=".").volumes(tmp_path)
+    colours, alone, single = ImageFolder(format="tiff", path=".", channel=0).volumes(tmp_path)
     assert [v.name for v in (colours, alone, single)] == ["colours", "stack", "p"]
     assert [v.origin for v in (colours, alone, single)] == ["p/colours.tiff", "p/stack.tif", "p/1.tif"]
     assert {v.subject for v in (colours, alone, single)} == {"p"}
@@ -91,7 +91,7 @@ def test_a_palette_is_looked_up(tmp_path: Path) -> None:
 def test_every_file_a_subject(tmp_path: Path) -> None:
     for number in (1, 2):
         write(tmp_path / f"s{number}.png", coloured(number))
-    volumes = list(ImageFolder(format="png", path=".", subject="file").volumes(tmp_path))
+    volumes = list(ImageFolder(format="png", path=".", subject="file", channel=0).volumes(tmp_path))
     assert [(v.subject, v.name, len(v.images)) for v in volumes] == [("s1", "s1", 1), ("s2", "s2", 1)]
 
 
@@ -99,7 +99,7 @@ def test_mixed_sizes_damaged_files_missing_folders(tmp_path: Path) -> None:
     write(tmp_path / "a" / "1.tif", coloured(1))
     write(tmp_path / "a" / "2.tif", coloured(1)[:3])
     with pytest.raises(InputError, match=r"2\.tif: is \(3, 5\), but its folder began with \(4, 5\)"):
-        list(ImageFolder(format="tiff", path="a").volumes(tmp_path))
+        list(ImageFolder(format="tiff", path="a", channel=0).volumes(tmp_path))
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
     for kind, name in (("tiff", "1.tif"), ("png", "1.png")):
         path = write(tmp_path / "b" / name, noise)
@@ -111,3 +111,54 @@ def test_mixed_sizes_damaged_files_missing_folders(tmp_path: Path) -> None:
     for folder in ("c", "a"):
         with pytest.raises(InputError, match=r"no such file|holds no image file whose name ends in \.png"):
             ImageFolder(format="png", path=folder).files(tmp_path)
+
+
+def test_channels_that_differ_are_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / "c" / "1.tif", coloured(1))
+    with pytest.raises(InputError, match=r"1\.tif: has 3 channels that differ; set channel"):
+        list(ImageFolder(format="tiff", path="c").volumes(tmp_path))
+    assert ImageFolder(format="tiff", path="c").channels_at(tmp_path) == 3
+    grey = np.repeat(coloured(1)[..., :1], 3, axis=-1)
+    write(tmp_path / "g" / "1.tif", grey)
+    opaque = np.full((4, 5, 1), 255, np.uint8)
+    write(tmp_path / "a" / "1.png", np.concatenate([grey, opaque], axis=-1))
+    for folder, kind in (("g", "tiff"), ("a", "png")):
+        (volume,) = ImageFolder(format=kind, path=folder).volumes(tmp_path)
+        np.testing.assert_array_equal(volume.images[0], grey[..., 0])
+
+
+def test_channels_have_names(tmp_path: Path) -> None:
+    write(tmp_path / "1.tif", coloured(1))
+    named = {"format": "tiff", "path": ".", "channels": {0: "T1", 1: "FLAIR"}}
+    source = ImageFolder.model_validate({**named, "channel": "flair"})
+    np.testing.assert_array_equal(next(iter(source.volumes(tmp_path))).images[0], coloured(1)[..., 1])
+    assert source.taken() == "channel 1 (FLAIR)"
+    assert ImageFolder.model_validate(source.model_dump(mode="json")) == source
+    several = ImageFolder.model_validate({**named, "channel": ["FLAIR", 2], "subject": "site"})
+    assert [volume.name.rpartition("_")[2] for volume in several.volumes(tmp_path)] == ["FLAIR", "ch2"]
+    for wrong in ({**named, "channel": "T2"}, {**named, "channels": {0: "T1", 1: "t1"}}):
+        with pytest.raises(ValidationError, match=r"T2|one name"):
+            ImageFolder.model_validate(wrong)
+
+
+def test_a_colour_map_of_greys_is_looked_up(tmp_path: Path) -> None:
+    shown = np.roll(np.arange(256), 100)
+    image = coloured(1)[..., 0]
+    stored = np.argsort(shown).astype(np.uint8)[image]
+    write(tmp_path / "1.tif", stored, photometric="palette", colormap=np.stack([shown.astype(np.uint16) * 257] * 3))
+    (volume,) = ImageFolder(format="tiff", path=".").volumes(tmp_path)
+    np.testing.assert_array_equal(volume.images, [image])
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
+def test_white_minima_and_compression(tmp_path: Path, compression: str | None) -> None:
+    pixels = np.arange(60, dtype=np.uint16).reshape(6, 10)
+    write(
+        tmp_path / "1.tif",
+        65535 - pixels,
+        photometric="miniswhite",
+        compression=compression,
+        predictor=bool(compression),
+    )
+    (volume,) = ImageFolder(format="tiff", path=".").volumes(tmp_path)
+    np.testing.assert_array_equal(volume.images, [pixels])

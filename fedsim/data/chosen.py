@@ -1,0 +1,61 @@
+"""Which of a file's channels or volumes to read: by number from 0, or by a name that the workload gives them."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from fedsim.errors import InputError
+from fedsim.schema import Text
+
+_Index = Annotated[int, Field(ge=0)]
+One = _Index | Text
+
+
+def _no_repeats(several: list[One]) -> list[One]:
+    if len(set(several)) < len(several):
+        raise ValueError(f"{several} repeats one; name each once")
+    return several
+
+
+def _apart(names: dict[int, str]) -> dict[int, str]:
+    if len({name.lower() for name in names.values()}) < len(names):
+        raise ValueError(f"{names} gives two of them one name")
+    return names
+
+
+Choice = One | Annotated[list[One], Field(min_length=1), AfterValidator(_no_repeats)] | None
+"""One, several, or None: the only one there is."""
+Names = Annotated[dict[_Index, Text], AfterValidator(_apart)]
+"""What the numbers mean."""
+
+
+def numbers(choice: Choice, names: Mapping[int, str]) -> list[int]:
+    """The numbers that are chosen; none where nothing is.
+
+    Raises:
+        ValueError: a name is none of `names`.
+    """
+    wanted = [] if choice is None else choice if isinstance(choice, list) else [choice]
+    by_name = {name.lower(): number for number, name in names.items()}
+    unknown = [one for one in wanted if isinstance(one, str) and one.lower() not in by_name]
+    if unknown:
+        given = ", ".join(f"{number}: {name}" for number, name in names.items()) or "no names"
+        raise ValueError(f"{unknown[0]!r} is neither a number nor one of the names given ({given})")
+    return [by_name[one.lower()] if isinstance(one, str) else one for one in wanted]
+
+
+def described(what: str, choice: Choice, names: Mapping[int, str]) -> str:
+    """The choice in words, such as channel 1 (FLAIR)."""
+    shown = [f"{n} ({names[n]})" if n in names else str(n) for n in numbers(choice, names)]
+    return f"{what} {', '.join(shown)}" if shown else ""
+
+
+def check_number(number: int, there: int, what: str) -> None:
+    """Refuse a number that a file lacks.
+
+    Raises:
+        InputError: it does.
+    """
+    if number >= there:
+        raise InputError(f"has {there} {what}s; {what} {number} counts from 0 and is missing")
