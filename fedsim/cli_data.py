@@ -16,12 +16,15 @@ def data_inspect(
     picture: Annotated[
         Path | None, typer.Option(help="Where to write a picture of a few slices; default inspect-NAME.png.")
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every volume, in the table and in the picture.")
+    ] = False,
 ) -> None:
     """Say what a file or folder holds, and write a picture of a few slices."""
     from fedsim.study.inspect import inspect_path
 
     picture = picture or Path(f"inspect-{path.resolve().name}.png")
-    table, notes = inspect_path(path, picture)
+    table, notes = inspect_path(path, picture, everything)
     out.print(table)
     for note in notes:
         out.print(note, soft_wrap=True, highlight=False, markup=False)

@@ -82,7 +82,7 @@ class Algorithm(Section):
         return True
 
     def settled(self, cohort: int) -> Self:
-        """The method with those choices made that depend on the number of clients in a round; asked once, before a run."""
+        """The method with those choices made that depend on how many clients a round has; asked once, before a run."""
         return self
 
     # Server

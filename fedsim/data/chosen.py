@@ -45,10 +45,9 @@ def numbers(choice: Choice, names: Mapping[int, str]) -> list[int]:
     return [by_name[one.lower()] if isinstance(one, str) else one for one in wanted]
 
 
-def described(what: str, choice: Choice, names: Mapping[int, str]) -> str:
-    """The choice in words, such as channel 1 (FLAIR)."""
-    shown = [f"{n} ({names[n]})" if n in names else str(n) for n in numbers(choice, names)]
-    return f"{what} {', '.join(shown)}" if shown else ""
+def label(what: str, number: int | None, names: Mapping[int, str]) -> str:
+    """Its name, or channel 1; empty for the only one there is."""
+    return "" if number is None else names.get(number, f"{what} {number}")
 
 
 def check_number(number: int, there: int, what: str) -> None:

@@ -68,11 +68,6 @@ class Source(Section):
         """What its shard at `matrix` will hold, if that is known before it is made; a host then makes it on demand."""
         return None
 
-    def taken(self) -> str:
-        """What it takes of its files, in words: a contrast, a channel; empty for all there is."""
-        contrast = getattr(self, "contrast", None) or ""
-        return contrast if isinstance(contrast, str) else ", ".join(contrast)
-
     @abstractmethod
     def files(self, root: Path) -> list[Path]:
         """The files that `volumes` reads, sorted; with their sizes and times they key the cache.

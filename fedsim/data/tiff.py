@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from fedsim.data.chosen import Choice, Names, check_number, described, numbers
+from fedsim.data.chosen import Choice, Names, check_number, label, numbers
 from fedsim.data.names import natural, safe_name, stem
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import FileSource, Volume
@@ -52,19 +52,16 @@ class ImageFolder(FileSource):
             subject = self.who(files[0], root, self.folder(files[0], root))
             origin = files[0] if len(files) == 1 else files[0].parent
             for channel in channels:
-                label = safe_name(self.channels.get(channel, f"ch{channel}")) if channel is not None else ""
-                full = f"{name}_{label}" if isinstance(self.channel, list) else name
-                yield Volume(subject, full, _images(files, channel), origin.relative_to(root).as_posix())
-
-    def taken(self) -> str:
-        """The channel."""
-        return described("channel", self.channel, self.channels)
+                contrast = label("channel", channel, self.channels)
+                ending = contrast.replace("channel ", "ch") if isinstance(self.channel, list) else ""
+                full = safe_name("_".join(filter(None, [name, ending])))
+                yield Volume(subject, full, _images(files, channel), origin.relative_to(root).as_posix(), contrast)
 
     def channels_at(self, root: Path) -> int:
         """How many channels the first file has to choose from; 1 where they are all alike."""
         file = self.files(root)[0]
         with reading(file, _EXPECTED):
-            return _apart(_pages(file)[0]).shape[-1]
+            return len(_apart(_pages(file)[0])[0, 0, 0])
 
     def _stacks(self, root: Path) -> Iterator[tuple[str, list[Path]]]:
         """Each volume's name and files, in the order of its slices."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fedsim.config import Site, Workload
 from fedsim.data.cache import note_use
-from fedsim.data.left_out import LeftOut, lines, noting
+from fedsim.data.left_out import LeftOut, lines, noting, some
 from fedsim.data.samples import ClientData, PooledData
 from fedsim.data.shard import Shard, ensure_shard, shard_path
 from fedsim.data.source import StoredVolume
@@ -22,6 +22,7 @@ from fedsim.seeds import numpy_stream
 
 POOLED = "all"
 """The client of a method that pools the data of all sites."""
+_MOST_CONTRASTS = 12
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,17 @@ class Federation:
     @property
     def notes(self) -> list[str]:
         """What a person should know of how the data were read, in lines."""
-        return lines(self.left_out)
+        return [*filter(None, [self._contrasts()]), *lines(self.left_out)]
+
+    def _contrasts(self) -> str:
+        """Which contrast or channel is read at which site, as far as the files or the workload say."""
+        sites: dict[str, dict[str, None]] = {}
+        for client in (*self.clients, *self.unseen):
+            for member in client.data.members:
+                for contrast in dict.fromkeys(piece.contrast for piece in member.pieces):
+                    sites.setdefault(contrast, {})[member.site] = None
+        shown = [f"{contrast} ({some(list(names))})" for contrast, names in sites.items() if contrast]
+        return f"contrasts: {'; '.join(shown[:_MOST_CONTRASTS])}" if shown else ""
 
 
 def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: None) -> Federation:

@@ -12,11 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedsim.data.left_out import lines, noting
-from fedsim.data.source import Volume
+from fedsim.data.source import FileSource, Volume
 from fedsim.data.sources import formats_at
+from fedsim.data.tiff import ImageFolder
 from fedsim.files import replacing
 
 _MOST_ROWS = 60
+_MOST_AT_ALL = 300  # of a picture that can be opened
 _MOST_PICTURED = 12
 _ACROSS = 4  # slices of a volume
 _COLUMNS = ("volume", "subject", "slices", "H x W", "values", "min", "max")
@@ -32,10 +34,15 @@ class Sample:
     """(len(indices), H, W)."""
 
 
-def inspect_path(path: Path, picture: Path) -> tuple[Table, list[str]]:
-    """A table of the volumes at `path` and lines on what was not read; `picture` shows the first few.
+def inspect_path(path: Path, picture: Path, everything: bool = False) -> tuple[Table, list[str]]:
+    """A table of the volumes at `path` and lines on what to know of them; `picture` shows a few slices of the first.
 
-    Files are read as the format that most of them have.
+    Files are read as the format that most of them have; where their channels differ, each is a volume.
+
+    Args:
+        path: A file or folder.
+        picture: Where the picture goes.
+        everything: Show every volume, in the table and in the picture.
 
     Raises:
         InputError: there is no image, or a file cannot be read.
@@ -45,21 +52,36 @@ def inspect_path(path: Path, picture: Path) -> tuple[Table, list[str]]:
     samples: list[Sample] = []
     subjects: set[str] = set()
     slices = 0
+    most = (_MOST_AT_ALL, _MOST_AT_ALL) if everything else (_MOST_ROWS, _MOST_PICTURED)
     with noting(path.parent) as left_out:
+        source, notes = _each_channel(source, path.parent)
         for volume in source.volumes(path.parent):
             rows.append(_row(volume))
             subjects.add(volume.subject)
             slices += len(volume.images)
-            if len(samples) < _MOST_PICTURED:
+            if len(samples) < most[1]:
                 samples.append(_sample(volume))
     with replacing(picture) as temporary:
         montage(samples).savefig(temporary, format="png", dpi=110, metadata={"Software": None})
     counts = f"{_count(len(rows), 'volume')} of {_count(len(subjects), 'subject')}, {_count(slices, 'slice')}"
-    table = _table(f"{escape(str(path))}: {source.format}, {counts}", rows)
+    table = _table(f"{escape(str(path))}: {source.format}, {counts}", rows, most[0])
     if others:
         besides = ", ".join(_count(count, f"{other.format} file") for other, count in others)
         table.caption = f"not shown: {besides}; inspect their folders"
-    return table, lines(left_out)
+    if len(rows) > len(samples):
+        notes.append(f"the picture shows the first {len(samples)} of {len(rows)} volumes; --all shows every one")
+    return table, [*notes, *lines(left_out)]
+
+
+def _each_channel(source: FileSource, root: Path) -> tuple[FileSource, list[str]]:
+    """The source with every channel as a volume where they differ, and a line that says so."""
+    channels = source.channels_at(root) if isinstance(source, ImageFolder) else 1
+    if channels == 1:
+        return source, []
+    note = (
+        f"{channels} channels, each shown as a volume; a workload says which: channel: 0 to {channels - 1}, or a list"
+    )
+    return source.model_copy(update={"channel": list(range(channels))}), [note]
 
 
 def montage(samples: list[Sample]) -> Figure:
@@ -118,15 +140,15 @@ def _row(volume: Volume) -> tuple[str, ...]:
     return volume.name, "" if volume.subject == volume.name else volume.subject, *values
 
 
-def _table(title: str, rows: list[tuple[str, ...]]) -> Table:
+def _table(title: str, rows: list[tuple[str, ...]], most: int) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD)
     for column in _COLUMNS:
         number = column in {"slices", "H x W", "min", "max"}
         table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    for row in rows[:_MOST_ROWS]:
+    for row in rows[:most]:
         table.add_row(*row)
-    if len(rows) > _MOST_ROWS:
-        table.add_row(f"... and {len(rows) - _MOST_ROWS} more")
+    if len(rows) > most:
+        table.add_row(f"... and {len(rows) - most} more")
     return table
 
 

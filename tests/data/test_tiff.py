@@ -131,11 +131,14 @@ def test_channels_have_names(tmp_path: Path) -> None:
     write(tmp_path / "1.tif", coloured(1))
     named = {"format": "tiff", "path": ".", "channels": {0: "T1", 1: "FLAIR"}}
     source = ImageFolder.model_validate({**named, "channel": "flair"})
-    np.testing.assert_array_equal(next(iter(source.volumes(tmp_path))).images[0], coloured(1)[..., 1])
-    assert source.taken() == "channel 1 (FLAIR)"
+    (volume,) = source.volumes(tmp_path)
+    np.testing.assert_array_equal(volume.images[0], coloured(1)[..., 1])
+    assert volume.contrast == "FLAIR"
     assert ImageFolder.model_validate(source.model_dump(mode="json")) == source
     several = ImageFolder.model_validate({**named, "channel": ["FLAIR", 2], "subject": "site"})
-    assert [volume.name.rpartition("_")[2] for volume in several.volumes(tmp_path)] == ["FLAIR", "ch2"]
+    volumes = list(several.volumes(tmp_path))
+    assert [volume.name.rpartition("_")[2] for volume in volumes] == ["FLAIR", "ch2"]
+    assert [volume.contrast for volume in volumes] == ["FLAIR", "channel 2"]
     for wrong in ({**named, "channel": "T2"}, {**named, "channels": {0: "T1", 1: "t1"}}):
         with pytest.raises(ValidationError, match=r"T2|one name"):
             ImageFolder.model_validate(wrong)

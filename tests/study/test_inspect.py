@@ -4,6 +4,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from rich.console import Console
@@ -126,3 +127,19 @@ def test_inspect_refuses_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no image"):
         inspect_path(tmp_path, tmp_path / "look.png")
     assert not (tmp_path / "look.png").exists()
+
+
+def test_channels_are_counted_and_each_is_shown(tmp_path: Path) -> None:
+    for number in range(13):
+        tifffile.imwrite(
+            tmp_path / f"s{number}.tif", np.random.default_rng(number).integers(0, 255, (2, 8, 8, 3), np.uint8)
+        )
+    table, notes = inspect_path(tmp_path, tmp_path / "p.png")
+    assert len(table.rows) == 39
+    assert notes == [
+        "3 channels, each shown as a volume; a workload says which: channel: 0 to 2, or a list",
+        "the picture shows the first 12 of 39 volumes; --all shows every one",
+    ]
+    before = size(tmp_path / "p.png")
+    assert len(inspect_path(tmp_path, tmp_path / "p.png", everything=True)[1]) == 1
+    assert size(tmp_path / "p.png")[1] > 3 * before[1]
