@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from fedsim.algorithms.catalogue import AnyAlgorithm
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.learner import Training
+from fedsim.data.dataset import DatasetSource
 from fedsim.data.partition import AnyPartition, Equal
 from fedsim.data.samples import Normalise
 from fedsim.data.sources import AnySource
@@ -106,6 +107,10 @@ class Federation(Section):
     def unseen_sites(self) -> list[Site]:
         """Every site that takes no part, `count` written out."""
         return [one for site in self.sites if site.unseen for one in site.expand()]
+
+    def own_datasets(self) -> list[str]:
+        """The names of the user's own datasets among the sources, each once."""
+        return list(dict.fromkeys(s.source.dataset for s in self.sites if isinstance(s.source, DatasetSource)))
 
     @model_validator(mode="after")
     def _distinct_names(self) -> "Federation":

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
-from fedsim.algorithms.catalogue import ALGORITHMS, is_own, own_method
+from fedsim.algorithms.catalogue import ALGORITHMS, own_method
 from fedsim.config import MODELS, Workload
 from fedsim.errors import InputError, hint, nearest, same_thing
+from fedsim.own import find_own, is_own
 from fedsim.safe_yaml import load_yaml, read_yaml
 from fedsim.schema import Section
 from fedsim.superseded import superseded
@@ -42,6 +43,8 @@ def load_workload(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
         for line in superseded(workload, [override.partition("=")[0] for override in overrides]):
             log.warning(line)
     federation = workload.federation
+    for name in federation.own_datasets():
+        find_own(name, (path.parent, Path.cwd()))
     where = {"root": _find(federation.root, path.parent), "cache": federation.cache.expanduser().absolute()}
     scratch = workload.engine.scratch and workload.engine.scratch.expanduser().absolute()
     engine = workload.engine.model_copy(update={"scratch": scratch})

@@ -1,11 +1,7 @@
 """Every known method, and finding a user's own: `algorithm.name: mymodule:MyMethod`."""
 
-import importlib.util
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapValidator
@@ -27,6 +23,7 @@ from fedsim.algorithms.server_optimizers import FedAdagrad, FedAdam, FedYogi
 from fedsim.algorithms.single import Single
 from fedsim.algorithms.transfer import Transfer
 from fedsim.errors import InputError
+from fedsim.own import is_own, own_class
 
 _Known = (
     FedMRI | Single | Transfer | Centralised | FedAvg | FedProx | FedBN | FedPer | LGFedAvg | FLMRCM
@@ -35,12 +32,8 @@ _Known = (
 ALGORITHMS: tuple[type[Algorithm], ...] = _Known.__args__
 """Every known method, the default first; a new one joins the union above."""
 
-_OWN = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 
-
-def is_own(name: object) -> bool:
-    """Whether a method's name is that of a user's class."""
-    return isinstance(name, str) and ":" in name
+_WANTED = "a known method, or module:Class for one of your own"
 
 
 def own_method(name: str, folders: Sequence[Path] = ()) -> type[Algorithm]:
@@ -53,32 +46,11 @@ def own_method(name: str, folders: Sequence[Path] = ()) -> type[Algorithm]:
     Raises:
         InputError: there is no such module or class, or it is not an Algorithm.
     """
-    match = _OWN.fullmatch(name)
-    if match is None:
-        raise InputError(f"algorithm.name: {name!r} must be a known method, or module:Class for one of your own")
-    module, kind = match.groups()
-    found = getattr(_import(module, folders), kind, None)
-    if not (isinstance(found, type) and issubclass(found, Algorithm)):
+    module, found = own_class(name, "algorithm.name", _WANTED, folders)
+    if found is None or not issubclass(found, Algorithm):
+        kind = name.partition(":")[2]
         raise InputError(f"algorithm.name: {module} has no class {kind} derived from fedsim.algorithms.base.Algorithm")
     return found
-
-
-def _import(module: str, folders: Sequence[Path]) -> ModuleType:
-    files = [path for folder in folders if (path := folder.absolute() / f"{module}.py").is_file()]
-    loaded = sys.modules.get(module)
-    try:
-        if not files or (loaded is not None and loaded.__file__ == str(files[0])):
-            return importlib.import_module(module)
-        spec = importlib.util.spec_from_file_location(module, files[0])
-        assert spec is not None and spec.loader is not None  # noqa: PT018 - it is a file that exists
-        loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded)
-    except (Exception, SystemExit) as error:
-        sys.modules.pop(module, None)
-        where = f"{files[0]}" if files else module
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"algorithm.name: {where} cannot be imported ({what:.300})") from error
-    return loaded
 
 
 def _known_or_own(value: Any, known: ValidatorFunctionWrapHandler) -> Algorithm:  # noqa: ANN401 - whatever a file says

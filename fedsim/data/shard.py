@@ -184,7 +184,7 @@ def _digest(source: Source, root: Path, matrix: tuple[int, int]) -> str:
     files = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in source.files(root)]
     where = str(root.resolve()) if files else ""
     settings = source.model_dump(mode="json")
-    key = [_LAYOUT, _version(), settings, list(matrix), where, files]
+    key = [_LAYOUT, _version(), settings, list(matrix), where, files, source.fingerprint(root)]
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
 
 

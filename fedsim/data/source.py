@@ -76,6 +76,10 @@ class Source(Section):
             InputError: the folder is missing or holds no file of this format.
         """
 
+    def fingerprint(self, root: Path) -> str:
+        """What else keys the cache: whatever `volumes` depends on that is neither a key nor a file."""
+        return ""
+
     @abstractmethod
     def volumes(self, root: Path) -> Iterator[Volume]:
         """The site's volumes, one at a time, in an order that depends on names alone.

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fedsim.data.dataset import DatasetSource
 from fedsim.data.dicom import Dicom
 from fedsim.data.fastmri import FastMRI
 from fedsim.data.matlab import Matlab
@@ -16,7 +17,7 @@ from fedsim.errors import InputError
 from fedsim.files import absent
 
 AnySource = Annotated[
-    FastMRI | Nifti | Dicom | Matlab | ImageFolder | PhantomSource,
+    FastMRI | Nifti | Dicom | Matlab | ImageFolder | DatasetSource | PhantomSource,
     Field(discriminator="format"),
 ]
 """The section `source` of a site."""

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from fedsim.algorithms.catalogue import is_own
 from fedsim.algorithms.fedavg import FedAvg
 from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
@@ -23,6 +22,7 @@ from fedsim.engine.placement import device_of, placed
 from fedsim.engine.sizes import Traffic
 from fedsim.engine.times import Times, checkpoints, expected
 from fedsim.files import as_json
+from fedsim.own import is_own
 
 _SHRUNK_TO = 1 << 16  # elements of a vector; enough to tell sizes by
 _SHARD, _VOLUME = 5000, 4500  # bytes of HDF5 around the samples

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedsim.algorithms.base import Vector
-from fedsim.algorithms.catalogue import is_own
 from fedsim.config import Engine
 from fedsim.engine.backends import ArgumentsOf, Backend, WorkerLostError, limits_of
 from fedsim.engine.client import ClientSpec
@@ -23,6 +22,7 @@ from fedsim.engine.ray_errors import explained
 from fedsim.engine.ray_head import Head
 from fedsim.engine.schedule import Expectations, balance
 from fedsim.errors import InputError, RunError
+from fedsim.own import is_own
 
 _WINDOW = 4  # pieces of an answer that a host may be ahead of the driver
 

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +13,6 @@ import pandas as pd
 import torch
 from torch import nn
 
-from fedsim.algorithms.base import Algorithm
-from fedsim.algorithms.catalogue import is_own
 from fedsim.algorithms.learner import Learner, Training
 from fedsim.config import Workload
 from fedsim.engine import checkpoint
@@ -24,6 +21,7 @@ from fedsim.engine.ledger import read_table, write_table
 from fedsim.engine.messages import Setup
 from fedsim.errors import DamagedError, InputError, WriteError
 from fedsim.files import write_text
+from fedsim.own import file_of, is_own
 from fedsim.workload import load_workload, write_yaml
 
 log = logging.getLogger("fedsim")
@@ -165,7 +163,7 @@ def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workloa
     stamped = workload.model_copy(update={"provenance": before or now})
     try:
         path.mkdir(parents=True, exist_ok=True)
-        keep_method(path, workload.algorithm)
+        keep_own(path, workload)
         write_text(path / "workload.yaml", write_yaml(json.loads(stamped.model_dump_json(exclude_none=True))))
         write_table(path / "manifest.parquet", manifest)
     except (OSError, WriteError) as error:
@@ -173,30 +171,31 @@ def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workloa
     return stamped
 
 
-def keep_method(path: Path, algorithm: Algorithm) -> None:
-    """Keep the file of a user's own method with the run, where it is found first when the run is opened again."""
-    source = _file_of(algorithm)
-    if source is not None and not (path / source.name).exists():
-        write_text(path / source.name, source.read_text(encoding="utf-8"))
+def keep_own(path: Path, workload: Workload) -> None:
+    """Keep the files of a user's own classes with the run, where they are found first when the run is opened again."""
+    for source in own_files(workload):
+        if not (path / source.name).exists():
+            write_text(path / source.name, source.read_text(encoding="utf-8"))
 
 
-def check_method(path: Path, algorithm: Algorithm) -> None:
-    """Refuse to go on with another text of a user's own method than the run began with.
+def check_own(path: Path, workload: Workload) -> None:
+    """Refuse to go on with another text of a user's own classes than the run began with.
 
     Raises:
         InputError: naming the file.
     """
-    source = _file_of(algorithm)
-    kept = path / source.name if source is not None else None
-    if source and kept and kept.exists() and kept.read_bytes() != source.read_bytes():
-        raise InputError(f"{source}: is not what it was when {path} began ({kept}); a resumed run must keep its method")
+    for source in own_files(workload):
+        kept = path / source.name
+        if kept.exists() and kept.read_bytes() != source.read_bytes():
+            raise InputError(
+                f"{source}: is not what it was when {path} began ({kept}); a resumed run must keep its own code"
+            )
 
 
-def _file_of(algorithm: Algorithm) -> Path | None:
-    """The file of a user's own method, if it is a single one."""
-    module = sys.modules[type(algorithm).__module__]
-    single = is_own(algorithm.name) and module.__file__ and "." not in module.__name__
-    return Path(str(module.__file__)) if single else None
+def own_files(workload: Workload) -> list[Path]:
+    """The files of the user's own method and datasets, those of single modules."""
+    names = [workload.algorithm.name, *workload.federation.own_datasets()]
+    return list(dict.fromkeys(file for name in names if is_own(name) and (file := file_of(name))))
 
 
 def check_manifest(path: Path, manifest: pd.DataFrame) -> None:

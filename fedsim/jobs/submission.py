@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedsim.config import Federation, Workload
-from fedsim.engine.rundir import keep_method
+from fedsim.engine.rundir import keep_own
 from fedsim.errors import InputError
 from fedsim.jobs.target import Submission
 from fedsim.safe_yaml import read_yaml
@@ -114,7 +114,7 @@ def _submission(name: str, keep: Callable[[Path], None], command: tuple[str, ...
 def _keep(workload: Workload, folder: Path) -> None:
     content = json.loads(workload.model_dump_json(exclude_none=True))
     (folder / "workload.yaml").write_text(write_yaml(content), encoding="utf-8")
-    keep_method(folder, workload.algorithm)
+    keep_own(folder, workload)
 
 
 def _workload(file: Path, overrides: Sequence[str], beside: Path | None) -> Workload:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedsim.config import Workload
 from fedsim.engine.claim import LOCK
-from fedsim.engine.rundir import check_same, keep_method
+from fedsim.engine.rundir import check_same, keep_own
 from fedsim.errors import InputError
 from fedsim.files import write_text
 from fedsim.safe_yaml import read_yaml
@@ -42,7 +42,7 @@ def freeze(plan: Plan, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for point in plan.finals(dict.fromkeys(plan.pairs, 0)):
-            keep_method(folder, point.workload.algorithm)
+            keep_own(folder, point.workload)
         write_text(folder / "base.yaml", base)
         write_text(file, write_yaml(content))
     except OSError as error:

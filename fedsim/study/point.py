@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedsim.algorithms.catalogue import is_own, own_method
+from fedsim.algorithms.catalogue import own_method
 from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.engine.simulation import Simulation
 from fedsim.errors import DivergedError, InputError, RunError
+from fedsim.own import find_own, is_own
 from fedsim.study.bare_loop import Floor
 from fedsim.study.results import DIVERGED, mean_over_sites
 
@@ -68,8 +69,11 @@ def run_until_flag(text: str, study: Path, path: Path, part: Part, flag: Path) -
     content = json.loads(text)
     if is_own(content["algorithm"]["name"]):
         own_method(content["algorithm"]["name"], (study,))
+    workload = Workload.model_validate(content)
+    for name in workload.federation.own_datasets():
+        find_own(name, (study,))
     with _collected_warnings() as warnings:
-        outcome = run_point(Workload.model_validate(content), path, part, flag.exists)
+        outcome = run_point(workload, path, part, flag.exists)
     return replace(outcome, warnings=tuple(warnings))
 
 

@@ -1,0 +1,74 @@
+"""Classes of the user's own, named `module:Class`, from a file beside the workload or installed."""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from fedsim.errors import InputError
+
+_FILES: dict[str, Path] = {}
+"""Where the modules of this process's users are; what a Ray actor needs of them, it gets by value."""
+
+_OWN = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+
+
+def is_own(name: object) -> bool:
+    """Whether a name is that of a user's class."""
+    return isinstance(name, str) and ":" in name
+
+
+def own_class(name: str, key: str, wanted: str, folders: Sequence[Path] = ()) -> tuple[str, type | None]:
+    """The module of a user's class, and the class, None if the module has none of that name.
+
+    Args:
+        name: module:Class.
+        key: Of the workload, for messages.
+        wanted: What may stand there, for messages.
+        folders: Where a file module.py is looked for, before the installed modules.
+
+    Raises:
+        InputError: the name is none, or there is no such module.
+    """
+    match = _OWN.fullmatch(name)
+    if match is None:
+        raise InputError(f"{key}: {name!r:.80} must be {wanted}")
+    module, kind = match.groups()
+    find_own(name, folders)
+    found = getattr(_import(module, key), kind, None)
+    return module, found if isinstance(found, type) else None
+
+
+def find_own(name: str, folders: Sequence[Path]) -> None:
+    """Note in which of the folders the file of a user's class is, without running it; the first counts."""
+    module = name.partition(":")[0]
+    files = [path for folder in folders if (path := folder.absolute() / f"{module}.py").is_file()]
+    if files:
+        _FILES[module] = files[0]
+
+
+def file_of(name: str) -> Path | None:
+    """The file of a user's class, if its module is a single one that was found or imported; without running it."""
+    module = name.partition(":")[0]
+    loaded = getattr(sys.modules.get(module), "__file__", None)
+    file = _FILES.get(module) or (Path(loaded) if loaded else None)
+    return None if "." in module else file
+
+
+def _import(module: str, key: str) -> ModuleType:
+    file, loaded = _FILES.get(module), sys.modules.get(module)
+    try:
+        if file is None or (loaded is not None and loaded.__file__ == str(file)):
+            return importlib.import_module(module)
+        spec = importlib.util.spec_from_file_location(module, file)
+        assert spec is not None and spec.loader is not None  # noqa: PT018 - it is a file that exists
+        loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(module, None)
+        where = file or module
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{key}: {where} cannot be imported ({what:.300})") from error
+    return loaded
