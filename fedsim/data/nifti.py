@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from fedsim.data.chosen import Choice, Names, check_number, label, numbers
 from fedsim.data.names import Contrast, pick, safe_name, stem
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import FileSource, Volume
@@ -27,9 +28,9 @@ _Key = tuple[Path, str, int]
 
 
 class Nifti(FileSource):
-    """A volume a magnitude file, turned upright as radiologists look; slices keep the file's order.
+    """A volume a magnitude file, or a folder of 2-D slices, turned upright as radiologists look.
 
-    Rows run from head to foot (axial slices: front to back), columns to the patient's left (sagittal slices: to the
+    Slices keep the file's order. Rows run from head to foot (axial slices: front to back), columns to the patient's left (sagittal slices: to the
     back). The subject is IXI's number or the file's folder, for BraTS 2023 without the time point. Segmentations and
     phase files are never volumes.
     """
@@ -51,6 +52,17 @@ class Nifti(FileSource):
         None, description="[start, stop): the slices to take of each volume, in the file's order; null for all."
     )
 
+    volume: Literal["all"] | Choice = Field(
+        None, description="Volume of 4-D files, from 0, or by its name in `volume_names`; a list or all makes each one."
+    )
+    volume_names: Names = Field({}, description="Names of the volumes of 4-D files, such as {0: FLAIR, 1: T1}.")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.volume != "all":
+            numbers(self.volume, self.volume_names)
+        return self
+
     @model_validator(mode="after")
     def _some_slices(self) -> Self:
         if self.slices and self.slices[0] >= self.slices[1]:
@@ -67,16 +79,49 @@ class Nifti(FileSource):
         return [file for pair in self._pairs(root) for file in pair if file]
 
     def read(self, root: Path) -> Iterator[Volume]:
-        """A volume a magnitude file, in natural order of the files."""
-        for file, phase in self._pairs(root):
+        """A volume a magnitude file and number in it, or a folder of 2-D slices, in natural order of the files."""
+        for pairs in self._stacks(root):
+            file = pairs[0][0]
             subject = self.who(file, root, self._recorded(file, root))
-            yield Volume(
-                subject,
-                safe_name(stem(file)),
-                self._images(file, phase),
-                file.relative_to(root).as_posix(),
-                self._kind(file),
-            )
+            name, origin = (safe_name(stem(file)), file) if len(pairs) == 1 else (self.folder(file, root), file.parent)
+            for number in self._numbers(file):
+                images = np.concatenate([self._images(*pair, number) for pair in pairs])
+                contrast = label("volume", number, self.volume_names) or self._kind(file)
+                ending = contrast.replace("volume ", "v") if number is not None else ""
+                full = safe_name("_".join(filter(None, [name, ending])))
+                yield Volume(subject, full, images, origin.relative_to(root).as_posix(), contrast)
+
+    def _stacks(self, root: Path) -> list[list[tuple[Path, Path | None]]]:
+        """The files of each volume: one, or all 2-D slices of one size in a folder, unless every file is a subject."""
+        stacks: dict[tuple[object, ...], list[tuple[Path, Path | None]]] = {}
+        for file, phase in self._pairs(root):
+            shape = _shape(file)
+            slices = len(shape) == 2 and self.subject != "file"
+            stacks.setdefault((file.parent, shape) if slices else (file,), []).append((file, phase))
+        return list(stacks.values())
+
+    def _numbers(self, file: Path) -> list[int | None]:
+        """Which of the volumes of a 4-D file to read; None of a file that is one.
+
+        Raises:
+            InputError: there are several, and the key `volume` does not say which.
+        """
+        shape = _shape(file)
+        with reading(file, "a NIfTI file"):
+            if len(shape) < 4:
+                return [None]
+            if len(shape) > 4:
+                raise InputError(f"is {len(shape)}-D {shape}; a volume (x, y, z) or volumes (x, y, z, n) are needed")
+            if self.volume is None:
+                raise InputError(
+                    f"is 4-D {shape}; set volume to one of 0 to {shape[3] - 1}, to a list of them, or to all"
+                )
+            if self.volume == "all":
+                return list(range(shape[3]))
+            wanted = numbers(self.volume, self.volume_names)
+            for number in wanted:
+                check_number(number, shape[3], "volume")
+            return [*wanted]
 
     def _pairs(self, root: Path) -> list[tuple[Path, Path | None]]:
         found = self.matching(root)
@@ -116,11 +161,13 @@ class Nifti(FileSource):
         last = parts[-1] if len(parts) > 1 and not parts[-1].isdecimal() else ""
         return next((one for one in asked if _has_part(stem(file).lower(), one.lower())), last)
 
-    def _images(self, file: Path, phase: Path | None) -> NDArray[np.float32] | NDArray[np.complex64]:
+    def _images(
+        self, file: Path, phase: Path | None, number: int | None
+    ) -> NDArray[np.float32] | NDArray[np.complex64]:
         """Upright images (slices, H, W)."""
-        values, affine = _load(file)
+        values, affine = _load(file, number)
         if phase:
-            angles, _ = _load(phase)
+            angles, _ = _load(phase, number)
             if angles.shape != values.shape:
                 raise InputError(f"{phase}: is {angles.shape}, but its magnitude {file.name} is {values.shape}")
             with reading(phase, "a phase image"):
@@ -153,19 +200,28 @@ def _key(file: Path) -> _Key:
     return file.parent, re.sub(r"[_-]+", "_", _KIND.sub("", name)).strip("_"), int(number or 0)
 
 
-def _load(file: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Values (x, y, z), float32 or complex64, with the file's slope and intercept applied, and the affine."""
+def _shape(file: Path) -> tuple[int, ...]:
+    """(x, y), (x, y, z) or more, without trailing axes of one beyond z."""
     with reading(file, "a NIfTI file"):
         image: Any = nibabel.load(file)
-        shape = image.shape[:3] + tuple(n for n in image.shape[3:] if n > 1)
-        if len(shape) != 3:
-            raise InputError(f"is {len(shape)}-D {shape}; a volume (x, y, z) is needed: split it")
+        return tuple(image.shape[:3]) + tuple(n for n in image.shape[3:] if n > 1)
+
+
+def _load(file: Path, number: int | None) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Values (x, y, z), float32 or complex64, with the file's slope and intercept applied, and the affine.
+
+    Of a 4-D file the volume `number`; a 2-D one has z = 1.
+    """
+    shape = (*_shape(file), 1)[:3] if number is None else _shape(file)
+    with reading(file, "a NIfTI file"):
+        image: Any = nibabel.load(file)
         afford(file, shape, image.get_data_dtype().itemsize)
         values = np.asanyarray(image.dataobj).reshape(shape)
         if values.dtype.kind not in "iufc":
             raise InputError(f"holds {values.dtype} values; real or complex numbers are needed")
         if file.suffix.lower() == ".gz":
             _check_end(file, image.dataobj.offset + math.prod(shape) * image.get_data_dtype().itemsize)
+        values = values if number is None else values[..., number]
         return values.astype(np.complex64 if values.dtype.kind == "c" else np.float32), image.affine
 
 

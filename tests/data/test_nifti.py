@@ -221,3 +221,34 @@ def test_a_volumes_contrast_is_what_its_name_says(tmp_path: Path) -> None:
     found = {v.name: v.contrast for v in Nifti(path="site").volumes(tmp_path)}
     assert found == {"A_t1": "t1", "A_flair": "flair", "scan": "", "scan_001": ""}
     assert [v.contrast for v in Nifti(path="site", contrast=["FLAIR"]).volumes(tmp_path)] == ["FLAIR"]
+
+
+def test_volumes_of_a_4d_file_are_chosen_by_number_or_name(tmp_path: Path) -> None:
+    values = numbered(3, 4, 5, 4)
+    write(tmp_path / "BRATS_001.nii.gz", values)
+    with pytest.raises(
+        InputError, match=r"is 4-D \(3, 4, 5, 4\); set volume to one of 0 to 3, to a list of them, or to all"
+    ):
+        list(Nifti(path=".").volumes(tmp_path))
+    names = {0: "FLAIR", 1: "T1w"}
+    for volume, expected in ((2, [2]), ("t1w", [1]), (["FLAIR", 3], [0, 3]), ("all", [0, 1, 2, 3])):
+        read = list(Nifti(path=".", volume=volume, volume_names=names).volumes(tmp_path))
+        assert [v.contrast for v in read] == [names.get(number, f"volume {number}") for number in expected]
+        for one, number in zip(read, expected, strict=True):
+            np.testing.assert_array_equal(one.images, values[..., number].transpose(2, 1, 0))
+    assert [v.name for v in read] == ["BRATS_001_FLAIR", "BRATS_001_T1w", "BRATS_001_v2", "BRATS_001_v3"]
+    with pytest.raises(InputError, match="has 4 volumes; volume 4 counts from 0"):
+        list(Nifti(path=".", volume=4).volumes(tmp_path))
+    with pytest.raises(ValidationError, match="T9"):
+        Nifti.model_validate({"path": ".", "volume": "T9"})
+
+
+def test_2d_files_are_the_slices_of_their_folder(tmp_path: Path) -> None:
+    values = numbered(3, 4, 11)
+    for number in range(11):
+        write(tmp_path / "s0" / f"slice{number}.nii.gz", values[..., number])
+    write(tmp_path / "s1" / "slice0.nii.gz", values[..., 0])
+    first, second = Nifti(path=".").volumes(tmp_path)
+    assert (first.subject, first.name, first.origin, second.subject) == ("s0", "s0", "s0", "s1")
+    np.testing.assert_array_equal(first.images, values.transpose(2, 1, 0))
+    assert len(list(Nifti(path=".", subject="file").volumes(tmp_path))) == 12
