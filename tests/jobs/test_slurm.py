@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,76 @@ def test_the_script_by_hand_says_what_it_needs(arguments: list[str], said: str, 
     assert done.returncode == 1
     assert any(part in done.stderr for part in said.split("|"))
     assert list(tmp_path.iterdir()) == []
+
+
+RAY = """#!{python}
+import os, pathlib, signal, socket, sys, time
+folder = pathlib.Path({folder!r})
+with (folder / "calls").open("a") as calls:
+    print(os.environ["SLURM_JOB_ID"], os.environ["RAY_TMPDIR"], os.environ["TMPDIR"], *sys.argv[1:], file=calls)
+port = next(int(option.partition("=")[2]) for option in sys.argv if option.startswith("--port="))
+with socket.create_server(("127.0.0.1", port)):
+    signal.sigwait({{signal.SIGTERM}})
+"""
+FEDSIM = """#!/bin/bash
+until [[ -e $4/go ]]; do sleep 0.05; done
+(: >"/dev/tcp/${ADDRESS%:*}/${ADDRESS#*:}") && echo trained && touch "$4/report.html"
+"""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Starts a job as SLURM would on a node; Ray is a program that listens until it is ended."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "srun").write_text('#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nSLURM_NODEID=0 exec "$@"\n')
+    (programs / "ray").write_text(RAY.format(python=sys.executable, folder=str(tmp_path)))
+    (programs / "fedsim").write_text(FEDSIM)
+    (programs / "python3").write_text("#!/bin/sh\nexit 0\n")  # all nodes are there
+    for program in programs.iterdir():
+        program.chmod(0o755)
+
+    def start(job: int, temporary: Path) -> subprocess.Popen[str]:
+        folder = tmp_path / f"job-{job}"
+        folder.mkdir()
+        environment = {
+            "PATH": f"{programs}:/usr/bin:/bin", "TMPDIR": str(temporary), "SLURM_JOB_ID": str(job),
+            "SLURM_JOB_NUM_NODES": "1", "SLURMD_NODENAME": "node1", "SLURM_CPUS_ON_NODE": "1",
+        }  # fmt: skip
+        command = ["bash", str(SCRIPT), str(folder), "run", "workload.yaml", "--out", str(folder)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return start
+
+
+@pytest.mark.parametrize("name", ["x" * 60, "daten-ä", "a b", "missing"])
+def test_a_temporary_folder_that_ray_cannot_use_is_not_used(
+    node: Callable[..., subprocess.Popen[str]], tmp_path: Path, name: str
+) -> None:
+    temporary = tmp_path / name
+    if name != "missing":
+        temporary.mkdir()
+    with node(904243, temporary) as job:
+        (tmp_path / "job-904243" / "go").touch()
+        out, err = job.communicate()
+    assert (job.returncode, out, err) == (0, "trained\n", "")
+    _, folder, its_own, *_ = (tmp_path / "calls").read_text().split()
+    assert folder == "/tmp/fedsim-904243"
+    assert its_own == ("/tmp" if name == "missing" else str(temporary).split()[0])
+    assert not Path(folder).exists()
+
+
+def test_two_jobs_on_a_node_leave_each_other_alone(node: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    with node(905001, Path("/tmp")) as first, node(905002, Path("/tmp")) as second:
+        for job, process in ((905002, second), (905001, first)):  # the second ends while the first runs
+            (tmp_path / f"job-{job}" / "go").touch()
+            assert process.communicate() == ("trained\n", "")
+            assert process.returncode == 0
+    calls = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
+    assert {call[3] for call in calls} == {"start"}, "never ray stop"
+    assert {call[1] for call in calls} == {"/tmp/fedsim-905001", "/tmp/fedsim-905002"}
+    ports = {option for call in calls for option in call if option.startswith("--port=")}
+    assert ports == {"--port=25001", "--port=25002"}
 
 
 def test_a_dry_run_is_the_command_and_the_files(state: Path) -> None:
