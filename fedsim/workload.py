@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
-from fedsim.algorithms.catalogue import ALGORITHMS, own_method
+from fedsim.algorithms.catalogue import ALGORITHMS, Unread, own_method
 from fedsim.config import MODELS, Workload
 from fedsim.errors import InputError, hint, nearest, same_thing
 from fedsim.own import find_own, is_own
@@ -23,8 +23,13 @@ log = logging.getLogger("fedsim")
 S = TypeVar("S", bound=Section)
 
 
-def load_workload(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
+def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool = True) -> Workload:
     """The workload of a YAML file, with `KEY=VALUE` overrides (values are YAML) applied and paths resolved.
+
+    Args:
+        path: The file.
+        overrides: Applied in turn.
+        code: Whether the file of a user's own method may be run; without it, the method has its keys alone.
 
     Raises:
         InputError: the file, a key or a value is wrong; the message names it and what would be right.
@@ -33,12 +38,10 @@ def load_workload(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
     content = read_yaml(path)
     for override in overrides:
         _override(content, override)
-    _set_aside(content, "algorithm", [*ALGORITHMS, *_own_methods(content, path.parent)])
+    if code or not _has_own_method(content):
+        _set_aside(content, "algorithm", [*ALGORITHMS, *_own_methods(content, path.parent)])
     _set_aside(content, "model", MODELS)
-    try:
-        workload = Workload.model_validate(content)
-    except ValidationError as error:
-        raise InputError(f"{path}: {_explain(error)}") from error
+    workload = read_content(content, f"{path}: ", code=code)
     if workload.provenance is None:  # a run's own file would only repeat it
         for line in superseded(workload, [override.partition("=")[0] for override in overrides]):
             log.warning(line)
@@ -49,6 +52,17 @@ def load_workload(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
     scratch = workload.engine.scratch and workload.engine.scratch.expanduser().absolute()
     engine = workload.engine.model_copy(update={"scratch": scratch})
     return workload.model_copy(update={"federation": federation.model_copy(update=where), "engine": engine})
+
+
+def read_content(content: Mapping[str, Any], where: str, *, code: bool = False) -> Workload:
+    """A workload from its keys; the file of a user's own method is run with `code` alone.
+
+    Raises:
+        InputError: a key or a value is wrong; the message begins with `where`.
+    """
+    if _has_own_method(content) and not code:
+        content = {**content, "algorithm": parse_section(Unread, content["algorithm"], where)}
+    return parse_section(Workload, content, where)
 
 
 def read_section(kind: type[S], settings: Sequence[str]) -> S:
@@ -130,6 +144,11 @@ def _place(node: list[Any], index: str, key: str) -> int:
     raise InputError(
         f"--set {key}: {_shown(index)!r} must be a number from 0 to {len(node) - 1}, the place in the list{named}"
     )
+
+
+def _has_own_method(content: Mapping[str, Any]) -> bool:
+    given = content.get("algorithm")
+    return isinstance(given, dict) and is_own(given.get("name"))
 
 
 def _own_methods(content: Mapping[str, Any], beside: Path) -> list[type[Section]]:

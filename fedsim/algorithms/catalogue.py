@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import ConfigDict, Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapValidator
 
 from fedsim.algorithms.base import Algorithm
 from fedsim.algorithms.centralised import Centralised
@@ -51,6 +51,13 @@ def own_method(name: str, folders: Sequence[Path] = ()) -> type[Algorithm]:
         kind = name.partition(":")[2]
         raise InputError(f"algorithm.name: {module} has no class {kind} derived from fedsim.algorithms.base.Algorithm")
     return found
+
+
+class Unread(Algorithm):
+    """A user's method of which only the keys are read: its file is not run."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
 
 
 def _known_or_own(value: Any, known: ValidatorFunctionWrapHandler) -> Algorithm:  # noqa: ANN401 - whatever a file says

@@ -196,6 +196,6 @@ def _manifest_rows(
             yield {
                 "client": client, "site": site.name, "subject": piece.subject, "volume": piece.volume, "slice": index,
                 "split": piece.part, "within_subject": within, "mask_kind": site.mask.kind,
-                "acceleration": acceleration, "origin": volume.origin,
+                "acceleration": acceleration, "digest": volume.digest, "origin": volume.origin,
                 "identity": site.source.identity(),
             }  # fmt: skip

@@ -132,7 +132,7 @@ def joined(before: Row | None, row: Row) -> Row:
     return {**before, **row, "begin_seconds": before["begin_seconds"], **{key: before[key] + row[key] for key in added}}
 
 
-def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int) -> Row:
+def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int, threads: int) -> Row:
     """The row of a round: means over clients, sums of bytes.
 
     Args:
@@ -140,6 +140,7 @@ def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int) ->
         seconds: How long it took.
         clients: Its rows, one a client.
         slots: How many can train at once.
+        threads: torch threads of each.
     """
     known = {key: clients[key].dropna() for key in ("loss", *QUALITY)}
     means = {key: float(values.mean()) if len(values) else math.nan for key, values in known.items()}
@@ -147,8 +148,8 @@ def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int) ->
     memory = _memory(clients)
     drawn, failed = int((clients["outcome"] != "idle").sum()), int((clients["outcome"] == "dropped").sum())
     return {
-        "round": round_, "seconds": seconds, "clients": drawn, "failed": failed, "slots": slots, "memory_bytes": memory,
-        **means, **byte_sums,
+        "round": round_, "seconds": seconds, "clients": drawn, "failed": failed, "slots": slots, "threads": threads,
+        "memory_bytes": memory, **means, **byte_sums,
     }  # fmt: skip
 
 

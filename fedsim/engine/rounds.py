@@ -73,7 +73,8 @@ class Rounds:
             }
             for client in self._federation.clients for name in (client.name,)
         ])  # fmt: skip
-        return round_row(round_, time.time() - begun, rows, self._backend.slots()), rows
+        slots, threads = self._backend.slots(), self._workload.engine.threads
+        return round_row(round_, time.time() - begun, rows, slots, threads), rows
 
     def play_alone(self, client: str, round_: int) -> Row:
         """Let one client do its last part of a round, after whatever the others do before it; nothing is noted.

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from fedsim.algorithms.learner import Learner, Training
+from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
 from fedsim.engine import checkpoint
 from fedsim.engine.host import make_learner
@@ -28,11 +28,6 @@ log = logging.getLogger("fedsim")
 
 Which = str | int
 """A round: its number, `best` or `last`."""
-
-_FREE_ON_RESUME = (
-    "engine", "federation.root", "federation.cache", "training.rounds", "training.early_stopping", "tags",
-    "provenance",
-)  # fmt: skip
 
 
 def setup_of(workload: Workload) -> Setup:
@@ -150,17 +145,21 @@ def check_client(client: str, names: Sequence[str]) -> None:
 def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workload:
     """Make a run directory with the resolved workload, versions and machine, and the manifest; or go on with one.
 
-    A run that goes on keeps the versions and the machine that it began with. Returns the workload with them.
+    A run that goes on keeps the versions, the machine and the threads that it began with; rounds.parquet has those of
+    each round. Returns the workload with them.
 
     Raises:
         InputError: the folder cannot be written.
     """
     now = _provenance()
-    before = Run(path).workload.provenance if (path / "workload.yaml").exists() else None
+    begun = Run(path).workload if (path / "workload.yaml").exists() else None
+    before = begun and begun.provenance
     changed = [key for key, value in (before or {}).items() if now.get(key) != value]
     if changed:
         log.warning("resumed under another %s than the run began with: the last bits may differ", ", ".join(changed))
-    stamped = workload.model_copy(update={"provenance": before or now})
+    threads = begun.engine.threads if begun else workload.engine.threads
+    engine = workload.engine.model_copy(update={"threads": threads})
+    stamped = workload.model_copy(update={"provenance": before or now, "engine": engine})
     try:
         path.mkdir(parents=True, exist_ok=True)
         keep_own(path, workload)
@@ -178,69 +177,10 @@ def keep_own(path: Path, workload: Workload) -> None:
             write_text(path / source.name, source.read_text(encoding="utf-8"))
 
 
-def check_own(path: Path, workload: Workload) -> None:
-    """Refuse to go on with another text of a user's own classes than the run began with.
-
-    Raises:
-        InputError: naming the file.
-    """
-    for source in own_files(workload):
-        kept = path / source.name
-        if kept.exists() and kept.read_bytes() != source.read_bytes():
-            raise InputError(
-                f"{source}: is not what it was when {path} began ({kept}); a resumed run must keep its own code"
-            )
-
-
 def own_files(workload: Workload) -> list[Path]:
     """The files of the user's own method and datasets, those of single modules."""
     names = [workload.algorithm.name, *workload.federation.own_datasets()]
     return list(dict.fromkeys(file for name in names if is_own(name) and (file := file_of(name))))
-
-
-def check_manifest(path: Path, manifest: pd.DataFrame) -> None:
-    """Refuse to go on with other data, or with data divided otherwise, than the run began with.
-
-    Raises:
-        InputError: naming the first site and volume that differ.
-    """
-    keys = ["site", "volume", "slice", "subject", "split", "client"]
-    before, now = (dict.fromkeys(frame[keys].fillna("").itertuples(index=False, name=None))
-                   for frame in (Run(path).manifest, manifest))  # fmt: skip
-    differing = [row for row in (*before, *now) if row not in before or row not in now]
-    if differing:
-        site, volume, *_ = differing[0]
-        raise InputError(
-            f"site {site}: {volume} is not what it was when {path} began; bring back the data of that time"
-        )
-
-
-def check_same(before: Workload, now: Workload) -> None:
-    """Refuse to resume a run with another workload.
-
-    Raises:
-        InputError: naming the first key that differs but must not.
-    """
-    old, new = (dict(flat(json.loads(w.model_dump_json()))) for w in (before, now))
-    for key in sorted(old.keys() | new.keys()):
-        free = any(key == prefix or key.startswith(f"{prefix}.") for prefix in _FREE_ON_RESUME)
-        if not free and old.get(key) != new.get(key):
-            raise InputError(f"{key}: was {old.get(key)!r} and is now {new.get(key)!r}; a resumed run must keep it")
-    _check_no_shorter(before.training, now.training)
-
-
-def _check_no_shorter(before: Training, now: Training) -> None:
-    """Refuse to resume a run that would have ended sooner than it did.
-
-    Raises:
-        InputError: it has fewer rounds, or a rule of early stopping that is not the old one with more patience.
-    """
-    if now.rounds < before.rounds:
-        raise InputError(f"training.rounds: was {before.rounds} and may only grow on resume")
-    was, is_ = before.early_stopping, now.early_stopping
-    patient = was and is_ and is_.patience >= was.patience and is_.model_copy(update={"patience": was.patience}) == was
-    if is_ is not None and not patient:
-        raise InputError("training.early_stopping: on resume its patience may grow, or it may be null; nothing else")
 
 
 def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON

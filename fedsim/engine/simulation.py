@@ -23,8 +23,9 @@ from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import Ledger, stamped, write_table
 from fedsim.engine.messages import Row
 from fedsim.engine.observer import Observer
+from fedsim.engine.resuming import check_manifest, check_resumed
 from fedsim.engine.rounds import Rounds, check_phases
-from fedsim.engine.rundir import Run, Which, begin_run, check_client, check_manifest, check_own, check_same, setup_of
+from fedsim.engine.rundir import Run, Which, begin_run, check_client, setup_of
 from fedsim.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.faults import CHECKPOINT
 
@@ -190,8 +191,7 @@ class Simulation:
         inside = [path.name for path in self.path.iterdir()]
         if all(name == LOCK or name.endswith(".part") for name in inside):  # it was killed before it had begun
             return False
-        check_own(self.path, self.workload)
-        check_same(Run(self.path).workload.settled(), self.workload)
+        check_resumed(self.path, self.workload)
         return (self.path / "manifest.parquet").exists()
 
     def _warn(self) -> None:

@@ -14,7 +14,8 @@ from fedsim.engine.fits import check_fits, plan_run, refuse, warnings
 from fedsim.engine.host import make_learner
 from fedsim.engine.machine import Disk, Machine, Room, machine_of
 from fedsim.engine.placement import granted
-from fedsim.engine.rundir import Run, check_same, setup_of
+from fedsim.engine.resuming import began_with, check_same
+from fedsim.engine.rundir import setup_of
 from fedsim.errors import InputError, RunError
 from fedsim.jobs.kept import forget, kept_status
 from fedsim.jobs.local import Local
@@ -124,7 +125,7 @@ def _check_folder(target: Target, job: Job, here: bool, there: bool) -> None:
         check_folder(job.plan, out)
     elif here and (out / "workload.yaml").exists():
         try:
-            check_same(Run(out).workload.settled(), job.workloads[0].settled())
+            check_same(began_with(out), job.workloads[0].settled())
         except InputError as error:
             raise InputError(f"--out {out}: holds another run, {error}; choose another folder") from error
     elif here and out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -16,7 +16,8 @@ from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.ledger import stamped
 from fedsim.engine.messages import Row
-from fedsim.engine.rundir import Run, Which, check_manifest
+from fedsim.engine.resuming import check_manifest
+from fedsim.engine.rundir import Run, Which
 from fedsim.errors import InputError
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from fedsim.config import Workload
 from fedsim.engine.claim import LOCK
-from fedsim.engine.rundir import check_same, keep_own
+from fedsim.engine.resuming import check_same
+from fedsim.engine.rundir import keep_own
 from fedsim.errors import InputError
 from fedsim.files import write_text
 from fedsim.safe_yaml import read_yaml

@@ -1,0 +1,124 @@
+"""What a run may not go on with: other data, another workload in its own folder, other threads without a word."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fedsim.config import Workload
+from fedsim.engine.ledger import write_table
+from fedsim.engine.rundir import Run
+from fedsim.engine.simulation import Simulation, run
+from fedsim.errors import InputError
+from fedsim.study.cross import cross_evaluate
+from fedsim.study.phantoms import write_phantoms
+from fedsim.workload import load_workload
+
+SETTINGS = ["subjects=4", "slices=2", "size=48"]
+FILES = """
+name: files
+federation:
+  cache: {folder}/cache
+  root: {folder}
+  matrix: [32, 32]
+  split: {{train: 0.5, val: 0.25, test: 0.25}}
+  sites:
+    - {{name: A, source: {{format: fastmri, path: A}}, mask: {{kind: equispaced, acceleration: 3}}}}
+model: {{channels: 2, pools: 2, domain: image}}
+algorithm: {{name: fedavg}}
+training: {{rounds: 1, batch_size: 2, lr: 1.0e-3}}
+engine: {{backend: serial}}
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a site's files, a workload and a run of it."""
+    folder = tmp_path_factory.mktemp("trained")
+    list(write_phantoms(folder / "A", SETTINGS, 1))
+    (folder / "w.yaml").write_text(FILES.format(folder=folder))
+    run(load_workload(folder / "w.yaml"), folder / "run")
+    return folder
+
+
+@pytest.fixture
+def other_images(trained: Path, tmp_path: Path) -> None:
+    """Every file replaced by another subject's of the same name."""
+    list(write_phantoms(tmp_path / "others", SETTINGS, 2))
+    for path in (tmp_path / "others").iterdir():
+        path.replace(trained / "A" / path.name)
+
+
+def go_on(folder: Path, *overrides: str) -> Simulation:
+    return Simulation(load_workload(folder / "w.yaml", overrides), folder / "run", resume=True)
+
+
+def test_with_the_same_images_elsewhere(trained: Path, tmp_path: Path) -> None:
+    """The digests are of what was read: not of a file's time, place or matrix."""
+    list(write_phantoms(tmp_path / "A", SETTINGS, 1))
+    with go_on(trained, f"federation.root={tmp_path}", f"federation.cache={tmp_path / 'cache'}") as simulation:
+        assert len(simulation.evaluate())
+
+
+def test_not_with_another_mask(trained: Path) -> None:
+    """Whatever workload.yaml says, the manifest knows what the images were measured with."""
+    path = trained / "run" / "manifest.parquet"
+    before = pd.read_parquet(path)
+    for column, changed, said in (("mask_kind", "radial", "another mask"), ("acceleration", 9.0, "another accelera")):
+        write_table(path, before.assign(**{column: changed}))
+        with pytest.raises(InputError, match=rf"^site A: subject-\d+_t1 has {said}"):
+            go_on(trained)
+    write_table(path, before)
+
+
+def test_of_an_older_fedsim_without_a_comparison_but_with_a_word(
+    trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = trained / "run" / "manifest.parquet"
+    before = pd.read_parquet(path)
+    write_table(path, before.drop(columns="digest"))
+    with go_on(trained):
+        assert "an older fedsim began it, without digest in its manifest" in caplog.text
+    write_table(path, before)
+
+
+@pytest.mark.usefixtures("other_images")
+def test_not_with_other_images(trained: Path) -> None:
+    said = r"^site A: subject-\d+_t1 has other images than when .*run began; bring back what there was"
+    with pytest.raises(InputError, match=said):
+        go_on(trained)
+    with pytest.raises(InputError, match=said):
+        cross_evaluate(Run(trained / "run"))
+
+
+@pytest.mark.parametrize(
+    ("key", "was", "is_"),
+    [("training.lr", "lr: 0.001", "lr: 0.1"), ("federation.sites.0.mask.acceleration", "eration: 3", "eration: 5")],
+)
+def test_not_with_a_workload_edited_in_its_folder(
+    workload: Callable[..., Workload], tmp_path: Path, key: str, was: str, is_: str
+) -> None:
+    small = workload("training.rounds=1")
+    begun = run(small, tmp_path / "run")
+    file = begun.path / "workload.yaml"
+    text = file.read_text()
+    assert was in text
+    file.write_text(text.replace(was, is_, 1))
+    with pytest.raises(InputError, match=rf"^{key}: was .* and is now .*; a resumed run must keep it"):
+        Simulation(load_workload(file), begun.path, resume=True)
+    with Simulation(small, begun.path, resume=True) as simulation:  # what it was trained with still goes on
+        simulation.run()
+    assert was in file.read_text()
+
+
+def test_with_other_threads_and_a_word(
+    workload: Callable[..., Workload], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(workload("training.rounds=1"), tmp_path / "run")
+    caplog.set_level(logging.WARNING, "fedsim")
+    more = run(workload("training.rounds=2", "engine.threads=2"), tmp_path / "run", resume=True)
+    assert "engine.threads: was 1 and is now 2: the last bits may differ from here on" in caplog.text
+    assert more.rounds["threads"].tolist() == [1, 2]
+    assert Run(more.path).workload.engine.threads == 1, "history is not rewritten"
