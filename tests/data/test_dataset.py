@@ -155,7 +155,7 @@ def test_what_it_draws_is_the_same_each_time_and_nobody_elses(source: Made) -> N
 
 
 def test_its_shard_is_found_again_until_what_it_depends_on_changes(source: Made, tmp_path: Path) -> None:
-    items = source("[{'image': ONE, 'subject': 1}] * (1 + more)", more=0)
+    items = source("[{'image': ONE * np.arange(8), 'subject': 1}] * (1 + more)", more=0)
     path = ensure_shard(items, tmp_path, tmp_path / "cache", (8, 8))
     assert path == shard_path(items, tmp_path, tmp_path / "cache", (8, 8))
     with Shard(path) as shard:
