@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 from fedsim.cli_common import (
     Address,
     Overrides,
+    Overwrite,
     Round,
     RunFolder,
     Tags,
@@ -21,6 +22,7 @@ from fedsim.cli_common import (
     err,
     free_folder,
     out,
+    replacing,
     stop_on_signal,
     tagged,
 )
@@ -65,6 +67,7 @@ def run(
     overrides: Overrides = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/NAME, numbered.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    overwrite: Overwrite = False,
     tags: Tags = None,
     address: Address = None,
 ) -> None:
@@ -77,15 +80,19 @@ def run(
     loaded = load_workload(workload, tagged(overrides, tags))
     if resume and out_dir is None:
         raise InputError("--resume: needs --out, the run directory to go on with")
-    claimed = out_dir or claim_numbered(Path("runs") / loaded.name)
+    if resume and overwrite:
+        raise InputError("--overwrite: replaces what --resume would go on with; choose one")
+    default = Path("runs") / loaded.name
+    claimed = out_dir or (default if overwrite else claim_numbered(default))
     path = claimed if isinstance(claimed, Path) else claimed.folder
     out.print(f"{loaded.name}: {len(loaded.federation.expanded_sites())} sites, into {path}", soft_wrap=True)
     with (
+        replacing(path, overwrite) as begun,
         progress_of(loaded, out) as observer,
         Simulation(loaded, claimed, resume=resume, address=address, observer=observer) as simulation,
     ):
         with stop_on_signal() as stopped:
-            done = simulation.run(stopped)
+            done = simulation.run(begun(stopped))
         if done:
             out.print("testing the best round")
         frame = simulation.evaluate() if done else None

@@ -24,6 +24,10 @@ Tags = Annotated[
     list[str] | None,
     typer.Option("--tag", metavar="TEXT", help="Tag to find the run by, in place of the file's tags. Repeatable."),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what --out (or the default) holds, if it is a run or a study.")
+]
+Stop = Callable[[], bool]
 Round = Annotated[str, typer.Option("--round", help="best (by validation PSNR), last, or a number.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use; default: start Ray here for this run.")]
 
@@ -39,6 +43,26 @@ def free_folder(path: Path) -> Path:
     while (found := path if number == 1 else path.with_name(f"{path.name}-{number}")).exists():
         number += 1
     return found
+
+
+@contextmanager
+def replacing(folder: Path, overwrite: bool) -> Iterator[Callable[[Stop], Stop]]:
+    """With `--overwrite`, set what is in `folder` aside; yields what makes a stop delete it when it is first asked."""
+    if not overwrite:
+        yield lambda stopped: stopped
+        return
+    from fedsim.engine.overwrite import overwriting
+
+    with overwriting(folder) as drop:
+
+        def begun(stopped: Stop) -> Stop:
+            def stop() -> bool:
+                drop()
+                return stopped()
+
+            return stop
+
+        yield begun
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli_common import Address, Overrides, Tags, err, out, stop_on_signal, tagged
+from fedsim.cli_common import Address, Overrides, Overwrite, Tags, err, out, replacing, stop_on_signal, tagged
 from fedsim.errors import RunError
 
 
@@ -16,6 +16,7 @@ def study(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Study folder, gone on with if it exists; default studies/NAME.")
     ] = None,
+    overwrite: Overwrite = False,
     tags: Tags = None,
     address: Address = None,
 ) -> None:
@@ -27,8 +28,8 @@ def study(
     plan = load_study(study_file, tagged(overrides, tags, "set.tags"))
     path = out_dir or Path("studies") / plan.study.name
     out.print(f"{plan.study.name}: {plan.describe()}, into {path}", soft_wrap=True)
-    with stop_on_signal() as stopped:
-        result = run_study(plan, path, out, stopped, address)
+    with replacing(path, overwrite) as begun, stop_on_signal() as stopped:
+        result = run_study(plan, path, out, begun(stopped), address)
     if result.stopped:
         where = ["--address", address] if address else []
         command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path), *where])
