@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from rich import box
@@ -20,12 +21,12 @@ from fedsim.report.drawing import AXIS_LABELS, Named
 from fedsim.report.figures import save_figure
 from fedsim.report.latents import latent_figure
 from fedsim.report.method_panel import method_panels
-from fedsim.report.overview import columns_of
+from fedsim.report.overview import METHOD, Column, columns_of
 from fedsim.report.scaling_figures import scaling_figures
 from fedsim.report.scaling_law import STRONG, WEAK
 from fedsim.report.study_report import write_study_report
 from fedsim.report.study_tables import StudyTables, study_tables
-from fedsim.report.tables import Tables, as_text, write_overview, write_tables
+from fedsim.report.tables import Tables, write_overview, write_tables
 from fedsim.report.viewer import MOST_BYTES, MOST_SITES, Stack, stacks_of
 from fedsim.report.wording import CI, caption, chance, confidence, means, number, sentences, spread
 from fedsim.study.comparison import compare, other_differences, results_of
@@ -34,6 +35,7 @@ from fedsim.study.results import QUALITIES
 _IN_LATENT_SPACE = {"single", "fedavg", "fedmri"}
 _MOST_PICTURED = 6  # regimes
 _SCALING = (STRONG, WEAK)
+_NARROW: dict[str, Any] = {"collapse_padding": True, "pad_edge": False}  # so that tables fit 80 columns
 
 
 def conclude(folder: Path, console: Console) -> None:
@@ -147,15 +149,26 @@ def _say_study(study: StudyTables, console: Console) -> None:
         _say(study.by_quality, study.reference, console)
         return
     columns = columns_of(study.overview, study.reference)
-    shown = as_text([column for column in columns if column.quality in {"", "psnr"}])  # what fits a terminal
-    table = Table(box=box.SIMPLE_HEAD, title=f"{study.plan.study.name}: test split, mean over sites")
-    for index, head in enumerate(shown):
-        table.add_column(escape(str(head)), justify="right" if index else "left", overflow="fold")
-    for row in shown.itertuples(index=False, name=None):
-        table.add_row(*(Text(str(cell)) for cell in row))
-    console.print(table)
+    keys = columns[: 1 + next(index for index, column in enumerate(columns) if column.head == METHOD)]
+    name = study.plan.study.name
+    of_psnr = [column for column in columns if column.quality == "psnr"]
+    console.print(_table(f"{name}: test split, mean over sites", [*keys, columns[len(keys)], *of_psnr]))
+    costs = [column for column in columns[len(keys) + 1 :] if not column.quality]
+    if costs:
+        console.print(_table(f"{name}: costs, mean over seeds", [*keys, *costs]))
     for line in study.says("psnr"):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _table(title: str, columns: Sequence[Column]) -> Table:
+    """Columns on a terminal: heads are broken into lines before a cell is."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, **_NARROW)
+    for index, column in enumerate(columns):
+        widest = max(len(cell.text) for cell in column.cells)
+        table.add_column(escape(column.head), justify="right" if index else "left", overflow="fold", min_width=widest)
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(cell.text) for cell in row))
+    return table
 
 
 def _say(tables: Tables, reference: str, console: Console) -> None:
@@ -174,15 +187,23 @@ def summary(tables: Tables, regime: str, reference: str) -> Table:
         for quality in ("ssim", "nmse")
     }
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"{regime}: test split, mean over sites", caption=caption(tables["psnr"], regime)
+        box=box.SIMPLE_HEAD,
+        title=f"{regime}: test split, mean over sites",
+        caption=caption(tables["psnr"], regime),
+        **_NARROW,
     )
-    table.add_column("method", min_width=12, overflow="fold")
-    apart = f"PSNR - {reference} [{CI}]"
-    for column in ("n", *AXIS_LABELS.values(), apart, "p (Holm)"):
-        table.add_column(escape(column), justify="right", no_wrap=column != apart)
-    for row in psnr.to_dict("records"):
+    table.add_column("method", overflow="fold")
+    for column in ("n", *AXIS_LABELS.values()):
+        table.add_column(escape(column), justify="right", no_wrap=True)
+    differences = [
+        f"{number(row['difference'], 'psnr', '+')} {confidence(row['low'], row['high'], 'psnr')}".strip()
+        for row in psnr.to_dict("records")
+    ]
+    width = max(map(len, differences))
+    table.add_column(escape(f"PSNR − {reference} [{CI}]"), justify="right", min_width=width)
+    table.add_column("p (Holm)", justify="right", min_width=7)
+    for row, difference in zip(psnr.to_dict("records"), differences, strict=True):
         rest = [number(rows[row["method"]]["mean"], quality) for quality, rows in others.items()]
-        difference = f"{number(row['difference'], 'psnr', '+')} {confidence(row['low'], row['high'], 'psnr')}"
         own = spread(row["mean"], row["sd"], "psnr")
         bold = "bold" if row["method"] == reference else None
         table.add_row(row["method"], str(row["seeds"]), own, *rest, Text(difference), chance(row["p_holm"]), style=bold)

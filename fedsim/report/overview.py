@@ -17,6 +17,9 @@ from fedsim.study.comparison import MEAN
 from fedsim.study.results import QUALITIES
 from fedsim.study.timeline import in_words
 
+METHOD = "method"
+"""The last column of what tells rows apart."""
+
 _COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "round_seconds": ("time per round", in_words), "floor_seconds": ("bare loop per round", in_words),
     "speed_up": ("speed-up", "{:.2f}".format), "efficiency": ("efficiency", "{:.2f}".format),
@@ -56,10 +59,10 @@ class Column:
 def keys_of(points: pd.DataFrame, kind: str) -> list[str]:
     """What tells the rows of a study's table apart."""
     if kind == "client-count":
-        return ["clients", "method"]
+        return ["clients", METHOD]
     if kind in {STRONG, WEAK}:
-        return [unit_of(points), "method"]
-    return [*axes_in(points), "method"] if kind == "ablation" else ["regime", "method"]
+        return [unit_of(points), METHOD]
+    return [*axes_in(points), METHOD] if kind == "ablation" else ["regime", METHOD]
 
 
 def overview(points: pd.DataFrame, tables: Mapping[str, pd.DataFrame], kind: str) -> pd.DataFrame:

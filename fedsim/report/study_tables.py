@@ -12,6 +12,7 @@ from fedsim.engine.rundir import Run
 from fedsim.report.findings import findings
 from fedsim.report.overview import overview
 from fedsim.report.tables import Tables
+from fedsim.study.beta import beta_told
 from fedsim.study.comparison import check_comparable, compare, terms_of
 from fedsim.study.frozen import open_study
 from fedsim.study.results import QUALITIES, collect, finished_points, read_failures
@@ -65,7 +66,8 @@ class StudyTables:
 
     def says(self, quality: str) -> list[str]:
         """What the study says under a quality, in sentences."""
-        return findings(self.points, self.by_quality, self.kind, quality, self.reference)
+        beta = beta_told(self.plan)
+        return findings(self.points, self.by_quality, self.kind, quality, self.reference) + ([beta] if beta else [])
 
 
 def study_tables(folder: Path) -> StudyTables:

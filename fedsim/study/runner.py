@@ -23,6 +23,7 @@ from fedsim.engine.cluster import connect, disconnect
 from fedsim.engine.federation import assemble
 from fedsim.engine.rundir import Run
 from fedsim.errors import InputError
+from fedsim.study.beta import beta_warning
 from fedsim.study.comparison import Terms, check_comparable
 from fedsim.study.frozen import check_same_point, freeze
 from fedsim.study.kinds import Compare, Scaling
@@ -71,6 +72,9 @@ def run_study(
     """
     check_data(plan)
     _warn_of_switch(plan)
+    beta = beta_warning(plan)
+    if beta:
+        log.warning(beta)
     with Claim(folder):
         freeze(plan, folder)
         runner = _Runner(plan, folder, console, stop, address)

@@ -20,6 +20,7 @@ from fedsim.report.study_report import write_study_report
 from fedsim.report.study_tables import study_tables
 from fedsim.report.tables import as_latex
 from fedsim.report.viewer import stacks_of
+from fedsim.report.wording import confidence, spread
 from fedsim.study.comparison import interval, p_value
 from fedsim.study.results import write_failures
 
@@ -194,6 +195,18 @@ def test_two_seeds_show_nothing_in_any_kind_of_study(made_study: Made, kind: str
     assert any("2 seeds; at least 3 are needed" in line for line in lines)
     assert not any("after Holm" in line for line in lines)
     assert not [path.name for path in (folder / "tables").glob("*.md") if " * |" in path.read_text()]
+
+
+@pytest.mark.parametrize("kind", ["compare", "client-count", "scaling-strong", "scaling-weak"])
+def test_no_cell_is_broken_on_a_terminal_of_80_columns(made_study: Made, kind: str) -> None:
+    folder, text = made_study(kind), StringIO()
+    conclude(folder, Console(file=text, width=80))
+    tables = [line for line in text.getvalue().splitlines() if line.startswith("  ")]
+    assert max(map(len, tables)) <= 80
+    shown = study_tables(folder).overview
+    for row in shown.itertuples():
+        assert spread(row.psnr, row.psnr_sd, "psnr") in text.getvalue()
+        assert confidence(row.psnr_low, row.psnr_high, "psnr") in text.getvalue()
 
 
 def test_unfinished_and_failed_points_are_named(made_study: Made) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from fedsim.engine.rundir import Run
 from fedsim.errors import InputError
 from fedsim.study.bare_loop import floor_seconds
+from fedsim.study.beta import beta_told, beta_warning
 from fedsim.study.runner import run_study
 from fedsim.study.study import Plan, load_study
 from fedsim.workload import write_yaml
@@ -51,6 +52,42 @@ def clients_of(plan: Plan) -> dict[str, int]:
         point.regime: point.workload.federation.clients or len(point.workload.federation.expanded_sites())
         for point in plan.finals(dict.fromkeys(plan.pairs, 0))
     }
+
+
+TERM = {"fedmri": {"algorithm.beta": 1}, "fedavg": None}
+SCALED = {"algorithm.name": "fedmri", "algorithm.beta_scaling": "clients"}
+SWEEP = {"kind": "client-count", "clients": [2, 4], "data": "per_client"}
+SAID = "how beta is chosen: {} (the contrastive term is at most beta / clients)"
+
+
+@pytest.mark.parametrize(
+    ("keys", "told", "warned"),
+    [
+        ({**SWEEP, "methods": TERM}, "fixed in fedmri", True),
+        ({**SWEEP, "methods": {**TERM, "s": SCALED}}, "both ways, fixed in fedmri; beta_scaling: clients in s", False),
+        ({**SWEEP, "methods": {"s": SCALED}}, "beta_scaling: clients in s", False),
+        ({**SWEEP, "methods": {"fedavg": None}}, None, False),
+        ({**SWEEP, "methods": {"fedmri": {"algorithm.beta": 0}}}, None, False),
+        ({"kind": "ablation", "axes": {"federation.clients": [2, 4]}, "methods": TERM}, "fixed in fedmri", True),
+        ({"regimes": {"a": {}, "b": {"federation.clients": 4}}, "methods": TERM}, "fixed in fedmri", True),
+        (
+            {"regimes": {"a": {}, "b": {"federation.clients": 4, "algorithm.beta": 2}}, "methods": {"fedmri": None}},
+            "set by hand in each regime in fedmri",
+            False,
+        ),
+        ({"regimes": {"a": {}, "b": {"training.lr": 0.1}}, "methods": TERM}, None, False),
+    ],
+)
+def test_a_study_of_client_counts_says_how_beta_is_chosen(
+    plan_of: PlanOf, keys: dict[str, Any], told: str | None, warned: bool
+) -> None:
+    plan = plan_of(**keys)
+    assert beta_told(plan) == (SAID.format(told) if told else None)
+    warning = beta_warning(plan)
+    assert (warning is not None) == warned
+    if warning:
+        assert warning.startswith("fedmri: algorithm.beta is fixed while the clients in a round go from 2 to 4: ")
+        assert "algorithm.beta_scaling=clients" in warning
 
 
 def test_an_ablation_has_every_combination(plan_of: PlanOf) -> None:

@@ -1,0 +1,57 @@
+"""How FedMRI's beta is chosen where a study changes the number of clients S: its term is at most beta / S."""
+
+from collections.abc import Iterator
+
+from fedsim.algorithms.fedmri import FedMRI
+from fedsim.config import Workload
+from fedsim.study.study import Plan
+
+_FIXED, _SCALED, _BY_HAND = "fixed", "beta_scaling: clients", "set by hand in each regime"
+
+
+def beta_told(plan: Plan) -> str | None:
+    """A sentence on how each method chooses beta; None where no method has the term at several numbers of clients."""
+    chosen = _choices(plan)
+    if not chosen:
+        return None
+    ways = [way for way in (_FIXED, _SCALED, _BY_HAND) if way in chosen.values()]
+    named = [f"{way} in {', '.join(method for method, its in chosen.items() if its == way)}" for way in ways]
+    both = "both ways, " if {_FIXED, _SCALED} <= set(ways) else ""
+    return f"how beta is chosen: {both}{'; '.join(named)} (the contrastive term is at most beta / clients)"
+
+
+def beta_warning(plan: Plan) -> str | None:
+    """What to say before a study that changes the number of clients under fixed beta alone."""
+    chosen = _choices(plan)
+    if _FIXED not in chosen.values() or _SCALED in chosen.values():
+        return None
+    counts = sorted({count for count, _ in _terms(plan, next(m for m, way in chosen.items() if way == _FIXED))})
+    methods = ", ".join(method for method, way in chosen.items() if way == _FIXED)
+    return (
+        f"{methods}: algorithm.beta is fixed while the clients in a round go from {counts[0]} to {counts[-1]}: the "
+        "contrastive term, at most beta / clients, fades; add a method with algorithm.beta_scaling=clients beside it"
+    )
+
+
+def _choices(plan: Plan) -> dict[str, str]:
+    """By method with the term at several numbers of clients, how it chooses beta."""
+    chosen = {}
+    for method in plan.study.methods:
+        terms = list(_terms(plan, method))
+        if len({count for count, _ in terms}) > 1:
+            scaled = all(term.beta_scaling == "clients" for _, term in terms)
+            alike = len({term.beta for _, term in terms}) == 1
+            chosen[method] = _SCALED if scaled else _FIXED if alike else _BY_HAND
+    return chosen
+
+
+def _terms(plan: Plan, method: str) -> Iterator[tuple[int, FedMRI]]:
+    """Clients in a round, and the method's settings, in each regime where it has the term."""
+    for point in plan.finals({(regime, method): 0 for regime in plan.regimes}):
+        algorithm = point.workload.algorithm
+        if isinstance(algorithm, FedMRI) and algorithm.beta:
+            yield _cohort(point.workload), algorithm
+
+
+def _cohort(workload: Workload) -> int:
+    return workload.training.cohort(workload.federation.clients or len(workload.federation.expanded_sites()))
