@@ -165,6 +165,12 @@ def evaluate(
     if not len(frame):
         raise InputError(f"{run_dir}: no client has data in the {split} split")
     out.print(evaluation_table(frame))
+    if save_images:
+        from fedsim.study.reconstruct import beside_fastmri
+
+        out.print(f"images: {run_dir / 'images'}", soft_wrap=True, highlight=False)
+        if note := beside_fastmri(loaded):
+            out.print(note, soft_wrap=True, highlight=False)
 
 
 @app.command(epilog="Example: fedsim unseen runs/try --slices 0,4,16,all")
@@ -199,21 +205,16 @@ def unseen(
 @app.command(epilog="Example: fedsim reconstruct runs/try --client North head.nii.gz --out reconstructed")
 def reconstruct(
     run_dir: RunFolder,
-    file: Annotated[Path, typer.Argument(help="File or folder with fully sampled images or k-space.", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="File or folder with images or k-space.", metavar="FILE")],
     client: Annotated[str, typer.Option(help="Whose model to use.")],
     which: Round = "best",
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for <volume>.h5.")] = Path("reconstructed"),
 ) -> None:
-    """Undersample a file with a client's mask and reconstruct it with the client's model."""
+    """Reconstruct a file with a client's model, and the client's mask, or the file's own if it is undersampled."""
     from fedsim.study.reconstruct import reconstruct_file
 
-    for path, score in reconstruct_file(run_dir, client, file, which, out_dir):
-        figures = (
-            f"PSNR {score['zf_psnr']:.2f} -> {score['psnr']:.2f} dB, SSIM {score['zf_ssim']:.4f} -> {score['ssim']:.4f}"
-        )
-        out.print(
-            f"{path}: {figures} (zero-filled -> reconstructed, at {score['matrix']})", soft_wrap=True, highlight=False
-        )
+    for path, said in reconstruct_file(run_dir, client, file, which, out_dir):
+        out.print(f"{path}: {said}", soft_wrap=True, highlight=False)
 
 
 @app.command()

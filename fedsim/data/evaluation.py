@@ -1,6 +1,6 @@
 """Reconstructing a client's volumes with a network and scoring them beside the zero-filled images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsim.data.samples import Slices
+from fedsim.data.samples import Normalise, Slices, undersample
 from fedsim.data.split import Part, Piece
 from fedsim.files import replacing
-from fedsim.mri.masks import BoolArray
+from fedsim.mri.masks import BoolArray, measured_acceleration
 from fedsim.mri.metrics import Protocol, Quality, volume_quality
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """Magnitude (B, H, W) of measured k-space (B, H, W) and mask (B, H, W)."""
+Coils = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""A slice (H, W): reconstructed, and zero-filled."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,42 @@ class ReconstructedVolume:
         who = {"site": self.site, "subject": self.piece.subject, "volume": self.piece.volume, "split": self.piece.part}
         return {**who, **ours._asdict(), **{f"zf_{key}": value for key, value in zero_filled._asdict().items()}}
 
-    def save(self, path: Path) -> None:
-        """Write `reconstruction`, `target` and `zero_filled` as HDF5."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
-            for name in ("reconstruction", "target", "zero_filled"):
-                file.create_dataset(name, data=getattr(self, name))
+    def save(self, path: Path, **attributes: str | int | float) -> None:
+        """Write `reconstruction`, `target`, `zero_filled` and `mask` as HDF5, with attributes.
+
+        The file is a target for fastMRI's evaluation, too: it has `reconstruction_esc`, `reconstruction_rss` and the
+        attribute `acquisition`.
+        """
+        arrays = {"reconstruction": self.reconstruction, "zero_filled": self.zero_filled, "target": self.target}
+        who = {"site": self.site, "subject": self.piece.subject, "acquisition": self.piece.contrast or "unknown"}
+        save_images(path, self.mask, arrays, **who, **attributes)
+
+
+def save_images(
+    path: Path, mask: BoolArray, arrays: Mapping[str, NDArray[np.float32]], **attributes: str | int | float
+) -> None:
+    """Write images (slices, H, W) and their mask as HDF5; attributes say whose, and `acceleration` what is measured."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        for name, array in arrays.items():
+            file[name] = array
+        file["mask"] = mask
+        for name in ("reconstruction_esc", "reconstruction_rss") if "target" in arrays else ():
+            file[name] = file["target"]  # another name for the same array
+        file.attrs.update(attributes, acceleration=measured_acceleration(mask))
+
+
+def reconstruct_coils(network: Network, kspace: NDArray[np.complex64], mask: BoolArray, normalise: Normalise) -> Coils:
+    """Images (H, W) of one slice's k-space (coils, H, W), reconstructed and zero-filled, in its units.
+
+    A network knows one coil: each is reconstructed by itself, and coils are combined by the root sum of squares.
+    """
+    coils = torch.from_numpy(np.ascontiguousarray(kspace))
+    with torch.inference_mode():
+        batch = undersample(coils, torch.from_numpy(mask).expand(coils.shape), normalise)
+        images, zero_filled = network(batch.kspace, batch.mask) * batch.scale, batch.zero_filled * batch.scale
+    combined = [each[0] if len(each) == 1 else torch.linalg.norm(each, dim=0) for each in (images, zero_filled)]
+    return combined[0].numpy(), combined[1].numpy()
 
 
 def reconstruct_volumes(

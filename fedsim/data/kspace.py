@@ -109,3 +109,26 @@ def truth(kspace: NDArray[Any], size: tuple[int, int]) -> NDArray[np.complex64] 
     image: NDArray[Any] = centre_crop_or_pad(full.numpy(), size)
     combined: NDArray[Any] = image[0] if len(image) == 1 else np.linalg.norm(image, axis=0)
     return combined
+
+
+def at_matrix(kspace: NDArray[Any], size: tuple[int, int], matrix: tuple[int, int]) -> NDArray[np.complex64]:
+    """Undersampled k-space (coils, H, W) at another matrix, its mask untouched and the units of its images kept.
+
+    Only a readout without gaps can lose its oversampling, down to `size`, which is done in image space; then k-space is
+    cropped or zero-padded about its centre.
+    """
+    samples = measured(kspace)
+    for axis, (have, wanted) in zip((-2, -1), zip(samples.shape, size, strict=True), strict=True):
+        if wanted < have and not gaps(samples, axis).any():
+            kspace = _cut_readout(kspace, wanted, axis)
+    gain = float(np.sqrt(np.prod(matrix) / np.prod(kspace.shape[-2:])))
+    return centre_crop_or_pad((kspace * gain).astype(np.complex64), matrix)
+
+
+def _cut_readout(kspace: NDArray[Any], size: int, axis: int) -> NDArray[Any]:
+    image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kspace, axis), axis=axis, norm="ortho"), axis)
+    height, width = kspace.shape[-2:]
+    image = centre_crop_or_pad(image, (size, width) if axis == -2 else (height, size))
+    shifted = np.fft.fft(np.fft.ifftshift(image, axis), axis=axis, norm="ortho")
+    cut: NDArray[Any] = np.fft.fftshift(shifted, axis)
+    return cut

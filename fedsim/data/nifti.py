@@ -30,9 +30,9 @@ _Key = tuple[Path, str, int]
 class Nifti(FileSource):
     """A volume a magnitude file, or a folder of 2-D slices, turned upright as radiologists look.
 
-    Slices keep the file's order. Rows run from head to foot (axial slices: front to back), columns to the patient's left (sagittal slices: to the
-    back). The subject is IXI's number or the file's folder, for BraTS 2023 without the time point. Segmentations and
-    phase files are never volumes.
+    Slices keep the file's order. Rows run from head to foot (axial slices: front to back), columns to the patient's
+    left (sagittal slices: to the back). The subject is IXI's number or the file's folder, for BraTS 2023 without the
+    time point. Segmentations and phase files are never volumes.
     """
 
     format: Literal["nifti"] = Field("nifti", description="NIfTI files (.nii, .nii.gz).")

@@ -178,11 +178,12 @@ class Host:
         rows: list[Row] = []
         for name in names:
             for volume in self._reconstruct(round_, name, received, part):
-                who = {"round": round_, "client": name}
+                who: dict[str, str | int] = {"round": round_, "client": name}
                 rows.append({**who, "protocol": self._setup.protocol, **volume.score(self._setup.protocol)})
                 if images is not None:
                     own = len(self._clients[name].data.members) == 1
-                    volume.save(images / (name if own else volume.site) / f"{volume.piece.volume}.h5")
+                    target = images / (name if own else volume.site) / f"{volume.piece.volume}.h5"
+                    volume.save(target, **who, protocol=self._setup.protocol)
             if pace.due():
                 yield rows
                 rows = []

@@ -9,18 +9,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
+from fedsim.data.evaluation import reconstruct_coils
+from fedsim.data.kspace import is_undersampled, measured
+from fedsim.data.samples import ClientData
 from fedsim.engine import checkpoint
 from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import read_table, write_table
 from fedsim.engine.messages import Setup
 from fedsim.errors import DamagedError, InputError, WriteError
 from fedsim.files import write_text
+from fedsim.mri.fft import fft2c
+from fedsim.mri.masks import BoolArray
 from fedsim.own import file_of, is_own
 from fedsim.workload import load_workload, write_yaml
 
@@ -97,8 +104,47 @@ class Run:
         return int(which)
 
     def model(self, client: str, which: Which = "best") -> nn.Module:
-        """A client's network at a checkpoint: shared parameters and its own."""
+        """A client's network at a checkpoint: shared parameters and its own.
+
+        It takes k-space (B, H, W) that is zero where `mask` (B, H, W) is False and divided by a positive scale, as
+        `fedsim.data.samples.undersample` does, and gives magnitudes (B, H, W) divided likewise; `reconstruct` takes
+        raw data.
+        """
         return self.learner(client, which).network
+
+    def reconstruct(self, raw: NDArray[Any], client: str, which: Which = "best") -> NDArray[np.float32]:
+        """Images of raw data by a client's network, in the input's units.
+
+        Args:
+            raw: Complex k-space (..., H, W), centred and orthonormal, or real images (..., H, W), at the matrix that
+                the client was trained with or any other that its network takes. k-space with zeros between its samples
+                keeps its own mask; what is fully sampled is undersampled with the mask of the client's site.
+            client: Whose network, and whose mask.
+            which: The round.
+
+        Raises:
+            InputError: the run has no such client, or the shape does not suit its network.
+        """
+        multiple = 2**self.workload.model.pools
+        if raw.ndim < 2 or any(side % multiple for side in raw.shape[-2:]):
+            raise InputError(f"{raw.shape}: must be (..., H, W), H and W multiples of {multiple} (model.pools)")
+        network = self.model(client, which)
+        kspace = raw if np.iscomplexobj(raw) else fft2c(torch.from_numpy(raw.astype(np.complex64))).numpy()
+        kspace = kspace.astype(np.complex64).reshape(-1, 1, *raw.shape[-2:])
+        mask = self._mask(client, raw.shape[-2:])
+        masks = [measured(one) if is_undersampled(one) else mask for one in kspace]
+        normalise = self.workload.federation.normalise
+        pairs = zip(kspace, masks, strict=True)
+        images = [reconstruct_coils(network, one, sampled, normalise)[0] for one, sampled in pairs]
+        return np.stack(images).reshape(raw.shape)
+
+    def _mask(self, client: str, shape: tuple[int, int]) -> BoolArray:
+        """A mask of the client's site; of a site with another for each volume, the one of a volume named raw."""
+        federation = self.workload.federation
+        sites = {site.name: site for site in federation.expanded_sites()}
+        site = sites.get(client.partition(".")[0], next(iter(sites.values())))
+        data = ClientData(Path(), site.name, (), (), site.mask, shape, federation.normalise, self.workload.seed)
+        return data.volume_mask("raw", shape)
 
     def learner(self, client: str, which: Which = "best") -> Learner:
         """A working network set up as a client would use it.
@@ -109,7 +155,8 @@ class Run:
         round_ = self.round(which)
         names = checkpoint.read_state(self.path, round_)["clients"]
         check_client(client, names)
-        learner = make_learner(setup_of(self.workload))
+        with torch.inference_mode(mode=False):  # a caller may be in it
+            learner = make_learner(setup_of(self.workload))
         state = checkpoint.read_client(self.path, round_, client, learner.local_layout)
         learner.private = state
         learner.adopt(state)

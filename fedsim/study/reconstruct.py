@@ -1,13 +1,17 @@
 """Reconstructing one file with a client's model."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 from torch import nn
 
-from fedsim.config import Site
-from fedsim.data.evaluation import reconstruct_volumes
+from fedsim.config import Site, Workload
+from fedsim.data.evaluation import Network, reconstruct_coils, reconstruct_volumes, save_images
+from fedsim.data.kspace import KSpaceSource, RawVolume, at_matrix, is_undersampled, measured
+from fedsim.data.left_out import some
 from fedsim.data.samples import ClientData
 from fedsim.data.shard import Shard, ensure_shard
 from fedsim.data.source import Source
@@ -16,47 +20,100 @@ from fedsim.data.split import Piece
 from fedsim.engine.federation import POOLED
 from fedsim.engine.rundir import Run, Which
 from fedsim.errors import InputError
+from fedsim.mri.masks import measured_acceleration
 from fedsim.study.adaptation import joined_network
 
+Line = tuple[Path, str]
+"""A file that was written, and what came of it."""
+_CROPPED = "; fastMRI's evaluate.py crops targets to the width squared, so its numbers are others"
 
-def reconstruct_file(
-    run_dir: Path, client: str, file: Path, which: Which, out: Path
-) -> Iterator[tuple[Path, dict[str, str | float]]]:
-    """Undersample a fully sampled file with the client's mask, reconstruct it and write <volume>.h5 into `out`.
 
-    The file is read with the client's source settings where it has the same format, else by detection. Yields each
-    path with its score against the fully sampled image.
+def beside_fastmri(workload: Workload) -> str:
+    """Which sites' saved images fastMRI's evaluation would crop; empty where all matrices are square."""
+    federation = workload.federation
+    shapes = {s.name: s.matrix or federation.matrix for s in (*federation.expanded_sites(), *federation.unseen_sites())}
+    oblong = [f"{name} ({height}x{width})" for name, (height, width) in shapes.items() if height != width]
+    return f"{_CROPPED.removeprefix('; ')}: {some(oblong)}" if oblong else ""
+
+
+def reconstruct_file(run_dir: Path, client: str, file: Path, which: Which, out: Path) -> Iterator[Line]:
+    """Reconstruct a file and write <volume>.h5 into `out`.
+
+    Fully sampled data are undersampled with the client's mask and scored; undersampled k-space keeps its own mask. The
+    file is read with the client's source settings where it has the same format, else by detection.
 
     Raises:
         InputError: the run, the client or the file is wrong.
     """
     run = Run(run_dir)
+    network, site = _chosen(run, client, which)
+    source, root = _source_of(site, file), file.absolute().parent
+    said: dict[str, str | int] = {"client": client, "round": run.round(which)}
+    raw = source.raw(root) if isinstance(source, KSpaceSource) else ()
+    if any(is_undersampled(kspace) for volume in raw for kspace in volume.slices):
+        return _with_own_mask(run, network, site, cast(KSpaceSource, source).raw(root), out, said)
+    return _with_mask_of(run, network, site, source, root, out, said)
+
+
+def _with_own_mask(
+    run: Run, network: Network, site: Site, volumes: Iterable[RawVolume], out: Path, said: dict[str, str | int]
+) -> Iterator[Line]:
+    """Undersampled k-space as it is: nothing is there to compare the images with."""
+    matrix, normalise = site.matrix or run.workload.federation.matrix, run.workload.federation.normalise
+    for volume in volumes:
+        kspace = [at_matrix(one, volume.size, matrix) for one in volume.slices]
+        masks = np.stack([measured(one) for one in kspace])
+        shown = [reconstruct_coils(network, *one, normalise) for one in zip(kspace, masks, strict=True) if one[1].any()]
+        images = {"reconstruction": np.stack([one for one, _ in shown]), "zero_filled": np.stack([z for _, z in shown])}
+        path = out / f"{volume.name}.h5"
+        save_images(path, masks, images, **said, mask_from="file")
+        acceleration, coils = measured_acceleration(masks), len(kspace[0])
+        by_coil = f", its {coils} coils one by one" if coils > 1 else ""
+        how = f"with the file's own mask (R = {acceleration:.2f}, at {matrix[0]}x{matrix[1]}{by_coil})"
+        yield path, f"reconstructed {how}; there is no ground truth to score it against"
+
+
+def _with_mask_of(
+    run: Run, network: Network, site: Site, source: Source, root: Path, out: Path, said: dict[str, str | int]
+) -> Iterator[Line]:
+    """Fully sampled data, undersampled with the mask of the client's site."""
+    federation, protocol = run.workload.federation, run.workload.metrics.protocol
+    matrix = site.matrix or federation.matrix
+    with tempfile.TemporaryDirectory() as cache:
+        path = ensure_shard(source, root, Path(cache), matrix)
+        with Shard(path) as shard:
+            volumes = shard.volumes()
+        pieces = tuple(Piece(v.name, v.subject, 0, len(v.slices), "test", v.contrast) for v in volumes)
+        supports = tuple(v.support for v in volumes)
+        data = ClientData(path, site.name, pieces, supports, site.mask, matrix, federation.normalise, run.workload.seed)
+        for volume in reconstruct_volumes(network, data, "test", run.workload.training_of(site).batch_size):
+            target = out / f"{volume.piece.volume}.h5"
+            volume.save(target, **said, protocol=protocol, mask_from="client")
+            yield target, _scored(volume.score(protocol), matrix)
+
+
+def _scored(score: Mapping[str, str | float], matrix: tuple[int, int]) -> str:
+    figures = (
+        f"PSNR {score['zf_psnr']:.2f} -> {score['psnr']:.2f} dB, SSIM {score['zf_ssim']:.4f} -> {score['ssim']:.4f}"
+    )
+    cropped = _CROPPED if matrix[0] != matrix[1] else ""
+    return f"{figures} (zero-filled -> reconstructed, at {matrix[0]}x{matrix[1]}){cropped}"
+
+
+def _chosen(run: Run, client: str, which: Which) -> tuple[Network, Site]:
+    """A client's network and its site."""
     federation = run.workload.federation
     sites = {site.name: site for site in federation.expanded_sites()}
     unseen = {site.name: site for site in federation.unseen_sites()}
     if run.workload.algorithm.pools_data:
         if client not in sites:
             raise InputError(f"--client {client}: name the site whose mask to use: {', '.join(list(sites)[:20])}")
-        network: nn.Module = run.learner(POOLED, which).network
+        network: nn.Module = run.model(POOLED, which)
     elif client in unseen:
         network = joined_network(run, client, which)
     else:
-        network = run.learner(client, which).network
-    site = (sites | unseen)[client.partition(".")[0]]
-    matrix = site.matrix or federation.matrix
-    with tempfile.TemporaryDirectory() as cache:
-        path = ensure_shard(_source_of(site, file), file.absolute().parent, Path(cache), matrix)
-        with Shard(path) as shard:
-            volumes = shard.volumes()
-        pieces = tuple(Piece(v.name, v.subject, 0, len(v.slices), "test") for v in volumes)
-        supports = tuple(v.support for v in volumes)
-        data = ClientData(path, site.name, pieces, supports, site.mask, matrix, federation.normalise, run.workload.seed)
-        size = run.workload.training_of(site).batch_size
-        for volume in reconstruct_volumes(network, data, "test", size):
-            target = out / f"{volume.piece.volume}.h5"
-            volume.save(target)
-            height, width = matrix
-            yield target, {**volume.score(run.workload.metrics.protocol), "matrix": f"{height}x{width}"}
+        network = run.model(client, which)
+    return network, (sites | unseen)[client.partition(".")[0]]
 
 
 def _source_of(site: Site, file: Path) -> Source:

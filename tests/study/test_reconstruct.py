@@ -1,0 +1,121 @@
+"""Reconstructing files and arrays with a run's models, and what fastMRI's own evaluation makes of the files."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from fedsim.data.phantom import PhantomSource
+from fedsim.data.samples import undersample
+from fedsim.engine.rundir import Run
+from fedsim.errors import InputError
+from fedsim.mri.fft import fft2c, ifft2c
+from fedsim.study.reconstruct import beside_fastmri, reconstruct_file
+
+
+def images(size: int = 32) -> NDArray[np.complex64]:
+    """(slices, size, size) of a phantom."""
+    source = PhantomSource(subjects=1, slices=3, size=size, contrast="t2").resolve(1, "P")
+    return next(iter(source.volumes(Path()))).images
+
+
+def kspace(of: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    return fft2c(torch.from_numpy(of)).numpy()
+
+
+LINES = np.zeros(32, bool)
+LINES[1::3] = LINES[13:19] = True
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 3e4])
+def test_raw_kspace_gives_images_in_its_own_units(finished: Run, unit: float) -> None:
+    """As if the caller had divided by the scale and multiplied by it again, which is nobody else's affair."""
+    raw = (kspace(images()) * LINES * unit).astype(np.complex64)
+    batch = undersample(torch.from_numpy(raw), torch.from_numpy(LINES).expand(raw.shape), "std")
+    with torch.inference_mode():
+        expected = finished.model("A.1")(batch.kspace, batch.mask) * batch.scale
+    np.testing.assert_allclose(finished.reconstruct(raw, "A.1"), expected, rtol=1e-3, atol=1e-4 * unit)
+    np.testing.assert_allclose(finished.reconstruct(raw[1], "A.1"), expected[1], rtol=1e-3, atol=1e-4 * unit)
+
+
+def test_images_and_full_kspace_are_undersampled_with_the_clients_mask(finished: Run) -> None:
+    magnitude = np.abs(images())
+    ours = finished.reconstruct(magnitude, "B")
+    np.testing.assert_array_equal(ours, finished.reconstruct(kspace(magnitude.astype(np.complex64)), "B"))
+    assert not np.allclose(ours, finished.reconstruct(kspace(images()) * LINES, "B"), rtol=1e-2)
+    with pytest.raises(InputError, match="multiples of 4"):
+        finished.reconstruct(magnitude[:, :30, :30], "B")
+    with pytest.raises(InputError, match="the run's clients are"):
+        finished.reconstruct(magnitude, "Z")
+
+
+def test_undersampled_files_keep_their_own_mask(finished: Run, tmp_path: Path) -> None:
+    """Two coils, an oversampled readout, another matrix: the columns measured are still those of the file."""
+    lines = np.zeros(48, bool)
+    lines[1::3] = lines[20:28] = True
+    seen = images(48)
+    wide = np.pad(seen, ((0, 0), (24, 24), (0, 0)))  # (3, 96, 48)
+    coils = np.stack([kspace(wide), 0.5j * kspace(wide)], 1) * lines
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["kspace"] = coils.astype(np.complex64)
+    ((path, said),) = reconstruct_file(finished.path, "A.1", tmp_path / "a.h5", "best", tmp_path / "out")
+    assert "own mask (R = 2.00, at 32x32, its 2 coils one by one)" in said
+    assert "no ground truth" in said
+    assert "PSNR" not in said
+    with h5py.File(path) as file:
+        assert set(file) == {"reconstruction", "zero_filled", "mask"}
+        assert (file["mask"][()] == lines[8:40]).all()
+        assert file["reconstruction"].shape == (3, 32, 32)
+        expected = ifft2c(torch.from_numpy(kspace(seen)[:, 8:40, 8:40] * lines[8:40])).abs().numpy() * 32 / 48
+        np.testing.assert_allclose(file["zero_filled"][()], np.sqrt(1.25) * expected, rtol=1e-3, atol=1e-4)
+        assert file.attrs["client"] == "A.1"
+        assert file.attrs["mask_from"] == "file"
+        assert file.attrs["acceleration"] == pytest.approx(32 / lines[8:40].sum())
+
+
+def by_fastmri(targets: Path, predictions: Path) -> dict[str, list[float]]:
+    """What fastMRI's evaluation reads of two folders, and its PSNR and SSIM; metrics by scikit-image."""
+    scores: dict[str, list[float]] = {"psnr": [], "ssim": []}
+    for path in sorted(targets.iterdir()):
+        with h5py.File(path) as target_file, h5py.File(predictions / path.name) as recons_file:
+            assert isinstance(target_file.attrs["acquisition"], str)
+            for challenge in ("reconstruction_esc", "reconstruction_rss"):
+                target = target_file[challenge][()]
+            recons = recons_file["reconstruction"][()]
+        width = target.shape[-1]
+        top = (target.shape[-2] - width) // 2
+        target, recons = (one[:, top : top + width].astype(float) for one in (target, recons))
+        largest = target.max()
+        scores["psnr"].append(peak_signal_noise_ratio(target, recons, data_range=largest))
+        pairs = zip(target, recons, strict=True)
+        scores["ssim"].append(np.mean([structural_similarity(*pair, data_range=largest) for pair in pairs]))
+    return scores
+
+
+def test_fastmris_evaluation_takes_the_files_and_gives_the_same_numbers(finished: Run, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["kspace"] = kspace(images())
+        file.attrs["acquisition"] = "AXT2"
+    ((path, said),) = reconstruct_file(finished.path, "A.1", tmp_path / "a.h5", "last", tmp_path / "out")
+    scores = by_fastmri(tmp_path / "out", tmp_path / "out")
+    assert f"-> {scores['psnr'][0]:.2f} dB" in said
+    assert f"-> {scores['ssim'][0]:.4f}" in said
+    with h5py.File(path) as file:
+        said_of = dict(file.attrs)
+        assert said_of["acceleration"] == pytest.approx(32**2 / file["mask"][()].sum())
+    assert (said_of["client"], said_of["round"], said_of["protocol"]) == ("A.1", finished.round("last"), "fastmri")
+    assert (said_of["acquisition"], said_of["mask_from"]) == ("AXT2", "client")
+
+
+def test_matrices_that_fastmri_would_crop_are_said(finished: Run, tmp_path: Path) -> None:
+    assert "its numbers are others: W (48x32)" in beside_fastmri(finished.workload)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["kspace"] = kspace(images())
+    ((_, said),) = reconstruct_file(finished.path, "W", tmp_path / "a.h5", "last", tmp_path / "out")
+    assert "fastMRI's evaluate.py crops targets" in said
+    ((_, said),) = reconstruct_file(finished.path, "B", tmp_path / "a.h5", "last", tmp_path / "out")
+    assert "fastMRI" not in said
