@@ -252,7 +252,8 @@ def doctor() -> None:
 
 def _opened(run_dir: Path, overrides: list[str] | None) -> "Run":
     """A run to look at, with overrides of what a resumed run may change."""
-    from fedsim.engine.rundir import Run, check_same
+    from fedsim.engine.resuming import check_same
+    from fedsim.engine.rundir import Run
     from fedsim.workload import load_workload
 
     opened = Run(run_dir)
