@@ -4,11 +4,13 @@ import json
 import logging
 import shlex
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.logging import RichHandler
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from fedsim.cli_common import (
@@ -38,8 +40,30 @@ if TYPE_CHECKING:
     from fedsim.engine.rundir import Run
 
 log = logging.getLogger("fedsim")
+PANELS = {
+    "Simulate": ("run", "plan", "watch", "evaluate", "report"),
+    "Use and compare runs": ("compare", "study", "unseen", "reconstruct"),
+    "Data": ("data",),
+    "Clusters": ("submit", "jobs"),
+    "When something is wrong": ("doctor", "replay", "schema"),
+}
+"""The commands by what they are for, in the order of --help."""
+
+
+class _Grouped(TyperGroup):
+    """The commands, by what they are for."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Every command, in the order of PANELS."""
+        for panel, names in PANELS.items():
+            for name in names:
+                self.commands[name].rich_help_panel = panel  # type: ignore[attr-defined]
+        known = [name for names in PANELS.values() for name in names]
+        return [*known, *(name for name in super().list_commands(ctx) if name not in known)]
+
+
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    cls=_Grouped, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     help="Simulate federated MR image reconstruction, on a laptop or a Ray cluster.",
     epilog="Start with: fedsim run workloads/quickstart.yaml",
 )  # fmt: skip
@@ -56,8 +80,19 @@ app.command(
 app.command(epilog="Example: fedsim compare runs/fedavg runs/fedmri --reference fedmri --out comparison")(compare)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fedsim {metadata.version('fedsim')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False) -> None:
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
     log.setLevel(logging.DEBUG if debug else logging.INFO)
 
 

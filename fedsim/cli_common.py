@@ -10,10 +10,28 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedsim.errors import InputError
+
 out, err = Console(), Console(stderr=True)
 
-WorkloadFile = Annotated[Path, typer.Argument(help="Workload file (YAML).", metavar="WORKLOAD")]
-RunFolder = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
+
+def readable(path: Path) -> Path:
+    """Refuse a file that is not there at once, before torch is loaded."""
+    from fedsim.safe_yaml import read_yaml
+
+    if not path.is_file():
+        read_yaml(path)
+    return path
+
+
+def _run(path: Path) -> Path:
+    if not (path / "workload.yaml").is_file():
+        raise InputError(f"{path}: is not a run (it has no workload.yaml)")
+    return path
+
+
+WorkloadFile = Annotated[Path, typer.Argument(help="Workload file (YAML).", metavar="WORKLOAD", callback=readable)]
+RunFolder = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN", callback=_run)]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

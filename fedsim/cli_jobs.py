@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli_common import Overrides, Tags, err, out, tagged
+from fedsim.cli_common import Overrides, Tags, err, out, readable, tagged
 from fedsim.errors import InputError, RunError
 
 jobs = typer.Typer(no_args_is_help=True, help="Look after submitted jobs.", rich_markup_mode="rich")
@@ -13,7 +13,9 @@ JobId = Annotated[str, typer.Argument(help="Id of a job, or a beginning that no 
 
 
 def submit(
-    file: Annotated[Path, typer.Argument(help="Workload or study file (YAML).", metavar="WORKLOAD|STUDY")],
+    file: Annotated[
+        Path, typer.Argument(help="Workload or study file (YAML).", metavar="WORKLOAD|STUDY", callback=readable)
+    ],
     cluster: Annotated[
         str | None,
         typer.Option(

@@ -6,12 +6,23 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli_common import Address, Overrides, Overwrite, Tags, err, out, replacing, stop_on_signal, tagged
+from fedsim.cli_common import (
+    Address,
+    Overrides,
+    Overwrite,
+    Tags,
+    err,
+    out,
+    readable,
+    replacing,
+    stop_on_signal,
+    tagged,
+)
 from fedsim.errors import RunError
 
 
 def study(
-    study_file: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY")],
+    study_file: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY", callback=readable)],
     overrides: Overrides = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Study folder, gone on with if it exists; default studies/NAME.")
@@ -48,9 +59,11 @@ def compare(
     reference: Annotated[
         str | None, typer.Option(help="Method that differences are taken to; default fedmri, or the first run's.")
     ] = None,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the tables, as CSV and Markdown.")] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the tables, as CSV, Markdown and LaTeX.")
+    ] = None,
 ) -> None:
-    """Compare the test scores of runs, paired by seed; runs whose numbers mean different things are refused."""
+    """Compare the test scores of runs, in all and site by site, paired by seed; what cannot be compared is refused."""
     from fedsim.report.conclude import compare_runs
 
     compare_runs(run_dirs, reference, out_dir, out)

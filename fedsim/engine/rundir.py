@@ -65,6 +65,15 @@ class Run:
             raise InputError(f"{self.path}: is not a run (it has no workload.yaml)")
         self.workload = load_workload(self.path / "workload.yaml")
 
+    def __repr__(self) -> str:
+        """Name, rounds, clients and state."""
+        federation = self.workload.federation
+        clients = federation.clients or len(federation.expanded_sites())
+        rounds, done = self.workload.training.rounds, max(checkpoint.complete_rounds(self.path), default=0)
+        evaluated = done == rounds and (self.path / "evaluation.parquet").exists()
+        state = "evaluated" if evaluated else "trained" if done == rounds else "not finished"
+        return f"<Run {self.workload.name} in {self.path}: {done} of {rounds} rounds, {clients} clients, {state}>"
+
     @property
     def rounds(self) -> pd.DataFrame:
         """One row a round."""

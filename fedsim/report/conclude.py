@@ -1,10 +1,11 @@
 """What a study comes to: its tables and figures as files, its report, and what it says on the terminal."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
@@ -29,7 +30,7 @@ from fedsim.report.study_tables import StudyTables, study_tables
 from fedsim.report.tables import Tables, write_overview, write_tables
 from fedsim.report.viewer import MOST_BYTES, MOST_SITES, Stack, stacks_of
 from fedsim.report.wording import CI, caption, chance, confidence, means, number, sentences, spread
-from fedsim.study.comparison import compare, other_differences, results_of
+from fedsim.study.comparison import MEAN, compare, other_differences, results_of
 from fedsim.study.results import QUALITIES
 
 _IN_LATENT_SPACE = {"single", "fedavg", "fedmri"}
@@ -82,6 +83,7 @@ def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | Non
         raise InputError(f"--reference {reference}: must be one of {', '.join(methods)}")
     tables = {quality: compare(results, quality, reference) for quality in QUALITIES}
     _say(tables, reference, console)
+    console.print(by_site(tables["psnr"], reference))
     for name, run in runs.items():
         if run.workload.tags:
             console.print(f"{name}: {', '.join(run.workload.tags)}", highlight=False, soft_wrap=True, markup=False)
@@ -177,6 +179,29 @@ def _say(tables: Tables, reference: str, console: Console) -> None:
         console.print(summary(of_regime, regime, reference))
         for line in sentences(of_regime["psnr"], "psnr", reference):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def by_site(psnr: pd.DataFrame, reference: str) -> Table:
+    """Where a method is better: PSNR at every site and its difference to the reference; the best is bold."""
+    sites = psnr[psnr["site"] != MEAN]
+    methods = list(dict.fromkeys(sites["method"]))
+    table = Table(box=box.SIMPLE_HEAD, title=escape(f"PSNR by site [dB], and the difference to {reference}"))
+    table.add_column("site", overflow="fold")
+    for method in methods:
+        table.add_column(escape(method), justify="right", overflow="fold")
+    for site, rows in sites.groupby("site", sort=False):
+        of_method = {row["method"]: row for row in rows.to_dict("records")}
+        best = max(of_method, key=lambda method: of_method[method]["mean"])
+        cells = [_at_site(of_method.get(method), bold=method == best) for method in methods]
+        table.add_row(str(site), *cells)
+    return table
+
+
+def _at_site(row: Mapping[Hashable, Any] | None, *, bold: bool) -> Text:
+    if row is None:
+        return Text("")
+    apart = f" ({number(row['difference'], 'psnr', '+')})" if row["difference"] == row["difference"] else ""
+    return Text(number(row["mean"], "psnr") + apart, style="bold" if bold else "")
 
 
 def summary(tables: Tables, regime: str, reference: str) -> Table:

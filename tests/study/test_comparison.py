@@ -358,6 +358,7 @@ def test_runs_of_one_method_are_told_apart_by_their_settings(simulate: Callable[
 def test_settings_that_differ_beside_the_method_are_named(simulate: Callable[..., Run]) -> None:
     text, runs = StringIO(), (simulate("algorithm.name=fedavg"), simulate("training.lr=2e-3"))
     compare_runs([one.path for one in runs], None, None, Console(file=text, width=120))
+    assert "PSNR by site [dB], and the difference to fedmri" in " ".join(text.getvalue().split())
     assert "the runs also differ in training.lr" in text.getvalue()
 
 
