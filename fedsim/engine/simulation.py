@@ -26,6 +26,7 @@ from fedsim.engine.observer import Observer
 from fedsim.engine.resuming import check_manifest, check_resumed
 from fedsim.engine.rounds import Rounds, check_phases
 from fedsim.engine.rundir import Run, Which, begin_run, check_client, setup_of
+from fedsim.engine.term import ratio_by_round, term_warning
 from fedsim.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.faults import CHECKPOINT
 
@@ -109,6 +110,9 @@ class Simulation:
                 self._ledger.flush()
             raise
         self._ledger.flush()
+        warning = term_warning(ratio_by_round(Run(self.path).clients)) if done else None
+        if warning:
+            log.warning(warning)
         return done
 
     def evaluate(self, part: Part = "test", which: Which = "best", images: bool = False) -> pd.DataFrame:

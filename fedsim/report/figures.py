@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fedsim.engine.ledger import row_key
+from fedsim.engine.term import NEAR
 from fedsim.files import replacing
 from fedsim.report.panels import Panel
 
@@ -105,6 +106,23 @@ def quality_bars(evaluation: pd.DataFrame, clients: Sequence[str]) -> Figure:
     return figure
 
 
+def contrastive_ratio(by_round: pd.DataFrame) -> Figure:
+    """The contrastive term's mean ratio against the round, below its bound and the part near it.
+
+    Args:
+        by_round: ratio and bound, by round.
+    """
+    figure, (axis,) = _figure(6.4, 2.7, 1)
+    at, bound = by_round.index, by_round["bound"]
+    axis.fill_between(at, NEAR * bound, bound, color=PALETTE[1], alpha=0.2, lw=0, label=f"above {NEAR:g} of the bound")
+    axis.plot(at, bound, color=PALETTE[1], ls="--", lw=1.2, label="bound")
+    axis.plot(at, by_round["ratio"], color=PALETTE[0], lw=1.6, marker=_marker(by_round), ms=3.5, label="ratio P / N")
+    _style_rounds(axis, "contrastive ratio")
+    axis.set_ylim(bottom=0, top=1.1 * max(bound.max(), by_round["ratio"].max()))
+    figure.legend(ncols=3, **LEGEND)
+    return figure
+
+
 def time_and_bytes(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
     """Seconds of every round beside its clients' training time, and megabytes sent up and down.
 
@@ -168,7 +186,7 @@ def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axe
     """A figure [inch] with axes side by side, in the style of all figures."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, list(figure.subplots(1, columns))
+        return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
 def _style_rounds(axis: Axes, label: str) -> None:

@@ -15,13 +15,14 @@ from fedsim.engine.failures import Failures
 from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import row_key
 from fedsim.engine.rundir import Run, setup_of
+from fedsim.engine.term import ratio_by_round, term_warning
 from fedsim.errors import InputError
 from fedsim.report import figures
 from fedsim.report.gantt import gantt
+from fedsim.report.introduction import settings, times, training
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.panels import contrast_of, panels_of
 from fedsim.report.viewer import Stack, stacks_of
-from fedsim.schema import Section
 from fedsim.study.timeline import Timeline, engine_facts, in_words, overlapping, spans, timeline_of
 
 _ALL_PANELS_UP_TO, _SOME_PANELS = 24, 12
@@ -67,7 +68,8 @@ class _Report:
         return {
             "workload": self.workload,
             "model": self._model(),
-            "settings": {"model": _settings(self.workload.model), "algorithm": _settings(self.workload.algorithm)},
+            "training": training(self.workload) + (f"; {times(self.run)}" if len(self.rounds) else ""),
+            "settings": {"model": settings(self.workload.model), "algorithm": settings(self.workload.algorithm)},
             "sites": [self._site_row(site) for site in self._all_sites()],
             "clients": self._client_count(),
             "done": len(self.rounds),
@@ -104,6 +106,9 @@ class _Report:
             self.missing.append(f"{early[0].upper()}{early[1:]}; {planned} rounds were planned.")
         elif done < planned:
             self.missing.append(f"The run is not finished: {done} of {planned} rounds are done.")
+        warning = term_warning(ratio_by_round(self.clients)) if len(self.clients) else None
+        if warning:
+            self.missing.append(f"{warning[0].upper()}{warning[1:]}.")
         if done and self.best is None:
             self.missing.append("No round was validated (metrics.every), so the last checkpoint is shown.")
 
@@ -166,6 +171,12 @@ class _Report:
                     f"Mean over volumes of the {headline['split'].iloc[0]} split, round {headline['round'].iloc[0]}; "
                     "whiskers: standard deviation, where there is more than one volume.",
                 )  # fmt: skip
+            if len(ratios := ratio_by_round(self.clients)):
+                yield self._picture(
+                    "contrastive", figures.contrastive_ratio(ratios), "Contrastive term: ratio by round",
+                    "P / N, mean over clients and steps. Its bound is the largest weight in the mean (1 / S for S "
+                    "clients of equal weight); at the bound the term's gradient vanishes.",
+                )  # fmt: skip
             yield self._picture(
                 "rounds", figures.time_and_bytes(self.rounds, self.clients), "Time and bytes",
                 "Bytes are the float32 parameters that the method itself sends between server and clients, "
@@ -223,14 +234,6 @@ class _Report:
 def _counts(slices: pd.DataFrame) -> tuple[int, int] | None:
     """Subjects and slices, if there are any."""
     return (slices["subject"].nunique(), len(slices)) if len(slices) else None
-
-
-def _settings(section: Section) -> str:
-    """A section's keys but its name, as a person would say them."""
-    keys = {key: value for key, value in section.model_dump().items() if key != "name"}
-    return ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in keys.items()
-    )
 
 
 def _range(values: "pd.Series[float]") -> str:

@@ -1,18 +1,24 @@
 import base64
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydantic import Field
 
 from fedsim import Run, run
+from fedsim.algorithms.base import Algorithm
 from fedsim.config import Workload
 from fedsim.engine.failures import Failure, Failures
 from fedsim.engine.simulation import Simulation
+from fedsim.engine.term import ratio_by_round
 from fedsim.errors import InputError
+from fedsim.report.figures import contrastive_ratio
+from fedsim.report.introduction import settings
 from fedsim.report.report import write_report
 
 
@@ -48,7 +54,7 @@ def page(finished: Run) -> Page:
 def test_report_needs_nothing_else(page: Page) -> None:
     assert page.tags.isdisjoint({"link", "iframe", "object", "embed", "form"})
     assert all(source.startswith("data:image/png;base64,") for source in [*page.sources, *page.viewed])
-    assert len(page.sources) == 3 + 4  # sites and plots
+    assert len(page.sources) == 3 + 5  # sites and plots
     assert len(page.viewed) == 3 * 4  # sites, and what the viewer shows of each
     assert "url(" not in page.text
     assert "@import" not in page.text
@@ -57,7 +63,7 @@ def test_report_needs_nothing_else(page: Page) -> None:
 def test_pictures_are_those_of_the_figures_folder(page: Page, finished: Run) -> None:
     shown = {base64.b64decode(source.partition(",")[2]) for source in page.sources}
     files = {path.name: path.read_bytes() for path in (finished.path / "figures").iterdir()}
-    assert set(files) == {"curves.png", "quality.png", "rounds.png", "timeline.png", "panel-A.png", "panel-B.png",
+    assert set(files) == {"curves.png", "quality.png", "rounds.png", "timeline.png", "contrastive.png", "panel-A.png", "panel-B.png",
                           "panel-W.png"}  # fmt: skip
     assert shown == set(files.values())
     for content in files.values():
@@ -77,6 +83,44 @@ def test_report_says_what_was_run(page: Page, finished: Run) -> None:
     mean = finished.evaluation.groupby("client")[["psnr", "zf_psnr"]].mean().mean()
     assert f"PSNR {mean['zf_psnr']:.2f} → {mean['psnr']:.2f} dB" in page.text
     assert "1 of 4 clients have no test data" in page.text
+
+
+def test_the_introduction_says_how_was_trained_when_and_how_long(page: Page, finished: Run) -> None:
+    said = "Training: rmsprop, learning rate 0.001, batches of 3, 1 local epoch per round; "
+    assert said in page.text
+    ended = datetime.fromtimestamp((finished.path / "rounds.parquet").stat().st_mtime, UTC)
+    assert f" for all rounds, the last one finished {ended:%Y-%m-%d %H:%M} UTC." in page.text
+    assert "own True" not in page.text
+    assert "a client's own last upload is among its negatives, as in the paper" in page.text
+
+
+class Damped(Algorithm):
+    part: float = 0.5
+    warm: bool = Field(True, description="Start warm.")
+
+
+def test_settings_are_said_plainly() -> None:
+    own = Damped(name="damped:Damped", warm=False)
+    assert settings(own) == " (your own class, weighting uniform, part 0.5, warm: false)"
+    assert settings(own.model_copy(update={"warm": True})).endswith("warm: true)")
+
+
+def test_the_ratio_of_the_contrastive_term_is_drawn_below_its_bound(finished: Run, page: Page) -> None:
+    assert "Contrastive term: ratio by round" in page.text
+    (axis,) = contrastive_ratio(ratio_by_round(finished.clients)).axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in axis.lines}
+    assert lines["bound"] == pytest.approx([0.25])
+    mean = finished.clients.query("round == 2")["contrastive_ratio"].mean()
+    assert lines["ratio P / N"] == pytest.approx([mean])
+
+
+def test_a_term_that_switches_itself_off_is_said(finished: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished.path, tmp_path / "copy")
+    clients = finished.clients
+    clients["contrastive_ratio"] = clients["contrastive_ratio"].where(clients["contrastive_ratio"].isna(), 0.249)
+    clients.to_parquet(copy / "clients.parquet", index=False)
+    text = write_report(copy).read_text()
+    assert "The contrastive term switches itself off: its ratio is above 0.9 of its bound (0.250)" in text
 
 
 def test_report_is_the_same_every_time(finished: Run) -> None:
@@ -123,7 +167,7 @@ def test_data_that_is_gone_is_said(finished: Run, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("fedsim.report.panels.assemble", gone)
     page = Page(write_report(copy))
     assert "Reconstructions cannot be shown: tcga-lgg/CS" in page.text
-    assert len(page.sources) == 4
+    assert len(page.sources) == 5
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""What the introduction of a run's report says of its settings, as a person would say them."""
+
+from datetime import UTC, datetime
+
+from fedsim.config import Workload
+from fedsim.engine.rundir import Run
+from fedsim.schema import Section
+from fedsim.study.timeline import in_words
+
+
+def settings(section: Section) -> str:
+    """A section's keys but its name, in brackets; empty where there are none."""
+    content = section.model_dump()
+    own = ["your own class"] if ":" in content.pop("name") else []
+    said = ", ".join([*own, *(_setting(section, key, value) for key, value in content.items())])
+    return f" ({said})" if said else ""
+
+
+def _setting(section: Section, key: str, value: object) -> str:
+    """A key with its value; of a switch that is on, what its description says."""
+    if isinstance(value, bool):
+        told = (type(section).model_fields[key].description or "").rstrip(".")
+        return (
+            told.removeprefix("Whether ") if value and told.startswith("Whether ") else f"{key}: {str(value).lower()}"
+        )
+    return f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+
+
+def training(workload: Workload) -> str:
+    """Optimizer, learning rate, batch and epochs of the clients; smallest to largest where sites differ."""
+
+    def said(key: str) -> str:
+        common = getattr(workload.training, key)
+        values = sorted({getattr(site.training, key) or common for site in workload.federation.expanded_sites()})
+        return " to ".join(str(value) for value in dict.fromkeys((values[0], values[-1])))
+
+    epochs = said("local_epochs")
+    return (
+        f"{said('optimizer')}, learning rate {said('lr')}, batches of {said('batch_size')}, "
+        f"{epochs} local epoch{'' if epochs == '1' else 's'} per round"
+    )
+
+
+def times(run: Run) -> str:
+    """How long a run with finished rounds took, and when its last one ended."""
+    ended = datetime.fromtimestamp((run.path / "rounds.parquet").stat().st_mtime, UTC)
+    return f"{in_words(run.rounds['seconds'].sum())} for all rounds, the last one finished {ended:%Y-%m-%d %H:%M} UTC"
