@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedsim.data.left_out import lines, noting
+from fedsim.data.nifti import Nifti
 from fedsim.data.source import FileSource, Volume
 from fedsim.data.sources import formats_at
 from fedsim.data.tiff import ImageFolder
@@ -74,7 +75,9 @@ def inspect_path(path: Path, picture: Path, everything: bool = False) -> tuple[T
 
 
 def _each_channel(source: FileSource, root: Path) -> tuple[FileSource, list[str]]:
-    """The source with every channel as a volume where they differ, and a line that says so."""
+    """The source with every channel, or volume of a 4-D file, as a volume; and a line that says so of channels."""
+    if isinstance(source, Nifti):
+        return source.model_copy(update={"volume": "all"}), []
     channels = source.channels_at(root) if isinstance(source, ImageFolder) else 1
     if channels == 1:
         return source, []

@@ -2,6 +2,7 @@ from io import StringIO
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -143,3 +144,10 @@ def test_channels_are_counted_and_each_is_shown(tmp_path: Path) -> None:
     before = size(tmp_path / "p.png")
     assert len(inspect_path(tmp_path, tmp_path / "p.png", everything=True)[1]) == 1
     assert size(tmp_path / "p.png")[1] > 3 * before[1]
+
+
+def test_every_volume_of_a_4d_file_is_shown(tmp_path: Path) -> None:
+    nibabel.save(
+        nibabel.Nifti1Image(np.random.default_rng(0).random((4, 5, 3, 4), np.float32), np.eye(4)), tmp_path / "a.nii"
+    )
+    assert "a_v3" in printed(inspect_path(tmp_path / "a.nii", tmp_path / "p.png"))
