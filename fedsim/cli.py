@@ -150,7 +150,7 @@ def plan(
     address: Annotated[str | None, typer.Option(help="Ray cluster to plan for; default: this machine.")] = None,
 ) -> None:
     """Say what a run will need, send and take, after timing one client here; refuse what cannot fit."""
-    from fedsim.display import plan_tables
+    from fedsim.display import busy_line, plan_tables
     from fedsim.engine.fits import machine_at, plan_run, refuse, warnings
     from fedsim.workload import load_workload
 
@@ -162,7 +162,8 @@ def plan(
         out.print(table)
     for note in made.notes:
         out.print(note, soft_wrap=True, highlight=False, markup=False)
-    for warning in warnings(made):
+    busy = busy_line(made.times) if made.times and address is None else None
+    for warning in [*warnings(made), *([busy] if busy else [])]:
         log.warning(warning)
     refuse(made)
 

@@ -25,6 +25,7 @@ from fedsim.engine.sizes import said
 from fedsim.engine.times import Times
 
 _MOST_ROWS = 40
+_NOTICEABLE = 1.2  # of a run's time
 
 
 class LiveProgress(Observer):
@@ -90,6 +91,16 @@ class _Clock:
         done_before, since = self._first or (0, time.monotonic())
         seconds = (time.monotonic() - since) / max(1, round_ - done_before) * (self._rounds - round_)
         return duration(seconds)
+
+
+def busy_line(times: Times) -> str | None:
+    """What to say of a plan that was made on a busy machine."""
+    if times.beside_others < _NOTICEABLE * times.total:
+        return None
+    return (
+        f"other programs asked for {times.others:.1f} cores of this machine while a client was timed; the plan's "
+        f"{duration(times.total)} is for a quiet one, expect about {duration(times.beside_others)} while they go on"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import psutil
 import torch
 
 from fedsim.algorithms.base import Phase, Received, ServerState, Upload
@@ -26,6 +27,7 @@ from fedsim.engine.uploads import uploads_of
 
 _STEPS = 8  # of a round, or a little more
 _SLICES = 16  # at least, if the client has them: what some methods send grows with the slices up to here
+_IDLE = 0.5  # of the cores in use by others: with less, whoever waits does not wait for them
 _MOST = 32  # clients that a method's server is shown; the numbers of more are told from the sizes
 
 
@@ -52,6 +54,8 @@ class Calibration:
     """Elements of its uploads."""
     layout: clientfiles.Layout
     """What a checkpoint holds of it."""
+    others: float = 0.0
+    """Cores that other programs asked for on this machine meanwhile; times are those of a machine without them."""
 
 
 def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "cpu") -> Calibration:
@@ -73,22 +77,28 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
     try:
         backend.start(setup_of(workload), (client,))
         trial = _Trial(workload, backend, client, others)
-        first, rows = trial.round(1), trial.round(2)
-        validation, layout = trial.validate(), trial.layout()
+        first, load = trial.round(1), _Load()
+        rows, validation, layout = trial.round(2), trial.validate(), trial.layout()
+        busy, slower = load.measured()
     finally:
         backend.close()
     before, last = (list(of.values())[-1]["private_bytes"] for of in (first, rows))
+    quiet_work = max(client.work(), 1.0) * slower
     return Calibration(
         client,
-        {name: (row["load_seconds"] + row["train_seconds"]) / max(client.work(), 1.0) for name, row in rows.items()},
-        {name: row["send_seconds"] for name, row in rows.items()},
-        _reading_seconds(client) / max(pixels(client, "train"), 1.0),
-        validation / max(pixels(client, "val"), 1.0),
-        shard_pace,
+        {
+            name: (row["load_seconds"] + row["train_seconds"]) / max(client.work(), 1.0) / slower
+            for name, row in rows.items()
+        },
+        {name: row["send_seconds"] / slower for name, row in rows.items()},
+        _reading_seconds(client) / max(pixels(client, "train"), 1.0) / slower,
+        validation / max(pixels(client, "val"), 1.0) / slower,
+        shard_pace / slower,
         last,
         last - before,
         trial.sizes,
         layout,
+        busy,
     )
 
 
@@ -101,6 +111,34 @@ def pixels_of_shard(member: ClientData) -> float:
     """Of all slices of a phantom shard."""
     volumes = member.maker.foreseen(member.matrix) if member.maker else None
     return float(sum(len(volume.slices) for volume in volumes or ()) * member.matrix[0] * member.matrix[1])
+
+
+class _Load:
+    """How busy other programs keep this machine, from now on."""
+
+    def __init__(self) -> None:
+        self._begun = self._now()
+
+    def measured(self) -> tuple[float, float]:
+        """Cores that others asked for, and by how much that made this process slower (1: not at all).
+
+        Who asks for more cores than there are gets a share of them; so what this process missed tells what others
+        asked for beyond what they got.
+        """
+        wall, own, all_ = (now - begun for now, begun in zip(self._now(), self._begun, strict=True))
+        if wall <= 0 or own <= 0:
+            return 0.0, 1.0
+        cores, waits = psutil.cpu_count() or 1, torch.cuda.is_available()  # for the GPU, not for others
+        used = min(max(all_ - own, 0.0) / wall, float(cores))
+        slower = 1.0 if waits or used < _IDLE * cores else max(1.0, wall / own)
+        return max(used, cores * slower - 1.0 if slower > 1.0 else 0.0), slower
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds on the wall, of this process, and of all processes."""
+        times = psutil.cpu_times()
+        busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+        return time.perf_counter(), time.process_time(), busy
 
 
 class _Trial:

@@ -37,6 +37,10 @@ class Times:
     """Making the phantom shards that are not there yet, in the first round."""
     total: float
     """All rounds and the test at the end."""
+    others: float = 0.0
+    """Cores that other programs asked for on this machine while a client was timed."""
+    beside_others: float = 0.0
+    """`total`, as long as they go on."""
 
 
 def expected(
@@ -77,7 +81,9 @@ def expected(
     writing = checkpoint_bytes / _DISK
     total = start + shards + rounds * training + testing + checkpoints(workload) * writing
     total += (rounds // every) * validation if every else 0.0
-    return Times((each[0], median(each), each[-1]), training, validation, writing, start, shards, total)
+    cores, others = sum(room.node.cpus for room in rooms), calibration.others
+    shared = total * max(1.0, (min(wall.slots, cores) + others) / cores)
+    return Times((each[0], median(each), each[-1]), training, validation, writing, start, shards, total, others, shared)
 
 
 def checkpoints(workload: Workload) -> int:

@@ -1,13 +1,20 @@
 """A plan says beforehand what a run then does: bytes exactly, checkpoints nearly, times by what one client took."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from fedsim.config import Workload
-from fedsim.engine.calibration import Calibration
+from fedsim.display import busy_line
+from fedsim.engine.calibration import Calibration, _Load
 from fedsim.engine.federation import assemble
 from fedsim.engine.fits import plan_run
 from fedsim.engine.host import make_learner
@@ -17,7 +24,7 @@ from fedsim.engine.plan import Plan
 from fedsim.engine.ray_backend import RayBackend
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.engine.sizes import activation_bytes, said
-from fedsim.engine.times import expected
+from fedsim.engine.times import Times, expected
 
 from .plans import GB, TINY, MakeWorkload, P, Q, planned
 
@@ -216,3 +223,36 @@ def test_this_machine(workload: MakeWorkload, tmp_path: Path) -> None:
     assert room.scratch.number == there.out.number
     assert there.out.free > 0
     assert there.out_bytes == 99
+
+
+def test_a_busy_machine_is_noticed_and_said() -> None:
+    spins = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    cores = psutil.cpu_count() or 1
+    with ExitStack() as stack:
+        for _ in range(2 * cores):
+            other = stack.enter_context(subprocess.Popen(spins, stdout=subprocess.PIPE))
+            stack.callback(other.kill)
+            assert other.stdout
+            other.stdout.readline()
+        load, until = _Load(), time.process_time() + 0.3
+        while time.process_time() < until:
+            pass
+        others, slower = load.measured()
+    assert others > cores / 2
+    assert slower > 1.2
+    times = Times((1, 1, 1), 1, 1, 1, 1, 0, 100, others=4, beside_others=300)
+    said = busy_line(times)
+    assert said is not None
+    assert "asked for 4.0 cores" in said
+    assert "1 min 40 s is for a quiet one, expect about 5 min 0 s" in said
+    assert busy_line(replace(times, beside_others=105)) is None
+
+
+def test_others_leave_less_to_a_run(workload: MakeWorkload) -> None:
+    """A serial run has a core of its own where one is free, and a share of one where others ask for all of them."""
+    plan = planned(workload(*TINY))
+    cores = sum(room.node.cpus for room in plan.machine.rooms)
+    for others, longer in ((0.0, 1), (cores - 1, 1), (2 * cores - 1, 2)):
+        made = calibration(plan, others=others)
+        found = expected(plan.workload, plan.homes, plan.machine.rooms, made, 0.0, 1 * GB)
+        assert found.beside_others == pytest.approx(longer * found.total)
