@@ -255,14 +255,21 @@ def reconstruct(
 
 @app.command()
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="Run directory, or a study's folder.", metavar="RUN|STUDY")],
+    run_dir: Annotated[
+        Path, typer.Argument(help="Run directory, a study's folder, or a folder of them.", metavar="RUN|STUDY|FOLDER")
+    ],
 ) -> None:
-    """Draw a run's figures and write its report.html; or a study's tables and figures."""
+    """Draw a run's figures and write its report.html, a study's tables and figures, or a page over a folder of runs."""
     from fedsim.report.conclude import conclude
     from fedsim.report.report import write_report
 
     if (run_dir / "study.yaml").is_file():
         conclude(run_dir, out)
+        return
+    if run_dir.is_dir() and not (run_dir / "workload.yaml").is_file():
+        from fedsim.report.runs_page import write_runs_page
+
+        out.print(f"page: {write_runs_page(run_dir)}", soft_wrap=True, highlight=False)
         return
     out.print(f"report: {write_report(run_dir)}", soft_wrap=True, highlight=False)
 
