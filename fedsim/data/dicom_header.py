@@ -126,15 +126,24 @@ def _kinds(data: pydicom.Dataset) -> list[str]:
 
 def _component(data: pydicom.Dataset) -> str:
     """M, P, R or I, as the standard, GE, Philips or Siemens say it; M where nobody does."""
-    ge: Any = data.get(_GE_KIND)
-    if ge is not None and ge.value in (0, 1, 2, 3):
-        return "MPRI"[int(ge.value)]
-    philips: Any = data.get(_PHILIPS_KIND)
-    said = [_text(data.get("ComplexImageComponent")).upper(), _text(philips and philips.value).upper(), *_kinds(data)]
-    for one in said:
+    ge, philips = _private(data, _GE_KIND), _private(data, _PHILIPS_KIND)
+    if len(ge) == 1 and ge in "0123":
+        return "MPRI"[int(ge)]
+    for one in (_text(data.get("ComplexImageComponent")).upper(), philips.upper(), *_kinds(data)):
         if match := _COMPONENT.fullmatch(one):
             return next((letter for letter in match.groups() if letter), "P")
     return "M"
+
+
+def _private(data: pydicom.Dataset, tag: tuple[int, int]) -> str:
+    """A private element, which is bytes where the file does not say of what type it is."""
+    element: Any = data.get(tag)
+    value = None if element is None else element.value
+    if isinstance(value, bytes):
+        return (
+            str(value[0]) if value[1:2] == b"\0" and value[:1] < b" " else value.decode("ascii", "replace").strip("\0 ")
+        )
+    return _text(value)
 
 
 def _oddity(data: pydicom.Dataset) -> str:

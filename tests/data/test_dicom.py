@@ -130,6 +130,8 @@ PHASES = [
     {"ImageType": ["ORIGINAL", "PRIMARY", "M"], "ComplexImageComponent": "PHASE"},
     {"ge": 1},
     {"philips": "P"},
+    {"ge": b"\x01\x00"},
+    {"philips": b"P "},
 ]
 
 
@@ -143,9 +145,9 @@ def test_phase_is_told_from_magnitude(tmp_path: Path, phase: dict[str, object], 
         uid = generate_uid(entropy_srcs=["phase"]) if apart else SERIES
         data = dataset(picture(number + 50), number, SeriesInstanceUID=uid, **tags)
         if "ge" in phase:
-            data.add_new((0x0043, 0x102F), "SS", phase["ge"])
+            data.add_new((0x0043, 0x102F), "UN" if isinstance(phase["ge"], bytes) else "SS", phase["ge"])
         if "philips" in phase:
-            data.add_new((0x2005, 0x1011), "CS", phase["philips"])
+            data.add_new((0x2005, 0x1011), "UN" if isinstance(phase["philips"], bytes) else "CS", phase["philips"])
         write(tmp_path / f"p{number}.dcm", data)
     (volume,), left = read(tmp_path)
     np.testing.assert_array_equal(volume.images, [picture(number) for number in range(3)])
