@@ -20,6 +20,7 @@ from fedsim.data.kspace import truth
 from fedsim.data.names import safe_name
 from fedsim.data.reading import one_line
 from fedsim.data.source import Source, Volume
+from fedsim.data.subjects import Subject
 from fedsim.errors import InputError
 from fedsim.own import file_of, own_class
 from fedsim.schema import Text
@@ -98,7 +99,8 @@ class DatasetSource(Source):
                     first.index, f"goes on with volume {name}, which had ended; give its slices one after the other"
                 )
             done.add(name)
-            yield Volume(first.subject, name, self._joined(parts), f"{self.dataset}[{first.index}]", first.contrast)
+            who = Subject.of(first.subject, "the dataset")
+            yield Volume(who, name, self._joined(parts), f"{self.dataset}[{first.index}]", first.contrast)
 
     def _joined(self, items: list[_Item]) -> NDArray[Any]:
         """The images (slices, H, W) of a volume, by `slice` where items have one."""
@@ -139,7 +141,7 @@ class DatasetSource(Source):
         if place is not None and (isinstance(place, bool) or not isinstance(place, int | np.integer)):
             raise self._wrong(index, f"slice must be an integer, not {place!r:.40}")
         number = None if place is None else int(place)
-        return _Item(index, safe_name(subject), safe_name(volume), self._images(index, given), number, contrast)
+        return _Item(index, subject, safe_name(volume), self._images(index, given), number, contrast)
 
     def _name(self, index: int, given: Mapping[str, object], key: str) -> str:
         value = given.get(key)

@@ -5,7 +5,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pydicom
@@ -14,14 +14,17 @@ from pydantic import Field
 from pydicom.pixels.processing import apply_rescale
 
 from fedsim.data.dicom_header import Header, begins_like_dicom, header_of, opened
+from fedsim.data.discovery import fetched
 from fedsim.data.left_out import leave_out
 from fedsim.data.names import Contrast, pick, safe_name
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import FileSource, Volume
+from fedsim.data.subjects import SITE, Subject, connected
 from fedsim.errors import InputError
 
 log = logging.getLogger("fedsim")
 
+_STUDY = "StudyInstanceUID"
 _EXPECTED = "a DICOM file with one grey image"
 _Series = dict[tuple[str, ...], list[Header]]
 """Files by series and patient: anonymisers give one series number to several people."""
@@ -33,13 +36,15 @@ class Dicom(FileSource):
     Phase images, localizers, colour images and screen saves are left out, MONOCHROME1 is inverted, Siemens mosaics are
     cut up; real and imaginary images without magnitudes make complex ones. Slices are sorted by position along their
     normal, then by instance number: echoes or phases that share a series come one after the other at each place. The
-    subject is PatientID, or the folder where there is none.
+    subject's record is PatientID.
     """
 
     format: Literal["dicom"] = Field("dicom", description="DICOM files (.dcm, .ima, or without a suffix).")
     contrast: Contrast = Field(
         None, description="Part of the SeriesDescription of the series to take: one, a list, or null for all."
     )
+
+    record: ClassVar[str] = "PatientID"
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -48,7 +53,10 @@ class Dicom(FileSource):
 
     def files(self, root: Path) -> list[Path]:
         """Every file with a suffix of DICOM, and of the others those that begin like one."""
-        found = [file for file in self.matching(root) if file.suffix.lower() in (".dcm", ".ima") or _is_dicom(file)]
+        files = fetched(self.matching(root))
+        found = [file for file in files if file.suffix.lower() in (".dcm", ".ima") or _is_dicom(file)]
+        for other in sorted({*files} - {*found}):
+            leave_out(other, "file of another kind (without a suffix)")
         if not found:
             raise InputError(f"{root / self.path}: holds no DICOM file; set path or format")
         return found
@@ -56,14 +64,45 @@ class Dicom(FileSource):
     def read(self, root: Path) -> Iterator[Volume]:
         """A volume a series, in natural order of their first files."""
         series = self._series(root)
+        who = self._people([headers[0] for headers in series.values()], root)
         labels = {key: headers[0].description or "unnamed" for key, headers in series.items()}
         picked = {key: series[key] for key in pick(labels, self.contrast, operator.contains, root / self.path)}
-        for headers in self._images_only(picked, root).values():
+        for key, headers in self._images_only(picked, root).items():
             first = headers[0]
-            subject = self.who(first.file, root, first.subject or self.folder(first.file, root))
-            name = safe_name("_".join(filter(None, [subject, first.number, first.description])))
+            subject = who[key]
+            name = safe_name("_".join(filter(None, [subject.name, first.number, first.description])))
             origin = first.file.parent.relative_to(root).as_posix()
             yield Volume(subject, name, _images(headers), origin, first.description)
+
+    def _people(self, series: list[Header], root: Path) -> dict[tuple[str, ...], Subject]:
+        """Who each series shows, by its key.
+
+        Where one has no PatientID, all series of its study and of its folder show one person.
+        """
+        who = {one.key: self.who(one.file, root, one.subject) for one in series}
+        if self.subject != "auto":
+            return who
+        together: dict[tuple[str, str], list[Header]] = {}
+        several = len({one.study for one in series}) > 1
+        for one in series:
+            folder = self.who(one.file, root)
+            together.setdefault((folder.told, folder.name), []).append(one)
+            together.setdefault((_STUDY, one.study), []).append(one)
+            if not one.subject and one.study and folder.told == SITE and several:
+                who[one.key] = Subject.of(one.study, _STUDY)
+        groups = [
+            [who[one.key].name for one in group]
+            for (told, name), group in together.items()
+            if told != SITE and name and not all(one.subject for one in group)
+        ]
+        person: dict[str, Subject] = {}
+        for names in connected(groups):
+            clearest = min((one for one in who.values() if one.name in names), key=self._clearest)
+            person |= dict.fromkeys(names, clearest)
+        return {key: person.get(one.name, one) for key, one in who.items()}
+
+    def _clearest(self, subject: Subject) -> tuple[bool, bool, str]:
+        return subject.told == _STUDY, subject.told != self.record, subject.name
 
     def _series(self, root: Path) -> _Series:
         series: _Series = {}

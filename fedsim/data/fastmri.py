@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from xml.etree import ElementTree
 
 import h5py
@@ -14,6 +14,7 @@ from fedsim.data.kspace import KSpaceSource, RawVolume, truth
 from fedsim.data.names import Contrast, pick, safe_name, stem
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import Volume
+from fedsim.data.subjects import apart
 from fedsim.errors import InputError
 
 _EXPECTED = "a fastMRI HDF5 file with a dataset kspace"
@@ -23,14 +24,15 @@ class FastMRI(KSpaceSource):
     """A volume a file: the inverse FFT of its k-space, cut to the reconstruction matrix (no readout oversampling).
 
     Single-coil k-space gives complex images, multi-coil k-space their root sum of squares; undersampled k-space is
-    refused. The subject is the attribute
-    patient_id, or the file where there is none.
+    refused. The subject's record is the attribute patient_id.
     """
 
     format: Literal["fastmri"] = Field("fastmri", description="fastMRI's HDF5 files (.h5, .hdf5).")
     contrast: Contrast = Field(
         None, description="Attribute acquisition of the files to take, such as AXT2: one, a list, or null for all."
     )
+
+    record: ClassVar[str] = "patient_id"
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -40,12 +42,13 @@ class FastMRI(KSpaceSource):
     def read(self, root: Path) -> Iterator[Volume]:
         """A volume a file, in natural order of the files."""
         labels = {file: _attribute(file, "acquisition", "unnamed") for file in self.files(root)}
+        alone = apart(labels)
         for file in pick(labels, self.contrast, str.__eq__, root / self.path):
-            subject = self.who(file, root, _attribute(file, "patient_id", stem(file)))
+            who = self.who(file, root, _attribute(file, "patient_id", ""), alone[file])
             raw = _raw(file)
             with reading(file, _EXPECTED):
                 images: NDArray[Any] = np.stack([truth(kspace, raw.size) for kspace in raw.slices])
-            yield Volume(subject, raw.name, images, file.relative_to(root).as_posix(), labels[file])
+            yield Volume(who, raw.name, images, file.relative_to(root).as_posix(), labels[file])
 
     def raw(self, root: Path) -> Iterator[RawVolume]:
         """The k-space of each file."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import h5py
 import numpy as np
@@ -18,6 +18,7 @@ from fedsim.data.kspace import KSpaceSource, RawVolume, centred, looks_like_kspa
 from fedsim.data.names import safe_name, stem
 from fedsim.data.reading import afford, one_line, reading
 from fedsim.data.source import Volume
+from fedsim.data.subjects import Subject, apart
 from fedsim.errors import InputError
 from fedsim.schema import Text
 
@@ -72,6 +73,8 @@ class Matlab(KSpaceSource):
             )
         return self
 
+    record: ClassVar[str] = "the patient in the file"
+
     @property
     def suffixes(self) -> tuple[str, ...]:
         """.mat alone."""
@@ -79,16 +82,16 @@ class Matlab(KSpaceSource):
 
     def read(self, root: Path) -> Iterator[Volume]:
         """A volume a file, or a subject where its files are single images, in natural order of the first files."""
-        for subject, arrays in self._subjects(root).items():
+        for who, arrays in self._subjects(root).items():
             one_size = len({array.shape for array in arrays}) == 1 and len(arrays[0].shape) == 2
             if len(arrays) > 1 and one_size and self.subject != "file":
                 origin = Path(os.path.commonpath([array.file.parent for array in arrays]))
                 images = np.concatenate([self._images(array) for array in arrays])
-                yield Volume(subject, safe_name(origin.resolve().name), images, origin.relative_to(root).as_posix())
+                yield Volume(who, safe_name(origin.resolve().name), images, origin.relative_to(root).as_posix())
                 continue
             for array in arrays:
                 name = safe_name(stem(array.file))
-                yield Volume(subject, name, self._images(array), array.file.relative_to(root).as_posix())
+                yield Volume(who, name, self._images(array), array.file.relative_to(root).as_posix())
 
     def raw(self, root: Path) -> Iterator[RawVolume]:
         """The k-space of each file that holds any."""
@@ -100,12 +103,14 @@ class Matlab(KSpaceSource):
             if len(kspace):
                 yield RawVolume(safe_name(stem(file)), kspace.shape[-2:], iter(kspace))
 
-    def _subjects(self, root: Path) -> dict[str, list[_Array]]:
-        subjects: dict[str, list[_Array]] = {}
-        for file in self.files(root):
+    def _subjects(self, root: Path) -> dict[Subject, list[_Array]]:
+        subjects: dict[Subject, list[_Array]] = {}
+        files = self.files(root)
+        alone = apart(files)
+        for file in files:
             array, patient = self._array(file)
-            recorded = patient or (self.folder(file, root) if len(array.shape) == 2 else stem(file))
-            subjects.setdefault(self.who(file, root, recorded), []).append(array)
+            who = self.who(file, root, patient, "" if len(array.shape) == 2 else alone[file])
+            subjects.setdefault(who, []).append(array)
         return subjects
 
     def _array(self, file: Path) -> tuple[_Array, str]:

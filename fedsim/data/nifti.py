@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedsim.data.chosen import Choice, Names, check_number, label, numbers
+from fedsim.data.discovery import fetched
 from fedsim.data.names import Contrast, pick, safe_name, stem
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import FileSource, Volume
@@ -22,7 +23,6 @@ _RADIANS = {"radians": 1.0, "milliradians": 1e-3, "siemens": np.pi / 4096}
 """What one unit of a phase file is [rad]."""
 _KIND = re.compile(r"(?i)(?<![a-z0-9])(magnitude|mag|phase|ph)(?![a-z0-9])")
 _IXI = re.compile(r"(IXI\d+)-(Guys|HH|IOP)-")
-_BRATS_2023 = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d{3}$")
 _Key = tuple[Path, str, int]
 """Folder, name and series number; the name without its number and the words that tell magnitude from phase."""
 
@@ -31,8 +31,7 @@ class Nifti(FileSource):
     """A volume a magnitude file, or a folder of 2-D slices, turned upright as radiologists look.
 
     Slices keep the file's order. Rows run from head to foot (axial slices: front to back), columns to the patient's
-    left (sagittal slices: to the back). The subject is IXI's number or the file's folder, for BraTS 2023 without the
-    time point. Segmentations and phase files are never volumes.
+    left (sagittal slices: to the back). Phase files are never volumes.
     """
 
     format: Literal["nifti"] = Field("nifti", description="NIfTI files (.nii, .nii.gz).")
@@ -76,20 +75,20 @@ class Nifti(FileSource):
 
     def files(self, root: Path) -> list[Path]:
         """The magnitude files of the wanted contrasts, each followed by its phase file."""
-        return [file for pair in self._pairs(root) for file in pair if file]
+        return fetched([file for pair in self._pairs(root) for file in pair if file])
 
     def read(self, root: Path) -> Iterator[Volume]:
         """A volume a magnitude file and number in it, or a folder of 2-D slices, in natural order of the files."""
         for pairs in self._stacks(root):
             file = pairs[0][0]
-            subject = self.who(file, root, self._recorded(file, root))
+            who = self.who(file, root)
             name, origin = (safe_name(stem(file)), file) if len(pairs) == 1 else (self.folder(file, root), file.parent)
             for number in self._numbers(file):
                 images = np.concatenate([self._images(*pair, number) for pair in pairs])
                 contrast = label("volume", number, self.volume_names) or self._kind(file)
                 ending = contrast.replace("volume ", "v") if number is not None else ""
                 full = safe_name("_".join(filter(None, [name, ending])))
-                yield Volume(subject, full, images, origin.relative_to(root).as_posix(), contrast)
+                yield Volume(who, full, images, origin.relative_to(root).as_posix(), contrast)
 
     def _stacks(self, root: Path) -> list[list[tuple[Path, Path | None]]]:
         """The files of each volume: one, or all 2-D slices of one size in a folder, unless every file is a subject."""
@@ -148,11 +147,6 @@ class Nifti(FileSource):
         if phase is None and self.phase != "auto":
             raise InputError(f"{file}: has no phase file beside it; add one named like it with _ph, or set phase: auto")
         return phase
-
-    def _recorded(self, file: Path, root: Path) -> str:
-        if ixi := _IXI.match(file.name):
-            return ixi[1]
-        return _BRATS_2023.sub(r"\1", self.folder(file, root))
 
     def _kind(self, file: Path) -> str:
         """The contrast asked for that the file's name has; else the name's last part, if it is one of several words."""

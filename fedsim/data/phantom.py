@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from fedsim.data.source import Source, StoredVolume, Volume
+from fedsim.data.subjects import Subject
 from fedsim.mri.phantom import Sequence, anatomy, image, nulling_time, relaxation_times
 from fedsim.seeds import numpy_stream
 
@@ -112,6 +113,10 @@ class PhantomSource(Source):
         """The seed."""
         return f"phantom {self.seed}"
 
+    def population(self, who: Subject) -> str:
+        """Everybody drawn from this seed."""
+        return self.identity()
+
     def files(self, root: Path) -> list[Path]:
         """None."""
         return []
@@ -131,18 +136,18 @@ class PhantomSource(Source):
             for contrast in self._contrasts():
                 rng = numpy_stream(self.seed, "acquisition", index, contrast)
                 images = image(head, self._sequence(contrast), field_t, rng, noise, bias)
-                subject, name = _names(index, contrast)
-                yield Volume(subject, name, images, self.identity(), contrast)
+                who, name = _names(index, contrast)
+                yield Volume(who, name, images, self.identity(), contrast)
 
     def foreseen(self, matrix: tuple[int, int]) -> list[StoredVolume]:
         """Every volume with all its slices: each shows some of the head."""
         support = (min(self.size, matrix[0]), min(self.size, matrix[1]))
         slices = tuple(range(self.slices))
         return [
-            StoredVolume(name, subject, self.identity(), slices, support, contrast)
+            StoredVolume(name, who, self.identity(), slices, support, contrast)
             for index in range(1, self.subjects + 1)
             for contrast in self._contrasts()
-            for subject, name in (_names(index, contrast),)
+            for who, name in (_names(index, contrast),)
         ]
 
     def _contrasts(self) -> list[Weighting]:
@@ -158,10 +163,10 @@ class PhantomSource(Source):
         return Sequence(tr, te, _number(self.ti, nulling_time(csf, tr, te)))
 
 
-def _names(index: int, contrast: Weighting) -> tuple[str, str]:
+def _names(index: int, contrast: Weighting) -> tuple[Subject, str]:
     """The subject and the volume."""
     subject = f"subject-{index:03d}"
-    return subject, f"{subject}_{contrast}"
+    return Subject(subject, "the seed", subject), f"{subject}_{contrast}"
 
 
 def _ends(value: float | tuple[float, float] | None, default: float) -> tuple[float, float]:

@@ -1,10 +1,10 @@
 """The site shard: one HDF5 file with the k-space of a site's volumes at its matrix size.
 
-Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `origin`, `contrast`, `slices`
-(indices in the source), `support` (H, W of the samples that are not zero-padding), `digest` (SHA-256 of the images as
-read) and `sums` (CRC-32 of each slice of k-space); dataset `left_out`, what was not read, as JSON. Attribute `source`
-of `kspace` says what it was made from, and `seal` is a digest of all that but the k-space, which is checked slice by
-slice as it is read.
+Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `told` and `original` (who it
+shows), `origin`, `contrast`, `slices` (indices in the source), `support` (H, W of the samples that are not zero-
+padding), `digest` (SHA-256 of the images as read) and `sums` (CRC-32 of each slice of k-space); dataset `left_out`,
+what was not read, as JSON. Attribute `source` of `kspace` says what it was made from, and `seal` is a digest of all
+that but the k-space, which is checked slice by slice as it is read.
 
 Shards live in a cache, named by a digest of fedsim's version, the source's settings, the matrix and the files' names,
 sizes and times; a new one is written to a temporary name, while a lease keeps other importers waiting. Nothing here
@@ -29,8 +29,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from fedsim.data.left_out import LeftOut, noting
+from fedsim.data.left_out import LeftOut, lines, noting
 from fedsim.data.source import Source, StoredVolume, Volume
+from fedsim.data.subjects import Subject
 from fedsim.data.values import settled, showing
 from fedsim.errors import DamagedError, InputError
 from fedsim.files import lease, replacing, writing
@@ -119,7 +120,8 @@ def _describe(name: str, group: h5py.Group) -> StoredVolume:
         raise ValueError(f"{name!r:.60} is no volume")
     at = group[name].attrs
     slices, support = (tuple(at[key].tolist()) for key in ("slices", "support"))
-    return StoredVolume(name, at["subject"], at["origin"], slices, support, at["contrast"], at["digest"])
+    who = Subject(at["subject"], at["told"], at["original"])
+    return StoredVolume(name, who, at["origin"], slices, support, at["contrast"], at["digest"])
 
 
 def _sums(kspace: NDArray[np.complex64]) -> list[int]:
@@ -200,7 +202,8 @@ def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> N
                 _check_room(volume, len(kept))
                 _add(group, volume, kept, matrix)
         if not len(group):
-            raise InputError(f"{root / getattr(source, 'path', '')}: holds no image with any signal")
+            besides = "".join(f"; {line}" for line in lines(left_out))
+            raise InputError(f"{root / getattr(source, 'path', '')}: holds no image with any signal{besides}")
         file["left_out"] = json.dumps([dataclasses.astuple(one) for one in left_out])
         path_of = getattr(source, "path", None)
         group.attrs["source"] = str(root.resolve() / path_of) if path_of else source.identity()
@@ -214,7 +217,8 @@ def _add(group: h5py.Group, volume: Volume, kept: list[int], matrix: tuple[int, 
     data = group.create_dataset(volume.name, data=kspace, chunks=(1, *matrix))
     support = [min(max(images.shape[1:]), side) for side in matrix]
     digest = hashlib.sha256(f"{images.dtype} {images.shape} ".encode() + images.tobytes()).hexdigest()
-    told = {"subject": volume.subject, "origin": volume.origin, "contrast": volume.contrast, "digest": digest}
+    who = {"subject": volume.subject, "told": volume.who.told, "original": volume.who.original}
+    told = who | {"origin": volume.origin, "contrast": volume.contrast, "digest": digest}
     data.attrs.update(told, slices=kept, support=support, sums=np.array(_sums(kspace), np.uint32))
 
 

@@ -4,15 +4,18 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fedsim.data.left_out import leave_out
-from fedsim.data.names import natural, safe_name, stem
+from fedsim.data.discovery import data_files, fetched
+from fedsim.data.labels import looks_like_label
+from fedsim.data.left_out import leave_out, lines, noting
+from fedsim.data.names import safe_name, stem
 from fedsim.data.reading import reading
+from fedsim.data.subjects import SITE, Subject, SubjectPattern, told_by
 from fedsim.errors import InputError
 from fedsim.files import absent
 from fedsim.schema import InsidePath, Section
@@ -22,7 +25,7 @@ from fedsim.schema import InsidePath, Section
 class Volume:
     """One image series of one subject, as its file holds it."""
 
-    subject: str
+    who: Subject
     """Who was scanned; never shared between training, validation and test."""
     name: str
     """Unique within the site and safe as a file name."""
@@ -33,13 +36,18 @@ class Volume:
     contrast: str = ""
     """What its files say of its weighting or channel; empty where they say nothing."""
 
+    @property
+    def subject(self) -> str:
+        """The subject's name."""
+        return self.who.name
+
 
 @dataclass(frozen=True)
 class StoredVolume:
     """What a site's shard says about a volume without its k-space."""
 
     name: str
-    subject: str
+    who: Subject
     origin: str
     slices: tuple[int, ...]
     """Indices in the source; slices without any signal were left out."""
@@ -50,6 +58,11 @@ class StoredVolume:
     digest: str = ""
     """Of the images as they were read, whatever the matrix; empty where they are known before they are made."""
 
+    @property
+    def subject(self) -> str:
+        """The subject's name."""
+        return self.who.name
+
 
 class Source(Section):
     """Where a site's images come from."""
@@ -58,7 +71,11 @@ class Source(Section):
 
     @abstractmethod
     def identity(self) -> str:
-        """What its subjects come from: sites of one identity must divide a subject alike."""
+        """What its subjects come from; their places in the order drawn for a split depend on it."""
+
+    def population(self, who: Subject) -> str:
+        """Within which `who` is one person, whatever site reads it; by default all people that have names."""
+        return ""
 
     def resolve(self, seed: int, site: str) -> Self:
         """This source with everything that is drawn from the seed written out; files have nothing to draw."""
@@ -89,19 +106,18 @@ class Source(Section):
         """
 
 
-LABELS = ("_seg", "-seg", "_mask")
-"""Endings of the segmentations that public data sets keep beside their images; they are never read as images."""
-
-
 class FileSource(Source):
     """A source that reads files below federation.root; one file of code a format."""
 
     path: InsidePath = Field(description="Folder or file of this site, relative to federation.root.")
-    subject: Literal["auto", "folder", "file", "site"] = Field(
+    subject: Literal["auto", "folder", "file", "site"] | SubjectPattern = Field(
         "auto",
-        description="What identifies a subject: auto (what the format records), the folder that directly holds the "
-        "file, the file, or the whole site.",
+        description="What identifies a subject: auto (what names a person: BIDS sub-, numbers of known collections, "
+        "what the file records, else the top folder), the folder that directly holds the file, the file, the whole "
+        "site, or {pattern: ...}.",
     )
+    record: ClassVar[str] = ""
+    """What the format calls the subject that its files record."""
 
     nan: Literal["refuse", "zero"] = Field(
         "refuse",
@@ -117,6 +133,10 @@ class FileSource(Source):
         """The path."""
         return self.path
 
+    def population(self, who: Subject) -> str:
+        """All people that have names; whoever is told by the whole site is known by its path alone."""
+        return self.path if who.told == SITE else ""
+
     @property
     @abstractmethod
     def suffixes(self) -> tuple[str, ...]:
@@ -128,12 +148,15 @@ class FileSource(Source):
 
     def files(self, root: Path) -> list[Path]:
         """Every file of this format at or below `path`, as `matching` finds them."""
-        return self.matching(root)
+        return fetched(self.matching(root))
 
     def volumes(self, root: Path) -> Iterator[Volume]:
-        """What `read` yields; a name that has been given is followed by _2, _3 and so on."""
+        """What `read` yields, without labels; a name that has been given is followed by _2, _3 and so on."""
         given: set[str] = set()
         for volume in self.read(root):
+            if looks_like_label(volume.images):
+                leave_out(root / volume.origin, "label by its content")
+                continue
             name, copy = volume.name, 1
             while name in given:
                 copy += 1
@@ -142,10 +165,10 @@ class FileSource(Source):
             yield replace(volume, name=name)
 
     def matching(self, root: Path) -> list[Path]:
-        """Every file at or below `path` whose name ends in one of `suffixes`, in natural order, without labels.
+        """Every file at or below `path` whose name ends in one of `suffixes`, as `data_files` finds them.
 
         Raises:
-            InputError: the path is missing, it or a file leaves `root` through a link, or it holds no such file.
+            InputError: the path is missing, it or a link in it leaves `root`, or it holds no such file.
         """
         base = root / self.path
         if not base.exists():
@@ -153,19 +176,16 @@ class FileSource(Source):
             raise InputError(f"{base}: {absent(base)}{there}")
         if not base.resolve().is_relative_to(root.resolve()):
             raise InputError(f"{base}: leads outside federation.root ({root})")
-        found = [base] if base.is_file() else [p for p in base.rglob("*") if p.is_file() and not p.name.startswith(".")]
-        found = [p for p in found if _ends(p, self.suffixes)]
-        for label in [p for p in found if stem(p).lower().endswith(LABELS)]:
-            leave_out(label, "label by its name")
-            found.remove(label)
+        with noting(root) as left_out:
+            found = data_files(base, root, lambda file: _ends(file, self.suffixes))
+        for one in left_out:
+            leave_out(root / one.path, one.reason)
         if not found:
             endings = ", ".join(suffix or "nothing" for suffix in self.suffixes)
-            raise InputError(f"{base}: holds no image file whose name ends in {endings}; set path or format")
-        inside = root.resolve()
-        astray = next((p for p in found if not p.resolve().is_relative_to(inside)), None)
-        if astray is not None:
-            raise InputError(f"{astray}: leads outside federation.root ({root})")
-        return sorted(sorted(found), key=lambda p: natural(str(p.relative_to(root))))
+            there = "; ".join(lines(left_out))
+            besides = f" ({there})" if there else ""
+            raise InputError(f"{base}: holds no image file whose name ends in {endings}{besides}; set path or format")
+        return found
 
     def folder(self, file: Path, root: Path) -> str:
         """The folder that directly holds `file`, as a name that tells equally named folders below `path` apart."""
@@ -173,18 +193,30 @@ class FileSource(Source):
         inside = file.parent.relative_to(base).parts if base.is_dir() else ()
         return safe_name("-".join(inside) or file.parent.resolve().name)
 
-    def who(self, file: Path, root: Path, recorded: str) -> str:
-        """The subject of `file`, as the key `subject` says; `recorded` is what the format holds, for auto."""
-        match self.subject:
-            case "auto":
-                with reading(file, "a file that names its subject"):
-                    return safe_name(recorded)
-            case "folder":
-                return self.folder(file, root)
-            case "file":
-                return safe_name(stem(file))
-            case "site":
-                return "site"
+    def who(self, file: Path, root: Path, recorded: str = "", alone: str = "") -> Subject:
+        """The subject of `file`, as the key `subject` says.
+
+        Args:
+            file: Below federation.root.
+            root: federation.root.
+            recorded: For auto: what the file itself says about who it is.
+            alone: For auto: who it is by its own name if no folder tells; empty where that would be all of the site.
+        """
+        base = root / self.path
+        with reading(file, "a file that names its subject"):
+            match self.subject:
+                case "auto":
+                    inside = file.parent.relative_to(base).parts if file != base else ()
+                    site = (base.parent if file == base else base).resolve().name
+                    return told_by(inside, stem(file), site, recorded, self.record, alone)
+                case "folder":
+                    return Subject.of(self.folder(file, root), "subject: folder")
+                case "file":
+                    return Subject.of(stem(file), "subject: file")
+                case "site":
+                    return Subject("site", SITE, self.path)
+                case _:
+                    return self.subject.subject(file.relative_to(base).as_posix() if file != base else file.name)
 
 
 def _begins(path: Path, root: Path) -> bool:

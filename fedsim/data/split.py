@@ -1,6 +1,6 @@
 """Dividing a site's volumes into training, validation and test, and its training subjects among clients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -79,35 +79,47 @@ def apportion(total: int, shares: Sequence[float]) -> list[int]:
     return counts
 
 
-def split_subjects(
-    volumes: Sequence[tuple[str, str, int]], split: Split, seed: int, identity: str, site: str
-) -> list[Piece]:
-    """Pieces of the volumes (name, subject, slices), every subject in one part only; in the volumes' order.
+def ordered(places: Mapping[str, str], seed: int, identity: str) -> list[str]:
+    """Subjects in an order drawn from (seed, identity) and the text that each takes its place from."""
+    return sorted(places, key=lambda subject: (derive(seed, "split", identity, places[subject]), subject))
 
-    A subject's place in the drawn order depends on (seed, identity, subject) alone, so sites that read other volumes
-    of the same subjects divide them alike wherever their numbers allow.
+
+def part_of(subjects: Sequence[str], split: Split, site: str, told: str = "") -> dict[str, Part]:
+    """The part of each subject, by its place in the order given; `told` says in a refusal how they were counted.
 
     Raises:
         InputError: there are too few subjects for the shares asked for.
     """
-    subjects = sorted({subject for _, subject, _ in volumes}, key=lambda s: (derive(seed, "split", identity, s), s))
     try:
         counts = apportion(len(subjects), split.shares)
     except InputError:
+        more = f" ({told}): if they show more people, say `subject: file` or `subject: {{pattern: ...}}`; or"
         raise InputError(
-            f"site {site}: {len(subjects)} subject(s) cannot fill {sum(s > 0 for s in split.shares)} parts by subject; "
-            f"set shares to 0, or `split: {{by: block}}` for a site with a single subject"
+            f"site {site}: {len(subjects)} subject(s) cannot fill {sum(s > 0 for s in split.shares)} parts by subject"
+            f"{more if told else ';'} set shares to 0, or `split: {{by: block}}` for a site with a single subject"
         ) from None
-    parts: list[Part] = [part for part, count in zip(PARTS, counts, strict=True) for _ in range(count)]
-    part_of = dict(zip(subjects, parts, strict=True))
-    if split.train_subjects is not None and split.train_subjects > counts[0]:
+    dealt = (part for part, count in zip(PARTS, counts, strict=True) for _ in range(count))
+    return dict(zip(subjects, dealt, strict=True))
+
+
+def pieces_of(
+    volumes: Sequence[tuple[str, str, int]], parts: Mapping[str, Part], split: Split, site: str
+) -> list[Piece]:
+    """Pieces of the volumes (name, subject, slices) in their order; subjects beyond `split.train_subjects` have none.
+
+    `parts` has the subjects in the drawn order.
+
+    Raises:
+        InputError: `split.train_subjects` is more than there are.
+    """
+    training = [subject for subject, part in parts.items() if part == "train"]
+    wanted = len(training) if split.train_subjects is None else split.train_subjects
+    if wanted > len(training):
         raise InputError(
-            f"site {site}: split.train_subjects: {split.train_subjects} is more than its {counts[0]} training subjects"
+            f"site {site}: split.train_subjects: {wanted} is more than its {len(training)} training subjects"
         )
-    unused = set() if split.train_subjects is None else set(subjects[split.train_subjects : counts[0]])
-    return [
-        Piece(name, subject, 0, slices, part_of[subject]) for name, subject, slices in volumes if subject not in unused
-    ]
+    used = parts.keys() - training[wanted:]
+    return [Piece(name, subject, 0, slices, parts[subject]) for name, subject, slices in volumes if subject in used]
 
 
 def split_blocks(volumes: Sequence[tuple[str, str, int]], split: Split, site: str) -> list[Piece]:

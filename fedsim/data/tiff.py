@@ -22,10 +22,7 @@ _SUFFIXES = {"tiff": (".tif", ".tiff"), "png": (".png",)}
 
 
 class ImageFolder(FileSource):
-    """A volume a folder, its files the slices in order of the last number in their names; a stack is one by itself.
-
-    The subject is the folder that directly holds the files.
-    """
+    """A volume a folder, its files the slices in order of the last number in their names; a stack is one by itself."""
 
     format: Literal["tiff", "png"] = Field(description="tiff (.tif, .tiff) or png files.")
     channel: Choice = Field(
@@ -49,13 +46,13 @@ class ImageFolder(FileSource):
         """A volume a folder or stack and channel, in natural order of the folders."""
         channels: list[int | None] = [*numbers(self.channel, self.channels)] or [None]
         for name, files in self._stacks(root):
-            subject = self.who(files[0], root, self.folder(files[0], root))
+            who = self.who(files[0], root)
             origin = files[0] if len(files) == 1 else files[0].parent
             for channel in channels:
                 contrast = label("channel", channel, self.channels)
                 ending = contrast.replace("channel ", "ch") if isinstance(self.channel, list) else ""
                 full = safe_name("_".join(filter(None, [name, ending])))
-                yield Volume(subject, full, _images(files, channel), origin.relative_to(root).as_posix(), contrast)
+                yield Volume(who, full, _images(files, channel), origin.relative_to(root).as_posix(), contrast)
 
     def channels_at(self, root: Path) -> int:
         """How many channels the first file has to choose from; 1 where they are all alike."""

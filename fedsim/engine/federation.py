@@ -1,8 +1,9 @@
 """From a workload's sites to clients: shards, splits by subject, dealing to clients, and a manifest of every slice."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,8 +13,9 @@ from fedsim.data.cache import note_use
 from fedsim.data.left_out import LeftOut, lines, noting, some
 from fedsim.data.samples import ClientData, PooledData
 from fedsim.data.shard import Shard, ensure_shard, shard_path
-from fedsim.data.source import StoredVolume
-from fedsim.data.split import Piece, split_blocks, split_subjects
+from fedsim.data.sharing import People, SiteVolumes, divide, people, shared_people, subject_lines
+from fedsim.data.source import Source, StoredVolume
+from fedsim.data.split import Part, Piece, pieces_of, split_blocks
 from fedsim.engine.client import ClientSpec
 from fedsim.errors import InputError
 from fedsim.files import sweep
@@ -35,6 +37,8 @@ class Federation:
     manifest: pd.DataFrame
     left_out: tuple[LeftOut, ...] = ()
     """What the sites' folders hold and nobody reads."""
+    shared: Mapping[str, list[str]] = field(default_factory=dict)
+    """Subjects that several sites read, with the sites."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -44,7 +48,9 @@ class Federation:
     @property
     def notes(self) -> list[str]:
         """What a person should know of how the data were read, in lines."""
-        return [*filter(None, [self._contrasts()]), *lines(self.left_out)]
+        ways = self.manifest.drop_duplicates(["site", "subject"])["subject_from"].value_counts()
+        subjects = subject_lines({str(way): count for way, count in ways.items()}, self.shared)
+        return [*subjects, *filter(None, [self._contrasts()]), *lines(self.left_out)]
 
     def _contrasts(self) -> str:
         """Which contrast or channel is read at which site, as far as the files or the workload say."""
@@ -70,17 +76,20 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
     federation, pooled = workload.federation, workload.algorithm.pools_data
     seen, unseen = federation.expanded_sites(), federation.unseen_sites()
     counts = clients_per_site(None if pooled else federation.clients, len(seen)) + [1] * len(unseen)
+    sweep(federation.cache)
+    found: list[_Found] = []
+    for site in (*seen, *unseen):
+        found.append(_find(workload, site))
+        on_site(site.name)
+    read = [SiteVolumes(f.site.name, f.site.source, f.site.split or federation.split, f.volumes) for f in found]
+    who = people(read, federation.root)
+    parts = divide(read, who, workload.seed)
     members: list[ClientSpec] = []
     rows: list[dict[str, Any]] = []
-    left_out: dict[LeftOut, None] = {}
-    sweep(federation.cache)
-    for site, count in zip([*seen, *unseen], counts, strict=True):
-        resolved = site.model_copy(update={"source": site.source.resolve(workload.seed, site.name)})
-        clients, volumes, unread = _site_clients(workload, resolved, count)
-        left_out |= dict.fromkeys(unread)
+    for one, count in zip(found, counts, strict=True):
+        clients = _site_clients(workload, one, parts.get(one.site.name), count)
         members += clients
-        rows += _manifest_rows(resolved, clients, volumes, POOLED if pooled else None)
-        on_site(site.name)
+        rows += _manifest_rows(one, clients, who, POOLED if pooled else None)
     manifest = pd.DataFrame(rows)
     check_leaks(manifest)
     taking_part = members[: len(members) - len(unseen)]
@@ -88,7 +97,9 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
         everything = PooledData(tuple(member for client in taking_part for member in client.data.members))
         taking_part = [ClientSpec(POOLED, POOLED, everything, workload.training)]
     outside = tuple(members[len(members) - len(unseen) :])
-    return Federation(tuple(taking_part), outside, manifest.drop(columns=["origin", "identity"]), tuple(left_out))
+    left_out = dict.fromkeys(unread for one in found for unread in one.left_out)
+    shared = shared_people(read, who)
+    return Federation(tuple(taking_part), outside, manifest.drop(columns="person"), tuple(left_out), shared)
 
 
 def clients_per_site(clients: int | None, sites: int) -> list[int]:
@@ -105,59 +116,68 @@ def clients_per_site(clients: int | None, sites: int) -> list[int]:
 
 
 def check_leaks(manifest: pd.DataFrame) -> None:
-    """Refuse a federation in which a subject, or a file read by two sites, is in two splits.
+    """Refuse a federation in which a person is in two splits, unless one site alone has divided that person's slices.
 
     Raises:
-        InputError: naming the site, the subject and the splits.
+        InputError: naming the sites, the subject and the splits.
     """
-    by_subject = manifest[~manifest["within_subject"]]
-    for source in ("site", "identity", "origin"):
-        parts = by_subject.groupby([source, "subject"], sort=False)["split"].nunique()
-        for where, subject in parts.index[parts > 1]:
-            rows = by_subject[(by_subject[source] == where) & (by_subject["subject"] == subject)]
-            raise InputError(
-                f"site {' and '.join(rows['site'].unique())}: subject {subject} is in "
-                f"{' and in '.join(rows['split'].unique())}; sites that read the same subjects need the same split"
-            )
+    across = manifest.groupby("person")["site"].transform("nunique") > 1
+    divided = manifest[across | ~manifest["within_subject"]]
+    parts = divided.groupby("person", sort=False)["split"].nunique()
+    for person in parts.index[parts > 1]:
+        rows = divided[divided["person"] == person]
+        raise InputError(
+            f"site {' and '.join(rows['site'].unique())}: subject {rows['subject'].iloc[0]} is in "
+            f"{' and in '.join(rows['split'].unique())}; sites that read the same subjects need the same split"
+        )
 
 
-def _site_clients(
-    workload: Workload, site: Site, count: int
-) -> tuple[list[ClientSpec], list[StoredVolume], list[LeftOut]]:
-    """Its clients, what its shard holds, and what is not in it."""
+@dataclass(frozen=True)
+class _Found:
+    """What the sources of a site gave."""
+
+    site: Site
+    """Resolved."""
+    path: Path
+    volumes: list[StoredVolume]
+    maker: Source | None
+    left_out: list[LeftOut]
+
+
+def _find(workload: Workload, site: Site) -> _Found:
     federation = workload.federation
+    site = site.model_copy(update={"source": site.source.resolve(workload.seed, site.name)})
     matrix = site.matrix or federation.matrix
     where = site.source, federation.root, federation.cache, matrix
     volumes = site.source.foreseen(matrix)
-    maker = site.source if volumes is not None else None
+    if volumes is not None:
+        path = shard_path(*where)
+        note_use(path)
+        return _Found(site, path, volumes, site.source, [])
     with noting(federation.root) as seen:
-        path = shard_path(*where) if maker else ensure_shard(*where)
+        path = ensure_shard(*where)
     note_use(path)
-    left_out = list(seen)
-    if volumes is None:
-        with Shard(path) as shard:
-            volumes = shard.volumes()
-            left_out += [one for one in shard.left_out() if (federation.root / one.path).exists()]
-    supports = {volume.name: volume.support for volume in volumes}
-    data = ClientData(path, site.name, (), (), site.mask, matrix, federation.normalise, workload.seed, maker)
+    with Shard(path) as shard:
+        there = [one for one in shard.left_out() if (federation.root / one.path).exists()]
+        return _Found(site, path, shard.volumes(), None, [*seen, *there])
+
+
+def _site_clients(workload: Workload, found: _Found, parts: Mapping[str, Part] | None, count: int) -> list[ClientSpec]:
+    federation, site = workload.federation, found.site
+    supports = {volume.name: volume.support for volume in found.volumes}
+    split, matrix = site.split or federation.split, site.matrix or federation.matrix
+    listed = [(volume.name, volume.subject, len(volume.slices)) for volume in found.volumes]
+    contrasts = {volume.name: volume.contrast for volume in found.volumes}
+    pieces = split_blocks(listed, split, site.name) if parts is None else pieces_of(listed, parts, split, site.name)
+    pieces = [dataclasses.replace(piece, contrast=contrasts[piece.volume]) for piece in pieces]
+    data = ClientData(
+        found.path, site.name, (), (), site.mask, matrix, federation.normalise, workload.seed, found.maker
+    )
     clients = []
-    for name, pieces in _cut(workload, site, _split(workload, site, volumes), count):
-        members = tuple(supports[piece.volume] for piece in pieces)
-        mine = dataclasses.replace(data, pieces=pieces, supports=members)
+    for name, own in _cut(workload, site, pieces, count):
+        mine = dataclasses.replace(data, pieces=own, supports=tuple(supports[piece.volume] for piece in own))
         clients.append(ClientSpec(name, site.name, mine, workload.training_of(site), site.resources))
-    return clients, volumes, left_out
-
-
-def _split(workload: Workload, site: Site, volumes: list[StoredVolume]) -> list[Piece]:
-    """Every volume's part; sites that read the same source divide a subject alike."""
-    split = site.split or workload.federation.split
-    listed = [(volume.name, volume.subject, len(volume.slices)) for volume in volumes]
-    contrasts = {volume.name: volume.contrast for volume in volumes}
-    if split.by == "block":
-        pieces = split_blocks(listed, split, site.name)
-    else:
-        pieces = split_subjects(listed, split, workload.seed, site.source.identity(), site.name)
-    return [dataclasses.replace(piece, contrast=contrasts[piece.volume]) for piece in pieces]
+    return clients
 
 
 def _cut(workload: Workload, site: Site, pieces: list[Piece], count: int) -> Iterator[tuple[str, tuple[Piece, ...]]]:
@@ -173,10 +193,10 @@ def _cut(workload: Workload, site: Site, pieces: list[Piece], count: int) -> Ite
 
 
 def _manifest_rows(
-    site: Site, clients: list[ClientSpec], volumes: list[StoredVolume], owner: str | None
+    found: _Found, clients: list[ClientSpec], who: People, owner: str | None
 ) -> Iterator[dict[str, Any]]:
     """A row a slice; training slices belong to their client, or to `owner`, or to nobody if the site is unseen."""
-    stored = {volume.name: volume for volume in volumes}
+    site, stored = found.site, {volume.name: volume for volume in found.volumes}
     data = {client.name: member for client in clients for member in client.data.members}
     some = next(iter(data.values()))
     shared = [(None, piece) for piece in some.pieces if piece.part != "train"]
@@ -186,7 +206,8 @@ def _manifest_rows(
         for piece in member.pieces
         if piece.part == "train"
     ]
-    within = len({volume.subject for volume in volumes}) == 1 and len({piece.part for _, piece in shared + own}) > 1
+    parts = {piece.part for _, piece in shared + own}
+    within = len({volume.subject for volume in found.volumes}) == 1 and len(parts) > 1
     for client, piece in own + shared:
         volume = stored[piece.volume]
         mask = some.volume_mask(volume.name, volume.support)
@@ -196,6 +217,6 @@ def _manifest_rows(
             yield {
                 "client": client, "site": site.name, "subject": piece.subject, "volume": piece.volume, "slice": index,
                 "split": piece.part, "within_subject": within, "mask_kind": site.mask.kind,
-                "acceleration": acceleration, "digest": volume.digest, "origin": volume.origin,
-                "identity": site.source.identity(),
+                "acceleration": acceleration, "digest": volume.digest, "subject_from": volume.who.told,
+                "subject_original": volume.who.original, "person": who[site.name, piece.subject],
             }  # fmt: skip

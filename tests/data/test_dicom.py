@@ -55,7 +55,8 @@ def test_slices_are_sorted_along_their_normal_and_rescaled(tmp_path: Path) -> No
         rescale = {"RescaleSlope": 2, "RescaleIntercept": -10}
         write(tmp_path / "k" / name, dataset(picture(place), 50 - place, **tags, **rescale))
     (volume,) = Dicom(path="k").volumes(tmp_path)
-    assert (volume.subject, volume.name, volume.origin) == ("Patient-1", "Patient-1_5_Sag-DESS", "k")
+    assert (volume.subject, volume.name, volume.origin) == ("Patient-1-3d614e28", "Patient-1-3d614e28_5_Sag-DESS", "k")
+    assert volume.who.original == "Patient^1"
     assert volume.images.dtype == np.float32
     np.testing.assert_array_equal(volume.images, [picture(place) * 2.0 - 10 for place in range(5)])
 

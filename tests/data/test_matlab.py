@@ -47,7 +47,7 @@ def test_stacks_single_images_and_complex(tmp_path: Path, version: str) -> None:
     np.testing.assert_array_equal(complex_stack.images, (IMAGES * (1 + 2j)).transpose(2, 0, 1))
     np.testing.assert_array_equal(flat.images, IMAGES[None, ..., 0])
     assert [v.images.dtype for v in (stack, complex_stack, flat)] == [np.float32, np.complex64, np.float32]
-    assert [v.subject for v in (stack, complex_stack, flat)] == ["stack", "complex", "p3"]
+    assert [v.subject for v in (stack, complex_stack, flat)] == ["p1", "p2", "p3"]
     assert (stack.name, stack.origin) == ("stack", "p1/stack.mat")
 
 

@@ -16,6 +16,7 @@ import pytest
 from fedsim.data.cache import clean, entries, note_use
 from fedsim.data.shard import Shard, ensure_shard
 from fedsim.data.source import FileSource, Volume
+from fedsim.data.subjects import Subject
 from fedsim.errors import DamagedError, InputError
 from fedsim.files import replacing, sweep
 from fedsim.mri.geometry import kspace_at
@@ -32,7 +33,7 @@ class Arrays(FileSource):
 
     def read(self, root: Path) -> Iterator[Volume]:
         for file in self.files(root):
-            yield Volume(file.stem, file.stem, np.load(file), file.name)
+            yield Volume(Subject.of(file.stem, "file"), file.stem, np.load(file), file.name)
 
 
 @pytest.fixture

@@ -5,12 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim.data.split import Split, apportion, deal, split_blocks, split_subjects
+from fedsim.data.split import Piece, Split, apportion, deal, ordered, part_of, pieces_of, split_blocks
 from fedsim.errors import InputError
 
 
 def volumes(subjects: int, per_subject: int = 2, slices: int = 5) -> list[tuple[str, str, int]]:
     return [(f"s{s}v{v}", f"s{s}", slices) for s in range(subjects) for v in range(per_subject)]
+
+
+def split_subjects(
+    volumes: list[tuple[str, str, int]], split: Split, seed: int, identity: str, site: str
+) -> list[Piece]:
+    order = ordered({subject: subject for _, subject, _ in volumes}, seed, identity)
+    return pieces_of(volumes, part_of(order, split, site), split, site)
 
 
 @given(st.integers(3, 60), st.tuples(*[st.integers(0, 10)] * 3).filter(lambda t: t[0] > 0))

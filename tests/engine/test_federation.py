@@ -82,18 +82,20 @@ def test_count_makes_different_sites_with_drawn_fields(workload: Make) -> None:
     assert not any(client.data.shard.exists() for client in federation.clients), "made where they are first read"
 
 
-def rows(*entries: tuple[str, str, str, str], within: bool = False) -> pd.DataFrame:
-    frame = pd.DataFrame(entries, columns=["site", "subject", "origin", "split"])
-    return frame.assign(within_subject=within, identity=frame["origin"].str[0])
+def rows(*entries: tuple[str, str, str], within: bool = False) -> pd.DataFrame:
+    frame = pd.DataFrame(entries, columns=["site", "subject", "split"])
+    return frame.assign(within_subject=within, person=frame["subject"])
 
 
 def test_leaks_are_refused() -> None:
-    check_leaks(rows(("A", "s1", "f1", "train"), ("A", "s2", "f2", "test"), ("B", "s1", "g1", "test")))
-    check_leaks(rows(("A", "s1", "f1", "train"), ("A", "s1", "f1", "test"), within=True))
+    check_leaks(rows(("A", "s1", "train"), ("A", "s2", "test"), ("B", "s1", "train")))
+    check_leaks(rows(("A", "s1", "train"), ("A", "s1", "test"), within=True))
     with pytest.raises(InputError, match="site A: subject s1 is in train and in test"):
-        check_leaks(rows(("A", "s1", "f1", "train"), ("A", "s1", "f2", "test")))
+        check_leaks(rows(("A", "s1", "train"), ("A", "s1", "test")))
     with pytest.raises(InputError, match="site A and B: subject s1 is in train and in val"):
-        check_leaks(rows(("A", "s1", "f1", "train"), ("B", "s1", "f2", "val")))  # other files of the same source
+        check_leaks(rows(("A", "s1", "train"), ("B", "s1", "val")))
+    with pytest.raises(InputError, match="site A and B: subject s1 is in train and in test"):
+        check_leaks(rows(("A", "s1", "train"), ("B", "s1", "test"), within=True))
 
 
 def test_two_sites_may_share_their_subjects(workload: Make) -> None:

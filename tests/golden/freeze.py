@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 
 from fedsim.algorithms.catalogue import ALGORITHMS
-from fedsim.data.split import Split, deal, split_subjects
+from fedsim.data.split import Split, deal, ordered, part_of, pieces_of
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.mri.masks import AnyMask
@@ -120,7 +120,8 @@ def frozen(files: Mapping[str, Mapping[str, NDArray[Any]]]) -> Numbers:
 def choices() -> Numbers:
     """What the seed decides before anything is trained."""
     volumes = [(f"v{i}", f"s{i}", 2) for i in range(10)]
-    pieces = split_subjects(volumes, Split(), 3, "golden", "A")
+    order = ordered({subject: subject for _, subject, _ in volumes}, 3, "golden")
+    pieces = pieces_of(volumes, part_of(order, Split(), "A"), Split(), "A")
     masks = [TypeAdapter(AnyMask).validate_python({"kind": kind}) for kind in MASKS]
     drawn = {
         kind: mask.sample((12, 16), numpy_stream(3, "mask", kind)) for kind, mask in zip(MASKS, masks, strict=True)

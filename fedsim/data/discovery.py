@@ -1,0 +1,132 @@
+"""Which files below a site's folder are its data; the others are left out, and said."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fedsim.data.labels import label_folder, named_label
+from fedsim.data.left_out import leave_out
+from fedsim.data.names import natural, stem
+from fedsim.errors import InputError
+
+_DERIVED = {"derivatives", "sourcedata", "__macosx"}
+"""Folders that hold other versions of the images beside them."""
+
+
+def data_files(base: Path, root: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """Every wanted file at or below `base`, in natural order; a link to a file that is missing is among them.
+
+    Hidden files and folders, derivatives, labels, files of other kinds, and links to what is read already are left out.
+    Links are followed where they stay inside `root`, so that every file is read once.
+
+    Raises:
+        InputError: a link leads outside `root`, or nowhere and may be a folder; or a folder cannot be read.
+    """
+    found = [base] if base.is_file() else [*_Tree(base, root, wanted)]
+    kept = [file for file in found if not _is_other(file, wanted) and not _is_label(file, base)]
+    return sorted(sorted(kept), key=lambda file: natural(str(file.relative_to(root))))
+
+
+def fetched(files: list[Path]) -> list[Path]:
+    """The files, all of which are there.
+
+    Raises:
+        InputError: one is a link to nothing.
+    """
+    missing = next((file for file in files if not file.exists()), None)
+    if missing is not None:
+        raise InputError(f"{missing}: is a link to a file that is not there; fetch it, or remove the link")
+    return files
+
+
+def _is_other(file: Path, wanted: Callable[[Path], bool]) -> bool:
+    if wanted(file):
+        return False
+    if file.is_symlink() and not file.exists() and not file.suffix:
+        fetched([file])
+    leave_out(file, f"file of another kind ({''.join(file.suffixes[-1:]).lower() or 'without a suffix'})")
+    return True
+
+
+def _is_label(file: Path, base: Path) -> bool:
+    folders = file.parent.relative_to(base).parts if file != base else ()
+    if file != base and (named_label(stem(file), file.parent.name) or any(map(label_folder, folders))):
+        leave_out(file, "label by its name")
+        return True
+    return False
+
+
+class _Tree:
+    """The files below a folder, each once: first what lies there, then what links lead to."""
+
+    def __init__(self, base: Path, root: Path, wanted: Callable[[Path], bool]) -> None:
+        self._base, self._root, self._wanted = base, root.resolve(), wanted
+        self._links: list[Path] = []
+        self._seen: set[str] = set()
+
+    def __iter__(self) -> Iterator[Path]:
+        yield from self._below(self._base)
+        while self._links:
+            links, self._links = self._links, []
+            for link in links:
+                yield from self._followed(link)
+
+    def _below(self, folder: Path) -> Iterator[Path]:
+        real = os.path.realpath(folder)
+        if real in self._seen:
+            leave_out(folder, "folder that is read already by another path")
+            return
+        self._seen.add(real)
+        for entry in self._entries(folder):
+            if entry.name.startswith("."):
+                leave_out(entry, "hidden file or folder")
+            elif entry.is_symlink():
+                self._links.append(entry)
+            elif not entry.is_dir():
+                yield from self._once(entry, f"{real}{os.sep}{entry.name}")
+            elif not _is_derived(entry):
+                yield from self._below(entry)
+
+    def _followed(self, link: Path) -> Iterator[Path]:
+        real = os.path.realpath(link)
+        if not link.exists():
+            yield link
+        elif link.is_dir():
+            if not _is_derived(link):
+                self._check_inside(link, real)
+                yield from self._linked_folder(link, real)
+        elif not self._wanted(link):
+            yield link
+        else:
+            self._check_inside(link, real)
+            yield from self._once(link, real)
+
+    def _once(self, file: Path, real: str) -> Iterator[Path]:
+        if real in self._seen:
+            leave_out(file, "file that is read already by another path")
+            return
+        self._seen.add(real)
+        yield file
+
+    def _entries(self, folder: Path) -> list[Path]:
+        try:
+            return sorted(folder.iterdir())
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+
+    def _linked_folder(self, link: Path, real: str) -> Iterator[Path]:
+        if self._base.resolve().is_relative_to(real):
+            leave_out(link, "link to a folder that it lies in")
+        else:
+            yield from self._below(link)
+
+    def _check_inside(self, link: Path, real: str) -> None:
+        if not Path(real).is_relative_to(self._root):
+            raise InputError(f"{link}: leads outside federation.root ({self._root})")
+
+
+def _is_derived(folder: Path) -> bool:
+    if folder.name.lower() in _DERIVED:
+        leave_out(folder, "folder of derivatives or copies")
+        return True
+    return False

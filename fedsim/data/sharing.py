@@ -1,0 +1,188 @@
+"""People whom several sites read: who they are, and a division that keeps each of them in one part at all sites."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from fedsim.data.left_out import some
+from fedsim.data.source import Source, StoredVolume
+from fedsim.data.split import PARTS, Part, Split, ordered, part_of
+from fedsim.data.subjects import connected
+from fedsim.errors import InputError
+from fedsim.seeds import numpy_stream
+
+_NODES = 10_000  # of the search; a limit in seconds would make the answer depend on the machine
+_NAMING = {"format", "path", "subject"}  # keys that a subject's name depends on
+
+Person = str
+"""Equal for the same person at any site."""
+People = Mapping[tuple[str, str], Person]
+"""The person that each (site, subject) is."""
+
+
+@dataclass(frozen=True)
+class SiteVolumes:
+    """What a site read."""
+
+    site: str
+    source: Source
+    split: Split
+    volumes: Sequence[StoredVolume]
+
+    @property
+    def subjects(self) -> dict[str, str]:
+        """The subjects, each with the text that its place in the drawn order comes from."""
+        places: dict[str, str] = {}
+        for volume in self.volumes:
+            original = volume.who.original
+            places[volume.subject] = min(places.get(volume.subject, original), original)
+        return places
+
+
+def people(sites: Sequence[SiteVolumes], root: Path) -> dict[tuple[str, str], Person]:
+    """The person that each (site, subject) is.
+
+    Equal names are one person where the sources take their subjects from one population; so are subjects of two sites
+    that are read from one file or folder under different names.
+    """
+    names = {
+        (one.site, volume.subject): f"{one.source.population(volume.who)}/{volume.subject}"
+        for one in sites
+        for volume in one.volumes
+    }
+    places: dict[str, dict[str, set[Person]]] = {}
+    for one in sites:
+        for volume in one.volumes:
+            at = places.setdefault(os.path.realpath(root / volume.origin), {})
+            at.setdefault(one.source.model_dump_json(include=_NAMING), set()).add(names[one.site, volume.subject])
+    same = [sorted(set().union(*by.values())) for by in places.values() if len(by) > 1]
+    first = {name: min(many) for many in connected(same) for name in many}
+    return {key: first.get(name, name) for key, name in names.items()}
+
+
+def divide(sites: Sequence[SiteVolumes], who: People, seed: int) -> dict[str, dict[str, Part]]:
+    """The part of every subject at every site that is split by subject; each person is in one part.
+
+    Sites that share nobody are divided each for itself, in an order drawn from (seed, source, subject). Sites that read
+    the same people get one order; where this divides somebody otherwise at two sites, the parts are chosen for all of
+    them together, as close to every site's shares as can be.
+
+    The subjects are in the drawn order.
+
+    Raises:
+        InputError: a site has too few subjects for its shares, or no division keeps everybody in one part.
+    """
+    by_site = {one.site: one for one in sites if one.split.by == "subject"}
+    groups = connected([one.site, *(f"/{who[one.site, s]}" for s in one.subjects)] for one in by_site.values())
+    parts: dict[str, dict[str, Part]] = {}
+    for group in groups:
+        together = [by_site[name] for name in group if name in by_site]
+        parts |= _divided(together, who, seed)
+    return parts
+
+
+def shared_people(sites: Sequence[SiteVolumes], who: People) -> dict[str, list[str]]:
+    """Subjects that several sites read, each with the sites."""
+    where: dict[Person, dict[str, str]] = {}
+    for one in sites:
+        for subject in one.subjects:
+            where.setdefault(who[one.site, subject], {})[one.site] = subject
+    return {next(iter(at.values())): list(at) for at in where.values() if len(at) > 1}
+
+
+def subject_lines(ways: Mapping[str, int], shared: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a person should know of the subjects: how many were told by what, and who is read by several sites."""
+    said = [f"subjects: {', '.join(f'{number:,} by {way}' for way, number in ways.items())}"]
+    if shared:
+        sites = ", ".join(dict.fromkeys(site for where in shared.values() for site in where))
+        said.append(f"at several sites ({sites}), divided alike: {len(shared):,} x subject: {some([*shared])}")
+    return said
+
+
+def _divided(sites: list[SiteVolumes], who: People, seed: int) -> dict[str, dict[str, Part]]:
+    identities = {one.source.identity() for one in sites}
+    identity = identities.pop() if len(identities) == 1 else ""
+    places: dict[Person, str] = {}
+    for one in sites:
+        for subject, text in one.subjects.items():
+            person = who[one.site, subject]
+            places[person] = min(places.get(person, text), text)
+    order = ordered(places, seed, identity)
+    rank = {person: at for at, person in enumerate(order)}
+    members = {one.site: sorted({who[one.site, s] for s in one.subjects}, key=rank.__getitem__) for one in sites}
+    alone = {one.site: part_of(members[one.site], one.split, one.site, _told(one)) for one in sites}
+    chosen: dict[Person, Part] = {}
+    for parts in alone.values():
+        chosen |= parts
+    if any(chosen[person] != part for parts in alone.values() for person, part in parts.items()):
+        chosen = _jointly(sites, members, order, seed)
+    return {
+        one.site: {s: chosen[who[one.site, s]] for s in sorted(one.subjects, key=lambda s: rank[who[one.site, s]])}
+        for one in sites
+    }
+
+
+def _told(one: SiteVolumes) -> str:
+    """How the subjects were told, for a message; empty where every volume is a subject."""
+    ways = dict.fromkeys(volume.who.told for volume in one.volumes)
+    return "" if len(one.subjects) == len(one.volumes) else f"{len(one.volumes)} volumes, told by {', '.join(ways)}"
+
+
+def _jointly(
+    sites: list[SiteVolumes], members: Mapping[str, list[Person]], order: list[Person], seed: int
+) -> dict[Person, Part]:
+    """A part for everybody, by numbers of people who are at the same sites: a small integer program."""
+    has = {one.site: set(members[one.site]) for one in sites}
+    at = {person: tuple(site for site, some in has.items() if person in some) for person in order}
+    kinds = list(dict.fromkeys(at.values()))
+    counts = _numbers(sites, kinds, [sum(a == kind for a in at.values()) for kind in kinds], seed)
+    if counts is None:
+        several = [person.split("/", 1)[1] for person, where in at.items() if len(where) > 1]
+        raise InputError(
+            f"sites {' and '.join(one.site for one in sites)}: read the same people ({some(several)}), and no division "
+            "leaves each of them in one part and no share empty; give the sites the same split, or set shares to 0"
+        )
+    parts: dict[Person, Part] = {}
+    for kind, numbers in zip(kinds, counts, strict=True):
+        alike = [person for person in order if at[person] == kind]
+        dealt = [part for part, number in zip(PARTS, numbers, strict=True) for _ in range(number)]
+        parts |= dict(zip(alike, dealt, strict=True))
+    return parts
+
+
+def _numbers(
+    sites: list[SiteVolumes], kinds: list[tuple[str, ...]], sizes: list[int], seed: int
+) -> NDArray[np.int64] | None:
+    """How many of each kind go into each part (kinds, parts), closest to the sites' shares; None if one must be empty.
+
+    Unknowns are those numbers and, for each site and part, by how much it misses its share.
+    """
+    cells, misses = len(kinds) * len(PARTS), len(sites) * len(PARTS)
+    has = np.array([[one.site in kind for kind in kinds] for one in sites], float)
+    sums = np.kron(has, np.eye(len(PARTS)))  # (sites x parts, kinds x parts)
+    totals = has @ np.array(sizes)
+    shares = np.array([one.split.shares for one in sites])
+    wanted = (shares * totals[:, None]).ravel()
+    fewest, most = (shares.ravel() > 0).astype(float), np.where(shares.ravel() > 0, np.inf, 0)
+    whole = np.kron(np.eye(len(kinds)), np.ones(len(PARTS)))
+    room, none = np.eye(misses), np.zeros((len(kinds), misses))
+    rules = [
+        LinearConstraint(np.hstack([whole, none]), sizes, sizes),
+        LinearConstraint(np.hstack([sums, 0 * room]), fewest, most),
+        LinearConstraint(np.hstack([sums, -room]), -np.inf, wanted),
+        LinearConstraint(np.hstack([sums, room]), wanted, np.inf),
+    ]
+    drawn = numpy_stream(seed, "split", "together").uniform(0, 1e-3, cells)  # among equals, the seed decides
+    cost = np.concatenate([drawn, np.ones(misses)])
+    whole_numbers = np.repeat([1, 0], [cells, misses])
+    found = milp(
+        cost, integrality=whole_numbers, bounds=Bounds(0, np.inf), constraints=rules, options={"node_limit": _NODES}
+    )
+    if found.x is None:
+        return None
+    return np.rint(found.x[:cells]).astype(np.int64).reshape(len(kinds), len(PARTS))
