@@ -1,5 +1,6 @@
 """A first look at a file or folder with images: what is in it, and a picture of a few slices."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from rich.table import Table
 
 from fedsim.data.left_out import lines, noting
 from fedsim.data.nifti import Nifti
+from fedsim.data.sharing import subject_lines
 from fedsim.data.source import FileSource, Volume
 from fedsim.data.sources import formats_at
+from fedsim.data.subjects import Subject
 from fedsim.data.tiff import ImageFolder
 from fedsim.files import replacing
 
@@ -51,14 +54,14 @@ def inspect_path(path: Path, picture: Path, everything: bool = False) -> tuple[T
     (source, _), *others = formats_at(path)
     rows: list[tuple[str, ...]] = []
     samples: list[Sample] = []
-    subjects: set[str] = set()
+    subjects: dict[str, Subject] = {}
     slices = 0
     most = (_MOST_AT_ALL, _MOST_AT_ALL) if everything else (_MOST_ROWS, _MOST_PICTURED)
     with noting(path.parent) as left_out:
         source, notes = _each_channel(source, path.parent)
         for volume in source.volumes(path.parent):
             rows.append(_row(volume))
-            subjects.add(volume.subject)
+            subjects.setdefault(volume.subject, volume.who)
             slices += len(volume.images)
             if len(samples) < most[1]:
                 samples.append(_sample(volume))
@@ -71,7 +74,8 @@ def inspect_path(path: Path, picture: Path, everything: bool = False) -> tuple[T
         table.caption = f"not shown: {besides}; inspect their folders"
     if len(rows) > len(samples):
         notes.append(f"the picture shows the first {len(samples)} of {len(rows)} volumes; --all shows every one")
-    return table, [*notes, *lines(left_out)]
+    told = subject_lines(Counter(who.told for who in subjects.values()), {})
+    return table, [*told, *notes, *lines(left_out)]
 
 
 def _each_channel(source: FileSource, root: Path) -> tuple[FileSource, list[str]]:
@@ -140,7 +144,15 @@ def _row(volume: Volume) -> tuple[str, ...]:
     low, high = (f(magnitude, where=finite, initial=start) for f, start in ((np.min, np.inf), (np.max, -np.inf)))
     kind = ", ".join(["complex" if np.iscomplexobj(volume.images) else "magnitude", *filter(None, notes)])
     values = (str(slices), f"{height} x {width}", kind, f"{low:.3g}", f"{high:.3g}")
-    return volume.name, "" if volume.subject == volume.name else volume.subject, *values
+    return volume.name, _who(volume), *values
+
+
+def _who(volume: Volume) -> str:
+    """The subject where it is not the volume's name, with what it was made from where that is no safe name."""
+    who = volume.who
+    made = who.name != who.original and not who.original.isascii()
+    shown = f"{who.name} ({who.original})" if made else who.name
+    return "" if shown == volume.name else escape(shown)
 
 
 def _table(title: str, rows: list[tuple[str, ...]], most: int) -> Table:

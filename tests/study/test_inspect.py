@@ -135,15 +135,17 @@ def test_channels_are_counted_and_each_is_shown(tmp_path: Path) -> None:
         tifffile.imwrite(
             tmp_path / f"s{number}.tif", np.random.default_rng(number).integers(0, 255, (2, 8, 8, 3), np.uint8)
         )
-    table, notes = inspect_path(tmp_path, tmp_path / "p.png")
+    picture = tmp_path.parent / f"{tmp_path.name}.png"
+    table, notes = inspect_path(tmp_path, picture)
     assert len(table.rows) == 39
     assert notes == [
+        "subjects: 1 by the whole site",
         "3 channels, each shown as a volume; a workload says which: channel: 0 to 2, or a list",
         "the picture shows the first 12 of 39 volumes; --all shows every one",
     ]
-    before = size(tmp_path / "p.png")
-    assert len(inspect_path(tmp_path, tmp_path / "p.png", everything=True)[1]) == 1
-    assert size(tmp_path / "p.png")[1] > 3 * before[1]
+    before = size(picture)
+    assert len(inspect_path(tmp_path, picture, everything=True)[1]) == 2
+    assert size(picture)[1] > 3 * before[1]
 
 
 def test_every_volume_of_a_4d_file_is_shown(tmp_path: Path) -> None:
