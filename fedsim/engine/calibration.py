@@ -83,7 +83,6 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
     finally:
         backend.close()
     before, last = (list(of.values())[-1]["private_bytes"] for of in (first, rows))
-    quiet_work = max(client.work(), 1.0) * slower
     return Calibration(
         client,
         {
