@@ -68,5 +68,5 @@ def showing(volume: Volume, root: Path) -> list[int]:
             kept.append(index)
         else:
             reason = "slice without variation" if image.any() else "empty slice"
-            leave_out(root / volume.origin, reason, f"of {volume.name}, slice {index}")
+            leave_out(root / volume.origin, reason, f"slice {index} of {volume.name}")
     return kept

@@ -1,5 +1,6 @@
 """DICOM series written with pydicom: order, rescaling, subjects, files that are no image."""
 
+import struct
 from pathlib import Path
 
 import imagecodecs
@@ -187,6 +188,13 @@ def test_a_mosaic_is_cut_up(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.dcm: is a Siemens mosaic \(15, 12\) of an unrecorded number"):
         read(tmp_path)
     data.add_new((0x0019, 0x100A), "US", 7)
+    write(tmp_path / "a.dcm", data)
+    (volume,), _ = read(tmp_path)
+    np.testing.assert_array_equal(volume.images, tiles[:7])
+    del data[(0x0019, 0x100A)]
+    tag = struct.pack("<64si4siii", b"NumberOfImagesInMosaic", 1, b"US\0\0", 6, 1, 77)
+    csa = b"SV10\x04\x03\x02\x01" + struct.pack("<II", 1, 77) + tag + struct.pack("<iiii", 2, 2, 77, 2) + b"7\0\0\0"
+    data.add_new((0x0029, 0x1010), "OB", csa)
     write(tmp_path / "a.dcm", data)
     (volume,), _ = read(tmp_path)
     np.testing.assert_array_equal(volume.images, tiles[:7])
