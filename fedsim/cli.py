@@ -110,6 +110,7 @@ def run(
     from fedsim.display import evaluation_table, progress_of
     from fedsim.engine.claim import claim_numbered
     from fedsim.engine.simulation import Simulation
+    from fedsim.superseded import superseded
     from fedsim.workload import load_workload
 
     loaded = load_workload(workload, tagged(overrides, tags))
@@ -126,6 +127,8 @@ def run(
         progress_of(loaded, out) as observer,
         Simulation(loaded, claimed, resume=resume, address=address, observer=observer) as simulation,
     ):
+        for line in superseded(loaded, overrides or []) if not resume else ():
+            log.warning(line)
         with stop_on_signal() as stopped:
             done = simulation.run(begun(stopped))
         if done:
@@ -152,6 +155,7 @@ def plan(
     """Say what a run will need, send and take, after timing one client here; refuse what cannot fit."""
     from fedsim.display import busy_line, plan_tables
     from fedsim.engine.fits import machine_at, plan_run, refuse, warnings
+    from fedsim.superseded import superseded
     from fedsim.workload import load_workload
 
     loaded = load_workload(workload, overrides or [])
@@ -163,7 +167,7 @@ def plan(
     for note in made.notes:
         out.print(note, soft_wrap=True, highlight=False, markup=False)
     busy = busy_line(made.times) if made.times and address is None else None
-    for warning in [*warnings(made), *([busy] if busy else [])]:
+    for warning in [*superseded(loaded, overrides or []), *warnings(made), *([busy] if busy else [])]:
         log.warning(warning)
     refuse(made)
 

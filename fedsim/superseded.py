@@ -1,6 +1,6 @@
 """Keys of a workload that have no effect, because another key has the last word."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from fedsim.config import SiteTraining, Workload
@@ -24,13 +24,14 @@ _ALGORITHM: tuple[Rule, ...] = (
 )
 
 
-def superseded(workload: Workload, overridden: Collection[str] = ()) -> Iterator[str]:
+def superseded(workload: Workload, overrides: Iterable[str] = ()) -> Iterator[str]:
     """A line for each key that is not at its default and has no effect.
 
     Args:
         workload: As read.
-        overridden: Keys of `--set`; of these also those that have no effect at some of the sites.
+        overrides: KEY=VALUE of `--set`; of these also keys that have no effect at some of the sites.
     """
+    overridden = [override.partition("=")[0] for override in overrides]
     federation = workload.federation
     yield from _by_sites(workload, overridden)
     yield from _in(workload.training, "training", _TRAINING)

@@ -16,7 +16,6 @@ from fedsim.errors import InputError, hint, nearest, same_thing
 from fedsim.own import find_own, is_own
 from fedsim.safe_yaml import load_yaml, read_yaml
 from fedsim.schema import Section
-from fedsim.superseded import superseded
 
 log = logging.getLogger("fedsim")
 
@@ -42,9 +41,6 @@ def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool
         _set_aside(content, "algorithm", [*ALGORITHMS, *_own_methods(content, path.parent)])
     _set_aside(content, "model", MODELS)
     workload = read_content(content, f"{path}: ", code=code)
-    if workload.provenance is None:  # a run's own file would only repeat it
-        for line in superseded(workload, [override.partition("=")[0] for override in overrides]):
-            log.warning(line)
     federation = workload.federation
     for name in federation.own_datasets():
         find_own(name, (path.parent, Path.cwd()))

@@ -85,10 +85,7 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
     before, last = (list(of.values())[-1]["private_bytes"] for of in (first, rows))
     return Calibration(
         client,
-        {
-            name: (row["load_seconds"] + row["train_seconds"]) / max(client.work(), 1.0) / slower
-            for name, row in rows.items()
-        },
+        {name: (row["load_seconds"] + row["train_seconds"]) / quiet_work for name, row in rows.items()},
         {name: row["send_seconds"] / slower for name, row in rows.items()},
         _reading_seconds(client) / max(pixels(client, "train"), 1.0) / slower,
         validation / max(pixels(client, "val"), 1.0) / slower,

@@ -25,6 +25,7 @@ from fedsim.jobs.target import RUNS, State, Target
 from fedsim.jobs.targets import shares_files, source_of
 from fedsim.study.frozen import check_folder
 from fedsim.study.runner import check_data
+from fedsim.superseded import superseded
 
 Tell = Callable[[str], None]
 
@@ -169,7 +170,7 @@ def _check_rooms(job: Job, rooms: tuple[Room, ...], here: bool, tell: Tell) -> N
         workload = job.workloads[0]
         plan = plan_run(workload, out, _machine(workload, out, rooms, here))
         refuse(plan)
-        said = warnings(plan)
+        said = [*superseded(workload), *warnings(plan)]
         time = f", about {duration(plan.times.total)}" if plan.times else ""
         tell(f"{len(plan.clients)} clients in {len(plan.homes)} actors on {len(plan.nodes)} nodes{time}")
     else:
