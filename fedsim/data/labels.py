@@ -27,7 +27,7 @@ def named_label(name: str, folder: str) -> bool:
     """Whether a file called `name` (without its ending) in `folder` is a label by its name."""
     own = name[len(folder) :] if name.lower().startswith(folder.lower()) and name != folder else name
     words = _words(_ENTITY.sub("", own))
-    if words and len(words) > 1 and _is_number(words, 0) and any(map(_IMAGE.fullmatch, words[1:])):
+    if re.match(r"[^\W\d_]+[-_]?\d", own) and any(map(_IMAGE.fullmatch, re.split(r"[-_. ]+", own.lower())[1:])):
         words = words[1:]  # mask01_T1: a person's number
     if any(map(_SPIN_LABEL.fullmatch, words)):
         words = [word for word in words if word not in {"label", "labels"}]
@@ -48,10 +48,6 @@ def _words(name: str) -> list[str]:
     """Words and numbers in lower case; camelCase is two words."""
     parts = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
     return [word.lower() for word in re.findall(r"[^\W\d_]+|\d+", parts)]
-
-
-def _is_number(words: list[str], at: int) -> bool:
-    return words[at + 1].isdecimal()
 
 
 def looks_like_label(images: NDArray[np.float32] | NDArray[np.complex64]) -> bool:
