@@ -134,7 +134,17 @@ def _bars_told(rows: pd.DataFrame) -> str:
 def _forest(axis: Axes, rows: pd.DataFrame) -> None:
     at = np.arange(len(rows), dtype=np.float64)
     axis.axvline(0, color=GREY, lw=0.9)
-    axis.hlines(at, rows["low"], rows["high"], color=PALETTE[0], lw=1.4)
+    reach = rows[["low", "high"]].sub(rows["difference"], axis=0).abs().to_numpy(np.float64).T
+    axis.errorbar(
+        rows["difference"],
+        at,
+        xerr=np.nan_to_num(reach),
+        fmt="none",
+        ecolor=PALETTE[0],
+        elinewidth=1.6,
+        capsize=4,
+        capthick=1.6,
+    )  # fmt: skip - caps, so that short bars show beside the point
     differs = rows["differs"].fillna(value=False).astype(bool).to_numpy()
     faces = [PALETTE[0] if one else "white" for one in differs]
     axis.scatter(rows["difference"], at, s=28, c=faces, edgecolors=PALETTE[0], linewidths=1.2, zorder=3)

@@ -26,7 +26,7 @@ from fedsim.report.overview import METHOD, Column, columns_of
 from fedsim.report.scaling_figures import scaling_figures
 from fedsim.report.scaling_law import STRONG, WEAK
 from fedsim.report.study_report import write_study_report
-from fedsim.report.study_tables import StudyTables, study_tables
+from fedsim.report.study_tables import SHARED, StudyTables, study_tables
 from fedsim.report.tables import Tables, write_overview, write_tables
 from fedsim.report.viewer import MOST_BYTES, MOST_SITES, Stack, stacks_of
 from fedsim.report.wording import CI, caption, chance, confidence, means, number, sentences, spread
@@ -98,7 +98,7 @@ def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | Non
 def _figures(study: StudyTables) -> Named:
     """Every figure that the tables of a study allow."""
     if study.kind == "client-count":
-        return count_figures(study.points, study.reference)
+        return count_figures(study.points, study.reference, SHARED if study.shared_machine else "")
     if study.kind == "ablation":
         return ablation_figures(study.points, study.reference)
     if study.kind in _SCALING:
@@ -157,7 +157,9 @@ def _say_study(study: StudyTables, console: Console) -> None:
     console.print(_table(f"{name}: test split, mean over sites", [*keys, columns[len(keys)], *of_psnr]))
     costs = [column for column in columns[len(keys) + 1 :] if not column.quality]
     if costs:
-        console.print(_table(f"{name}: costs, mean over seeds", [*keys, *costs]))
+        table = _table(f"{name}: costs, mean over seeds", [*keys, *costs])
+        table.caption = SHARED if study.shared_machine else None
+        console.print(table)
     for line in study.says("psnr"):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 

@@ -32,16 +32,17 @@ _COSTS = {
 _N = "clients N"
 
 
-def count_figures(points: pd.DataFrame, reference: str) -> Named:
+def count_figures(points: pd.DataFrame, reference: str, note: str = "") -> Named:
     """Every figure of a client-count study.
 
     Args:
         points: Rows of results.parquet.
         reference: The method that differences are taken to.
+        note: What must be said of times.
     """
     for quality in QUALITIES:
         yield f"quality-{quality}", quality_by_count(points, quality, reference)
-    yield "costs", costs_by_count(points, reference)
+    yield "costs", costs_by_count(points, reference, note)
 
 
 def quality_by_count(points: pd.DataFrame, quality: str, reference: str) -> Figure:
@@ -78,7 +79,7 @@ def _differences(axis: Axes, points: pd.DataFrame, quality: str, reference: str,
     axis.set(xlabel=_N, ylabel=f"test {AXIS_LABELS[quality]} − {reference}, by seed")
 
 
-def costs_by_count(points: pd.DataFrame, reference: str) -> Figure:
+def costs_by_count(points: pd.DataFrame, reference: str, note: str = "") -> Figure:
     """Time a round, bytes a client and round, and memory, against N."""
     known, look_of = with_costs(points), looks(list(points["method"].unique()), reference)
     figure, (axes,) = grid(1, len(_COSTS), 9.2, 3.0)
@@ -89,7 +90,8 @@ def costs_by_count(points: pd.DataFrame, reference: str) -> Figure:
         axis.set(xlabel=_N, ylabel=label)
         log_counts(axis, points["clients"])
         from_zero_or_log(axis, known[cost])
-    legend(figure, axes[0], note="bars: range over seeds" if points["seed"].nunique() > 1 else bars_told(1))
+    bars = "bars: range over seeds" if points["seed"].nunique() > 1 else bars_told(1)
+    legend(figure, axes[0], note="; ".join(filter(None, (bars, note))))
     return figure
 
 

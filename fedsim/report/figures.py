@@ -31,6 +31,8 @@ _DASHES = ("-", "--")
 _PALE, _DARK = "#B8BEC4", "#404040"
 _MOST_THIN = 100  # lines of a crowd
 _MOST_TICKS = 24  # named bars
+ERROR_COLOURS = "inferno"
+"""Colour map of all error maps, in figures and in the viewer."""
 LEGEND: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5}
 STYLE: dict[Any, Any] = {
     "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.titlesize": 9,
@@ -266,7 +268,7 @@ def _draw_errors(axes: Sequence[Axes], panel: Panel, window: float) -> None:
     errors = [100 * np.abs(image - panel.target) / window for image in (panel.zero_filled, panel.reconstruction)]
     top = float(np.percentile(errors, 99.5)) or 1.0
     for axis, error in zip(axes[1:3], errors, strict=True):
-        shown = axis.imshow(error, cmap="inferno", vmin=0, vmax=top, aspect=_aspect(panel))
+        shown = axis.imshow(error, cmap=ERROR_COLOURS, vmin=0, vmax=top, aspect=_aspect(panel))
     scale = axes[3].inset_axes((0.02, 0.02, 0.07, 0.96))
     bar = axes[3].figure.colorbar(shown, cax=scale, extend="max")
     bar.set_label("|x − ground truth|  [% of white]", fontsize=8)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedsim.engine.rundir import Run
 from fedsim.errors import InputError
+from fedsim.report.figures import ERROR_COLOURS
 from fedsim.report.panels import Panel, panels_of
 
 _TRUTH, _ZERO_FILLED = "Ground truth", "Zero-filled"
@@ -97,16 +98,24 @@ def _draw_site(axes: NDArray[Any], of_site: Sequence[Panel], shown: Mapping[str,
     look: dict[str, Any] = {"aspect": first.target.shape[1] / first.target.shape[0]}
     axes[0, 0].imshow(first.target, cmap="gray", vmin=0, vmax=window, **look)
     axes[1, 0].imshow(first.mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **look)
-    best = max(panel.score["psnr"] for panel in of_site)
-    for above, below, image, (psnr, ssim) in zip(axes[0, 1:-1], axes[1, 1:-1], images, scores, strict=True):
+    best = [max(panel.score[name] for panel in of_site) for name in ("psnr", "ssim")]
+    for above, below, image, score in zip(axes[0, 1:-1], axes[1, 1:-1], images, scores, strict=True):
         above.imshow(image, cmap="gray", vmin=0, vmax=window, **look)
-        above.set_title(f"{psnr:.2f} / {ssim:.3f}", fontsize=8.5, fontweight="bold" if psnr == best else "normal")
-        map_ = below.imshow(_error(image, first.target, window), cmap="turbo", vmin=0, vmax=top, **look)
+        above.set_title(" ", fontsize=8.5)  # keeps the room
+        _write_score(above, score, [own == top_ for own, top_ in zip(score, best, strict=True)])
+        map_ = below.imshow(_error(image, first.target, window), cmap=ERROR_COLOURS, vmin=0, vmax=top, **look)
     axes[1, -1].set_frame_on(True)
     bar = axes[1, -1].figure.colorbar(map_, cax=axes[1, -1], extend="max")
     bar.ax.tick_params(labelsize=7.5)
     bar.set_label("% of white", fontsize=7.5)
     _label(axes[0, 0], axes[1, 0], first)
+
+
+def _write_score(axis: Axes, score: tuple[float, float], best: Sequence[bool]) -> None:
+    """PSNR / SSIM above an image, each in bold where it is the best of its row."""
+    for text, side, bold in zip((f"{score[0]:.2f} ", f"/ {score[1]:.3f}"), ("right", "left"), best, strict=True):
+        look: dict[str, Any] = {"ha": side, "va": "bottom", "fontsize": 8.5, "transform": axis.transAxes}
+        axis.text(0.5, 1.03, text, fontweight="bold" if bold else "normal", **look)
 
 
 def _error(image: NDArray[np.float32], target: NDArray[np.float32], window: float) -> NDArray[np.float32]:

@@ -31,6 +31,17 @@ function compare(one, two, down) {
   return down ? -order : order;
 }
 
+/* What is wider than its box fades at the right edge, with a hint below, until it is scrolled to its end. */
+for (const box of document.querySelectorAll(".scroll")) {
+  const hint = document.createElement("p");
+  hint.className = "hint";
+  hint.textContent = "scroll sideways for more →";
+  box.after(hint);
+  const look = () => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  box.addEventListener("scroll", look);
+  new ResizeObserver(look).observe(box);
+}
+
 /* The switch of the quality: what is of another one (class of-...) is hidden by the style sheet. */
 for (const choice of document.querySelectorAll(".switch")) {
   choice.hidden = false;

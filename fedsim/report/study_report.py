@@ -12,7 +12,7 @@ from fedsim.engine.rundir import Run
 from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.overview import Cell, Column, columns_of
 from fedsim.report.page import Picture, picture, write_page
-from fedsim.report.study_tables import StudyTables
+from fedsim.report.study_tables import SHARED, StudyTables
 from fedsim.report.viewer import Stack
 from fedsim.report.wording import CI, caption, number
 from fedsim.study.comparison import FEWEST_SEEDS, FEWEST_SUBJECTS
@@ -138,6 +138,8 @@ def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
     if study.kind in {"compare", "client-count"}:
         regime = str(study.by_quality["psnr"]["regime"].iloc[0])
         yield "intervals", caption(study.by_quality["psnr"], regime)
+    if study.shared_machine:
+        yield "times", SHARED
     if file.tune is not None:
         yield "tuning", f"by validation PSNR, seed {file.tune.seed}, which is none of the study's"
 

@@ -18,6 +18,9 @@ from fedsim.study.frozen import open_study
 from fedsim.study.results import QUALITIES, collect, finished_points, read_failures
 from fedsim.study.study import Plan, Point
 
+SHARED = "points shared the machine, one on each core: times are upper bounds"
+"""Of a study whose points ran side by side."""
+
 
 @dataclass(frozen=True)
 class StudyTables:
@@ -43,6 +46,13 @@ class StudyTables:
     def planned(self) -> int:
         """Points that the study has when it is done."""
         return len(self.plan.pairs) * len(self.plan.study.seeds)
+
+    @property
+    def shared_machine(self) -> bool:
+        """Whether points ran side by side, so that their times are those of a busy machine."""
+        return self.planned > 1 and any(
+            point.workload.engine.backend == "serial" for point in self.plan.finals(dict.fromkeys(self.plan.pairs, 0))
+        )
 
     @cached_property
     def by_quality(self) -> Tables:

@@ -18,6 +18,7 @@ from PIL import Image
 from fedsim.data.evaluation import ReconstructedVolume
 from fedsim.engine.rundir import Run
 from fedsim.errors import InputError
+from fedsim.report.figures import ERROR_COLOURS
 from fedsim.report.panels import Panel, volumes_of
 
 MOST_BYTES = 2_000_000
@@ -140,7 +141,7 @@ def _columns(count: int) -> int:
 
 
 def _palette(levels: int) -> Sequence[int]:
-    colours = mpl.colormaps["inferno"](np.linspace(0, 1, levels))[:, :3]
+    colours = mpl.colormaps[ERROR_COLOURS](np.linspace(0, 1, levels))[:, :3]
     return [int(value) for value in np.round(255 * colours).astype(int).flat]
 
 
