@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from fedsim import Run, run
@@ -56,8 +57,14 @@ def test_panel_has_a_row_of_images_and_one_of_errors_a_site(runs: dict[str, Run]
         shown = [of_site[0].target, of_site[0].zero_filled, *(panel.reconstruction for panel in of_site)]
         for image, expected in zip(above, shown, strict=True):
             np.testing.assert_array_equal(image.get_array(), expected)
-    for panel in (panel for of_site in panels for panel in of_site):
-        assert f"{panel.score['psnr']:.2f} / {panel.score['ssim']:.3f}" in texts(figure)
+    written = [text.get_text() for text in figure.findobj(Text)]
+    bold = [text.get_text() for text in figure.findobj(Text) if text.get_fontweight() == "bold"]
+    for of_site in panels:
+        for name, form in (("psnr", "{:.2f} "), ("ssim", "/ {:.3f}")):
+            scores = [panel.score[name] for panel in of_site]
+            assert {form.format(score) for score in scores} <= set(written)
+            assert form.format(max(scores)) in bold, "each number for itself"
+            assert form.format(min(scores)) not in bold or len({form.format(score) for score in scores}) == 1
     for words in (*runs, "Ground truth", "Zero-filled", "WITHIN SUBJECT", "validation split", "protocol fastmri"):
         assert words in texts(figure)
 
