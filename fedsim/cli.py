@@ -33,7 +33,7 @@ from fedsim.cli_jobs import jobs, submit
 from fedsim.cli_replay import replay
 from fedsim.cli_study import compare, study
 from fedsim.cli_watch import watch
-from fedsim.errors import ClientError, InputError, RunError
+from fedsim.errors import InputError, RunError, TracedError
 
 if TYPE_CHECKING:
     from fedsim.data.split import Part
@@ -329,7 +329,7 @@ def main() -> None:
     except (InputError, RunError, TyperException) as error:
         if "--debug" in arguments:
             raise
-        if isinstance(error, ClientError) and error.trace:
+        if isinstance(error, TracedError) and error.trace:
             print(error.trace, file=sys.stderr)  # noqa: T201 - as Python would show it
         _say(error.format_message() if isinstance(error, TyperException) else str(error))
         sys.exit(1 if isinstance(error, RunError) else 2)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import platformdirs
 from pydantic import Field, model_validator
 
+from fedsim.algorithms import hooks
 from fedsim.algorithms.catalogue import AnyAlgorithm
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.learner import Training
@@ -255,7 +256,7 @@ class Workload(Section):
     def settled(self) -> "Workload":
         """The workload with everything decided that its method leaves open until the number of clients is known."""
         clients = self.federation.clients or len(self.federation.expanded_sites())
-        return self.model_copy(update={"algorithm": self.algorithm.settled(self.training.cohort(clients))})
+        return self.model_copy(update={"algorithm": hooks.settled(self.algorithm, self.training.cohort(clients))})
 
     def training_of(self, site: Site) -> Training:
         """Local training with the site's overrides."""

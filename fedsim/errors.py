@@ -90,8 +90,8 @@ class WriteError(RunError):
     """A file cannot be written: the disk is full, or may not be written to."""
 
 
-class ClientError(RunError):
-    """A client failed in its own training, and would only do so again."""
+class TracedError(RunError):
+    """Code that is not fedsim's, or a client, failed, and would only do so again."""
 
     def __init__(self, message: str, trace: str = "") -> None:
         super().__init__(message, trace)
@@ -101,13 +101,21 @@ class ClientError(RunError):
 
     @property
     def message(self) -> str:
-        """One line with client, round and seed."""
+        """One line with client, round and seed, as far as there are any."""
         return str(self.args[0])
 
     @property
     def trace(self) -> str:
-        """The traceback in the client's process; empty where it would tell nothing."""
+        """The traceback in its process; empty where it would tell nothing."""
         return str(self.args[1])
+
+
+class ClientError(TracedError):
+    """A client failed in its own training."""
+
+
+class MethodError(TracedError):
+    """A method's own code raised, returned what it may not, or changed what it may only read."""
 
 
 class DivergedError(ClientError):

@@ -113,6 +113,8 @@ class Algorithm(Section):
         """A client's work in a phase; returns its uploads by name (nothing else that is returned leaves the client)."""
         self.receive(learner, received)
         pull = self.regulariser(learner, received)
+        if not (pull is None or callable(pull)):
+            raise TypeError(f"regulariser must return a function or None, not {type(pull).__name__}")
         for _ in range(learner.training.local_epochs):
             for batch in learner.batches():
                 learner.step(batch, regulariser=pull)

@@ -181,7 +181,7 @@ class Learner:
     def fresh_server(self) -> dict[str, NDArray[np.float32]]:
         """What every client starts from: the `shared` parameters (P,) and, if there are any, the shared `buffers`."""
         start = {"shared": self._start["shared"], "buffers": self._start.get("shared_buffers")}
-        return {name: vector.cpu().numpy() for name, vector in start.items() if vector is not None}
+        return {name: vector.cpu().numpy().copy() for name, vector in start.items() if vector is not None}
 
     def enter(self, state: State, data: Slices, training: Training, round_: int, client: str) -> None:
         """Take on a client: its private parameters, optimizer state, data and random streams."""

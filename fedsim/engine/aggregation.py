@@ -30,7 +30,8 @@ class OrderFreeSum:
             ClientError: the vector has another size than the others.
         """
         if vector.shape != self.total.shape:
-            raise ClientError(f"{owner}: sent {vector.size} values where {self.total.size} were expected")
+            others = f"where other clients returned {self.total.size}"
+            raise ClientError(f"{owner}: train returned {vector.size} values {others}")
         bound = weight * largest(vector)
         if not bound < self._limit:
             raise DivergedError(

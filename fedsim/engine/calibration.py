@@ -10,6 +10,7 @@ from typing import cast
 import psutil
 import torch
 
+from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Phase, Received, ServerState, Upload
 from fedsim.config import Workload
 from fedsim.data.samples import ClientData, PooledData, SliceMemory
@@ -148,7 +149,7 @@ class _Trial:
 
     def round(self, round_: int) -> dict[str, Row]:
         """The client's row of each phase."""
-        phases = one_of_each(self._algorithm.phases(self._cohort, round_, 0))
+        phases = one_of_each(hooks.phases(self._algorithm, self._cohort, round_, 0))
         return {phase.name: self._phase(round_, phase) for phase in phases}
 
     def validate(self) -> float:
@@ -164,8 +165,9 @@ class _Trial:
         return cast(clientfiles.Layout, layout)
 
     def _phase(self, round_: int, phase: Phase) -> Row:
-        uploads = uploads_of(self._algorithm, phase.name, self._server)
-        broadcast = {**self._algorithm.broadcast(self._server, phase.name), **self._buffers()}
+        uploads = uploads_of(self._algorithm, phase.name, self._server, f"round {round_}")
+        sent = hooks.broadcast(self._algorithm, self._server, phase.name, f"round {round_}")
+        broadcast = {**sent, **self._buffers()}
         weights = {self._client: 1.0}
         gathered = Gathered(Phase((self._client,), phase.name), uploads, weights, len(self._cohort))
         task = Task(round_, phase.name, time.time())
@@ -177,7 +179,8 @@ class _Trial:
         self.sizes |= {name: vector.size for name, vector in received.sums.items()}
         self.sizes |= {name: vectors[0].size for name, vectors in received.collected.items()}
         received = self._as_if_all(received, uploads, phase)
-        self._server = {**self._algorithm.update(self._server, received), **self._buffers(received)}
+        updated = hooks.update(self._algorithm, self._server, received, f"round {round_}")
+        self._server = {**updated, **self._buffers(received)}
         return gathered.rows[0]
 
     def _as_if_all(self, received: Received, uploads: Sequence[Upload], phase: Phase) -> Received:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fedsim.algorithms.base import Phase, Received, Upload, Vector
 from fedsim.engine.aggregation import OrderFreeSum
 from fedsim.engine.messages import Reply, Row
-from fedsim.errors import ClientError
+from fedsim.errors import ClientError, MethodError
 
 
 class Gathered:
@@ -30,7 +30,11 @@ class Gathered:
     def add(self, reply: Reply) -> None:
         """Fold in the reply of one host."""
         for name, partial in reply.sums.items():
-            self._sums.setdefault(name, OrderFreeSum(partial.size, self._uploads[name].grid)).merge(partial)
+            total = self._sums.setdefault(name, OrderFreeSum(partial.size, self._uploads[name].grid))
+            if total.total.size != partial.size:
+                sizes = f"vectors of {total.total.size} and of {partial.size} values as {name!r}"
+                raise MethodError(f"phase {self._phase.name}: clients sent {sizes}; what is summed must be alike")
+            total.merge(partial)
         self._collected.update(reply.collected)
         self.rows += reply.rows
         self.failed.update(reply.failed)

@@ -10,14 +10,16 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Upload, Vector
+from fedsim.algorithms.catalogue import is_own
 from fedsim.algorithms.learner import Learner, State
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.samples import SliceMemory, Slices, unsound
@@ -27,8 +29,9 @@ from fedsim.engine.aggregation import largest
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.messages import Faults, Limits, Reply, Row, Setup, Task
 from fedsim.engine.process import Pace, Watch, here, keep_freed_memory
+from fedsim.engine.readonly import ReadOnly
 from fedsim.engine.states import StateStore, state_bytes
-from fedsim.engine.uploads import PartialSums, as_tensors, uploads_of
+from fedsim.engine.uploads import PartialSums, uploads_of
 from fedsim.errors import ClientError, DivergedError, InputError, RunError
 from fedsim.faults import Fault, flip_a_bit
 from fedsim.files import writing
@@ -43,7 +46,11 @@ def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
     """The working network, initialised from the seed: the same for every host."""
     network = setup.model.build(torch_stream(setup.seed, "model"))
     return Learner(
-        network, setup.algorithm.shares, device=setup.device, channels_last=setup.channels_last, memory=memory
+        network,
+        partial(hooks.shares, setup.algorithm),
+        device=setup.device,
+        channels_last=setup.channels_last,
+        memory=memory,
     )
 
 
@@ -84,7 +91,7 @@ class Host:
         Yields:
             Replies; after a client has failed, no more work is done unless the run goes on without it.
         """
-        received, uploads = self._on_device(broadcast), self._uploads(task.phase)
+        received, uploads = self._on_device(broadcast), self._uploads(task)
         self._sums = PartialSums(uploads)
         yield Reply()  # from now on a client is at work
         reply, pace = Reply(), Pace(self._limits.report_seconds)
@@ -93,6 +100,7 @@ class Host:
             begun, watch = time.time(), Watch(self._slices)
             try:
                 made = self._turn(task, name, received, uploads, watch, faults.get(name, ()))
+                self._blame(made.sent, name, task.round, faults)
                 bounds = self._sums.check(made.sent, weights[name], f"client {name}, round {task.round}")
             except ClientError as error:
                 reply.failed[name] = error
@@ -105,7 +113,7 @@ class Host:
                 if apart:
                     reply.collected[name] = apart
                 watch.lap("send")
-                down = self._setup.algorithm.downlink(name, broadcast, task.phase)
+                down = hooks.downlink(self._setup.algorithm, name, broadcast, task.phase)
                 reply.rows.append({
                     **self._who(task.round, name), "weight": weights[name], "loss": float("nan"), **made.noted,
                     "wait_seconds": max(0.0, begun - task.since), **watch.seconds(),
@@ -116,10 +124,11 @@ class Host:
             if reply.collected or pace.due():
                 yield reply
                 reply = Reply()
+        received.check(f"round {task.round}", thorough=True)
         yield reply
 
     def _turn(
-        self, task: Task, name: str, received: Mapping[str, Tensor], uploads: Sequence[Upload], watch: Watch,
+        self, task: Task, name: str, received: ReadOnly, uploads: Sequence[Upload], watch: Watch,
         faults: Sequence[Fault],
     ) -> _Made:  # fmt: skip
         """A client's work in a phase."""
@@ -127,14 +136,14 @@ class Host:
             watch.lap("load")
             for fault in faults:
                 fault.strike()
-            made = {"buffers": learner.shared_buffers, **self._setup.algorithm.train(learner, received, task.phase)}
+            made = self._setup.algorithm.train(learner, received.tensors, task.phase)
+            sent = hooks.sent(self._setup.algorithm, learner, made, uploads)
             watch.lap("train")
             noted = _means(learner, self._clients[name].data, f"client {name}, round {task.round}")
             state = learner.leave()
             if not np.isfinite(largest(state["local"].numpy())):
                 who = f"client {name}, round {task.round}"
                 raise DivergedError(f"{who}: its own parameters are not finite; lower its lr")
-        sent = {upload.name: made[upload.name].cpu().numpy() for upload in uploads}
         for fault in faults:
             sent = {upload: fault.spoil(vector) for upload, vector in sent.items()}
         return _Made(state, sent, noted)
@@ -264,11 +273,25 @@ class Host:
 
     # Within
 
-    def _uploads(self, phase: str) -> list[Upload]:
-        return uploads_of(self._setup.algorithm, phase, self._learner.fresh_server())
+    def _uploads(self, task: Task) -> list[Upload]:
+        server = self._learner.fresh_server()
+        return uploads_of(self._setup.algorithm, task.phase, server, f"round {task.round}")
 
-    def _on_device(self, broadcast: Mapping[str, Vector]) -> dict[str, Tensor]:
-        return {name: tensor.to(self._learner.device) for name, tensor in as_tensors(broadcast).items()}
+    def _on_device(self, broadcast: Mapping[str, Vector]) -> ReadOnly:
+        return ReadOnly(broadcast, self._learner.device, self._setup.algorithm)
+
+    def _blame(self, sent: Mapping[str, Vector], name: str, round_: int, faults: Faults) -> None:
+        """Say so if it is a user's own method that made numbers that are not finite, of a network that is.
+
+        Raises:
+            ClientError: it is.
+        """
+        if not is_own(self._setup.algorithm.name) or name in faults:
+            return
+        wrong = [upload for upload, vector in sent.items() if not np.isfinite(largest(vector))]
+        if wrong and np.isfinite(largest(self._learner.shared.cpu().numpy())):
+            what = f"train of {self._setup.algorithm.name} returned NaN or infinite numbers as {wrong[0]!r}"
+            raise ClientError(f"client {name}, round {round_}: {what}, though its network is finite")
 
     def _who(self, round_: int, name: str) -> Row:
         client = self._clients[name]
@@ -277,22 +300,18 @@ class Host:
             "outcome": "trained", "device": str(self._learner.device),
         }  # fmt: skip
 
-    def _reconstruct(
-        self, round_: int, name: str, received: Mapping[str, Tensor], part: Part
-    ) -> Iterator[ReconstructedVolume]:
+    def _reconstruct(self, round_: int, name: str, received: ReadOnly, part: Part) -> Iterator[ReconstructedVolume]:
         client = self._clients[name]
         if not client.data.samples(part):
             return
         with self._at_work(name, round_, received) as learner:
-            self._setup.algorithm.deploy(learner, received)
+            self._setup.algorithm.deploy(learner, received.tensors)
             learner.network.eval()
             size = client.training.batch_size
             yield from reconstruct_volumes(learner.network, client.data, part, size, learner.device)
 
     @contextmanager
-    def _at_work(
-        self, name: str, round_: int, received: Mapping[str, Tensor], spare: bool = False
-    ) -> Iterator[Learner]:
+    def _at_work(self, name: str, round_: int, received: ReadOnly, spare: bool = False) -> Iterator[Learner]:
         """The working network with a client's private state swapped in; an error says whose it was.
 
         Only training gives the state back to the store; looking at images changes nothing. Training changes a state in
@@ -303,15 +322,15 @@ class Host:
             state = {key: value.clone() for key, value in state.items()}
         try:
             self._learner.enter(state, client.data, client.training, round_, name)
-            if "buffers" in received:
-                self._learner.shared_buffers.copy_(received["buffers"])
+            if "buffers" in received.tensors:
+                self._learner.shared_buffers.copy_(received.tensors["buffers"])
             yield self._learner
-        except (RunError, InputError, GeneratorExit):
+            received.check(f"client {name}, round {round_}")
+        except (RunError, InputError, GeneratorExit, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
             at = f"client {name}, round {round_}, seed {self._setup.seed}"
-            said = " ".join(str(error).split())
-            raise ClientError(f"{at}: {type(error).__name__}: {said}", traceback.format_exc()) from error
+            raise ClientError(hooks.explained(self._setup.algorithm, error, at), traceback.format_exc()) from error
 
 
 def _means(learner: Learner, data: Slices, who: str) -> dict[str, float]:

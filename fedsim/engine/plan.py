@@ -21,6 +21,7 @@ from fedsim.engine.needs import Home, NodePlan, Working, filled, node_plans
 from fedsim.engine.placement import device_of, placed
 from fedsim.engine.sizes import Traffic
 from fedsim.engine.times import Times, checkpoints, expected
+from fedsim.errors import MethodError
 from fedsim.files import as_json
 from fedsim.own import is_own
 
@@ -107,7 +108,7 @@ def make_plan(
     clients, nodes = federation.clients, [room.node for room in machine.rooms]
     device = device_of(workload.engine, nodes)
     private = _Private(learner, clients, calibration)
-    sent = _traffic(workload, learner, len(clients), calibration)
+    sent, note = _traffic(workload, learner, len(clients), calibration)
     homes = filled(workload.engine, placed(workload.engine, clients, nodes), machine.rooms, private.bytes)
     pixel_bytes = 0.0 if device == "cuda" else sizes.activation_bytes(learner, 2 ** (workload.model.pools + 1))
     saved = private.saved_bytes() + _driver_files_bytes(learner, clients, sent)
@@ -121,7 +122,7 @@ def make_plan(
         calibration.growth_bytes if calibration else 0.0, sent, saved,
         len(missing), sum(map(_shard_bytes, missing, fresh)),
         expected(workload, homes, machine.rooms, calibration, sum(fresh), saved) if calibration else None,
-        tuple(federation.notes),
+        (*federation.notes, *([note] if note and calibration else [])),
     )  # fmt: skip
 
 
@@ -173,18 +174,22 @@ def _driver_files_bytes(learner: Learner, clients: Sequence[ClientSpec], sent: T
     return sizes.shared_file_bytes(learner) + own + names + 150
 
 
-def _traffic(workload: Workload, learner: Learner, clients: int, calibration: Calibration | None) -> Traffic:
-    """What a round sends; with a calibration in true sizes."""
+def _traffic(
+    workload: Workload, learner: Learner, clients: int, calibration: Calibration | None
+) -> tuple[Traffic, str]:
+    """What a round sends, with a calibration in true sizes; and why it is only told from FedAvg, if so."""
     vectors = {name: vector.size for name, vector in learner.fresh_server().items()}
     shrink = 1 if calibration else max(1, vectors["shared"] // _SHRUNK_TO)
     known = calibration.sizes if calibration else {}
     cohort = workload.training.cohort(clients)
     try:
-        return sizes.traffic(workload.algorithm, vectors, cohort, clients, known, shrink)
-    except Exception:
+        return sizes.traffic(workload.algorithm, vectors, cohort, clients, known, shrink), ""
+    except MethodError as error:
         if not is_own(workload.algorithm.name):
             raise
-        return sizes.traffic(FedAvg(), vectors, cohort, clients, {}, shrink)  # it wants what only clients can send
+        fedavg = FedAvg()  # its server wants what only clients can send
+        note = f"what travels and the server keeps is planned as for fedavg: on zeros, {error}"
+        return sizes.traffic(fedavg, vectors, cohort, clients, {}, shrink), note
 
 
 def spread(values: Iterable[float]) -> Spread:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Phase, Received, ServerState, Vector
 from fedsim.config import Workload
 from fedsim.engine.backends import Backend
@@ -116,7 +117,7 @@ class Rounds:
         return bool(set(self._cohort(round_)) - self._failures.dropped(round_).keys() - {client})
 
     def _phases(self, cohort: tuple[str, ...], round_: int) -> list[Phase]:
-        return self._algorithm.phases(cohort, round_, self._workload.seed)
+        return hooks.phases(self._algorithm, cohort, round_, self._workload.seed)
 
     def _cohort(self, round_: int) -> tuple[str, ...]:
         """The clients drawn for a round, in the federation's order."""
@@ -146,9 +147,10 @@ class Rounds:
     def _gather(self, round_: int, phase: Phase, gone: set[str], faults: Faults) -> Gathered:
         """Let the phase's clients work and fold in their replies as they come."""
         weights = self._weights(phase.clients)
-        uploads = uploads_of(self._algorithm, phase.name, self.server)
+        uploads = uploads_of(self._algorithm, phase.name, self.server, f"round {round_}")
         gathered = Gathered(phase, uploads, weights, len(self._federation.clients))
-        broadcast = self._backend.share({**self._algorithm.broadcast(self.server, phase.name), **self._buffers()})
+        sent = hooks.broadcast(self._algorithm, self.server, phase.name, f"round {round_}")
+        broadcast = self._backend.share({**sent, **self._buffers()})
         task = Task(round_, phase.name, time.time())
 
         def arguments(mine: tuple[str, ...]) -> tuple[Any, ...]:
@@ -180,7 +182,8 @@ class Rounds:
             for row in gathered.rows:
                 row["weight"] /= received.weight
         if received.phase.clients:
-            self.server = {**self._algorithm.update(self.server, received), **self._buffers(received)}
+            updated = hooks.update(self._algorithm, self.server, received, f"round {self.now[0]}")
+            self.server = {**updated, **self._buffers(received)}
 
     def _weights(self, clients: tuple[str, ...]) -> dict[str, float]:
         """Weights that sum to one."""
@@ -218,7 +221,7 @@ def check_phases(workload: Workload, names: tuple[str, ...]) -> None:
     Raises:
         InputError: naming the method or the fault.
     """
-    turns = [(name, p.name) for p in workload.algorithm.phases(names, 1, workload.seed) for name in p.clients]
+    turns = [(name, p.name) for p in hooks.phases(workload.algorithm, names, 1, workload.seed) for name in p.clients]
     if len(set(turns)) < len(turns):
         raise InputError("algorithm.name: phases of a round in which a client takes part must have different names")
     phases = {"train", CHECKPOINT, *(phase for _, phase in turns)}

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fedsim.algorithms import hooks
 from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
 from fedsim.data.evaluation import reconstruct_coils
@@ -172,7 +173,8 @@ class Run:
         server = checkpoint.read_server(self.path, round_, learner.shared_layout)
         if "buffers" in server:
             learner.shared_buffers.copy_(torch.from_numpy(server["buffers"]))
-        self.workload.algorithm.deploy(learner, {"shared": torch.from_numpy(server["shared"])})
+        with hooks.blamed(self.workload.algorithm, "deploy", f"client {client}"):
+            self.workload.algorithm.deploy(learner, {"shared": torch.from_numpy(server["shared"])})
         learner.network.eval()
         return learner
 

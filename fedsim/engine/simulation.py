@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import pandas as pd
 
+from fedsim.algorithms import hooks
 from fedsim.config import Workload
 from fedsim.data.split import Part
 from fedsim.engine import checkpoint, clientfiles
@@ -201,7 +202,7 @@ class Simulation:
     def _warn(self) -> None:
         clients = self._federation.clients
         steps = {client.name: math.ceil(client.data.samples() / client.training.batch_size) for client in clients}
-        legal = self.workload.algorithm.warnings(steps, self._learner.parameters)
+        legal = hooks.warnings(self.workload.algorithm, steps, self._learner.parameters)
         for warning in legal + check_fits(self.workload, self._federation, self._learner, self.path):
             log.warning(warning)
         for note in self._federation.notes:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload
 from fedsim.algorithms.learner import Learner
 from fedsim.engine import clientfiles, states
@@ -173,7 +174,7 @@ class _Server:
         self.state: ServerState = {name: np.zeros(sizes[name], np.float32) for name in vectors}
         self.kept = self.peak = _nbytes(self.state)
         for round_ in (1, 2):
-            for phase in one_of_each(algorithm.phases(self._names, round_, 0)):
+            for phase in one_of_each(hooks.phases(algorithm, self._names, round_, 0)):
                 self._phase(phase)
             self.kept = _nbytes(self.state)
 
@@ -181,8 +182,8 @@ class _Server:
         algorithm, server = self._algorithm, self.state
         uploads = uploads_of(algorithm, phase.name, server)
         buffers = {"buffers": server["buffers"]} if "buffers" in server else {}
-        broadcast = {**algorithm.broadcast(server, phase.name), **buffers}
-        down = algorithm.downlink(self._names[0], broadcast, phase.name)
+        broadcast = {**hooks.broadcast(algorithm, server, phase.name), **buffers}
+        down = hooks.downlink(algorithm, self._names[0], broadcast, phase.name)
         zeros = {upload.name: np.zeros(self._size(upload), np.float32) for upload in uploads}
         self.phases[phase.name] = Exchange(
             _nbytes(zeros), sum(broadcast[name].nbytes for name in down), _nbytes(broadcast),
@@ -192,7 +193,7 @@ class _Server:
         sums = {upload.name: np.zeros(self._size(upload)) for upload in uploads if upload.summed}
         collected = {u.name: [zeros[u.name]] * len(phase.clients) for u in uploads if u.collected}
         with np.errstate(all="ignore"):
-            updated = algorithm.update(server, Received(phase, sums, 1.0, collected, self._population))
+            updated = hooks.update(algorithm, server, Received(phase, sums, 1.0, collected, self._population))
         self.state = {**updated, **buffers}
         self.peak = max(self.peak, _nbytes(self.state))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from fedsim.algorithms import hooks
 from fedsim.config import Workload
 from fedsim.data.split import PARTS
 from fedsim.engine.calibration import Calibration, pixels
@@ -69,7 +70,7 @@ def expected(
         phase: {client.name: _seconds(client, calibration, phase, unkept.get(client.name, 0.0)) for client in clients}
         for phase in calibration.pace
     }
-    phases = workload.algorithm.phases(_cohort(workload, [client.name for client in clients]), 1, workload.seed)
+    phases = hooks.phases(workload.algorithm, _cohort(workload, [client.name for client in clients]), 1, workload.seed)
     looking = {part: {c.name: pixels(c, part) * calibration.validation_pace for c in clients} for part in PARTS}
     each = sorted(sum(of[client.name] for of in seconds.values()) for client in clients)
     training = sum(wall.seconds(phase.clients, seconds[phase.name]) for phase in phases)

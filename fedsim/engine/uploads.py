@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Algorithm, Upload, Vector
 from fedsim.engine.aggregation import OrderFreeSum, largest
 from fedsim.errors import DivergedError
@@ -16,15 +17,16 @@ Sent = Mapping[str, Vector]
 """A client's uploads by name."""
 
 
-def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str]) -> list[Upload]:
+def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str], where: str = "") -> list[Upload]:
     """What clients send in a phase: the method's uploads, and with shared parameters their running statistics.
 
     Args:
         algorithm: The method.
         phase: Its name for a part of a round.
         server: Names in the server's state; it has `buffers` where shared layers keep running statistics.
+        where: The round, for what goes wrong.
     """
-    uploads = algorithm.uploads(phase)
+    uploads = hooks.uploads(algorithm, phase, where)
     travels = "buffers" in server and any(upload.name == "shared" for upload in uploads)
     return [*uploads, Upload("buffers")] if travels else uploads
 

@@ -1,0 +1,161 @@
+"""Whatever a user's method does wrong is shown as the method's: its hook, the round, one line, status 1."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedsim import cli
+from fedsim.config import Workload
+from fedsim.engine.simulation import run
+from fedsim.errors import ClientError, MethodError
+from fedsim.workload import load_workload, write_yaml
+
+from .conftest import assert_equal, load, small
+
+HEAD = """
+import sys
+import numpy as np
+import torch
+from fedsim.algorithms.base import Algorithm, Phase, Upload
+
+class Stop(BaseException):
+    pass
+
+class Mine(Algorithm):
+"""
+HOOKS = {
+    "settled": "settled(self, cohort)", "shares": "shares(self, parameter)",
+    "phases": "phases(self, cohort, round_, seed)",
+    "uploads": "uploads(self, phase)", "broadcast": "broadcast(self, server, phase)",
+    "downlink": "downlink(self, client, broadcast, phase)", "update": "update(self, server, received)",
+    "train": "train(self, learner, received, phase)", "regulariser": "regulariser(self, learner, received)",
+    "receive": "receive(self, learner, received)", "deploy": "deploy(self, learner, received)",
+    "warnings": "warnings(self, steps_per_epoch, parameters)",
+}  # fmt: skip
+RAISES = ("raise ValueError('boom')", "sys.exit(0)", "raise Stop('boom')")
+NONSENSE = {
+    "settled": ("None", "3"),
+    "shares": ("None", "'yes'", "torch.ones(2)"),
+    "phases": (
+        "None", "[]", "['train']", "[Phase(())]", "[Phase(('nobody',))]", "[Phase(cohort, '')]", "Phase(cohort)",
+    ),
+    "uploads": (
+        "None", "['shared']", "[Upload('shared'), Upload('shared')]", "[Upload('buffers')]", "[Upload('other')]",
+    ),
+    "broadcast": (
+        "None", "[1]", "{'shared': torch.ones(3)}", "{'shared': [1.0]}", "{3: server['shared']}",
+        "{'shared': server['shared'] * np.nan}", "{'shared': server['shared'].astype(int)}",
+        "{'other': server['shared']}", "{'shared': server['shared'][:3]}",
+    ),
+    "downlink": ("None", "['nothing']", "3"),
+    "update": (
+        "None", "[1]", "{}", "{'shared': None}", "{'shared': received.mean('shared')[:3]}", "{'shared': torch.ones(3)}",
+        "{'shared': received.mean('shared') * np.nan}", "{'shared': received.mean('shared').astype(int)}",
+        "{**server, 'mine': 'text'}", "{**server, 3: server['shared']}", "{'other': server['shared']}",
+        "{'shared': received.mean('other')}", "{'shared': np.float32(3)}",
+    ),
+    "train": (
+        "None", "[1]", "{}", "{'shared': None}", "{'shared': learner.shared.numpy()}",
+        "{'shared': learner.shared[None]}",
+        "{'shared': learner.shared.int()}", "{'shared': learner.shared * torch.nan}", "{'shared': torch.ones(())}",
+        "learner.private.update(mine=3) or {'shared': learner.shared}",
+        "{'shared': torch.ones(3 + int(learner.client == 'B'))}",
+    ),
+    "regulariser": ("3", "lambda: 1 / 0", "lambda: sys.exit(0)", "lambda wrong: None"),
+    "receive": ("learner.shared.copy_(received['other'])", "learner.shared.copy_(torch.ones(3))"),
+    "deploy": ("learner.shared.copy_(received['other'])",),
+    "warnings": ("None", "'text'", "[3]"),
+}  # fmt: skip
+SURFACES = {"uploads": "train", "broadcast": "receive"}
+"""Where a value that only others can find wrong is found wrong."""
+CASES = [(hook, body) for hook in HOOKS for body in RAISES]
+CASES += [(hook, f"return {value}") for hook, values in NONSENSE.items() for value in values]
+
+
+@pytest.fixture
+def mine(tmp_path: Path, cache: Path) -> Callable[..., Workload]:
+    """A workload whose method overrides one hook."""
+
+    def make(hook: str, body: str, *overrides: str) -> Workload:
+        sys.modules.pop("mine", None)
+        (tmp_path / "mine.py").write_text(f"{HEAD}    def {HOOKS[hook]}:\n        {body}\n")
+        (tmp_path / "w.yaml").write_text(write_yaml({**small(cache), "algorithm": {"name": "mine:Mine"}}))
+        return load_workload(tmp_path / "w.yaml", ["training.rounds=1", *overrides])
+
+    return make
+
+
+@pytest.mark.parametrize(("hook", "body"), CASES)
+def test_a_fault_is_shown_as_the_methods(mine: Callable[..., Workload], tmp_path: Path, hook: str, body: str) -> None:
+    with pytest.raises((MethodError, ClientError)) as error:
+        run(mine(hook, body), tmp_path / "run")
+    said = str(error.value)
+    assert "\n" not in said
+    assert re.search(rf"\b({hook}|{SURFACES.get(hook, hook)})\b", said), said
+    assert "mine:Mine" in said or "train returned 4 values where other clients returned 3" in said
+    assert "Traceback" in error.value.trace or "values" in said or "finite" in said
+
+
+ON_RAY = [
+    ("train", "sys.exit(0)"), ("downlink", "raise Stop('boom')"), ("train", f"return {NONSENSE['train'][-1]}"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(("hook", "body"), ON_RAY)
+def test_it_is_shown_on_ray(mine: Callable[..., Workload], tmp_path: Path, hook: str, body: str) -> None:
+    with pytest.raises((MethodError, ClientError), match=r"mine:Mine|of 3 and of 4 values|of 4 and of 3") as error:
+        run(mine(hook, body, "engine.backend=ray", "engine.clients_per_actor=1"), tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_it_is_shown_on_the_command_line(
+    mine: Callable[..., Workload], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for hook, where in (("update", "round 1"), ("train", "client A.1, round 1, seed 3")):
+        mine(hook, "sys.exit(0)")
+        for command in (["run", "--out", str(tmp_path / hook)], ["plan"]):
+            sys.modules.pop("mine", None)
+            monkeypatch.setattr(sys, "argv", ["fedsim", *command, str(tmp_path / "w.yaml")])
+            with pytest.raises(SystemExit) as exit_:
+                cli.main()
+            err = capsys.readouterr().err
+            assert exit_.value.code == 1
+            last = err.strip().splitlines()[-1]
+            assert last.startswith("fedsim: ")
+            assert f"SystemExit: 0 (in {hook} of mine:Mine)" in last
+            assert "Traceback (most recent call last)" in err
+            assert 'mine.py", line' in err
+            if command[0] == "run":
+                assert where in last
+
+
+CHANGES = {
+    "train": ("received['shared'].mul_(0.5)", "received['shared'].data.mul_(0.5)", "received['shared'].numpy()[:] = 0",
+              "received['shared'][3:5] = 0", "torch.add(received['shared'], 1, out=received['shared'])"),
+    "receive": ("learner.shared.copy_(received['shared'].add_(1))",),
+    "regulariser": ("received['shared'].zero_()",),
+    "deploy": ("learner.shared.copy_(received['shared'].add_(1))",),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("placement", ["serial", "ray-1", "ray-4"])
+def test_what_was_received_is_not_changed(mine: Callable[..., Workload], tmp_path: Path, placement: str) -> None:
+    backend, _, size = placement.partition("-")
+    keys = [f"engine.backend={backend}", f"engine.clients_per_actor={size or 1}", "engine.on_error=drop"]
+    cases = [(hook, change) for hook, changes in CHANGES.items() for change in changes]
+    for number, (hook, change) in enumerate(cases if backend == "serial" else cases[:3]):
+        body = f"{change}; return super().{hook}(*[v for k, v in locals().items() if k not in ('self', '__class__')])"
+        with pytest.raises(MethodError, match=r"round 1: mine:Mine changed what it received, 'shared', in place"):
+            run(mine(hook, body, *keys), tmp_path / f"run-{number}")
+
+
+def test_an_update_of_another_precision_is_made_float32(mine: Callable[..., Workload], tmp_path: Path) -> None:
+    """By the server and by clients; a resumed run could not tell otherwise."""
+    same = run(mine("update", "return {'shared': received.mean('shared')}"), tmp_path / "same")
+    double = mine("update", "return {'shared': received.mean('shared').astype(np.float64)}")
+    assert_equal(load(same, 1, "shared"), load(run(double, tmp_path / "double"), 1, "shared"))
