@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import resource
 import secrets
 import shutil
 import socket
@@ -19,6 +20,7 @@ from fedsim.engine import reaper
 from fedsim.engine.cores import cores_here
 from fedsim.errors import InputError, RunError
 
+LEAST_FILES = 256
 _PREFIX = "fedsim-ray-"
 _LONGEST_BASE = 107 - len(f"/{_PREFIX}12345678/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 """Bytes of a temporary folder's path that leave room for Ray's sockets in it."""
@@ -72,6 +74,7 @@ def _start(ray: ModuleType) -> None:
         RunError: it does not start; Ray gives its processes half a minute, and says so with plain exceptions.
     """
     _own.close()  # of one that was ended without `disconnect`
+    _check_open_files()
     atexit.register(disconnect)  # comes before Ray's own handlers, which know nothing of the folder
     try:
         folder = _own.enter_context(_private_folder())
@@ -81,6 +84,9 @@ def _start(ray: ModuleType) -> None:
             "local", num_cpus=cores_here(), include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
             _temp_dir=str(folder / "r"),
         )  # fmt: skip
+    except InputError:
+        disconnect()
+        raise
     except Exception as error:
         disconnect()
         said = " ".join(str(error).split()).partition(". ")[0]
@@ -138,13 +144,38 @@ def _private_folder() -> Iterator[Path]:
 
     It goes at the end, with every process that still writes there, or when this process is killed.
     """
-    base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    base = base if len(os.fsencode(base)) <= _LONGEST_BASE else "/tmp"
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base)).resolve()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_base())).resolve()
     command = [sys.executable, "-IS", reaper.__file__, str(folder), str(os.getpid())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):  # away from a terminal's Ctrl-C
         yield folder
     shutil.rmtree(folder, ignore_errors=True)  # if the other process was killed
+
+
+def _check_open_files() -> None:
+    """Ray and its driver have about two hundred files open, and Ray only says that it did not start.
+
+    Raises:
+        InputError: the limit is lower, and nobody may raise it here.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
+        need = f"one on Ray needs {LEAST_FILES}"
+        raise InputError(f"a process may have {hard} files open (ulimit -n), and {need}; raise the limit")
+
+
+def _base() -> str:
+    """RAY_TMPDIR, or the system's folder for temporary files; /tmp where Ray's sockets could not lie there.
+
+    Raises:
+        InputError: RAY_TMPDIR names no folder that Ray can use.
+    """
+    named = os.environ.get("RAY_TMPDIR")
+    if named and not (Path(named).is_dir() and os.access(named, os.W_OK | os.X_OK)):
+        raise InputError(f"RAY_TMPDIR: {named} is no folder that can be written to; make it, or unset the variable")
+    if named and not named.isascii():
+        raise InputError(f"RAY_TMPDIR: {named} has letters beyond ASCII, which Ray cannot use; name another folder")
+    base = named or tempfile.gettempdir()
+    return base if len(os.fsencode(base)) <= _LONGEST_BASE and base.isascii() else "/tmp"
 
 
 def _check_reachable(address: str) -> None:

@@ -110,6 +110,9 @@ def _open_files(plan: Plan) -> str | None:
     limit = plan.machine.open_files
     if home.open_shards + _OTHER_FILES <= limit:
         return None
+    if limit < _OTHER_FILES:
+        need = f"one with clients needs {_OTHER_FILES}"
+        return f"a process may have {limit} files open (ulimit -n), and {need}; raise the limit"
     (node,) = [node for at, node in enumerate(plan.nodes) if at == home.place.node]
     slices = sum(m.samples() * slice_bytes(m) for client in home.place.clients for m in client.data.members)
     what = f"a client reads {home.open_shards} shards at once, and a process may have {limit} files open"

@@ -1,0 +1,38 @@
+"""What keeps Ray from starting on a machine is named before it is tried."""
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from fedsim.engine import cluster
+from fedsim.errors import InputError
+
+from .plans import TINY, MakeWorkload, checked, machine
+
+
+@pytest.mark.parametrize(("folder", "message"), [("none", "is no folder"), ("ü", "beyond ASCII")])
+def test_a_wrong_ray_tmpdir_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, message: str
+) -> None:
+    (tmp_path / "ü").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / folder))
+    with pytest.raises(InputError, match=rf"^RAY_TMPDIR: .*{message}"):
+        cluster._base()
+
+
+def test_a_folder_that_sockets_cannot_lie_in_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ü", "x" * 100):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / name))
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        assert cluster._base() == "/tmp"
+
+
+def test_few_open_files_are_named(workload: MakeWorkload, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = r"^a process may have 64 files open \(ulimit -n\), and one .* needs 256; raise the limit$"
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    with pytest.raises(InputError, match=message):
+        cluster._check_open_files()
+    with pytest.raises(InputError, match=message):
+        checked(workload(*TINY), machine(open_files=64))
