@@ -84,9 +84,10 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
     finally:
         backend.close()
     before, last = (list(of.values())[-1]["private_bytes"] for of in (first, rows))
+    work = max(client.work(), 1.0) * slower
     return Calibration(
         client,
-        {name: (row["load_seconds"] + row["train_seconds"]) / quiet_work for name, row in rows.items()},
+        {name: (row["load_seconds"] + row["train_seconds"]) / work for name, row in rows.items()},
         {name: row["send_seconds"] / slower for name, row in rows.items()},
         _reading_seconds(client) / max(pixels(client, "train"), 1.0) / slower,
         validation / max(pixels(client, "val"), 1.0) / slower,
