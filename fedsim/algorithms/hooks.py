@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload, Vector
-from fedsim.algorithms.catalogue import is_own
 from fedsim.algorithms.learner import Learner
 from fedsim.errors import InputError, MethodError, RunError
+from fedsim.own import is_own
 
 Sent = dict[str, Vector]
 """A client's uploads by name."""

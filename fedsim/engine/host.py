@@ -19,7 +19,6 @@ import torch
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Upload, Vector
-from fedsim.algorithms.catalogue import is_own
 from fedsim.algorithms.learner import Learner, State
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.samples import SliceMemory, Slices, unsound
@@ -36,6 +35,7 @@ from fedsim.errors import ClientError, DivergedError, InputError, RunError
 from fedsim.faults import Fault, flip_a_bit
 from fedsim.files import writing
 from fedsim.mri.metrics import Quality, mean_quality
+from fedsim.own import is_own
 from fedsim.seeds import torch_stream
 
 _NO_LIMITS = Limits()
