@@ -6,7 +6,7 @@ import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.logging import RichHandler
@@ -30,6 +30,7 @@ from fedsim.cli_common import (
 )
 from fedsim.cli_data import data
 from fedsim.cli_jobs import jobs, submit
+from fedsim.cli_output import lasting_output
 from fedsim.cli_replay import replay
 from fedsim.cli_study import compare, study
 from fedsim.cli_watch import watch
@@ -322,6 +323,11 @@ def _evaluate_across(opened: "Run", split: "Part", which: str) -> None:
 
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    with lasting_output():
+        _main()
+
+
+def _main() -> NoReturn:
     log.addHandler(RichHandler(console=err, show_time=False, show_path=False))
     arguments = sorted(sys.argv[1:], key=lambda argument: argument != "--debug")  # it may stand anywhere
     try:

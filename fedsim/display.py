@@ -1,6 +1,5 @@
 """What a person sees in the terminal: live progress while a run goes on, tables when it is done."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from fedsim.engine.messages import Row
 from fedsim.engine.needs import NodePlan, usable_bytes
 from fedsim.engine.observer import Observer
 from fedsim.engine.plan import Plan, Spread, spread
+from fedsim.engine.runlog import figures_said, round_said
 from fedsim.engine.sizes import said
 from fedsim.engine.times import Times
 
@@ -56,7 +56,7 @@ class LiveProgress(Observer):
 
     def round_ends(self, row: Row) -> None:
         """Loss, PSNR and time left."""
-        note = f"{_figures(row)}  {self._clock.left(row['round'])} left"
+        note = f"{figures_said(row)}  {self._clock.left(row['round'])} left"
         self._progress.update(self._round_bar, completed=row["round"], note=note)
 
 
@@ -137,12 +137,7 @@ def _columns() -> tuple[ProgressColumn, ...]:
 
 def round_line(row: Row, rounds: int, left: str) -> str:
     """A round of so many as one line; `left` is the time left."""
-    return f"round {row['round']}/{rounds}  {_figures(row)}  {row['seconds']:.1f} s  {left} left"
-
-
-def _figures(row: Row) -> str:
-    psnr = "" if math.isnan(row["psnr"]) else f"  PSNR {row['psnr']:.2f} dB"
-    return f"loss {row['loss']:.4f}{psnr}"
+    return f"{round_said(row, rounds)}  {left} left"
 
 
 def evaluation_table(frame: pd.DataFrame) -> Table:

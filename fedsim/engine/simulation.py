@@ -28,6 +28,7 @@ from fedsim.engine.resuming import check_manifest, check_resumed
 from fedsim.engine.rounds import Rounds, check_phases
 from fedsim.engine.rundir import Run, Which, begin_run, check_client, setup_of
 from fedsim.engine.term import ratio_by_round, term_warning
+from fedsim.engine.runlog import RunLog, round_said
 from fedsim.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.faults import CHECKPOINT
 
@@ -67,6 +68,7 @@ class Simulation:
         self.path, self._observer = out.folder if isinstance(out, Claim) else Path(out), observer or Observer()
         with ExitStack() as closing:
             self._claim = closing.enter_context(_claimed(out, resume)) if writes else None
+            self._log = closing.enter_context(RunLog())
             self._prepare(address)
             closing.callback(self._backend.close)
             self._closing = closing.pop_all()
@@ -88,6 +90,8 @@ class Simulation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is not None:
+            self._log.fail(error)
         self._closing.close()
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
@@ -103,6 +107,7 @@ class Simulation:
             raise InputError("faults: kill needs engine.backend=ray; a serial run has no process but its own")
         self._warn()
         self._stamped = begin_run(self.path, self.workload, self._federation.manifest)
+        self._log.open(self.path)
         checkpoint.sweep(self.path)
         try:
             done = self._replaying(lambda: self._train(stop))
@@ -114,6 +119,7 @@ class Simulation:
         warning = term_warning(ratio_by_round(Run(self.path).clients)) if done else None
         if warning:
             log.warning(warning)
+        self._log.say("trained" if done else f"stopped after round {self._reached()}")
         return done
 
     def evaluate(self, part: Part = "test", which: Which = "best", images: bool = False) -> pd.DataFrame:
@@ -130,6 +136,8 @@ class Simulation:
         frame = stamped(rows, self.workload, self._federation.manifest)
         if rows:
             self._keep_evaluation(frame, round_, part)
+            self._log.open(self.path)
+            self._log.say(f"round {round_}, {part}: PSNR {frame['psnr'].mean():.2f} dB, mean over {len(frame)} volumes")
         return frame
 
     def replay(self, client: str, round_: int) -> Row:
@@ -212,6 +220,7 @@ class Simulation:
 
     def _train(self, stop: Callable[[], bool]) -> bool:
         begun = round_ = self._recover()
+        self._log.say(f"goes on from round {begun}" if begun else "begins")
         last = self.workload.training.rounds
         while round_ < last and not self._stops_early() and not stop():
             round_ += 1
@@ -221,6 +230,7 @@ class Simulation:
                 if row["psnr"] > self._best[1]:
                     self._best = (round_, row["psnr"])
                 self._checkpoint(round_)
+            self._log.say(round_said(row, last))
             self._observer.round_ends(row)
         if round_ > begun and not self._on_schedule(round_):
             self._checkpoint(round_)
