@@ -20,6 +20,7 @@ from fedsim.cli_common import (
     Round,
     RunFolder,
     Tags,
+    Trust,
     WorkloadFile,
     err,
     free_folder,
@@ -105,6 +106,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     overwrite: Overwrite = False,
     tags: Tags = None,
+    trust: Trust = False,
     address: Address = None,
 ) -> None:
     """Train a workload, test its best round, and write a report."""
@@ -114,11 +116,9 @@ def run(
     from fedsim.superseded import superseded
     from fedsim.workload import load_workload
 
+    if resume:
+        _check_resume(out_dir, overwrite, trust)
     loaded = load_workload(workload, tagged(overrides, tags))
-    if resume and out_dir is None:
-        raise InputError("--resume: needs --out, the run directory to go on with")
-    if resume and overwrite:
-        raise InputError("--overwrite: replaces what --resume would go on with; choose one")
     default = Path("runs") / loaded.name
     claimed = out_dir or (default if overwrite else claim_numbered(default))
     path = claimed if isinstance(claimed, Path) else claimed.folder
@@ -143,7 +143,7 @@ def run(
         out.print(evaluation_table(frame))
     from fedsim.report.report import write_report  # matplotlib is late, so that the first round is not
 
-    out.print(f"report: {write_report(path)}", soft_wrap=True, highlight=False)
+    out.print(f"report: {write_report(path, trust=None)}", soft_wrap=True, highlight=False)
 
 
 @app.command(epilog="Example: fedsim plan workloads/quickstart.yaml --set engine.clients_per_actor=auto")
@@ -183,6 +183,7 @@ def evaluate(
         bool, typer.Option("--cross", help="Score every client's model on every site's data, into cross.parquet.")
     ] = False,
     overrides: Overrides = None,
+    trust: Trust = False,
     address: Address = None,
 ) -> None:
     """Score every client of a run, volume by volume, into evaluation.parquet."""
@@ -191,16 +192,15 @@ def evaluate(
     if cross:
         if save_images or address:
             raise InputError("--cross: runs in this process and saves no images; leave out --save-images and --address")
-        opened = _opened(run_dir, overrides)
+        opened = _opened(run_dir, overrides, trust)
         with Claim(run_dir):
             _evaluate_across(opened, split, which)
         return
     from fedsim.display import evaluation_table
     from fedsim.engine.rundir import Run
     from fedsim.engine.simulation import Simulation
-    from fedsim.workload import load_workload
 
-    loaded = load_workload(Run(run_dir).path / "workload.yaml", overrides or [])
+    loaded = Run(run_dir, overrides or [], trust=trust or None).runnable
     with Simulation(loaded, run_dir, resume=True, address=address) as simulation:
         frame = simulation.evaluate(split, which, save_images)
     if not len(frame):
@@ -223,6 +223,7 @@ def unseen(
     which: Round = "best",
     out_file: Annotated[Path | None, typer.Option("--out", help="Table; default RUN/unseen.parquet.")] = None,
     overrides: Overrides = None,
+    trust: Trust = False,
 ) -> None:
     """Tell how a run serves the sites that took no part: as it is, and after learning from a few of their slices."""
     from fedsim.engine.claim import Claim
@@ -230,7 +231,7 @@ def unseen(
     from fedsim.study.unseen import line_of, parse_budgets, unseen_table
     from fedsim.study.unseen import unseen as serve
 
-    budgets, opened = parse_budgets(slices), _opened(run_dir, overrides)
+    budgets, opened = parse_budgets(slices), _opened(run_dir, overrides, trust)
     path = out_file or run_dir / "unseen.parquet"
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"--out {path}: must be a file in a folder that exists")
@@ -250,11 +251,12 @@ def reconstruct(
     client: Annotated[str, typer.Option(help="Whose model to use.")],
     which: Round = "best",
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for <volume>.h5.")] = Path("reconstructed"),
+    trust: Trust = False,
 ) -> None:
     """Reconstruct a file with a client's model, and the client's mask, or the file's own if it is undersampled."""
     from fedsim.study.reconstruct import reconstruct_file
 
-    for path, said in reconstruct_file(run_dir, client, file, which, out_dir):
+    for path, said in reconstruct_file(_opened(run_dir, None, trust), client, file, which, out_dir):
         out.print(f"{path}: {said}", soft_wrap=True, highlight=False)
 
 
@@ -263,20 +265,24 @@ def report(
     run_dir: Annotated[
         Path, typer.Argument(help="Run directory, a study's folder, or a folder of them.", metavar="RUN|STUDY|FOLDER")
     ],
+    trust: Trust = False,
 ) -> None:
-    """Draw a run's figures and write its report.html, a study's tables and figures, or a page over a folder of runs."""
+    """Draw a run's figures and write its report.html, a study's tables and figures, or a page over a folder of runs.
+
+    Runs no code of theirs, unless it is trusted.
+    """
     from fedsim.report.conclude import conclude
     from fedsim.report.report import write_report
 
     if (run_dir / "study.yaml").is_file():
-        conclude(run_dir, out)
+        conclude(run_dir, out, trust=trust)
         return
     if run_dir.is_dir() and not (run_dir / "workload.yaml").is_file():
         from fedsim.report.runs_page import write_runs_page
 
         out.print(f"page: {write_runs_page(run_dir)}", soft_wrap=True, highlight=False)
         return
-    out.print(f"report: {write_report(run_dir)}", soft_wrap=True, highlight=False)
+    out.print(f"report: {write_report(run_dir, trust=trust)}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -298,16 +304,25 @@ def doctor() -> None:
         raise RunError("something above needs attention")
 
 
-def _opened(run_dir: Path, overrides: list[str] | None) -> "Run":
-    """A run to look at, with overrides of what a resumed run may change."""
-    from fedsim.engine.resuming import check_same
+def _check_resume(out_dir: Path | None, overwrite: bool, trust: bool) -> None:
+    """Refuse to go on with nothing, with what is to be replaced, or with another user's code."""
     from fedsim.engine.rundir import Run
-    from fedsim.workload import load_workload
 
-    opened = Run(run_dir)
-    loaded = load_workload(opened.path / "workload.yaml", overrides or [])
-    check_same(opened.workload, loaded)
-    opened.workload = loaded
+    if out_dir is None:
+        raise InputError("--resume: needs --out, the run directory to go on with")
+    if overwrite:
+        raise InputError("--overwrite: replaces what --resume would go on with; choose one")
+    if (out_dir / "workload.yaml").is_file():
+        Run(out_dir, trust=trust or None).check_code()
+
+
+def _opened(run_dir: Path, overrides: list[str] | None, trust: bool) -> "Run":
+    """A run to look at, with overrides of what a resumed run may change."""
+    from fedsim.engine.resuming import began_with, check_same
+    from fedsim.engine.rundir import Run
+
+    opened = Run(run_dir, overrides or [], trust=trust or None)
+    check_same(began_with(run_dir), opened.workload.settled())
     return opened
 
 

@@ -47,6 +47,9 @@ Overwrite = Annotated[
 ]
 Stop = Callable[[], bool]
 Round = Annotated[str, typer.Option("--round", help="best (by validation PSNR), last, or a number.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the code of the run's own method or dataset, whoever it belongs to.")
+]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use; default: start Ray here for this run.")]
 
 

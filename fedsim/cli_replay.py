@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli_common import Overrides, RunFolder, out
+from fedsim.cli_common import Overrides, RunFolder, Trust, out
 from fedsim.errors import ClientError
 
 
@@ -15,16 +15,15 @@ def replay(
     round_: Annotated[int, typer.Option("--round", min=1, help="Which round; the checkpoint before it must be there.")],
     debugger: Annotated[bool, typer.Option("--pdb", help="Stop in the debugger where the client fails.")] = False,
     overrides: Overrides = None,
+    trust: Trust = False,
 ) -> None:
     """Let one client train one round again, in this process, from the checkpoint before it; writes nothing."""
     from fedsim.engine.rundir import Run
     from fedsim.engine.simulation import Simulation
-    from fedsim.workload import load_workload
 
-    opened = Run(run_dir)
     here = [*(overrides or []), "engine.backend=serial", "engine.client_timeout_s=null"]
-    workload = load_workload(run_dir / "workload.yaml", here)
-    with Simulation(workload, run_dir, resume=True, writes=False) as simulation:
+    opened = Run(run_dir, here, trust=trust or None)
+    with Simulation(opened.runnable, run_dir, resume=True, writes=False) as simulation:
         try:
             row = simulation.replay(client, round_)
         except ClientError as error:

@@ -46,7 +46,7 @@ def study(
         command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path), *where])
         err.print(f"stopped; go on with: {command}", soft_wrap=True, highlight=False)
         raise typer.Exit(130)
-    conclude(path, out)
+    conclude(path, out, trust=None)
     if result.failed:
         first, *others = result.failed
         named = f"; also {', '.join(line.partition(':')[0] for line in others[:10])}" if others else ""

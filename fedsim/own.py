@@ -1,6 +1,8 @@
 """Classes of the user's own, named `module:Class`, from a file beside the workload or installed."""
 
 import importlib.util
+import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -8,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 from fedsim.errors import InputError
+
+log = logging.getLogger("fedsim")
 
 _FILES: dict[str, Path] = {}
 """Where the modules of this process's users are; what a Ray actor needs of them, it gets by value."""
@@ -55,6 +59,40 @@ def file_of(name: str) -> Path | None:
     loaded = getattr(sys.modules.get(module), "__file__", None)
     file = _FILES.get(module) or (Path(loaded) if loaded else None)
     return None if "." in module else file
+
+
+def check_owner(folder: Path, names: Sequence[str], trust: bool | None) -> None:
+    """Say whose code is about to be run for a run directory, and refuse what is not to be run.
+
+    Args:
+        folder: A run directory.
+        names: The classes that it names, module:Class.
+        trust: True: run it whoever it belongs to; None: if folder, workload.yaml and code belong to this user; False:
+            never.
+
+    Raises:
+        InputError: the code is not to be run.
+    """
+    modules = dict.fromkeys(name.partition(":")[0] for name in names)
+    places = [[at / f"{module}.py" for at in (folder, Path.cwd())] for module in modules]
+    files = [next(path for path in paths if path.is_file()) for paths in places if any(p.is_file() for p in paths)]
+    code = ", ".join(map(str, files or modules))
+    if trust is False:
+        raise InputError(f"{folder}: its own code ({code}) would have to be run for that, which --trust allows")
+    theirs = [path for path in (folder, folder / "workload.yaml", *files) if path.stat().st_uid != os.getuid()]
+    if theirs and not trust:
+        raise InputError(
+            f"{theirs[0]}: belongs to {_owner(theirs[0])}, not to you, and {code} would be run; read it, then repeat "
+            "with --trust"
+        )
+    log.info("runs code of %s: %s", _owner((files or [folder])[0]), code)
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:
+        return f"user {path.stat().st_uid}"
 
 
 def _import(module: str, key: str) -> ModuleType:

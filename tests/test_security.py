@@ -191,7 +191,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_client_is_one_of_the_runs(client: str, finished: Run, tmp_path: Path) -> None:
     Image.fromarray(np.full((32, 32), 9, np.uint8)).save(tmp_path / "1.png")
     with pytest.raises(InputError, match="--client "):
-        list(reconstruct_file(finished.path, client, tmp_path / "1.png", "best", tmp_path / "out"))
+        list(reconstruct_file(finished, client, tmp_path / "1.png", "best", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from fedsim.errors import DamagedError, InputError, WriteError
 from fedsim.files import write_text
 from fedsim.mri.fft import fft2c
 from fedsim.mri.masks import BoolArray
-from fedsim.own import file_of, is_own
+from fedsim.own import check_owner, file_of, is_own
 from fedsim.workload import load_workload, write_yaml
 
 log = logging.getLogger("fedsim")
@@ -55,8 +56,13 @@ def setup_of(workload: Workload) -> Setup:
 class Run:
     """A run directory, finished or still being written."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Open a run.
+    def __init__(self, path: str | Path, overrides: Sequence[str] = (), *, trust: bool | None = None) -> None:
+        """Open a run; code of its own is not run before a network is asked for.
+
+        Args:
+            path: Run directory.
+            overrides: `KEY=VALUE`, of what a resumed run may change.
+            trust: Whose code may be run: None: this user's; True: anybody's; False: nobody's.
 
         Raises:
             InputError: the folder is not a run.
@@ -64,7 +70,30 @@ class Run:
         self.path = Path(path)
         if not (self.path / "workload.yaml").is_file():
             raise InputError(f"{self.path}: is not a run (it has no workload.yaml)")
-        self.workload = load_workload(self.path / "workload.yaml")
+        self._overrides, self._trust = tuple(overrides), trust
+        self.workload = load_workload(self.path / "workload.yaml", self._overrides, code=False)
+        """Without a user's own method, of which it has the keys alone."""
+
+    @cached_property
+    def runnable(self) -> Workload:
+        """The workload with a user's own method, whose file is run for it.
+
+        Raises:
+            InputError: it may not be run.
+        """
+        if not own_names(self.workload):
+            return self.workload
+        self.check_code()
+        return load_workload(self.path / "workload.yaml", self._overrides)
+
+    def check_code(self) -> None:
+        """Say whose code is about to be run, if the run has some.
+
+        Raises:
+            InputError: it may not be run.
+        """
+        if names := own_names(self.workload):
+            check_owner(self.path, names, self._trust)
 
     def __repr__(self) -> str:
         """Name, rounds, clients and state."""
@@ -166,15 +195,15 @@ class Run:
         names = checkpoint.read_state(self.path, round_)["clients"]
         check_client(client, names)
         with torch.inference_mode(mode=False):  # a caller may be in it
-            learner = make_learner(setup_of(self.workload))
+            learner = make_learner(setup_of(self.runnable))
         state = checkpoint.read_client(self.path, round_, client, learner.local_layout)
         learner.private = state
         learner.adopt(state)
         server = checkpoint.read_server(self.path, round_, learner.shared_layout)
         if "buffers" in server:
             learner.shared_buffers.copy_(torch.from_numpy(server["buffers"]))
-        with hooks.blamed(self.workload.algorithm, "deploy", f"client {client}"):
-            self.workload.algorithm.deploy(learner, {"shared": torch.from_numpy(server["shared"])})
+        with hooks.blamed(self.runnable.algorithm, "deploy", f"client {client}"):
+            self.runnable.algorithm.deploy(learner, {"shared": torch.from_numpy(server["shared"])})
         learner.network.eval()
         return learner
 
@@ -237,8 +266,12 @@ def keep_own(path: Path, workload: Workload) -> None:
 
 def own_files(workload: Workload) -> list[Path]:
     """The files of the user's own method and datasets, those of single modules."""
-    names = [workload.algorithm.name, *workload.federation.own_datasets()]
-    return list(dict.fromkeys(file for name in names if is_own(name) and (file := file_of(name))))
+    return list(dict.fromkeys(file for name in own_names(workload) if (file := file_of(name))))
+
+
+def own_names(workload: Workload) -> list[str]:
+    """The user's own method and datasets, module:Class."""
+    return [name for name in (workload.algorithm.name, *workload.federation.own_datasets()) if is_own(name)]
 
 
 def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON

@@ -27,8 +27,8 @@ from fedsim.engine.observer import Observer
 from fedsim.engine.resuming import check_manifest, check_resumed
 from fedsim.engine.rounds import Rounds, check_phases
 from fedsim.engine.rundir import Run, Which, begin_run, check_client, setup_of
-from fedsim.engine.term import ratio_by_round, term_warning
 from fedsim.engine.runlog import RunLog, round_said
+from fedsim.engine.term import ratio_by_round, term_warning
 from fedsim.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.faults import CHECKPOINT
 

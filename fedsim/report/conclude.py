@@ -39,10 +39,15 @@ _SCALING = (STRONG, WEAK)
 _NARROW: dict[str, Any] = {"collapse_padding": True, "pad_edge": False}  # so that tables fit 80 columns
 
 
-def conclude(folder: Path, console: Console) -> None:
+def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> None:
     """Collect a study's runs again where they are there, write its tables, figures and report, and say what it shows.
 
     Without its runs, from the tables alone, everything is made but what shows images and latent features.
+
+    Args:
+        folder: The study's.
+        console: For what it shows.
+        trust: Whose code the runs' images may run, as `Run` has it.
 
     Raises:
         InputError: the folder is not a study, or its points cannot be compared.
@@ -56,7 +61,7 @@ def conclude(folder: Path, console: Console) -> None:
     write_overview(study.overview, study.reference, folder / "tables")
     drawn = _save(_figures(study), folder / "figures")
     missing: list[str] = []
-    stacks = _images(study, drawn, missing)
+    stacks = _images(study, drawn, missing, trust)
     report = write_study_report(study, drawn, stacks, missing)
     for line in missing:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -106,14 +111,15 @@ def _figures(study: StudyTables) -> Named:
     return comparison_figures(study.volumes, study.curves, study.by_quality, study.reference)
 
 
-def _images(study: StudyTables, drawn: list[Path], missing: list[str]) -> list[Stack]:
+def _images(study: StudyTables, drawn: list[Path], missing: list[str], trust: bool | None) -> list[Stack]:
     """Panels and latents of each regime's first seed, added to what was drawn; and what the viewer shows."""
     stacks: list[Stack] = []
     regimes = list(dict.fromkeys(point.regime for point in study.finished))
     shown = regimes[: 1 if study.kind in _SCALING else _MOST_PICTURED]  # the others have the same, or more of the same
     for regime in shown:
         points = [point for point in study.finished if point.regime == regime]
-        runs = {point.method: Run(study.folder / point.folder) for point in points if point.seed == points[0].seed}
+        first = [point for point in points if point.seed == points[0].seed]
+        runs = {point.method: Run(study.folder / point.folder, trust=trust) for point in first}
         try:
             drawn += _save(_pictures(regime, runs, with_latents=study.kind == "compare"), study.folder / "figures")
             stacks += _stacks(regime, runs, len(shown))

@@ -83,7 +83,7 @@ def volumes_of(run: Run, most: int) -> Iterator[tuple[Panel, ReconstructedVolume
 
 def _shown(run: Run, most: int, *, whole: bool) -> Iterator[tuple[Panel, ReconstructedVolume]]:
     round_ = run.round("best")
-    federation = assemble(_first_sites(run.workload, most))
+    federation = assemble(_first_sites(run.runnable, most))
     sites = {site.name: site for site in run.workload.federation.expanded_sites()}
     scores = _scores(run, round_)
     seen: set[str] = set()

@@ -31,13 +31,17 @@ _MOST_FAILURES = 50
 _QUALITY = ("nmse", "psnr", "ssim")
 
 
-def write_report(run: str | Path) -> Path:
+def write_report(run: str | Path, *, trust: bool | None = False) -> Path:
     """Draw a run's figures into RUN/figures and write RUN/report.html; whatever the run lacks is named there.
+
+    Args:
+        run: Run directory.
+        trust: Whose code may be run to show images and count parameters, as `Run` has it; default nobody's.
 
     Raises:
         InputError: the folder is not a run.
     """
-    opened = Run(run)
+    opened = Run(run, trust=trust)
     report = _Report(opened)
     path = opened.path / "report.html"
     write_page(path, "report.html.j2", report.content(), {"in_words": in_words})
@@ -121,7 +125,10 @@ class _Report:
         return self.workload.federation.clients or len(self.workload.federation.expanded_sites())
 
     def _model(self) -> dict[str, Any]:
-        learner = make_learner(setup_of(self.workload))
+        try:
+            learner = make_learner(setup_of(self.run.runnable))
+        except InputError:
+            return {}
         shared, local = learner.shared.numel(), learner.local.numel()
         return {"parameters": shared + local, "shared": shared, "percent": 100 * shared / (shared + local)}
 

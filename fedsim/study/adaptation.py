@@ -62,7 +62,7 @@ class Deployed:
 
     def learner(self) -> Learner:
         """A working network with the run's initial parameters; those that a new site trains are its local part."""
-        workload = self.run.workload
+        workload = self.run.runnable
         network = workload.model.build(torch_stream(workload.seed, "model"))
         return Learner(network, lambda name: name not in self.moving)
 
@@ -76,7 +76,7 @@ class Deployed:
         """The network as the server knows it; None if the server knows only a part."""
         if not self.private:
             return self.mean
-        learner = make_learner(setup_of(self.run.workload))
+        learner = make_learner(setup_of(self.run.runnable))
         if learner.local.numel():
             return None
         server = checkpoint.read_server(self.run.path, self.round, learner.shared_layout)

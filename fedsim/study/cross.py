@@ -52,7 +52,7 @@ def assemble_as_before(run: Run) -> Federation:
     Raises:
         InputError: its data cannot be read, or are not what they were when the run began.
     """
-    federation = assemble(run.workload)
+    federation = assemble(run.runnable)
     check_manifest(run.path, federation.manifest)
     return federation
 

@@ -23,7 +23,7 @@ def open_study(folder: Path) -> Plan:
     """
     if not (folder / "study.yaml").is_file():
         raise InputError(f"{folder}: is not a study (it has no study.yaml)")
-    return load_study(folder / "study.yaml")
+    return load_study(folder / "study.yaml", code=False)
 
 
 def freeze(plan: Plan, folder: Path) -> None:
@@ -58,7 +58,7 @@ def check_folder(plan: Plan, folder: Path) -> None:
     """
     file = folder / "study.yaml"
     if file.exists():
-        _check_grown(load_study(file), plan)
+        _check_grown(load_study(file, code=False), plan)
     elif folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
         raise InputError(f"--out {folder}: exists and is not a study (it has no study.yaml); choose another folder")
 

@@ -36,7 +36,7 @@ def beside_fastmri(workload: Workload) -> str:
     return f"{_CROPPED.removeprefix('; ')}: {some(oblong)}" if oblong else ""
 
 
-def reconstruct_file(run_dir: Path, client: str, file: Path, which: Which, out: Path) -> Iterator[Line]:
+def reconstruct_file(run: Run, client: str, file: Path, which: Which, out: Path) -> Iterator[Line]:
     """Reconstruct a file and write <volume>.h5 into `out`.
 
     Fully sampled data are undersampled with the client's mask and scored; undersampled k-space keeps its own mask. The
@@ -45,7 +45,6 @@ def reconstruct_file(run_dir: Path, client: str, file: Path, which: Which, out: 
     Raises:
         InputError: the run, the client or the file is wrong.
     """
-    run = Run(run_dir)
     network, site = _chosen(run, client, which)
     source, root = _source_of(site, file), file.absolute().parent
     said: dict[str, str | int] = {"client": client, "round": run.round(which)}
@@ -105,7 +104,7 @@ def _chosen(run: Run, client: str, which: Which) -> tuple[Network, Site]:
     federation = run.workload.federation
     sites = {site.name: site for site in federation.expanded_sites()}
     unseen = {site.name: site for site in federation.unseen_sites()}
-    if run.workload.algorithm.pools_data:
+    if run.runnable.algorithm.pools_data:
         if client not in sites:
             raise InputError(f"--client {client}: name the site whose mask to use: {', '.join(list(sites)[:20])}")
         network: nn.Module = run.model(POOLED, which)

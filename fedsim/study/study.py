@@ -66,13 +66,13 @@ class Point:
 class Plan:
     """The points of a study, every workload of them validated."""
 
-    def __init__(self, study: Study, base: Path, where: str) -> None:
-        """Load every workload.
+    def __init__(self, study: Study, base: Path, where: str, code: bool = True) -> None:
+        """Load every workload; without `code`, users' own methods have their keys alone.
 
         Raises:
             InputError: one is wrong; the message begins with `where` and names regime and method.
         """
-        self.study, self.base, self._where = study, base, where
+        self.study, self.base, self._where, self._code = study, base, where, code
         self.regimes = study.sweep()
         self._workloads = {
             (regime, method, index): self._load(regime, method, settings)
@@ -135,7 +135,7 @@ class Plan:
         name = f"{self._where}: regime {regime}, method {method}"
         try:
             with _without_notes():
-                workload = load_workload(self.base, overrides)
+                workload = load_workload(self.base, overrides, code=self._code)
         except InputError as error:
             raise InputError(f"{name}: {str(error).removeprefix(f'{self.base}: ')}") from error
         if isinstance(self.study, Scaling) and workload.engine.backend != "ray":
@@ -143,15 +143,19 @@ class Plan:
         axes = self.study.tune.methods.get(method, {}) if self.study.tune else {}
         for key in (*own, *axes):
             section, _, rest = key.partition(".")
-            known = type(getattr(workload, section)).model_fields if section in {"algorithm", "model"} else {}
+            known = (
+                type(getattr(workload, section)).model_fields
+                if section in {"algorithm", "model"} and self._code
+                else {}
+            )
             if rest and known and rest.partition(".")[0] not in known:
                 kind = getattr(workload, section).name
                 raise InputError(f"{name}: {key}: is not a key of {kind}; known: {', '.join(known)}")
         return workload
 
 
-def load_study(path: Path, overrides: Sequence[str] = ()) -> Plan:
-    """The plan of a study file with `KEY=VALUE` overrides of its keys.
+def load_study(path: Path, overrides: Sequence[str] = (), *, code: bool = True) -> Plan:
+    """The plan of a study file with `KEY=VALUE` overrides of its keys; without `code`, to look at it alone.
 
     Raises:
         InputError: the file, its base workload or one of its points is wrong.
@@ -161,8 +165,8 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Plan:
         _override(content, setting)
     study = parse_section(_kind_of(content, path), content, f"{path}: ")
     base = path.parent / study.workload.expanduser()
-    load_workload(base)  # so that what is wrong with the base itself is said of it
-    return Plan(study, base, str(path))
+    load_workload(base, code=code)  # so that what is wrong with the base itself is said of it
+    return Plan(study, base, str(path), code)
 
 
 def _kind_of(content: Mapping[str, Any], path: Path) -> type[Study]:

@@ -62,7 +62,7 @@ def test_undersampled_files_keep_their_own_mask(finished: Run, tmp_path: Path) -
     coils = np.stack([kspace(wide), 0.5j * kspace(wide)], 1) * lines
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["kspace"] = coils.astype(np.complex64)
-    ((path, said),) = reconstruct_file(finished.path, "A.1", tmp_path / "a.h5", "best", tmp_path / "out")
+    ((path, said),) = reconstruct_file(finished, "A.1", tmp_path / "a.h5", "best", tmp_path / "out")
     assert "own mask (R = 2.00, at 32x32, its 2 coils one by one)" in said
     assert "no ground truth" in said
     assert "PSNR" not in said
@@ -100,7 +100,7 @@ def test_fastmris_evaluation_takes_the_files_and_gives_the_same_numbers(finished
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["kspace"] = kspace(images())
         file.attrs["acquisition"] = "AXT2"
-    ((path, said),) = reconstruct_file(finished.path, "A.1", tmp_path / "a.h5", "last", tmp_path / "out")
+    ((path, said),) = reconstruct_file(finished, "A.1", tmp_path / "a.h5", "last", tmp_path / "out")
     scores = by_fastmri(tmp_path / "out", tmp_path / "out")
     assert f"-> {scores['psnr'][0]:.2f} dB" in said
     assert f"-> {scores['ssim'][0]:.4f}" in said
@@ -115,7 +115,7 @@ def test_matrices_that_fastmri_would_crop_are_said(finished: Run, tmp_path: Path
     assert "its numbers are others: W (48x32)" in beside_fastmri(finished.workload)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["kspace"] = kspace(images())
-    ((_, said),) = reconstruct_file(finished.path, "W", tmp_path / "a.h5", "last", tmp_path / "out")
+    ((_, said),) = reconstruct_file(finished, "W", tmp_path / "a.h5", "last", tmp_path / "out")
     assert "fastMRI's evaluate.py crops targets" in said
-    ((_, said),) = reconstruct_file(finished.path, "B", tmp_path / "a.h5", "last", tmp_path / "out")
+    ((_, said),) = reconstruct_file(finished, "B", tmp_path / "a.h5", "last", tmp_path / "out")
     assert "fastMRI" not in said

@@ -1,0 +1,93 @@
+"""Whose code is run: reading a run runs none; what needs its method runs this user's, and another's with --trust."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fedsim.engine.rundir import Run
+from fedsim.errors import InputError
+
+from .conftest import Fedsim
+
+MINE = """
+from pathlib import Path
+from fedsim.algorithms.fedavg import FedAvg
+
+with (Path(__file__).parent / "ran").open("a") as file:
+    file.write("x")
+
+
+class Mine(FedAvg):
+    name: str = "{module}:Mine"
+    extra: float = 1
+"""
+
+
+@pytest.fixture
+def own_run(workload: Path, tmp_path: Path, fedsim: Fedsim, request: pytest.FixtureRequest) -> Path:
+    """A finished run with a method of its own, a file that notes when it is run."""
+    module = re.sub(r"\W", "_", request.node.name)[:40]
+    (tmp_path / f"{module}.py").write_text(MINE.format(module=module))
+    keys = ["--set", f"algorithm.name={module}:Mine", "--set", "training.rounds=1"]
+    assert fedsim("run", workload, *keys, "--out", "first")[0] == 0
+    assert 'id="viewer"' in (tmp_path / "first" / "report.html").read_text() or list(
+        (tmp_path / "first" / "figures").glob("panel-*")
+    ), "whoever ran it sees its images"
+    moved = tmp_path / "theirs"  # nothing else of it is on the way
+    shutil.move(tmp_path / "first", moved)
+    (tmp_path / f"{module}.py").unlink()
+    (moved / "ran").unlink(missing_ok=True)
+    return moved
+
+
+def give_away(run: Path) -> None:
+    try:
+        for path in (run, *run.rglob("*")):
+            os.chown(path, 12345, 12345)
+    except PermissionError:
+        pytest.skip("giving files away needs root")
+
+
+def test_reading_a_run_runs_nothing(own_run: Path, fedsim: Fedsim) -> None:
+    shutil.rmtree(own_run / "figures")
+    assert fedsim("watch", own_run, "--once")[0] == 0
+    assert fedsim("report", own_run)[0] == 0
+    assert len(Run(own_run).rounds) == 1
+    assert not (own_run / "ran").exists()
+    page = (own_run / "report.html").read_text()
+    assert "own code" in page, "the page says why it has no images"
+    assert "extra 1" in page, "and has the method's keys"
+    status, _, err = fedsim("report", own_run, "--trust")
+    assert (status, (own_run / "ran").exists()) == (0, True)
+    assert "runscodeof" in "".join(err.split())
+    assert list((own_run / "figures").glob("panel-*"))
+
+
+def test_code_of_somebody_else_is_run_with_trust_alone(own_run: Path, fedsim: Fedsim) -> None:
+    give_away(own_run)
+    resume = ("run", own_run / "workload.yaml", "--out", own_run, "--resume")
+    scan = own_run / "manifest.parquet"  # not looked at before the code is
+    for command in (
+        ("evaluate", own_run), ("evaluate", own_run, "--cross"), ("replay", own_run, "--client", "A", "--round", "1"),
+        ("reconstruct", own_run, scan, "--client", "A"), resume,
+    ):  # fmt: skip
+        status, _, err = fedsim(*command)
+        assert status == 2
+        said = r"belongs to user 12345, not to you, and \S+\.py would be run; read it, then repeat with --trust"
+        assert re.search(said, err.splitlines()[-1])
+    with pytest.raises(InputError, match="--trust"):
+        Run(own_run).model("A")
+    assert not (own_run / "ran").exists()
+    assert fedsim("evaluate", own_run, "--trust")[0] == 0
+    assert (own_run / "ran").exists()
+    assert Run(own_run, trust=True).model("A") is not None
+
+
+def test_ones_own_code_is_run_and_said(own_run: Path, fedsim: Fedsim) -> None:
+    status, _, err = fedsim("evaluate", own_run)
+    assert status == 0
+    assert "runscodeof" in "".join(err.split())
+    assert (own_run / "ran").exists()
