@@ -3,9 +3,12 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich import box
@@ -25,6 +28,7 @@ _MOST_ROWS = 60
 _MOST_AT_ALL = 300  # of a picture that can be opened
 _MOST_PICTURED = 12
 _ACROSS = 4  # slices of a volume
+_MOST_LETTERS = 60  # of a row's title
 _COLUMNS = ("volume", "subject", "slices", "H x W", "values", "min", "max")
 
 
@@ -100,9 +104,22 @@ def montage(samples: list[Sample]) -> Figure:
     for sample, row in zip(samples, cells, strict=True):
         for axis in row:
             axis.set_axis_off()
-        row[0].set_title(sample.name, fontsize=8, loc="left", fontweight="bold", parse_math=False)
+        name = _shortened(sample.name)
+        row[0].set_title(" ", fontsize=8)  # keeps the height; a title of its own width would push columns apart
+        look: dict[str, Any] = {"fontsize": 8, "fontweight": "bold", "parse_math": False, "in_layout": False}
+        row[0].text(0, 1.05, name, transform=row[0].transAxes, va="bottom", **look)
         _draw(sample, row)
+    if phases:
+        scale = ScalarMappable(Normalize(-np.pi, np.pi), cmap="twilight")
+        bar = figure.colorbar(scale, ax=cells[:, -1], label="phase [rad]", fraction=0.08, aspect=30)
+        bar.set_ticks([-np.pi, 0, np.pi], labels=["−π", "0", "π"])
     return figure
+
+
+def _shortened(name: str) -> str:
+    """A name that fits above its row: the middle of a long one is left out."""
+    half = _MOST_LETTERS // 2
+    return name if len(name) <= _MOST_LETTERS else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _draw(sample: Sample, row: NDArray[np.object_]) -> None:
