@@ -31,7 +31,7 @@ finally:
 @pytest.mark.parametrize("arguments", [
     "--help", "--version", "submit --help", "jobs list", "jobs wait nothing", "stduy x", "run --sett x y",
     "run none.yaml", "study none.yaml", "submit none.yaml --cluster local", "submit x.yaml --cluster lokal",
-    "evaluate none", "watch --help",
+    "watch --help",
 ])  # fmt: skip
 def test_a_command_loads_only_what_it_needs(arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSIM_STATE", str(tmp_path / "state"))
