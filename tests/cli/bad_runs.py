@@ -49,7 +49,7 @@ OVERRIDES: list[tuple[str, str]] = [
     ("federation.sites.2.name=x", "federation.sites.2"), ("federation.sites.-1.name=x", "federation.sites.-1"),
     ("federation.sites.\u00b2.name=x", "federation.sites"),
     ("federation.sites." + "9" * 150 + ".name=x", "federation.sites"),
-    ("federation.sites.Z.name=x", "federation.sites.A"),
+    ("federation.sites.Z.name=x", "federation.sites.Z"),
     ("name.first=x", "name.first"), ("training.rounds.max=3", "training.rounds.max"), ("..=1", "''"),
     (".training=1", "''"), ("training.=1", "training"), (".".join("a" * 90) + "=1", "a"),
 ]  # fmt: skip
