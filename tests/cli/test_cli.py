@@ -29,7 +29,7 @@ def test_a_run_from_start_to_report(fedsim: Fedsim, workload: Path, tmp_path: Pa
     assert "protocol fastmri" in out
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "workload.yaml", "manifest.parquet", "rounds.parquet", "clients.parquet", "evaluation.parquet",
-        "checkpoints", "figures", "report.html",
+        "checkpoints", "figures", "log.txt", "report.html",
     }  # fmt: skip
     status, out, _ = fedsim("report", tmp_path / "run")
     assert status == 0
