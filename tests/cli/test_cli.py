@@ -127,7 +127,8 @@ def test_numbered_default_folders(fedsim: Fedsim, workload: Path, tmp_path: Path
 def test_ctrl_c_writes_a_checkpoint_and_resuming_equals_uninterrupted(
     fedsim: Fedsim, workload: Path, tmp_path: Path, backend: str
 ) -> None:
-    keys = ["--set", "training.rounds=60", "--set", f"engine.backend={backend}", "--set", "engine.checkpoint_every=50"]
+    rounds = ["--set", "training.rounds=15", "--set", "training.local_epochs=4", "--set", "engine.checkpoint_every=50"]
+    keys = [*rounds, "--set", f"engine.backend={backend}"]
     command = [sys.executable, "-c", "from fedsim.cli import main; main()", "run", workload, *keys]
     process = subprocess.Popen([*command, "--out", tmp_path / "run"], start_new_session=True, stderr=subprocess.PIPE)
     ledger, deadline = tmp_path / "run" / "rounds.parquet", time.monotonic() + 120
@@ -138,12 +139,8 @@ def test_ctrl_c_writes_a_checkpoint_and_resuming_equals_uninterrupted(
     assert process.returncode == 130, err.decode()
     assert b"go on with: fedsim run" in err
     (stopped,) = complete_rounds(tmp_path / "run")
-    assert 3 <= stopped < 60
-    rounds = ["--set", f"training.rounds={stopped + 2}", "--set", "engine.checkpoint_every=50"]
+    assert 3 <= stopped < 15
     assert fedsim("run", workload, *rounds, "--out", tmp_path / "whole")[0] == 0
-    # the interrupted run asked for 60 rounds, which may not shrink: go on to one that equals the uninterrupted
-    resumed = (tmp_path / "run" / "workload.yaml").read_text().replace("rounds: 60", f"rounds: {stopped + 2}")
-    (tmp_path / "run" / "workload.yaml").write_text(resumed)
     assert fedsim("run", workload, *rounds, "--out", tmp_path / "run", "--resume")[0] == 0
     whole, part = (
         {
