@@ -37,7 +37,7 @@ from fedsim.errors import DamagedError, InputError
 from fedsim.files import lease, replacing, writing
 from fedsim.mri.geometry import kspace_at, square
 
-_LAYOUT = 7
+_LAYOUT = 8
 _ANY_SHAPE, _THINNEST = 1024, 8  # up to this side any shape will do, beyond it 8 to 1
 _COPIES = 4  # of a volume, while it is transformed
 
