@@ -19,6 +19,19 @@ Sent = dict[str, Vector]
 
 
 @contextmanager
+def contained() -> Iterator[None]:
+    """Keep a GeneratorExit that a method raises from ending the generators of the engine, as the closing of one would.
+
+    Raises:
+        RuntimeError: it was raised.
+    """
+    try:
+        yield
+    except GeneratorExit as error:
+        raise RuntimeError("GeneratorExit").with_traceback(error.__traceback__) from error
+
+
+@contextmanager
 def blamed(algorithm: Algorithm, hook: str, where: str = "") -> Iterator[None]:
     """Turn whatever a method raises inside into its fault.
 
@@ -123,22 +136,19 @@ def uploads(algorithm: Algorithm, phase: str, where: str = "") -> list[Upload]:
 
 
 def broadcast(algorithm: Algorithm, server: ServerState, phase: str, where: str = "") -> dict[str, Vector]:
-    """What each client of a phase receives, read-only.
+    """What each client of a phase receives; that and the server's state, which is asked for it often, are read-only.
 
     Raises:
         MethodError: it raises, or gives no finite vectors by name.
     """
     with blamed(algorithm, "broadcast", where):
-        found = algorithm.broadcast(server, phase)
+        found = algorithm.broadcast(_read_only(server), phase)
         _expect(_by_name(found), "vectors by name", found)
         vectors = {name: _vector(name, value) for name, value in found.items()}
         for name, vector in vectors.items():
-            own = is_own(algorithm.name) and vector is not server.get(name)
-            _expect(not own or np.isfinite(vector).all(), f"finite numbers as {name!r}", "NaN or infinite ones")
-    views = {name: vector.view() for name, vector in vectors.items()}
-    for view in views.values():
-        view.flags.writeable = False
-    return views
+            finite = not is_own(algorithm.name) or np.isfinite(vector).all()
+            _expect(finite, f"finite numbers as {name!r}", "NaN or infinite ones")
+    return _read_only(vectors)
 
 
 def downlink(algorithm: Algorithm, client: str, sent: Collection[str], phase: str) -> Collection[str]:
@@ -157,7 +167,7 @@ def update(algorithm: Algorithm, server: ServerState, received: Received, where:
     """The server's state after a phase, without the engine's buffers; `shared` is made float32 if it is not.
 
     Raises:
-        MethodError: it raises, or gives no arrays by name, or no finite `shared` of the size that it had.
+        MethodError: it raises, or gives no arrays by name, or no finite `shared` of the shape that it had.
     """
     with blamed(algorithm, "update", where):
         found = algorithm.update(server, received)
@@ -167,8 +177,8 @@ def update(algorithm: Algorithm, server: ServerState, received: Received, where:
             _expect(numbers, f"an array of numbers as {name!r}", value)
         _expect("shared" in found, "shared among them", list(found))
         shared = _vector("shared", found["shared"])
-        size = server["shared"].size
-        _expect(shared.size == size, f"{size} values as 'shared'", f"{shared.size} values")
+        shape = server["shared"].shape
+        _expect(shared.shape == shape, f"'shared' of {shape}", found["shared"])
         _expect(np.isfinite(shared).all(), "finite numbers as 'shared'", "NaN or infinite ones")
     return {**{name: value for name, value in found.items() if name != "buffers"}, "shared": shared}
 
@@ -202,6 +212,13 @@ def _vector(name: str, value: object) -> Vector:
     _expect(right, f"an array of floats as {name!r}", value)
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(value, np.float32)
+
+
+def _read_only(vectors: Mapping[str, Vector]) -> dict[str, Vector]:
+    views = {name: vector.view() for name, vector in vectors.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views
 
 
 def _by_name(found: object) -> bool:

@@ -100,8 +100,8 @@ class Host:
             begun, watch = time.time(), Watch(self._slices)
             try:
                 made = self._turn(task, name, received, uploads, watch, faults.get(name, ()))
-                self._blame(made.sent, name, task.round, faults)
-                bounds = self._sums.check(made.sent, weights[name], f"client {name}, round {task.round}")
+                with self._blaming(made.sent, name, task.round, faults):
+                    bounds = self._sums.check(made.sent, weights[name], f"client {name}, round {task.round}")
             except ClientError as error:
                 reply.failed[name] = error
                 if not self._setup.tolerant:
@@ -132,14 +132,16 @@ class Host:
         faults: Sequence[Fault],
     ) -> _Made:  # fmt: skip
         """A client's work in a phase."""
-        with self._at_work(name, task.round, received, spare=self._setup.tolerant) as learner:
+        with self._at_work(name, task.round, received, training=True) as learner:
             watch.lap("load")
             for fault in faults:
                 fault.strike()
-            made = self._setup.algorithm.train(learner, received.tensors, task.phase)
+            with hooks.contained():
+                made = self._setup.algorithm.train(learner, received.tensors, task.phase)
             sent = hooks.sent(self._setup.algorithm, learner, made, uploads)
             watch.lap("train")
-            noted = _means(learner, self._clients[name].data, f"client {name}, round {task.round}")
+            own = self._setup.algorithm.name if is_own(self._setup.algorithm.name) else ""
+            noted = _means(learner, self._clients[name].data, f"client {name}, round {task.round}", own)
             state = learner.leave()
             if not np.isfinite(largest(state["local"].numpy())):
                 who = f"client {name}, round {task.round}"
@@ -280,18 +282,22 @@ class Host:
     def _on_device(self, broadcast: Mapping[str, Vector]) -> ReadOnly:
         return ReadOnly(broadcast, self._learner.device, self._setup.algorithm)
 
-    def _blame(self, sent: Mapping[str, Vector], name: str, round_: int, faults: Faults) -> None:
-        """Say so if it is a user's own method that made numbers that are not finite, of a network that is.
+    @contextmanager
+    def _blaming(self, sent: Mapping[str, Vector], name: str, round_: int, faults: Faults) -> Iterator[None]:
+        """Say so if it is a user's own method that made numbers that cannot be summed, of a network that is sound.
 
         Raises:
             ClientError: it is.
         """
-        if not is_own(self._setup.algorithm.name) or name in faults:
-            return
-        wrong = [upload for upload, vector in sent.items() if not np.isfinite(largest(vector))]
-        if wrong and np.isfinite(largest(self._learner.shared.cpu().numpy())):
-            what = f"train of {self._setup.algorithm.name} returned NaN or infinite numbers as {wrong[0]!r}"
-            raise ClientError(f"client {name}, round {round_}: {what}, though its network is finite")
+        try:
+            yield
+        except DivergedError as error:
+            network = largest(self._learner.shared.cpu().numpy())
+            wrong = [key for key, vector in sent.items() if key != "buffers" and not largest(vector) <= network]
+            if not (is_own(self._setup.algorithm.name) and name not in faults and wrong and np.isfinite(network)):
+                raise
+            what = f"train of {self._setup.algorithm.name} returned NaN, infinite or too large numbers as {wrong[0]!r}"
+            raise ClientError(f"client {name}, round {round_}: {what}, though its network is finite") from error
 
     def _who(self, round_: int, name: str) -> Row:
         client = self._clients[name]
@@ -305,20 +311,24 @@ class Host:
         if not client.data.samples(part):
             return
         with self._at_work(name, round_, received) as learner:
-            self._setup.algorithm.deploy(learner, received.tensors)
+            with hooks.contained():
+                self._setup.algorithm.deploy(learner, received.tensors)
+            if not np.isfinite(largest(learner.shared.cpu().numpy())):
+                who = f"client {name}, round {round_}: {self._setup.algorithm.name}"
+                raise ClientError(f"{who} left NaN or infinite parameters in the network (in deploy)")
             learner.network.eval()
             size = client.training.batch_size
             yield from reconstruct_volumes(learner.network, client.data, part, size, learner.device)
 
     @contextmanager
-    def _at_work(self, name: str, round_: int, received: ReadOnly, spare: bool = False) -> Iterator[Learner]:
+    def _at_work(self, name: str, round_: int, received: ReadOnly, training: bool = False) -> Iterator[Learner]:
         """The working network with a client's private state swapped in; an error says whose it was.
 
         Only training gives the state back to the store; looking at images changes nothing. Training changes a state in
-        place; to `spare` the one in the store it works on a copy.
+        place; on a copy, if the run may go on without this turn.
         """
         client, state = self._clients[name], self._states.take(name)
-        if spare:
+        if training and self._setup.tolerant:
             state = {key: value.clone() for key, value in state.items()}
         try:
             self._learner.enter(state, client.data, client.training, round_, name)
@@ -330,27 +340,30 @@ class Host:
             raise
         except BaseException as error:
             at = f"client {name}, round {round_}, seed {self._setup.seed}"
-            raise ClientError(hooks.explained(self._setup.algorithm, error, at), traceback.format_exc()) from error
+            hook = "train" if training and is_own(self._setup.algorithm.name) else ""
+            what = hooks.explained(self._setup.algorithm, error, at, hook)
+            raise ClientError(what, traceback.format_exc()) from error
 
 
-def _means(learner: Learner, data: Slices, who: str) -> dict[str, float]:
-    """The means of what a client noted in its steps.
+def _means(learner: Learner, data: Slices, who: str, own: str) -> dict[str, float]:
+    """The means of what a client noted in its steps; `own` is the method if it is a user's.
 
     Raises:
         DivergedError: one is not finite; names the client, and the slice that is to blame if one is.
     """
     noted = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
-    if not np.isfinite(list(noted.values())).all():
-        raise DivergedError(f"{who}: the loss is not finite; {_suspects(learner, data)}")
+    wrong = [key for key, value in noted.items() if not np.isfinite(value)]
+    if wrong:
+        raise DivergedError(f"{who}: the {wrong[0]} is not finite; {_suspects(learner, data, own)}")
     return {**noted, "steps": len(learner.statistics["loss"])}
 
 
-def _suspects(learner: Learner, data: Slices) -> str:
+def _suspects(learner: Learner, data: Slices, own: str) -> str:
     """Where to look for the cause of a loss that is not finite: at the learning rate only if the data are sound."""
     if slice_ := unsound(data):
         return f"{slice_} is not as other images are: leave it out"
     if learner.round > 1 or np.isfinite(learner.statistics["loss"][:1]).all():
-        return "its data are sound, so lower its learning rate"
+        return "its data are sound, so " + (f"look at {own}, then " if own else "") + "lower its learning rate"
     return (
         "it was so before the first step, and its data are sound: look at what the network starts from, not at the lr"
     )

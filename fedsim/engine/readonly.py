@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ class ReadOnly:
     def __init__(self, broadcast: Mapping[str, Vector], device: torch.device, algorithm: Algorithm) -> None:
         own = is_own(algorithm.name)
         moved = {name: tensor.to(device, copy=own) for name, tensor in as_tensors(broadcast).items()}
-        self.tensors: Mapping[str, Tensor] = moved
+        self.tensors: Mapping[str, Tensor] = MappingProxyType(moved)
         self._versions = {name: tensor._version for name, tensor in moved.items()}
         self._digests = {name: _digest(tensor) for name, tensor in moved.items()} if own else {}
         self._who = algorithm.name

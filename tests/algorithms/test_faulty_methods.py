@@ -35,7 +35,7 @@ HOOKS = {
     "receive": "receive(self, learner, received)", "deploy": "deploy(self, learner, received)",
     "warnings": "warnings(self, steps_per_epoch, parameters)",
 }  # fmt: skip
-RAISES = ("raise ValueError('boom')", "sys.exit(0)", "raise Stop('boom')")
+RAISES = ("raise ValueError('boom')", "sys.exit(0)", "raise Stop('boom')", "raise GeneratorExit")
 NONSENSE = {
     "settled": ("None", "3"),
     "shares": ("None", "'yes'", "torch.ones(2)"),
@@ -49,24 +49,29 @@ NONSENSE = {
         "None", "[1]", "{'shared': torch.ones(3)}", "{'shared': [1.0]}", "{3: server['shared']}",
         "{'shared': server['shared'] * np.nan}", "{'shared': server['shared'].astype(int)}",
         "{'other': server['shared']}", "{'shared': server['shared'][:3]}",
+        "server['shared'].__imul__(0.9) is None or {'shared': server['shared']}",
     ),
     "downlink": ("None", "['nothing']", "3"),
     "update": (
         "None", "[1]", "{}", "{'shared': None}", "{'shared': received.mean('shared')[:3]}", "{'shared': torch.ones(3)}",
         "{'shared': received.mean('shared') * np.nan}", "{'shared': received.mean('shared').astype(int)}",
         "{**server, 'mine': 'text'}", "{**server, 3: server['shared']}", "{'other': server['shared']}",
-        "{'shared': received.mean('other')}", "{'shared': np.float32(3)}",
+        "{'shared': received.mean('other')}", "{'shared': np.float32(3)}", "{'shared': received.mean('shared')[None]}",
     ),
     "train": (
         "None", "[1]", "{}", "{'shared': None}", "{'shared': learner.shared.numpy()}",
         "{'shared': learner.shared[None]}",
         "{'shared': learner.shared.int()}", "{'shared': learner.shared * torch.nan}", "{'shared': torch.ones(())}",
         "learner.private.update(mine=3) or {'shared': learner.shared}",
+        "{'shared': torch.full_like(learner.shared, 1e38)}",
+        "received.clear() or {'shared': learner.shared}", "received.update(extra=3) or {'shared': learner.shared}",
+        "learner.note('loss', 'x') or {'shared': learner.shared}",
+        "learner.private.clear() or {'shared': learner.shared}",
         "{'shared': torch.ones(3 + int(learner.client == 'B'))}",
     ),
     "regulariser": ("3", "lambda: 1 / 0", "lambda: sys.exit(0)", "lambda wrong: None"),
     "receive": ("learner.shared.copy_(received['other'])", "learner.shared.copy_(torch.ones(3))"),
-    "deploy": ("learner.shared.copy_(received['other'])",),
+    "deploy": ("learner.shared.copy_(received['other'])", "learner.shared.fill_(torch.nan)"),
     "warnings": ("None", "'text'", "[3]"),
 }  # fmt: skip
 SURFACES = {"uploads": "train", "broadcast": "receive"}
