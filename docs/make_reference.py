@@ -63,6 +63,9 @@ def _keys_of(kind: type[Section], path: str, seen: set[type[Section]]) -> Iterat
         where = f"{path}.{key}".lstrip(".") + ("[]" if get_origin(field.annotation) is tuple else "")
         if len(below) > 1:
             yield _alternatives(below, where)
+            for inner in dict.fromkeys((key, section) for one in below for key, section in _within(one)):
+                if inner[1] not in seen:
+                    yield from _keys_of(inner[1], f"{where}.{inner[0]}", seen)
         elif below and below[0] not in seen:
             yield from _keys_of(below[0], where, seen)
 
@@ -160,6 +163,11 @@ def bounds_said(metadata: Iterable[object]) -> str:
 
 def _number(value: float) -> str:
     return "2^63" if value == 2**63 else f"{int(value):,}" if value == int(value) else f"{value:g}"
+
+
+def _within(kind: type[Section]) -> Iterator[tuple[str, type[Section]]]:
+    """The keys of a section that hold sections, with those."""
+    return ((key, section) for key, field in kind.model_fields.items() for section in _sections_in(field.annotation))
 
 
 def _sections_in(annotation: Any) -> Iterator[type[Section]]:  # noqa: ANN401 - any type annotation

@@ -36,8 +36,9 @@ BAD_INPUT = [
     ("federation.sites.0.source={format: tiff, path: nowhere}", "nowhere: no such file or folder"),
     ("federation.sites.0.source={format: fastmri, path: h5}", "scan.h5: "),
     ("federation.sites.0.source={format: nifti, path: nan, subject: file}", "s2.nii.gz: has NaN or infinite values"),
-    (f"federation.sites=[{{name: X, source: {TIFF}}}, {{name: Y, source: {TIFF}, split: {{train: 0.25, test: 0.6}}}}]",
-     "sites that read the same subjects need the same split"),
+    (f"federation.sites=[{{name: X, source: {TIFF}}}, {{name: Y, source: {TIFF}, split: {{train: 1, val: 0, test: 0}}}}"
+     "]",
+     "no division leaves each of them in one part"),
     ("federation.sites.0.source={format: tiff, path: empty}", "empty: holds no image"),
     ("federation.sites.0.mask={kind: random, acceleration: 30}", "impossible mask"),
     ("federation.clients=5", "site A has 2 training subjects, so it can become 2 clients at most"),
@@ -104,7 +105,7 @@ def test_going_on_with_other_data_is_refused(fedsim: Fedsim, workload: Path, tmp
         tifffile.imwrite(tmp_path / "data" / "tiff" / f"s{subject}" / "1.tif", image)
     key = ("--set", f"federation.sites=[{{name: X, source: {TIFF}}}]", "--set", "training.batch_size=1")
     assert fedsim("run", workload, *key, "--out", tmp_path / "run")[0] == 0
-    tifffile.imwrite(tmp_path / "data" / "tiff" / "s3" / "2.tif", np.ones((40, 40), np.uint8))
+    tifffile.imwrite(tmp_path / "data" / "tiff" / "s3" / "2.tif", image)
     for command in (("evaluate", tmp_path / "run"), ("run", workload, *key, "--out", tmp_path / "run", "--resume")):
         status, _, err = fedsim(*command)
         assert status == 2

@@ -24,7 +24,8 @@ def test_a_plan_is_printed_and_nothing_is_written(
     monkeypatch.setenv("COLUMNS", str(columns))
     before = set(tmp_path.iterdir())
     status, out, err = fedsim("plan", workload, "--set", "engine.backend=ray")
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert err == "" or "other programs asked for" in err, "only a busy machine is worth a warning"
     assert max(map(len, out.splitlines())) <= columns
     for said in (
         "small: what runs", "2 of 2 sites, 2 in a round", "4 to 12 (median 8) a client",

@@ -55,5 +55,5 @@ def test_a_sum_that_would_not_be_exact_is_refused() -> None:
 
 
 def test_a_wrong_length_is_refused_by_name() -> None:
-    with pytest.raises(RunError, match="client Bergen: sent 99 values where 100"):
+    with pytest.raises(RunError, match="client Bergen: train returned 99 values where other clients returned 100"):
         OrderFreeSum(100).check(np.zeros(99, np.float32), 1, "client Bergen")
