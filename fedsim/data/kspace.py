@@ -19,6 +19,9 @@ from fedsim.mri.masks import BoolArray
 _STRAY = 0.02
 """Share of single samples that may be zero by chance, as in raw data of few bits."""
 
+_FAINT = 1e-3
+"""Of what was measured on either side: so much at most do rounding and compression leave where nothing was."""
+
 _CLEARLY = 3.0
 """Times more gathered than its transform is what looks like k-space."""
 
@@ -47,9 +50,21 @@ class KSpaceSource(FileSource):
 
 
 def measured(kspace: NDArray[Any]) -> BoolArray:
-    """(H, W): where k-space (..., H, W) has a sample in any coil."""
-    nonzero: BoolArray = (kspace != 0).reshape(-1, *kspace.shape[-2:]).any(0)
-    return nonzero
+    """(H, W): where k-space (..., H, W) has a sample in any coil; what is faint between samples is none."""
+    levels = np.abs(kspace).reshape(-1, *kspace.shape[-2:]).max(0)
+    samples: BoolArray = levels > 0
+    for axis in (0, 1):
+        samples &= np.expand_dims(~_faint(levels.max(axis), 0), axis)
+    single = _faint(levels, 0) | _faint(levels, 1)
+    return samples & ~single if single.mean() > _STRAY else samples
+
+
+def _faint(levels: NDArray[Any], axis: int) -> BoolArray:
+    """Where a level is next to nothing beside what there is on either side along `axis`."""
+    before = np.maximum.accumulate(levels, axis)
+    after = np.flip(np.maximum.accumulate(np.flip(levels, axis), axis), axis)
+    faint: BoolArray = levels < _FAINT * np.minimum(before, after)
+    return faint
 
 
 def gaps(samples: BoolArray, axis: int) -> BoolArray:
