@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 _LABEL = re.compile(
     r"(?:[a-z]*(?:mask|segmentation|label|contour|annotation|parcellation|delineation|groundtruth)s?|labelmaps?|segms?"
-    r"|(?:a|d|prob|auto|man|manual|tumou?r|lesion|organ|brain|gm|wm|csf)?segs?|gtv[a-z]{0,2}|ctv|ptv|aparc)"
+    r"|(?:a|d|prob|auto|man|manual|tumou?r|lesion|organ|brain|gm|wm|csf|pve)?segs?|gtv[a-z]{0,2}|ctv|ptv|(?:a|wm)parc"
+    r"|prob(?:ability)?(?:maps?)?)"
 )
 """A word that says label wherever it stands in a name."""
 _AT_END = re.compile(r"msk|gt|rois?|lbls?|ann|anno|outlines?")

@@ -96,7 +96,7 @@ class Nifti(FileSource):
         for file, phase in self._pairs(root):
             shape = _shape(file)
             slices = len(shape) == 2 and self.subject != "file"
-            stacks.setdefault((file.parent, shape) if slices else (file,), []).append((file, phase))
+            stacks.setdefault((*self.together(file, root), shape) if slices else (file,), []).append((file, phase))
         return list(stacks.values())
 
     def _numbers(self, file: Path) -> list[int | None]:

@@ -12,7 +12,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from fedsim.data.left_out import some
 from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import PARTS, Part, Split, ordered, part_of
-from fedsim.data.subjects import connected
+from fedsim.data.subjects import SITE, connected
 from fedsim.errors import InputError
 from fedsim.seeds import numpy_stream
 
@@ -128,9 +128,10 @@ def _divided(sites: list[SiteVolumes], who: People, seed: int) -> dict[str, dict
 
 
 def _told(one: SiteVolumes) -> str:
-    """How the subjects were told, for a message; empty where every volume is a subject."""
+    """How the subjects were told, for a message; empty where every volume is a subject by a name of its own."""
     ways = dict.fromkeys(volume.who.told for volume in one.volumes)
-    return "" if len(one.subjects) == len(one.volumes) else f"{len(one.volumes)} volumes, told by {', '.join(ways)}"
+    plain = len(one.subjects) == len(one.volumes) and SITE not in ways
+    return "" if plain else f"{len(one.volumes)} volume(s), told by {', '.join(ways)}"
 
 
 def _jointly(

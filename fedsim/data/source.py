@@ -15,7 +15,7 @@ from fedsim.data.labels import looks_like_label
 from fedsim.data.left_out import leave_out, lines, noting
 from fedsim.data.names import safe_name, stem
 from fedsim.data.reading import reading
-from fedsim.data.subjects import SITE, Subject, SubjectPattern, told_by
+from fedsim.data.subjects import SITE, Subject, SubjectPattern, by_file, told_by
 from fedsim.errors import InputError
 from fedsim.files import absent
 from fedsim.schema import InsidePath, Section
@@ -113,8 +113,8 @@ class FileSource(Source):
     subject: Literal["auto", "folder", "file", "site"] | SubjectPattern = Field(
         "auto",
         description="What identifies a subject: auto (what names a person: BIDS sub-, numbers of known collections, "
-        "what the file records, else the top folder), the folder that directly holds the file, the file, the whole "
-        "site, or {pattern: ...}.",
+        "what the file records, else the top folder), the folder that directly holds the file, the file (its name "
+        "without words for visits and contrasts), the whole site, or {pattern: ...}.",
     )
     record: ClassVar[str] = ""
     """What the format calls the subject that its files record."""
@@ -193,6 +193,10 @@ class FileSource(Source):
         inside = file.parent.relative_to(base).parts if base.is_dir() else ()
         return safe_name("-".join(inside) or file.parent.resolve().name)
 
+    def together(self, file: Path, root: Path) -> tuple[Path, str]:
+        """What the slices of one volume share: their folder, and the subject that a pattern finds in their paths."""
+        return file.parent, self.who(file, root).name if isinstance(self.subject, SubjectPattern) else ""
+
     def who(self, file: Path, root: Path, recorded: str = "", alone: str = "") -> Subject:
         """The subject of `file`, as the key `subject` says.
 
@@ -212,7 +216,7 @@ class FileSource(Source):
                 case "folder":
                     return Subject.of(self.folder(file, root), "subject: folder")
                 case "file":
-                    return Subject.of(stem(file), "subject: file")
+                    return by_file(stem(file))
                 case "site":
                     return Subject("site", SITE, self.path)
                 case _:

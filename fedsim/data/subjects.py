@@ -139,7 +139,7 @@ _PERSON = re.compile(
 """A word for a person with a number."""
 
 _VISIT = (
-    r"(?:(?:ses|session|visit|timepoint|week|month|year|follow[-_]?up|baseline|screening|scan|exam|series|run|rep"
+    r"(?:(?:ses|session|visit|timepoint|week|month|year|follow[-_]?up|baseline|screening|(?:re)?scan|(?:re)?test|exam|day|wave|series|run|rep"
     r"|repetition|repeat|echo|slice|magnitude|mag|phase|acq|acquisition"
     r"|(?:pre|post|intra)[-_]?(?:op|surgery|treatment|therapy|tx|rt|contrast|gd)?)(?:[-_. ]?\d+)*[a-z]?"
     r"|(?:vis|tp|wk|mo|yr|fu|bl|avg|average|nex|nsa|part|ph|station|slab|mr|dyn|dir)[-_]?\d+[a-z]?)"
@@ -149,15 +149,21 @@ _CONTRAST = (
     r"|asl|bold|dti|tof|mprage|mp2rage|cine|lge|dess|gre|fse|tse|stir|ax|axial|sag|sagittal|cor|coronal|tra"
     r"|anat|func|fmap|perf|brain)"
 )
-_DATE = r"(?:19|20)\d\d(?:[01]\d[0-3]\d|[-.]\d\d[-.]\d\d)"
+_DATE = (
+    r"(?:(?:19|20)\d\d(?:[01]\d[0-3]\d|[-._]\d\d[-._]\d\d)|\d\d?[-._]\d\d?[-._](?:19|20)\d\d"
+    r"|\d{0,2}[-._]?(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[-._]?(?:19|20)\d\d)"
+)
+_SIDE = r"(?:left|right)(?:[-_ ]?(?:knee|hip|breast|shoulder|hand|foot|hemisphere))?"
 _BESIDE = r"[vmwdyet]\d{1,4}"
 """What is a visit or an echo beside a name, and perhaps a name where it stands alone."""
 _HOLDER = (
     r"(?:train|training|val|valid|validation|test|testing|set|trainingset|images?|images(?:tr|ts|val)|imgs?|data|dataset"
     r"|raw|rawdata|nifti|nii|dicom|dcm|hgg|lgg|mri?|scans?|study|studies|patients|subjects|cases|all)"
 )
+_NUMBERED = re.compile(r"(?i)(\d{2,})(?:[-_.]\d|[ab])")
+"""A person's number with that of a visit, such as 101-2 or 101b."""
 _EDGE = r"(?<![^-_. ])", r"(?![^-_. ])"
-_NOT_WHO = re.compile(rf"(?i){_EDGE[0]}(?:{_VISIT}|{_CONTRAST}|{_DATE}){_EDGE[1]}")
+_NOT_WHO = re.compile(rf"(?i){_EDGE[0]}(?:{_VISIT}|{_CONTRAST}|{_DATE}|{_SIDE}){_EDGE[1]}")
 _PERHAPS_NOT = re.compile(rf"(?i){_EDGE[0]}{_BESIDE}{_EDGE[1]}")
 _NOBODY = re.compile(rf"(?i)(?:{_HOLDER}|[vt]\d|[-_. ]+)*")
 
@@ -182,6 +188,12 @@ def told_by(
     if recorded:
         return Subject.of(without_visit(recorded) or recorded, record, recorded)
     return _placed(folders, site) or _by_itself(name, alone) or Subject.of(site, SITE)
+
+
+def by_file(name: str) -> Subject:
+    """Who a file shows by its name alone, without its ending and words for visits and contrasts."""
+    known = _bids([name]) or _collected([name])
+    return Subject.of(known.name if known else without_visit(name) or name, "subject: file", name)
 
 
 def _placed(folders: Sequence[str], site: str) -> Subject | None:
@@ -216,7 +228,9 @@ def _collected(places: Iterable[str]) -> Subject | None:
 
 
 def without_visit(name: str) -> str:
-    """`name` without words for visits, repetitions, contrasts and dates; empty if nothing in it can be a person."""
+    """`name` without words for visits, repetitions, contrasts, sides and dates; empty if nothing in it is a person."""
+    if numbered := _NUMBERED.fullmatch(name):
+        return numbered[1]
     less = _without(_NOT_WHO, name)
     rest = _without(_PERHAPS_NOT, less) or less
     return "" if _NOBODY.fullmatch(rest) else rest

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedsim.data.chosen import Choice, Names, check_number, label, numbers
+from fedsim.data.labels import looks_like_label
+from fedsim.data.left_out import leave_out
 from fedsim.data.names import natural, safe_name, stem
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import FileSource, Volume
@@ -62,15 +64,31 @@ class ImageFolder(FileSource):
 
     def _stacks(self, root: Path) -> Iterator[tuple[str, list[Path]]]:
         """Each volume's name and files, in the order of its slices."""
-        folders: dict[Path, list[Path]] = {}
+        folders: dict[tuple[Path, str], list[Path]] = {}
         for file in self.files(root):
-            folders.setdefault(file.parent, []).append(file)
+            folders.setdefault(self.together(file, root), []).append(file)
         for files in folders.values():
             alone = [file for file in files if self.subject == "file" or _is_stack(file)]
-            slices = sorted((file for file in files if file not in alone), key=_slice_number)
+            slices = sorted(_no_labels([file for file in files if file not in alone]), key=_slice_number)
             yield from ((safe_name(stem(file)), [file]) for file in alone)
             if slices:
                 yield self.folder(slices[0], root), slices
+
+
+def _no_labels(slices: list[Path]) -> list[Path]:
+    """The files of a folder but for those that, named alike, are labels of the others: 1b.png, 2b.png beside 1.png."""
+    alike: dict[str, list[Path]] = {}
+    for file in slices:
+        alike.setdefault(re.sub(r"\d+", "", stem(file)), []).append(file)
+    if len(alike) < 2:
+        return slices
+    labels = [files for files in alike.values() if looks_like_label(_images(files, 0))]
+    if len(labels) == len(alike):
+        return slices
+    left = {file for files in labels for file in files}
+    for file in sorted(left):
+        leave_out(file, "label by its content")
+    return [file for file in slices if file not in left]
 
 
 def _slice_number(file: Path) -> tuple[int, list[tuple[int, str]]]:

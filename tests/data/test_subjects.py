@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from fedsim.data.discovery import data_files, fetched
 from fedsim.data.labels import label_folder, looks_like_label, named_label
 from fedsim.data.left_out import noting
-from fedsim.data.subjects import SubjectPattern, apart, connected, told_by, unique_name
+from fedsim.data.subjects import SubjectPattern, apart, by_file, connected, told_by, unique_name
 from fedsim.errors import InputError
 
 
@@ -37,6 +37,14 @@ from fedsim.errors import InputError
         ("imagesTr/hippocampus_001", "hippocampus_001"),
         ("anna/liver_01", "anna"),
         ("V01/x", "V01"),
+        ("01-03-2011/anna/T1", "anna"),
+        ("2011_03_01/anna/T1", "anna"),
+        ("12-Mar-2011/anna/T1", "anna"),
+        ("retest/P1/T1", "P1"),
+        ("P1_rescan/T1", "P1"),
+        ("9000001_LEFT/dess", "9000001"),
+        ("101-2/T1", "101"),
+        ("101b/T1", "101"),
         ("scan", "hospital"),
         ("T1/ses-1", "hospital"),
     ],
@@ -44,6 +52,17 @@ from fedsim.errors import InputError
 def test_a_person_is_named_by_what_names_a_person(path: str, subject: str) -> None:
     *folders, name = path.split("/")
     assert told_by(folders, name, "hospital").name == subject
+
+
+def test_every_file_a_subject_but_not_every_visit_or_contrast() -> None:
+    names = {
+        "IXI002-Guys-0828-T1": "IXI002",
+        "P1_V2_T1": "P1",
+        "s2": "s2",
+        "slice_3": "slice_3",
+        "oasis_04": "oasis_04",
+    }
+    assert {name: by_file(name).name for name in names} == names
 
 
 def test_what_the_file_records_counts_before_folders() -> None:
@@ -96,7 +115,8 @@ def test_groups_with_a_member_in_common_are_one() -> None:
 @pytest.mark.parametrize(
     "name",
     ["x_seg", "W39_1998.09.19_Segm", "P1_tumor_segmentation", "BraTS-1_gtv", "P1_tumorMask", "sub-01_dseg", "mask_3",
-     "sub-01_label-GM_probseg", "lesion_roi", "p1_gt", "x-MSK", "brain_mask_2"],
+     "sub-01_label-GM_probseg", "lesion_roi", "p1_gt", "x-MSK", "brain_mask_2", "P1_wmparc", "P1_T1_pveseg",
+     "gm_probability_map"],
 )  # fmt: skip
 def test_labels_by_name(name: str) -> None:
     assert named_label(name, "folder")

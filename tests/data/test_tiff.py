@@ -10,6 +10,7 @@ import tifffile
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from fedsim.data.left_out import noting
 from fedsim.data.tiff import ImageFolder
 from fedsim.errors import InputError
 
@@ -165,3 +166,20 @@ def test_white_minima_and_compression(tmp_path: Path, compression: str | None) -
     )
     (volume,) = ImageFolder(format="tiff", path=".").volumes(tmp_path)
     np.testing.assert_array_equal(volume.images, [pixels])
+
+
+def test_masks_among_the_slices_are_told_by_content(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.uint8)
+    for number in range(3):
+        write(tmp_path / f"p/{number}.png", image)
+        write(tmp_path / f"p/{number}b.png", (image > 128) * np.uint8(255))
+    with noting(tmp_path) as left_out:
+        (volume,) = ImageFolder(format="png", path=".").volumes(tmp_path)
+    assert (len(volume.images), [one.path for one in left_out]) == (3, [f"p/{n}b.png" for n in range(3)])
+
+
+def test_a_pattern_divides_the_slices_of_one_folder(tmp_path: Path) -> None:
+    for name in ("p1_1", "p1_2", "p2_1"):
+        write(tmp_path / f"{name}.png", np.arange(256, dtype=np.uint8).reshape(16, 16))
+    source = ImageFolder(format="png", path=".", subject={"pattern": "(p[0-9])"})
+    assert [(v.subject, len(v.images)) for v in source.volumes(tmp_path)] == [("p1", 2), ("p2", 1)]
