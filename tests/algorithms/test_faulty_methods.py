@@ -105,7 +105,8 @@ def test_a_fault_is_shown_as_the_methods(mine: Callable[..., Workload], tmp_path
 
 
 ON_RAY = [
-    ("train", "sys.exit(0)"), ("downlink", "raise Stop('boom')"), ("train", f"return {NONSENSE['train'][-1]}"),
+    ("train", "sys.exit(0)"), pytest.param("downlink", "raise Stop('boom')", marks=pytest.mark.long),
+    pytest.param("train", f"return {NONSENSE['train'][-1]}", marks=pytest.mark.long),
 ]  # fmt: skip
 
 
