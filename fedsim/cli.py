@@ -92,7 +92,7 @@ def _version(asked: bool) -> None:
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and end.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     log.setLevel(logging.DEBUG if debug else logging.INFO)
@@ -102,7 +102,7 @@ def _root(
 def run(
     workload: WorkloadFile,
     overrides: Overrides = None,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/NAME, numbered.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/NAME, numbered if that exists.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     overwrite: Overwrite = False,
     tags: Tags = None,

@@ -33,7 +33,7 @@ Overrides = Annotated[
 ]
 Tags = Annotated[
     list[str] | None,
-    typer.Option("--tag", metavar="TEXT", help="Tag to find the run by, in place of the file's tags. Repeatable."),
+    typer.Option("--tag", metavar="TEXT", help="Label of the run; replaces the workload's tags. Repeatable."),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what --out (or the default) holds, if it is a run or a study.")

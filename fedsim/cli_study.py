@@ -31,7 +31,7 @@ def study(
     tags: Tags = None,
     address: Address = None,
 ) -> None:
-    """Run every point of a study, side by side where each needs a core; running it again goes on where it stopped."""
+    """Run every point of a study, in parallel where each needs one core; the same command resumes it."""
     from fedsim.report.conclude import conclude
     from fedsim.study.runner import run_study
     from fedsim.study.study import load_study

@@ -42,7 +42,7 @@ class SiteTraining(Section):
     batch_size: int | None = Field(None, ge=1, description="Slices in a step.")
     optimizer: Literal["rmsprop", "adam", "sgd"] | None = Field(None, description="Optimizer.")
     lr: float | None = Field(None, gt=0, description="Learning rate of the first round.")
-    lr_step: int | None = Field(None, ge=0, description="The learning rate falls every so many rounds; 0: never.")
+    lr_step: int | None = Field(None, ge=0, description="The learning rate falls every N rounds; 0: never.")
     lr_gamma: float | None = Field(None, gt=0, le=1, description="Factor of the learning rate every lr_step rounds.")
 
 
@@ -157,9 +157,9 @@ class Engine(Section):
     )
     threads: int = Field(1, ge=1, le=256, description="torch threads of a training client; recorded, since it can "
                          "change the last bits.")  # fmt: skip
-    nodes: int | None = Field(None, ge=1, description="Use so many nodes of the Ray cluster; default all.")
+    nodes: int | None = Field(None, ge=1, description="Number of nodes of the Ray cluster to use; default all.")
     cores: int | None = Field(
-        None, ge=1, description="Use so many cores, as evenly over the nodes as they have them; default all."
+        None, ge=1, description="Number of cores to use, spread evenly over the nodes; default all."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where clients train; auto: on GPUs if Ray has any."
@@ -179,11 +179,11 @@ class Engine(Section):
         "replay", description="When a process or a node is lost: replace it, go back to the last checkpoint and "
         "replay; or do the same, but leave the client that it was working for out of that round; or stop.")  # fmt: skip
     retries: int = Field(
-        3, ge=0, description="Losses in a row, without a new checkpoint in between, that are replayed."
+        3, ge=0, description="Consecutive losses tolerated without a new checkpoint in between."
     )
     client_timeout_s: float | None = Field(
         None, gt=0, description="Seconds that a client may train in a phase, reading its data included; beyond that "
-        "its process is ended and counts as lost. Default no limit; needs backend ray.")  # fmt: skip
+        "its process is killed and counts as lost. Default no limit; needs backend ray.")  # fmt: skip
     on_error: Literal["abort", "drop"] = Field(
         "abort", description="When a client raises in its training, or its numbers are not finite, which would only "
         "repeat itself: stop, or leave the client out of that round, its private state as it was.")  # fmt: skip

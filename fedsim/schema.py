@@ -39,7 +39,7 @@ class Section(BaseModel):
     def _countable(self) -> Self:
         for key, value in self:
             if isinstance(value, int) and abs(value) >= 2**63:
-                raise ValueError(f"{key}: {value:.3g} is beyond every use; it must be below 2^63")
+                raise ValueError(f"{key}: {value:.3g} is out of range; it must be below 2^63")
         return self
 
 

@@ -37,7 +37,7 @@ class Training(Section):
     batch_size: int = Field(8, ge=1, description="Slices in a step.")
     optimizer: Literal["rmsprop", "adam", "sgd"] = Field("rmsprop", description="Optimizer; its state is private.")
     lr: float = Field(1e-4, gt=0, description="Learning rate of the first round.")
-    lr_step: int = Field(0, ge=0, description="The learning rate falls every so many rounds; 0: never.")
+    lr_step: int = Field(0, ge=0, description="The learning rate falls every N rounds; 0: never.")
     lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of the learning rate every lr_step rounds.")
     participation: float = Field(1.0, gt=0, le=1, description="Share of the clients drawn for each round.")
     early_stopping: EarlyStopping | None = Field(

@@ -97,7 +97,7 @@ def shared_people(sites: Sequence[SiteVolumes], who: People) -> dict[str, list[s
 
 def subject_lines(ways: Mapping[str, int], shared: Mapping[str, Sequence[str]]) -> list[str]:
     """What a person should know of the subjects: how many were told by what, and who is read by several sites."""
-    said = [f"subjects: {', '.join(f'{number:,} by {way}' for way, number in ways.items())}"]
+    said = [f"subjects: {', '.join(f'{number:,} identified by {way}' for way, number in ways.items())}"]
     if shared:
         sites = ", ".join(dict.fromkeys(site for where in shared.values() for site in where))
         said.append(f"at several sites ({sites}), divided alike: {len(shared):,} x subject: {some([*shared])}")

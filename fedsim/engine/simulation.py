@@ -334,7 +334,7 @@ def _claimed(out: str | Path | Claim, resume: bool) -> Claim:
         if not path.is_dir():
             raise InputError(f"--out {path}: is a file; choose a folder") from None
         check_unclaimed(path)
-        raise InputError(f"--out {path}: exists; choose another folder, or go on with --resume") from None
+        raise InputError(f"--out {path}: exists; choose another folder, or --resume or --overwrite the run in it") from None
 
 
 def run(

@@ -26,7 +26,7 @@ from fedsim.study.results import QUALITIES
 
 _COSTS = {
     "round_seconds": "seconds a round (median)",
-    "megabytes": "MB a client and round, up and down",
+    "megabytes": "MB per client per round, up and down",
     "gigabytes": "memory of all processes, peak [GB]",
 }
 _N = "clients N"

@@ -206,7 +206,7 @@ class _Report:
     def _timeline(self, timeline: Timeline) -> Picture:
         shown = timeline.shown
         done = spans(timeline.turns[timeline.turns["round"] == shown])
-        caption = f"Round {shown}, a row an actor (node:pid)."
+        caption = f"Round {shown}, one row per actor (node:pid)."
         if overlapping(done, timeline.rounds["seconds"][shown]):
             caption += " Spans overlap: a client's work in several phases of the round is drawn as one."
         return self._picture("timeline", gantt(timeline, shown), f"Round {shown} as its actors spent it", caption)

@@ -92,7 +92,7 @@ class Study(Section, ABC):
         if self.tune is None:
             return
         if self.tune.seed in self.seeds:
-            raise ValueError(f"tune.seed: {self.tune.seed} is one of seeds; tuning needs a seed of its own")
+            raise ValueError(f"tune.seed: {self.tune.seed} is one of seeds; tuning needs a separate seed")
         regimes = self.sweep()
         if self.tune.regime is not None and self.tune.regime not in regimes:
             raise ValueError(f"tune.regime: {self.tune.regime!r} is none of regimes ({', '.join(regimes)})")

@@ -66,7 +66,7 @@ def test_an_existing_out_is_refused_untouched(fedsim: Fedsim, workload: Path, tm
     (tmp_path / "run" / "precious").write_text("mine")
     status, _, err = fedsim("run", workload, "--out", tmp_path / "run")
     assert status == 2
-    assert "exists; choose another folder, or go on with --resume" in err
+    assert "exists; choose another folder, or --resume or --overwrite the run in it" in err
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["precious"]
     status, _, err = fedsim("run", workload, "--out", tmp_path / "run", "--resume")
     assert status == 2

@@ -81,7 +81,7 @@ def test_who_is_at_several_sites_is_said() -> None:
     sites = [site("A", ["a", "b"]), site("B", ["b", "c"])]
     shared = shared_people(sites, people(sites, Path("nowhere")))
     assert subject_lines({"BIDS sub-": 4}, shared) == [
-        "subjects: 4 by BIDS sub-",
+        "subjects: 4 identified by BIDS sub-",
         "at several sites (A, B), divided alike: 1 x subject: b",
     ]
 

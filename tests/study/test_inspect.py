@@ -139,7 +139,7 @@ def test_channels_are_counted_and_each_is_shown(tmp_path: Path) -> None:
     table, notes = inspect_path(tmp_path, picture)
     assert len(table.rows) == 39
     assert notes == [
-        "subjects: 1 by the whole site",
+        "subjects: 1 identified by the whole site",
         "3 channels, each shown as a volume; a workload says which: channel: 0 to 2, or a list",
         "the picture shows the first 12 of 39 volumes; --all shows every one",
     ]
