@@ -102,7 +102,7 @@ def _root(
 def run(
     workload: WorkloadFile,
     overrides: Overrides = None,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/NAME, numbered if that exists.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/NAME, numbered.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     overwrite: Overwrite = False,
     tags: Tags = None,

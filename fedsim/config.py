@@ -178,9 +178,7 @@ class Engine(Section):
     on_failure: Literal["replay", "drop", "abort"] = Field(
         "replay", description="When a process or a node is lost: replace it, go back to the last checkpoint and "
         "replay; or do the same, but leave the client that it was working for out of that round; or stop.")  # fmt: skip
-    retries: int = Field(
-        3, ge=0, description="Consecutive losses tolerated without a new checkpoint in between."
-    )
+    retries: int = Field(3, ge=0, description="Consecutive losses tolerated without a new checkpoint in between.")
     client_timeout_s: float | None = Field(
         None, gt=0, description="Seconds that a client may train in a phase, reading its data included; beyond that "
         "its process is killed and counts as lost. Default no limit; needs backend ray.")  # fmt: skip

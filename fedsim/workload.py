@@ -209,6 +209,8 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
         message = f"must be text, and YAML takes this for {_taken_for(error['input'])}; put it between quotation marks"
     elif error["type"] == "missing":
         message = "is required"
+    elif error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
+        message = f"must have keys, as in {{key: value}}, not {error['input']!r:.60}"
     elif error["type"] not in {"value_error", "union_tag_not_found"}:
         message += f", got {error['input']!r:.60}"
     return f"{where}: {message}" if where else message

@@ -33,6 +33,6 @@ class EarlyStopping(Section):
                 best, since = sign * value, round_
             elif round_ - since >= self.patience:
                 enough = f" by more than {self.min_delta:g}" if self.min_delta else ""
-                ago = f"in the {round_ - since} rounds since round {since}"
+                ago = f"since round {since}"
                 return f"stopped early at round {round_}: validation {self.metric} has not improved{enough} {ago}"
         return ""

@@ -74,7 +74,7 @@ def unique_name(text: str) -> str:
 
 
 class SubjectPattern(Section):
-    """A regular expression of one's own that finds the subject in a file's path."""
+    """A regular expression that finds the subject in a file's path."""
 
     pattern: Text = Field(
         max_length=500,

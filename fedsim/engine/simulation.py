@@ -334,7 +334,8 @@ def _claimed(out: str | Path | Claim, resume: bool) -> Claim:
         if not path.is_dir():
             raise InputError(f"--out {path}: is a file; choose a folder") from None
         check_unclaimed(path)
-        raise InputError(f"--out {path}: exists; choose another folder, or --resume or --overwrite the run in it") from None
+        remedy = "choose another folder, or --resume or --overwrite the run in it"
+        raise InputError(f"--out {path}: exists; {remedy}") from None
 
 
 def run(

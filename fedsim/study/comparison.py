@@ -176,8 +176,8 @@ def terms_of(run: Run) -> Terms:
 def check_comparable(runs: Mapping[str, Terms]) -> None:
     """Refuse to compare runs whose numbers do not mean the same.
 
-    Protocol, normalisation and matrices must agree between all runs; between runs of one seed also the test split,
-    the test volumes and the masks.
+    Protocol, normalisation and matrices must agree between all runs, which must have a site in common; between runs of
+    one seed also the test split, the test volumes and the masks.
 
     Args:
         runs: By a name for messages.
@@ -204,6 +204,8 @@ def _differs_at_all(one: Terms, two: Terms) -> Iterator[str]:
         {site.name: site.matrix or workload.federation.matrix for site in workload.federation.expanded_sites()}
         for workload in (was, is_)
     )
+    if matrices.keys().isdisjoint(others):
+        yield f"they have no site in common ({', '.join([*matrices][:4])}; {', '.join([*others][:4])})"
     for site in matrices:
         if site in others and matrices[site] != others[site]:
             yield f"the matrix of site {site} differs ({list(matrices[site])}, {list(others[site])})"

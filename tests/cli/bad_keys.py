@@ -16,6 +16,7 @@ UNKNOWN = [
     "training.batchsize=4", "training.learning_rate=0.1", "engine.worker=3", "engine.clients_per_worker=2",
     "metrics.protocl=slice", "metrics.psnr=true", "Name=x", "n\u0430me=x", "__class__=x", "model_config={}",
     ("training={1: 2}", "training"),
+    ("training.early_stopping=5", "training.early_stopping: must have keys"),
 ]  # fmt: skip
 
 TYPES = [

@@ -48,7 +48,7 @@ def test_a_run_stops_says_so_and_is_done(simulate: Simulate, tmp_path: Path, cap
     caplog.set_level("INFO", logger="fedsim")
     run = simulate(*SOON, "engine.checkpoint_every=2", out=tmp_path / "run")
     assert list(run.rounds["round"]) == [1, 2, 3]
-    assert "stopped early at round 3: validation psnr has not improved by more than 99 in the 2 rounds" in caplog.text
+    assert "stopped early at round 3: validation psnr has not improved by more than 99 since round 1" in caplog.text
     assert stopped_early(run.workload, run.rounds) == checkpoint.read_state(run.path, 3)["stopped_early"]
     assert is_trained(run)
     watched = WatchedRun(run.path)

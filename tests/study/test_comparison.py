@@ -366,6 +366,10 @@ MIXES = [
     ("metrics.protocol=slice", "metrics.protocol differs (fastmri, slice)"),
     ("federation.normalise=max", "federation.normalise differs (std, max)"),
     ("federation.matrix=[48, 48]", "the matrix of site A differs ([32, 32], [48, 48])"),
+    (
+        "federation.sites=[{name: C, source: {format: phantom, subjects: 12, slices: 2, size: 32}}]",
+        "no site in common (A",
+    ),
     ("federation.split={train: 0.5, val: 0, test: 0.5}", "the test split differs (site A, volume "),
     ("federation.sites.0.mask.acceleration=2", "the mask differs (site A, volume "),
     ("federation.sites.0.mask={kind: random, acceleration: 3}", "the mask differs (site A, volume "),
