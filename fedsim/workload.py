@@ -235,6 +235,8 @@ def _shown(key: object) -> str:
 def _user_location(location: tuple[int | str, ...], root: type[Section]) -> Iterator[int | str]:
     """The keys as the user wrote them: without the tags that pydantic adds for the members of a union."""
     for index, part in enumerate(location):
+        if str(part).startswith("literal["):
+            continue
         sections = _sections_at(location[:index], root)
         is_key = isinstance(part, int) or any(part in kind.model_fields for kind in sections)
         is_unknown_key = sections and not any(_tagged(kind, str(part)) for kind in sections)

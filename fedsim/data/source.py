@@ -1,14 +1,14 @@
 """What every importer offers: a section of the workload that yields a site's volumes."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from fedsim.data.discovery import data_files, fetched
 from fedsim.data.labels import looks_like_label
@@ -106,15 +106,22 @@ class Source(Section):
         """
 
 
+def _pattern_or_word(value: object, word: ValidatorFunctionWrapHandler) -> object:
+    """Judge a mapping as a pattern alone, so that what is wrong with it is not hidden behind the words it is not."""
+    return SubjectPattern.model_validate(value) if isinstance(value, Mapping) else word(value)
+
+
 class FileSource(Source):
     """A source that reads files below federation.root; one file of code a format."""
 
     path: InsidePath = Field(description="Folder or file of this site, relative to federation.root.")
-    subject: Literal["auto", "folder", "file", "site"] | SubjectPattern = Field(
-        "auto",
-        description="What identifies a subject: auto (what names a person: BIDS sub-, numbers of known collections, "
-        "what the file records, else the top folder), the folder that directly holds the file, the file (its name "
-        "without words for visits and contrasts), the whole site, or {pattern: ...}.",
+    subject: Annotated[Literal["auto", "folder", "file", "site"] | SubjectPattern, WrapValidator(_pattern_or_word)] = (
+        Field(
+            "auto",
+            description="What identifies a subject: auto (what names a person: BIDS sub-, numbers of known "
+            "collections, what the file records, else the top folder), the folder that directly holds the file, the "
+            "file (its name without words for visits and contrasts), the whole site, or {pattern: ...}.",
+        )
     )
     record: ClassVar[str] = ""
     """What the format calls the subject that its files record."""
