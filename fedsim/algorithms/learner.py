@@ -128,6 +128,7 @@ class Learner:
         self._start = {name: vector.clone() for name, vector in self._model().items()}
         self.private: State = {}
         """The state of the client in work; an algorithm may add vectors of its own."""
+        self._attributes = {*vars(self), "_attributes"}
 
     def _model(self) -> dict[str, Tensor]:
         """All that the network is made of, as vectors by name; empty ones are left out, but for parameters."""
@@ -184,7 +185,12 @@ class Learner:
         return {name: vector.cpu().numpy().copy() for name, vector in start.items() if vector is not None}
 
     def enter(self, state: State, data: Slices, training: Training, round_: int, client: str) -> None:
-        """Take on a client: its private parameters, optimizer state, data and random streams."""
+        """Take on a client: its private parameters, optimizer state, data and random streams.
+
+        What a method left in another attribute goes: the next client must not see it, wherever the two live.
+        """
+        for name in vars(self).keys() - self._attributes:
+            delattr(self, name)
         self.private = {key: _onto(value, self.device) for key, value in state.items()}
         self.data, self.training = data, training
         self.client, self.round = client, round_

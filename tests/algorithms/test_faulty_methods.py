@@ -160,6 +160,16 @@ def test_what_was_received_is_not_changed(mine: Callable[..., Workload], tmp_pat
             run(mine(hook, body, *keys), tmp_path / f"run-{number}")
 
 
+def test_what_is_left_on_the_learner_is_not_there_for_the_next_client(
+    mine: Callable[..., Workload], tmp_path: Path
+) -> None:
+    """Or the bits would depend on which clients share an actor."""
+    body = "before = getattr(learner, 'mine', 0.0); learner.mine = 1.0; return {'shared': learner.shared.fill_(before)}"
+    shared = load(run(mine("train", body), tmp_path / "run"), 1, "shared")
+    assert shared
+    assert not any(values.any() for values in shared.values())
+
+
 def test_an_update_of_another_precision_is_made_float32(mine: Callable[..., Workload], tmp_path: Path) -> None:
     """By the server and by clients; a resumed run could not tell otherwise."""
     same = run(mine("update", "return {'shared': received.mean('shared')}"), tmp_path / "same")
