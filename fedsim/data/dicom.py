@@ -131,7 +131,8 @@ class Dicom(FileSource):
                     leave_out(header.file, odd)
                 every = others
         if not every:
-            raise InputError(f"{root / self.path}: its DICOM images are in colour; {_EXPECTED} is needed")
+            colour = next(header for headers in series.values() for header in headers)
+            raise InputError(f"{colour.file}: is in colour, as all DICOM images beside it; {_EXPECTED} is needed")
         kept: _Series = {}
         for key, headers in series.items():
             left = _told_apart([header for header in headers if header in set(every)], root)

@@ -22,8 +22,10 @@ class RunLog(logging.Handler):
         super().__init__()
         self._path: Path | None = None
         self._waiting: list[str] = []
+        self._alone = False
 
     def __enter__(self) -> Self:
+        self._alone = not _FEDSIM.hasHandlers()
         _FEDSIM.addHandler(self)
         return self
 
@@ -38,7 +40,9 @@ class RunLog(logging.Handler):
             self._write(text)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a warning or whatever else was logged."""
+        """Write a warning or whatever else was logged; a caller without handlers sees warnings as without this one."""
+        if self._alone and logging.lastResort is not None and record.levelno >= logging.lastResort.level:
+            logging.lastResort.handle(record)
         self.say(f"{record.levelname.lower()}: {record.getMessage()}")
 
     def say(self, text: str) -> None:

@@ -160,7 +160,7 @@ SPECIAL: dict[str, dict[str, Callable[[Path], object]]] = {
         "claims 128 GB": lambda p: huge_hdf(p, "kspace"),
     },
     "NIfTI files": {
-        "two axes": lambda p: nifti(p, IMAGES[0]), "five axes": lambda p: nifti(p, np.ones((2, 3, 4, 5, 6))),
+        "five axes": lambda p: nifti(p, np.ones((2, 3, 4, 5, 6))),
         "a singular affine": lambda p: (nifti(p, IMAGES), patch(p, 312, bytes(16))),
         "no known type": lambda p: (nifti(p, IMAGES), patch(p, 70, b"\x07\x70")),
         "a negative side": lambda p: (nifti(p, IMAGES), patch(p, 42, b"\x00\x80")),
@@ -178,7 +178,6 @@ SPECIAL: dict[str, dict[str, Callable[[Path], object]]] = {
         "frames": lambda p: dicom(p, IMAGES, NumberOfFrames=2, Rows=20),
         "two billion frames": lambda p: dicom(p, IMAGES, NumberOfFrames=2**31 - 1),
         "colour": lambda p: dicom(p, IMAGES, SamplesPerPixel=3, PhotometricInterpretation="RGB"),
-        "a nameless patient": lambda p: dicom(p, IMAGES, PatientID="???"),
         "an unknown interpretation": lambda p: dicom(p, IMAGES, PhotometricInterpretation="MONO\nCHROME"),
         "0 bits": lambda p: dicom(p, IMAGES, BitsAllocated=0),
         "a position of words": lambda p: dicom(p, IMAGES, ImageOrientationPatient=[0, 0, 0, 0, 0, 0, 0],
@@ -186,7 +185,7 @@ SPECIAL: dict[str, dict[str, Callable[[Path], object]]] = {
     },
     "MATLAB files, version 5": {
         "no array": lambda p: scipy.io.savemat(p, {}), "a text": lambda p: scipy.io.savemat(p, {"t": "x"}),
-        "a struct": lambda p: scipy.io.savemat(p, {"s": {"a": IMAGES}}),
+        "a struct of two arrays": lambda p: scipy.io.savemat(p, {"s": {"a": IMAGES, "b": IMAGES}}),
         "two arrays": lambda p: scipy.io.savemat(p, {"a": IMAGES, "b": IMAGES}),
         "four axes": lambda p: scipy.io.savemat(p, {"a": np.ones((2, 2, 2, 2))}),
         "a cell": lambda p: scipy.io.savemat(p, {"c": np.array([IMAGES, 1], object)}),
