@@ -26,7 +26,7 @@ from fedsim.files import as_json
 from fedsim.own import is_own
 
 _SHRUNK_TO = 1 << 16  # elements of a vector; enough to tell sizes by
-_SHARD, _VOLUME = 5000, 4500  # bytes of HDF5 around the samples
+_SHARD, _VOLUME = 4500, 2600  # bytes of HDF5 around the samples
 _DIGEST, _VERSIONS = 100, 1000  # bytes of state.json: a name and its digest, and all that is known of the machine
 
 Spread = tuple[float, float, float]
