@@ -1,6 +1,7 @@
 """Six small workloads, the seeded choices and a loss curve per method, as they were when they were frozen.
 
-A failure here means that bits changed: say in docs/architecture.md which and why, then `python -m tests.golden.freeze`.
+A failure here means that bits changed: say in docs/architecture.md which and why, then run
+`python -m tests.algorithms.freeze`.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What six small workloads and the seeded choices give, as numbers that must not change by accident.
 
-`python -m tests.golden.freeze` writes them anew: only after a change that is meant to change bits, and that says so.
+`python -m tests.algorithms.freeze` writes them anew: only after a change that is meant to change bits, and says so.
 """
 
 import hashlib
@@ -23,6 +23,8 @@ from fedsim.engine.simulation import run
 from fedsim.mri.masks import AnyMask
 from fedsim.seeds import derive, numpy_stream
 from fedsim.workload import load_workload, write_yaml
+
+from .conftest import small
 
 FROZEN = Path(__file__).with_name("frozen.json")
 LEDGER = (
@@ -61,37 +63,11 @@ METHODS: tuple[str, ...] = tuple(sorted(kind.model_fields["name"].default for ki
 Numbers = dict[str, Any]
 
 
-def site(name: str, contrast: str, kind: str, **more: Any) -> dict[str, Any]:
-    source = {"format": "phantom", "subjects": 6, "slices": 2, "size": 32, "contrast": contrast}
-    return {"name": name, "source": source, "mask": {"kind": kind, "acceleration": 3}, **more}
-
-
-def content(cache: Path) -> dict[str, Any]:
-    """Three sites and four clients; one site has a matrix and a learning rate of its own."""
-    return {
-        "name": "golden",
-        "seed": 3,
-        "federation": {
-            "cache": str(cache),
-            "clients": 4,
-            "matrix": [16, 16],
-            "sites": [
-                site("A", "t1", "equispaced"),
-                site("B", "t2", "radial", training={"lr": 2e-3}, matrix=[32, 32]),
-                site("C", "pd", "gaussian2d"),
-            ],
-        },
-        "model": {"channels": 2, "pools": 1},
-        "training": {"rounds": 3, "batch_size": 2, "lr": 1e-3, "lr_step": 2},
-        "engine": {"backend": "serial"},
-    }
-
-
 def simulate(folder: Path, name: str, *overrides: str) -> Run:
-    """The small run with overrides, in a folder of its own below `folder`."""
+    """The methods' small run with one local epoch and overrides, in a folder of its own below `folder`."""
     path = folder / "golden.yaml"
-    path.write_text(write_yaml(content(folder / "cache")))
-    return run(load_workload(path, overrides), folder / name)
+    path.write_text(write_yaml(small(folder / "cache")))
+    return run(load_workload(path, ["training.local_epochs=1", *overrides]), folder / name)
 
 
 def whole(run: Run) -> Numbers:
