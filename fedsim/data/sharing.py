@@ -3,11 +3,11 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from fedsim.data.left_out import some
 from fedsim.data.source import Source, StoredVolume
@@ -34,7 +34,7 @@ class SiteVolumes:
     split: Split
     volumes: Sequence[StoredVolume]
 
-    @property
+    @cached_property
     def subjects(self) -> dict[str, str]:
         """The subjects, each with the text that its place in the drawn order comes from."""
         places: dict[str, str] = {}
@@ -57,9 +57,10 @@ def people(sites: Sequence[SiteVolumes], root: Path) -> dict[tuple[str, str], Pe
     }
     places: dict[str, dict[str, set[Person]]] = {}
     for one in sites:
+        naming = one.source.model_dump_json(include=_NAMING)
         for volume in one.volumes:
             at = places.setdefault(os.path.realpath(root / volume.origin), {})
-            at.setdefault(one.source.model_dump_json(include=_NAMING), set()).add(names[one.site, volume.subject])
+            at.setdefault(naming, set()).add(names[one.site, volume.subject])
     same = [sorted(set().union(*by.values())) for by in places.values() if len(by) > 1]
     first = {name: min(many) for many in connected(same) for name in many}
     return {key: first.get(name, name) for key, name in names.items()}
@@ -163,6 +164,8 @@ def _numbers(
 
     Unknowns are those numbers and, for each site and part, by how much it misses its share.
     """
+    from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415 - 0.3 s that few federations need
+
     cells, misses = len(kinds) * len(PARTS), len(sites) * len(PARTS)
     has = np.array([[one.site in kind for kind in kinds] for one in sites], float)
     sums = np.kron(has, np.eye(len(PARTS)))  # (sites x parts, kinds x parts)
