@@ -53,6 +53,14 @@ class Ledger:
         rows = (row for table in self._tables["rounds"] for row in table.select(["round", metric]).to_pylist())
         return [(row["round"], math.nan if row[metric] is None else row[metric]) for row in rows]
 
+    def clients(self, columns: Sequence[str]) -> pd.DataFrame:
+        """Some columns of clients.parquet, those of them that it has."""
+        tables = [
+            table.select([key for key in columns if key in table.column_names]) for table in self._tables["clients"]
+        ]
+        frame: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+        return frame
+
     def append(self, round_row: Mapping[str, Any], clients: pd.DataFrame) -> None:
         """Add a round; both files are written unless that would cost more than a few per cent of the time."""
         for name, frame in {"rounds": pd.DataFrame([round_row]), "clients": clients}.items():

@@ -28,7 +28,7 @@ from fedsim.engine.resuming import check_manifest, check_resumed
 from fedsim.engine.rounds import Rounds, check_phases
 from fedsim.engine.rundir import Run, Which, begin_run, check_client, setup_of
 from fedsim.engine.runlog import RunLog, round_said
-from fedsim.engine.term import ratio_by_round, term_warning
+from fedsim.engine.term import TERM_COLUMNS, ratio_by_round, term_warning
 from fedsim.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.faults import CHECKPOINT
 
@@ -116,7 +116,7 @@ class Simulation:
                 self._ledger.flush()
             raise
         self._ledger.flush()
-        warning = term_warning(ratio_by_round(Run(self.path).clients)) if done else None
+        warning = term_warning(ratio_by_round(self._ledger.clients(TERM_COLUMNS))) if done else None
         if warning:
             log.warning(warning)
         self._log.say("trained" if done else f"stopped after round {self._reached()}")

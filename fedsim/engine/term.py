@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 RATIO = "contrastive_ratio"
+TERM_COLUMNS = ("round", "outcome", "weight", RATIO)
+"""Of clients.parquet: what the term is judged by."""
 NEAR = 0.9
 """Share of the bound from which the term counts as saturated."""
 _SWING, _SWINGS = 0.2, 3  # of the bound, up and down by turns, so many times in a row
