@@ -1,5 +1,6 @@
 """The commands that run many workloads or look at many runs."""
 
+import logging
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +40,7 @@ def study(
     plan = load_study(study_file, tagged(overrides, tags, "set.tags"))
     path = out_dir or Path("studies") / plan.study.name
     out.print(f"{plan.study.name}: {plan.describe()}, into {path}", soft_wrap=True)
+    _leave_notes_to_points()
     with replacing(path, overwrite) as begun, stop_on_signal() as stopped:
         result = run_study(plan, path, out, begun(stopped), address)
     if result.stopped:
@@ -52,6 +54,14 @@ def study(
         named = f"; also {', '.join(line.partition(':')[0] for line in others[:10])}" if others else ""
         more = f" and {len(others) - 10} more" if len(others) > 10 else ""
         raise RunError(f"{len(result.failed)} failed, the rest is done; {first}{named}{more}")
+
+
+def _leave_notes_to_points() -> None:
+    """What is noted of a point's data stands in its log.txt; here it would come again with every point."""
+    log = logging.getLogger("fedsim")
+    if log.level > logging.DEBUG:
+        for handler in log.handlers:
+            handler.setLevel(logging.WARNING)
 
 
 def compare(
