@@ -35,7 +35,7 @@ from fedsim.cli_output import lasting_output
 from fedsim.cli_replay import replay
 from fedsim.cli_study import compare, study
 from fedsim.cli_watch import watch
-from fedsim.errors import InputError, RunError, TracedError
+from fedsim.core.errors import InputError, RunError, TracedError
 
 if TYPE_CHECKING:
     from fedsim.data.split import Part

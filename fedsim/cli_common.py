@@ -16,7 +16,7 @@ out, err = Console(), Console(stderr=True)
 
 def readable(path: Path) -> Path:
     """Refuse a file that is not there at once, before torch is loaded."""
-    from fedsim.safe_yaml import read_yaml
+    from fedsim.core.yaml import read_yaml
 
     if not os.path.isfile(path):  # noqa: PTH113 - False for a name that is too long, too
         read_yaml(path)

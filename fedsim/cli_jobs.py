@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fedsim.cli_common import Overrides, Tags, err, out, readable, tagged
-from fedsim.errors import InputError, RunError
+from fedsim.core.errors import InputError, RunError
 
 jobs = typer.Typer(no_args_is_help=True, help="Look after submitted jobs.", rich_markup_mode="rich")
 JobId = Annotated[str, typer.Argument(help="Id of a job, or a beginning that no other has.", metavar="ID")]
@@ -34,8 +34,8 @@ def submit(
     ] = False,
 ) -> None:
     """Run a workload or a study on a cluster; submitting the same again goes on with it, and never runs it twice."""
+    from fedsim.core.yaml import read_yaml
     from fedsim.jobs.targets import find_target
-    from fedsim.safe_yaml import read_yaml
 
     target = find_target(cluster)
     settings = tagged(overrides, tags, "set.tags" if tags and "workload" in read_yaml(file) else "tags")

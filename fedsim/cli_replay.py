@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fedsim.cli_common import Overrides, RunFolder, Trust, out
-from fedsim.errors import ClientError
+from fedsim.core.errors import ClientError
 
 
 def replay(

@@ -19,7 +19,7 @@ from fedsim.cli_common import (
     stop_on_signal,
     tagged,
 )
-from fedsim.errors import RunError
+from fedsim.core.errors import RunError
 
 
 def study(

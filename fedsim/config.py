@@ -15,6 +15,7 @@ from fedsim.algorithms import hooks
 from fedsim.algorithms.catalogue import AnyAlgorithm
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.learner import Training
+from fedsim.core.section import FolderPath, Name, Section, Tag
 from fedsim.data.dataset import DatasetSource
 from fedsim.data.partition import AnyPartition, Equal
 from fedsim.data.samples import Normalise
@@ -25,7 +26,6 @@ from fedsim.models.reconstruction import AnyModel, UNetModel
 from fedsim.mri.masks import AnyMask, Equispaced
 from fedsim.mri.metrics import Protocol
 from fedsim.resources import Resources
-from fedsim.schema import FolderPath, Name, Section, Tag
 
 MODELS = (UNetModel,)
 """Every known network; a new one joins here."""

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from fedsim.schema import Section
-from fedsim.seeds import numpy_stream
+from fedsim.core.section import Section
+from fedsim.core.seeds import numpy_stream
 
 CHECKPOINT = "checkpoint"
 _PHASES = {

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from fedsim.schema import Section
+from fedsim.core.section import Section
 
 
 class Resources(Section):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from fedsim.config import SiteTraining, Workload
-from fedsim.schema import Section
+from fedsim.core.section import Section
 
 Rule = tuple[str, str, Callable[[Any], bool]]
 """A key, what supersedes it, and whether that is so in its section."""

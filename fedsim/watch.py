@@ -8,7 +8,7 @@ from typing import Protocol
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from fedsim.errors import InputError
+from fedsim.core.errors import InputError
 from fedsim.watch_run import WatchedRun
 from fedsim.watch_study import WatchedStudy
 

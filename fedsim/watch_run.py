@@ -9,13 +9,13 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from fedsim.core.errors import DamagedError
 from fedsim.display import duration, round_line
 from fedsim.engine.checkpoint import complete_rounds
 from fedsim.engine.ending import stopped_early
 from fedsim.engine.ledger import read_table
 from fedsim.engine.rundir import Run
 from fedsim.engine.sizes import said
-from fedsim.errors import DamagedError
 
 _RECENT = 10  # rounds that the time left is taken from
 _SPARKS = "▁▂▃▄▅▆▇█"

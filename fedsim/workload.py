@@ -12,10 +12,10 @@ from ruamel.yaml import YAML
 
 from fedsim.algorithms.catalogue import ALGORITHMS, Unread, own_method
 from fedsim.config import MODELS, Workload
-from fedsim.errors import InputError, hint, nearest, same_thing
-from fedsim.own import find_own, is_own
-from fedsim.safe_yaml import load_yaml, read_yaml
-from fedsim.schema import Section
+from fedsim.core.errors import InputError, hint, nearest, same_thing
+from fedsim.core.own import find_own, is_own
+from fedsim.core.section import Section
+from fedsim.core.yaml import load_yaml, read_yaml
 
 log = logging.getLogger("fedsim")
 

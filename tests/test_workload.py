@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.errors import InputError
+from fedsim.core.errors import InputError
 from fedsim.superseded import superseded
 from fedsim.workload import load_workload, read_yaml
 

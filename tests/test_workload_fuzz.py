@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedsim.config import Workload
-from fedsim.errors import InputError
-from fedsim.safe_yaml import LARGEST
+from fedsim.core.errors import InputError
+from fedsim.core.yaml import LARGEST
 from fedsim.study.study import Plan, load_study
 from fedsim.workload import load_workload, write_yaml
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.algorithms.learner import Learner
-from fedsim.schema import Section
+from fedsim.core.section import Section
 
 Vector = NDArray[np.float32]
 ServerState = dict[str, Vector]

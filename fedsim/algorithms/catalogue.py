@@ -22,8 +22,8 @@ from fedsim.algorithms.scaffold import Scaffold
 from fedsim.algorithms.server_optimizers import FedAdagrad, FedAdam, FedYogi
 from fedsim.algorithms.single import Single
 from fedsim.algorithms.transfer import Transfer
-from fedsim.errors import InputError
-from fedsim.own import is_own, own_class
+from fedsim.core.errors import InputError
+from fedsim.core.own import is_own, own_class
 
 _Known = (
     FedMRI | Single | Transfer | Centralised | FedAvg | FedProx | FedBN | FedPer | LGFedAvg | FLMRCM

@@ -24,9 +24,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload, Vector
 from fedsim.algorithms.flat import FlatParameters
 from fedsim.algorithms.learner import Learner, State, load_optimizer, optimizer_state
+from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch
 from fedsim.models.unet import initialise
-from fedsim.seeds import torch_stream
 
 _PREFIX = "features."
 _WIDTH = 64  # of the discriminator

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload, Vector
 from fedsim.algorithms.learner import Learner
-from fedsim.errors import InputError, MethodError, RunError
-from fedsim.own import is_own
+from fedsim.core.errors import InputError, MethodError, RunError
+from fedsim.core.own import is_own
 
 Sent = dict[str, Vector]
 """A client's uploads by name."""

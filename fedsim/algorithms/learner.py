@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters
 from fedsim.algorithms.stopping import EarlyStopping
+from fedsim.core.section import Section
+from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch, SliceMemory, Slices
 from fedsim.models.reconstruction import ReconstructionNetwork
-from fedsim.schema import Section
-from fedsim.seeds import torch_stream
 
 State = dict[str, Tensor]
 """A client's private state by name: `local`, `optimizer.<part>.<key>` and whatever the algorithm keeps."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedsim.schema import Section
+from fedsim.core.section import Section
 
 
 class EarlyStopping(Section):

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from fedsim.algorithms.base import Algorithm, Phase
-from fedsim.seeds import numpy_stream
+from fedsim.core.seeds import numpy_stream
 
 
 class Transfer(Algorithm):

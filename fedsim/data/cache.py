@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedsim.core.errors import DamagedError, InputError
+from fedsim.core.files import sweep, writing
 from fedsim.data.shard import Shard
-from fedsim.errors import DamagedError, InputError
-from fedsim.files import sweep, writing
 
 _DAY_S = 86_400.0
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from fedsim.errors import InputError
-from fedsim.schema import Text
+from fedsim.core.errors import InputError
+from fedsim.core.section import Text
 
 _Index = Annotated[int, Field(ge=0)]
 One = _Index | Text

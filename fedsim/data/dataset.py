@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, JsonValue
 
+from fedsim.core.errors import InputError
+from fedsim.core.own import file_of, own_class
+from fedsim.core.section import Text
 from fedsim.data.kspace import truth
 from fedsim.data.names import safe_name
 from fedsim.data.reading import one_line
 from fedsim.data.source import Source, Volume
 from fedsim.data.subjects import Subject
-from fedsim.errors import InputError
-from fedsim.own import file_of, own_class
-from fedsim.schema import Text
 
 _KEY = "source.dataset"
 _SHAPES = {

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydicom.pixels.processing import apply_rescale
 
+from fedsim.core.errors import InputError
 from fedsim.data.dicom_header import Header, begins_like_dicom, header_of, opened
 from fedsim.data.discovery import fetched
 from fedsim.data.left_out import leave_out
@@ -20,7 +21,6 @@ from fedsim.data.names import Contrast, pick, safe_name
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import FileSource, Volume
 from fedsim.data.subjects import SITE, Subject, connected
-from fedsim.errors import InputError
 
 log = logging.getLogger("fedsim")
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pydicom
 
+from fedsim.core.errors import InputError
 from fedsim.data.reading import reading
-from fedsim.errors import InputError
 
 _EXPECTED = "a DICOM file with one grey image"
 _GE_KIND, _PHILIPS_KIND = (0x0043, 0x102F), (0x2005, 0x1011)

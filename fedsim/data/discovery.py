@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fedsim.core.errors import InputError
 from fedsim.data.labels import label_folder, named_label
 from fedsim.data.left_out import leave_out
 from fedsim.data.names import natural, stem
-from fedsim.errors import InputError
 
 _DERIVED = {"derivatives", "sourcedata", "__macosx"}
 """Folders that hold other versions of the images beside them."""

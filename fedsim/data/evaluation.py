@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedsim.core.files import replacing
 from fedsim.data.samples import Normalise, Slices, undersample
 from fedsim.data.split import Part, Piece
-from fedsim.files import replacing
 from fedsim.mri.masks import BoolArray, measured_acceleration
 from fedsim.mri.metrics import Protocol, Quality, volume_quality
 

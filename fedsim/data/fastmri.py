@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from fedsim.core.errors import InputError
 from fedsim.data.kspace import KSpaceSource, RawVolume, truth
 from fedsim.data.names import Contrast, pick, safe_name, stem
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import Volume
 from fedsim.data.subjects import apart
-from fedsim.errors import InputError
 
 _EXPECTED = "a fastMRI HDF5 file with a dataset kspace"
 

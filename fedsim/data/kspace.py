@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedsim.core.errors import InputError
 from fedsim.data.source import FileSource
-from fedsim.errors import InputError
 from fedsim.mri.fft import ifft2c
 from fedsim.mri.geometry import centre_crop_or_pad
 from fedsim.mri.masks import BoolArray

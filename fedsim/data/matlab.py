@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from fedsim.core.errors import InputError
+from fedsim.core.section import Text
 from fedsim.data import mat5
 from fedsim.data.kspace import KSpaceSource, RawVolume, centred, looks_like_kspace, truth
 from fedsim.data.names import safe_name, stem
 from fedsim.data.reading import afford, one_line, reading
 from fedsim.data.source import Volume
 from fedsim.data.subjects import Subject, apart
-from fedsim.errors import InputError
-from fedsim.schema import Text
 
 _EXPECTED = "a MATLAB file of version 5 or 7.3"
 _NUMERIC = {"double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}

@@ -8,9 +8,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
+from fedsim.core.errors import InputError
+from fedsim.core.section import Text
 from fedsim.data.reading import one_line
-from fedsim.errors import InputError
-from fedsim.schema import Text
 
 T = TypeVar("T")
 

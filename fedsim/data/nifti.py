@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from fedsim.core.errors import InputError
 from fedsim.data.chosen import Choice, Names, check_number, label, numbers
 from fedsim.data.discovery import fetched
 from fedsim.data.names import Contrast, pick, safe_name, stem
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import FileSource, Volume
-from fedsim.errors import InputError
 
 _RADIANS = {"radians": 1.0, "milliradians": 1e-3, "siemens": np.pi / 4096}
 """What one unit of a phase file is [rad]."""

@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from fedsim.core.errors import InputError
+from fedsim.core.section import Section
 from fedsim.data.split import Piece, deal
-from fedsim.errors import InputError
-from fedsim.schema import Section
 
 Alpha = Annotated[float, Field(ge=1e-3, le=1e6)]
 Unit = tuple[str, str]

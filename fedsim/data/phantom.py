@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from fedsim.core.seeds import numpy_stream
 from fedsim.data.source import Source, StoredVolume, Volume
 from fedsim.data.subjects import Subject
 from fedsim.mri.phantom import Sequence, anatomy, image, nulling_time, relaxation_times
-from fedsim.seeds import numpy_stream
 
 Weighting = Literal["t1", "t2", "pd", "flair"]
 

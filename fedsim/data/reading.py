@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from fedsim.errors import InputError
+from fedsim.core.errors import InputError
 
 
 @contextmanager

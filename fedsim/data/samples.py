@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedsim.core.errors import InputError
+from fedsim.core.seeds import numpy_stream
 from fedsim.data.shard import Shard, write_shard
 from fedsim.data.source import Source
 from fedsim.data.split import Part, Piece
-from fedsim.errors import InputError
 from fedsim.mri.fft import ifft2c
 from fedsim.mri.geometry import centre_crop_or_pad
 from fedsim.mri.masks import BoolArray, Mask
-from fedsim.seeds import numpy_stream
 
 Normalise = Literal["std", "max"]
 ComplexArray = NDArray[np.complex64]

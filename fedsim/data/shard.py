@@ -29,12 +29,12 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from fedsim.core.errors import DamagedError, InputError
+from fedsim.core.files import lease, replacing, writing
 from fedsim.data.left_out import LeftOut, lines, noting
 from fedsim.data.source import Source, StoredVolume, Volume
 from fedsim.data.subjects import Subject
 from fedsim.data.values import settled, showing
-from fedsim.errors import DamagedError, InputError
-from fedsim.files import lease, replacing, writing
 from fedsim.mri.geometry import kspace_at, square
 
 _LAYOUT = 8

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.core.errors import InputError
+from fedsim.core.seeds import numpy_stream
 from fedsim.data.left_out import some
 from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import PARTS, Part, Split, ordered, part_of
 from fedsim.data.subjects import SITE, connected
-from fedsim.errors import InputError
-from fedsim.seeds import numpy_stream
 
 _NODES = 10_000  # of the search; a limit in seconds would make the answer depend on the machine
 _NAMING = {"format", "path", "subject"}  # keys that a subject's name depends on

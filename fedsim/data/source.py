@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
+from fedsim.core.errors import InputError
+from fedsim.core.files import absent
+from fedsim.core.section import InsidePath, Section
 from fedsim.data.discovery import data_files, fetched
 from fedsim.data.labels import looks_like_label
 from fedsim.data.left_out import leave_out, lines, noting
 from fedsim.data.names import safe_name, stem
 from fedsim.data.reading import reading
 from fedsim.data.subjects import SITE, Subject, SubjectPattern, by_file, told_by
-from fedsim.errors import InputError
-from fedsim.files import absent
-from fedsim.schema import InsidePath, Section
 
 
 @dataclass(frozen=True)

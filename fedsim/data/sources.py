@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fedsim.core.errors import InputError
+from fedsim.core.files import absent
 from fedsim.data.dataset import DatasetSource
 from fedsim.data.dicom import Dicom
 from fedsim.data.fastmri import FastMRI
@@ -13,8 +15,6 @@ from fedsim.data.nifti import Nifti
 from fedsim.data.phantom import PhantomSource
 from fedsim.data.source import FileSource
 from fedsim.data.tiff import ImageFolder
-from fedsim.errors import InputError
-from fedsim.files import absent
 
 AnySource = Annotated[
     FastMRI | Nifti | Dicom | Matlab | ImageFolder | DatasetSource | PhantomSource,

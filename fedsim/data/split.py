@@ -7,9 +7,9 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedsim.errors import InputError
-from fedsim.schema import Section
-from fedsim.seeds import derive
+from fedsim.core.errors import InputError
+from fedsim.core.section import Section
+from fedsim.core.seeds import derive
 
 T = TypeVar("T")
 Part = Literal["train", "val", "test"]

@@ -15,9 +15,9 @@ from typing import Self, TypeVar
 import re2
 from pydantic import Field, field_validator
 
+from fedsim.core.errors import InputError
+from fedsim.core.section import Section, Text
 from fedsim.data.names import stem
-from fedsim.errors import InputError
-from fedsim.schema import Section, Text
 
 T = TypeVar("T")
 

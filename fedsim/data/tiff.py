@@ -11,13 +11,13 @@ import tifffile
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from fedsim.core.errors import InputError
 from fedsim.data.chosen import Choice, Names, check_number, label, numbers
 from fedsim.data.labels import looks_like_label
 from fedsim.data.left_out import leave_out
 from fedsim.data.names import natural, safe_name, stem
 from fedsim.data.reading import afford, reading
 from fedsim.data.source import FileSource, Volume
-from fedsim.errors import InputError
 
 _EXPECTED = "a TIFF or PNG image"
 _SUFFIXES = {"tiff": (".tif", ".tiff"), "png": (".png",)}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fedsim.core.errors import InputError
 from fedsim.data.left_out import leave_out
 from fedsim.data.source import Source, Volume
-from fedsim.errors import InputError
 
 _SMALLEST, _LARGEST = 1e-15, 1e15  # float32 holds the squares of what lies between, and sums of them
 _OVERSHOOT = 0.05  # of the largest value: so far below 0 interpolation may lead

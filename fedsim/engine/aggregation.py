@@ -7,7 +7,7 @@ to the grid, and sums of grid values are exact while they stay below 2^(51 - g).
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.errors import ClientError, DivergedError
+from fedsim.core.errors import ClientError, DivergedError
 
 _BLOCK = 1 << 14  # elements: the working set of a block stays in the L2 cache
 

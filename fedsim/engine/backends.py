@@ -9,12 +9,12 @@ import torch
 
 from fedsim.algorithms.base import Vector
 from fedsim.config import Engine
+from fedsim.core.errors import InputError
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import Host
 from fedsim.engine.machine import memory_here
 from fedsim.engine.messages import Limits, Row, Setup
 from fedsim.engine.placement import device_of
-from fedsim.errors import InputError
 
 Arguments = tuple[Any, ...]
 ArgumentsOf = Callable[[tuple[str, ...]], Arguments]

@@ -26,9 +26,9 @@ from safetensors import numpy as safetensors
 from fedsim.algorithms.base import ServerState
 from fedsim.algorithms.flat import FlatParameters
 from fedsim.algorithms.learner import State
+from fedsim.core.errors import DamagedError
+from fedsim.core.files import as_json, reading_back, sync, write_json, writing
 from fedsim.engine import clientfiles
-from fedsim.errors import DamagedError
-from fedsim.files import as_json, reading_back, sync, write_json, writing
 
 
 def folder(run: Path, round_: int) -> Path:

@@ -19,8 +19,8 @@ from typing import Self
 import psutil
 from filelock import OwnerRecord, Timeout
 
-from fedsim.errors import InputError, RunError
-from fedsim.files import LEASE_S, lease
+from fedsim.core.errors import InputError, RunError
+from fedsim.core.files import LEASE_S, lease
 
 log = logging.getLogger("fedsim")
 

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 
 from fedsim.algorithms.flat import FlatParameters
 from fedsim.algorithms.learner import State
+from fedsim.core.errors import DamagedError
+from fedsim.core.files import reading_back, writing
 from fedsim.engine import states
-from fedsim.errors import DamagedError
-from fedsim.files import reading_back, writing
 
 _OWN_FILE_UP_TO = 256  # clients
 _BLOCK = 64  # clients that share a file above that

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fedsim.core.errors import InputError, RunError
 from fedsim.engine import reaper
 from fedsim.engine.cores import cores_here
-from fedsim.errors import InputError, RunError
 
 LEAST_FILES = 256
 _PREFIX = "fedsim-ray-"

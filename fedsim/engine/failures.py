@@ -12,8 +12,8 @@ from typing import Literal
 import pandas as pd
 
 from fedsim.config import Workload
+from fedsim.core.errors import DamagedError
 from fedsim.engine.ledger import read_table, write_table
-from fedsim.errors import DamagedError
 from fedsim.faults import Fault, by_client, due
 
 Kind = Literal["raised", "diverged", "lost", "late", "injected"]

@@ -9,6 +9,9 @@ from typing import Any
 import pandas as pd
 
 from fedsim.config import Site, Workload
+from fedsim.core.errors import InputError
+from fedsim.core.files import sweep
+from fedsim.core.seeds import numpy_stream
 from fedsim.data.cache import note_use
 from fedsim.data.left_out import LeftOut, lines, noting, some
 from fedsim.data.samples import ClientData, PooledData
@@ -17,10 +20,7 @@ from fedsim.data.sharing import People, SiteVolumes, divide, people, shared_peop
 from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import Part, Piece, pieces_of, split_blocks
 from fedsim.engine.client import ClientSpec
-from fedsim.errors import InputError
-from fedsim.files import sweep
 from fedsim.mri.masks import measured_acceleration
-from fedsim.seeds import numpy_stream
 
 POOLED = "all"
 """The client of a method that pools the data of all sites."""

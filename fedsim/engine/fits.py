@@ -8,6 +8,7 @@ import torch
 
 from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
+from fedsim.core.errors import InputError
 from fedsim.engine import disks
 from fedsim.engine.calibration import calibrate
 from fedsim.engine.cluster import connect, disconnect
@@ -19,7 +20,6 @@ from fedsim.engine.placement import homeless, unasked, uses_gpus
 from fedsim.engine.plan import Plan, make_plan
 from fedsim.engine.rundir import setup_of
 from fedsim.engine.sizes import said
-from fedsim.errors import InputError
 
 _GB = 1e9
 

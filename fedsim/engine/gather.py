@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fedsim.algorithms.base import Phase, Received, Upload, Vector
+from fedsim.core.errors import ClientError, MethodError
 from fedsim.engine.aggregation import OrderFreeSum
 from fedsim.engine.messages import Reply, Row
-from fedsim.errors import ClientError, MethodError
 
 
 class Gathered:

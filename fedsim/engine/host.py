@@ -20,6 +20,10 @@ import torch
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Upload, Vector
 from fedsim.algorithms.learner import Learner, State
+from fedsim.core.errors import ClientError, DivergedError, InputError, RunError
+from fedsim.core.files import writing
+from fedsim.core.own import is_own
+from fedsim.core.seeds import torch_stream
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.samples import SliceMemory, Slices, unsound
 from fedsim.data.split import Part
@@ -31,12 +35,8 @@ from fedsim.engine.process import Pace, Watch, here, keep_freed_memory
 from fedsim.engine.readonly import ReadOnly
 from fedsim.engine.states import StateStore, state_bytes
 from fedsim.engine.uploads import PartialSums, uploads_of
-from fedsim.errors import ClientError, DivergedError, InputError, RunError
 from fedsim.faults import Fault, flip_a_bit
-from fedsim.files import writing
 from fedsim.mri.metrics import Quality, mean_quality
-from fedsim.own import is_own
-from fedsim.seeds import torch_stream
 
 _NO_LIMITS = Limits()
 _NO_FAULTS: Faults = {}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.algorithms.base import Algorithm, Vector
-from fedsim.errors import ClientError
+from fedsim.core.errors import ClientError
 from fedsim.faults import Fault
 from fedsim.models.reconstruction import AnyModel
 from fedsim.mri.metrics import Protocol

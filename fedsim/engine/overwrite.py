@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fedsim.core.errors import InputError
+from fedsim.core.own import is_own
+from fedsim.core.yaml import read_yaml
 from fedsim.engine.claim import LOCK, Claim
-from fedsim.errors import InputError
-from fedsim.own import is_own
-from fedsim.safe_yaml import read_yaml
 
 _OF_A_RUN = {
     "workload.yaml", "manifest.parquet", "rounds.parquet", "clients.parquet", "evaluation.parquet", "failures.parquet",

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from fedsim.config import Engine
+from fedsim.core.errors import InputError
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.schedule import spread
-from fedsim.errors import InputError
 from fedsim.resources import Resources
 
 _SMALLEST_SHARE = 1e-4  # of a GPU, that Ray can tell from none

@@ -11,6 +11,8 @@ from typing import Any
 
 from fedsim.algorithms.base import Vector
 from fedsim.config import Engine
+from fedsim.core.errors import InputError, RunError
+from fedsim.core.own import is_own
 from fedsim.engine.backends import ArgumentsOf, Backend, WorkerLostError, limits_of
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.cluster import connect, disconnect
@@ -21,8 +23,6 @@ from fedsim.engine.placement import Node, Place, device_of, granted, homeless, p
 from fedsim.engine.ray_errors import explained
 from fedsim.engine.ray_head import Head
 from fedsim.engine.schedule import Expectations, balance
-from fedsim.errors import InputError, RunError
-from fedsim.own import is_own
 
 _WINDOW = 4  # pieces of an answer that a host may be ahead of the driver
 

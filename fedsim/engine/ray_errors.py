@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from fedsim.core.errors import InputError, RunError
 from fedsim.engine.backends import WorkerLostError
-from fedsim.errors import InputError, RunError
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import socket
 import time
 from typing import Any
 
-from fedsim.errors import RunError
+from fedsim.core.errors import RunError
 
 _LOOK_EVERY_S = 1.0
 _NEEDED = ("gcs_server", "raylet")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fedsim.algorithms.base import Algorithm, Vector
+from fedsim.core.errors import MethodError
+from fedsim.core.own import is_own
 from fedsim.engine.uploads import as_tensors
-from fedsim.errors import MethodError
-from fedsim.own import is_own
 
 
 class ReadOnly:

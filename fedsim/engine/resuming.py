@@ -10,9 +10,9 @@ import pandas as pd
 
 from fedsim.algorithms.learner import Training
 from fedsim.config import Workload
+from fedsim.core.errors import DamagedError, InputError
 from fedsim.engine.checkpoint import complete_rounds, read_state
 from fedsim.engine.rundir import Run, flat, own_files
-from fedsim.errors import DamagedError, InputError
 from fedsim.workload import read_content
 
 log = logging.getLogger("fedsim")

@@ -10,6 +10,8 @@ import pandas as pd
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Phase, Received, ServerState, Vector
 from fedsim.config import Workload
+from fedsim.core.errors import ClientError, DivergedError, InputError, RunError
+from fedsim.core.seeds import numpy_stream
 from fedsim.engine.backends import Backend
 from fedsim.engine.checkpoint import complete_rounds
 from fedsim.engine.failures import Action, Failure, Failures, Kind
@@ -19,9 +21,7 @@ from fedsim.engine.ledger import UNKNOWN, idle_row, joined, round_row
 from fedsim.engine.messages import Faults, Row, Task
 from fedsim.engine.observer import Observer
 from fedsim.engine.uploads import uploads_of
-from fedsim.errors import ClientError, DivergedError, InputError, RunError
 from fedsim.faults import CHECKPOINT, by_client, due
-from fedsim.seeds import numpy_stream
 
 
 class Rounds:

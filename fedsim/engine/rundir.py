@@ -19,6 +19,9 @@ from torch import nn
 from fedsim.algorithms import hooks
 from fedsim.algorithms.learner import Learner
 from fedsim.config import Workload
+from fedsim.core.errors import DamagedError, InputError, WriteError
+from fedsim.core.files import write_text
+from fedsim.core.own import check_owner, file_of, is_own
 from fedsim.data.evaluation import reconstruct_coils
 from fedsim.data.kspace import is_undersampled, measured
 from fedsim.data.samples import ClientData
@@ -26,11 +29,8 @@ from fedsim.engine import checkpoint
 from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import read_table, write_table
 from fedsim.engine.messages import Setup
-from fedsim.errors import DamagedError, InputError, WriteError
-from fedsim.files import write_text
 from fedsim.mri.fft import fft2c
 from fedsim.mri.masks import BoolArray
-from fedsim.own import check_owner, file_of, is_own
 from fedsim.workload import load_workload, write_yaml
 
 log = logging.getLogger("fedsim")

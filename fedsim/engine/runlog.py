@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fedsim.core.errors import ClientError, InputError, RunError
 from fedsim.engine.messages import Row
-from fedsim.errors import ClientError, InputError, RunError
 
 _FEDSIM = logging.getLogger("fedsim")
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from fedsim.algorithms import hooks
 from fedsim.config import Workload
+from fedsim.core.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.data.split import Part
 from fedsim.engine import checkpoint, clientfiles
 from fedsim.engine.backends import WorkerLostError, make_backend
@@ -29,7 +30,6 @@ from fedsim.engine.rounds import Rounds, check_phases
 from fedsim.engine.rundir import Run, Which, begin_run, check_client, setup_of
 from fedsim.engine.runlog import RunLog, round_said
 from fedsim.engine.term import TERM_COLUMNS, ratio_by_round, term_warning
-from fedsim.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.faults import CHECKPOINT
 
 log = logging.getLogger("fedsim")

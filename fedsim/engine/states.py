@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedsim.algorithms.learner import State
-from fedsim.errors import RunError
+from fedsim.core.errors import RunError
 
 Layout = tuple[tuple[str, torch.dtype, torch.Size], ...]
 """Names, types and shapes of a state's tensors, in the order in which they lie in the file."""

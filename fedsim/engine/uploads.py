@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Algorithm, Upload, Vector
+from fedsim.core.errors import DivergedError
 from fedsim.engine.aggregation import OrderFreeSum, largest
-from fedsim.errors import DivergedError
 
 Sent = Mapping[str, Vector]
 """A client's uploads by name."""

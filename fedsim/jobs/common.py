@@ -7,8 +7,8 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedsim.errors import InputError, RunError
-from fedsim.files import writing
+from fedsim.core.errors import InputError, RunError
+from fedsim.core.files import writing
 from fedsim.jobs.target import Submission
 
 if TYPE_CHECKING:

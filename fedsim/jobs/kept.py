@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-from fedsim.files import write_json
+from fedsim.core.files import write_json
 from fedsim.jobs.common import checked_id
 from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import Status

@@ -14,8 +14,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim.errors import InputError
-from fedsim.files import writing
+from fedsim.core.errors import InputError
+from fedsim.core.files import writing
 from fedsim.jobs.common import ask, checked_files, checked_id, free_to_fetch, stream
 from fedsim.jobs.manifest import as_yaml, check, groups_of, pods_of, read_manifest, rooms_of
 from fedsim.jobs.target import ENDED, State, Status, Submission

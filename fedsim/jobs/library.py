@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from fedsim.core.errors import InputError, RunError
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError, RunError
 from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.receipts import Receipt, receipt_of, receipts, status_of, wait_for
 from fedsim.jobs.sending import submit_all

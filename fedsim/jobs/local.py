@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedsim.errors import InputError, RunError
+from fedsim.core.errors import InputError, RunError
 from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import Submission

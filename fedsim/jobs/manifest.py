@@ -13,9 +13,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from fedsim.errors import InputError, hint
+from fedsim.core.errors import InputError, hint
+from fedsim.core.yaml import load_yaml
 from fedsim.jobs.common import planned_room
-from fedsim.safe_yaml import load_yaml
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError

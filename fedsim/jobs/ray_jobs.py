@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fedsim.errors import InputError, RunError
+from fedsim.core.errors import InputError, RunError
 from fedsim.jobs.common import checked_files, checked_id, fetch_shared
 from fedsim.jobs.target import ENDED, State, Status, Submission
 

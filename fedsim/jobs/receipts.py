@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from fedsim.errors import DamagedError, InputError, RunError
-from fedsim.files import write_text
+from fedsim.core.errors import DamagedError, InputError, RunError
+from fedsim.core.files import write_text
 from fedsim.jobs.common import fetch_shared
 from fedsim.jobs.kept import keep, kept_log, kept_status
 from fedsim.jobs.state import state_folder

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedsim.config import Workload
+from fedsim.core.errors import InputError, RunError
 from fedsim.data.source import FileSource
 from fedsim.display import duration
 from fedsim.engine.claim import check_unclaimed
@@ -16,7 +17,6 @@ from fedsim.engine.machine import Disk, Machine, Room, machine_of
 from fedsim.engine.placement import granted
 from fedsim.engine.resuming import began_with, check_same
 from fedsim.engine.rundir import setup_of
-from fedsim.errors import InputError, RunError
 from fedsim.jobs.kept import forget, kept_status
 from fedsim.jobs.local import Local
 from fedsim.jobs.receipts import receipts, write_receipt

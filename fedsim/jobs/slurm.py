@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedsim.errors import InputError, RunError
-from fedsim.files import write_text, writing
+from fedsim.core.errors import InputError, RunError
+from fedsim.core.files import write_text, writing
 from fedsim.jobs.common import ask, checked_files, checked_id, fetch_shared, planned_room
 from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import RUNS, Status, Submission

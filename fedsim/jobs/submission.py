@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from fedsim.config import Federation, Workload
+from fedsim.core.errors import InputError
+from fedsim.core.yaml import read_yaml
 from fedsim.engine.rundir import keep_own
-from fedsim.errors import InputError
 from fedsim.jobs.target import Submission
-from fedsim.safe_yaml import read_yaml
 from fedsim.study.frozen import check_folder, freeze
 from fedsim.study.kinds import Scaling
 from fedsim.study.results import is_finished

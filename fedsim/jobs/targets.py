@@ -4,13 +4,13 @@ import difflib
 from pathlib import Path
 
 import fedsim
-from fedsim.errors import InputError
+from fedsim.core.errors import InputError
+from fedsim.core.yaml import read_yaml
 from fedsim.jobs.kuberay import KubeRay
 from fedsim.jobs.local import Local
 from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.slurm import Slurm
 from fedsim.jobs.target import Target
-from fedsim.safe_yaml import read_yaml
 
 _SUFFIXES = (".sh", ".sbatch", ".yaml")
 _SCHEMES = ("http://", "https://")

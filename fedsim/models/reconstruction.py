@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.core.section import Section
 from fedsim.models.unet import Norm, UNet, initialise
 from fedsim.mri.fft import ifft2c
-from fedsim.schema import Section
 
 
 class ReconstructionNetwork(nn.Module):

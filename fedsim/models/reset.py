@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from fedsim.errors import InputError
+from fedsim.core.errors import InputError
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from fedsim.schema import Section
+from fedsim.core.section import Section
 
 BoolArray = NDArray[np.bool_]
 

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 from fedsim.report.ablation_figures import ablation_figures
 from fedsim.report.comparison_figures import comparison_figures
 from fedsim.report.count_figures import count_figures

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 
 from fedsim.config import Workload
+from fedsim.core.section import Section
 from fedsim.engine.rundir import Run
-from fedsim.schema import Section
 from fedsim.study.timeline import in_words
 
 

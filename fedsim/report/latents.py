@@ -20,14 +20,14 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
 from fedsim.algorithms.learner import Learner
+from fedsim.core.errors import InputError
+from fedsim.core.seeds import derive
 from fedsim.data.samples import ClientData
 from fedsim.data.split import Part
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.messages import Row
 from fedsim.engine.rundir import Run, Which
-from fedsim.errors import InputError
 from fedsim.report.figures import PALETTE
-from fedsim.seeds import derive
 from fedsim.study.cross import assemble_as_before, threads
 
 _MOST_SLICES = 1000  # in a panel: exact t-SNE costs their square

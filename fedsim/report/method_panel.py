@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 from fedsim.report.figures import ERROR_COLOURS
 from fedsim.report.panels import Panel, panels_of
 

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from fedsim.files import write_text
+from fedsim.core.files import write_text
 
 Picture = dict[str, str]
 """What a template shows as an image: `source` (a data: URI), `title` and `caption`."""

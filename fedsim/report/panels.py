@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedsim.config import Site, Workload
+from fedsim.core.errors import InputError
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.samples import ClientData
 from fedsim.data.source import Source
@@ -17,7 +18,6 @@ from fedsim.data.split import Part, Piece
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import assemble, clients_per_site
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 from fedsim.mri.masks import BoolArray
 
 Scores = Mapping[tuple[str, str, str, str], Mapping[str, float]]

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fedsim.config import Site
+from fedsim.core.errors import InputError
 from fedsim.data.split import PARTS
 from fedsim.engine.ending import stopped_early
 from fedsim.engine.failures import Failures
@@ -16,7 +17,6 @@ from fedsim.engine.host import make_learner
 from fedsim.engine.ledger import row_key
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.engine.term import ratio_by_round, term_warning
-from fedsim.errors import InputError
 from fedsim.report import figures
 from fedsim.report.gantt import gantt
 from fedsim.report.introduction import settings, times, training

@@ -11,16 +11,16 @@ from urllib.parse import quote
 import pandas as pd
 
 from fedsim.algorithms.stopping import EarlyStopping
+from fedsim.core.errors import InputError, RunError
+from fedsim.core.yaml import read_yaml
 from fedsim.data.reading import one_line
 from fedsim.engine.checkpoint import complete_rounds, read_state
 from fedsim.engine.claim import check_unclaimed
 from fedsim.engine.ledger import read_table
-from fedsim.errors import InputError, RunError
 from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.overview import Cell
 from fedsim.report.page import write_page
 from fedsim.report.wording import number
-from fedsim.safe_yaml import read_yaml
 from fedsim.study.results import QUALITIES, mean_over_sites
 
 PAGE = "runs.html"

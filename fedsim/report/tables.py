@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedsim.files import replacing, write_text
+from fedsim.core.files import replacing, write_text
 from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.overview import Column, columns_of
 from fedsim.report.wording import CI, Row, caption, chance, confidence, means, number, spread

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fedsim.core.errors import InputError
 from fedsim.data.evaluation import ReconstructedVolume
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 from fedsim.report.figures import ERROR_COLOURS
 from fedsim.report.panels import Panel, volumes_of
 

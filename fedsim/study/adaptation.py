@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from fedsim.algorithms.learner import Learner
 from fedsim.algorithms.learner import Part as LearnerPart
+from fedsim.core.errors import InputError
+from fedsim.core.seeds import numpy_stream, torch_stream
 from fedsim.data.samples import ClientData
 from fedsim.data.split import Part, Piece
 from fedsim.engine import checkpoint
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import make_learner
 from fedsim.engine.rundir import Run, Which, setup_of
-from fedsim.errors import InputError
 from fedsim.models.reconstruction import is_encoder
-from fedsim.seeds import numpy_stream, torch_stream
 
 _LOCAL: tuple[LearnerPart, ...] = ("local",)
 STEPS = (0, 5, 10, 25, 50, 100, 200, 400)

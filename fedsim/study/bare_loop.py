@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fedsim.algorithms.learner import OPTIMIZERS
 from fedsim.config import Workload
+from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch, SliceMemory
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import assemble
@@ -29,7 +30,6 @@ from fedsim.engine.observer import Observer
 from fedsim.engine.placement import granted
 from fedsim.engine.process import keep_freed_memory
 from fedsim.engine.schedule import spread
-from fedsim.seeds import torch_stream
 
 _FILE = "floor.parquet"
 

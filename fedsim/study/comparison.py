@@ -18,8 +18,8 @@ import pandas as pd
 from scipy.stats import t as student
 
 from fedsim.config import Workload
+from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run, flat
-from fedsim.errors import InputError
 from fedsim.study.results import QUALITIES, VOLUME_COLUMNS, scores, volume_rows
 
 ZERO_FILLED = "zero-filled"

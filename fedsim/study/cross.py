@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pandas as pd
 import torch
 
+from fedsim.core.errors import InputError
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.data.samples import ClientData
 from fedsim.data.split import Part
@@ -18,7 +19,6 @@ from fedsim.engine.ledger import stamped
 from fedsim.engine.messages import Row
 from fedsim.engine.resuming import check_manifest
 from fedsim.engine.rundir import Run, Which
-from fedsim.errors import InputError
 
 
 def cross_evaluate(run: Run, which: Which = "best", part: Part = "test") -> pd.DataFrame:

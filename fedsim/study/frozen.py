@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 from fedsim.config import Workload
+from fedsim.core.errors import InputError
+from fedsim.core.files import write_text
+from fedsim.core.yaml import read_yaml
 from fedsim.engine.claim import LOCK
 from fedsim.engine.resuming import check_same
 from fedsim.engine.rundir import keep_own
-from fedsim.errors import InputError
-from fedsim.files import write_text
-from fedsim.safe_yaml import read_yaml
 from fedsim.study.kinds import Study
 from fedsim.study.study import Plan, load_study
 from fedsim.workload import write_yaml

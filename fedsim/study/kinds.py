@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from fedsim.schema import FolderPath, Name, Section, Text
+from fedsim.core.section import FolderPath, Name, Section, Text
 
 Settings = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 """Dotted keys of a workload with their values."""

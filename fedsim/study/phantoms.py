@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 import torch
 
+from fedsim.core.errors import InputError
+from fedsim.core.files import replacing
 from fedsim.data.phantom import PhantomSource
 from fedsim.data.source import Volume
-from fedsim.errors import InputError
-from fedsim.files import replacing
 from fedsim.mri.fft import fft2c
 from fedsim.mri.phantom import COVERAGE, FIELD_OF_VIEW
 from fedsim.workload import read_section

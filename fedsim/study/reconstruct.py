@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from fedsim.config import Site, Workload
+from fedsim.core.errors import InputError
 from fedsim.data.evaluation import Network, reconstruct_coils, reconstruct_volumes, save_images
 from fedsim.data.kspace import KSpaceSource, RawVolume, at_matrix, is_undersampled, measured
 from fedsim.data.left_out import some
@@ -19,7 +20,6 @@ from fedsim.data.sources import detect
 from fedsim.data.split import Piece
 from fedsim.engine.federation import POOLED
 from fedsim.engine.rundir import Run, Which
-from fedsim.errors import InputError
 from fedsim.mri.masks import measured_acceleration
 from fedsim.study.adaptation import joined_network
 

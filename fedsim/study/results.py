@@ -10,12 +10,12 @@ import pandas as pd
 
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.config import Workload
+from fedsim.core.errors import DamagedError, InputError
 from fedsim.data.split import Part
 from fedsim.engine.checkpoint import complete_rounds
 from fedsim.engine.ending import is_trained
 from fedsim.engine.ledger import read_table, write_table
 from fedsim.engine.rundir import Run
-from fedsim.errors import DamagedError, InputError
 from fedsim.study.bare_loop import floor_seconds
 from fedsim.study.kinds import Settings
 from fedsim.study.study import Pair, Plan, Point

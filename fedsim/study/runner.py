@@ -17,12 +17,12 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fedsim.core.errors import InputError
 from fedsim.display import duration
 from fedsim.engine.claim import Claim
 from fedsim.engine.cluster import connect, disconnect
 from fedsim.engine.federation import assemble
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 from fedsim.study.beta import beta_warning
 from fedsim.study.comparison import Terms, check_comparable
 from fedsim.study.frozen import check_same_point, freeze

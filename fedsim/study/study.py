@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.config import Workload
+from fedsim.core.errors import InputError, hint
+from fedsim.core.yaml import read_yaml
 from fedsim.data.split import Part
-from fedsim.errors import InputError, hint
-from fedsim.safe_yaml import read_yaml
 from fedsim.study.kinds import KINDS, Scaling, Settings, Study
 from fedsim.workload import load_workload, parse_section, parse_setting
 

@@ -31,14 +31,14 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import nn
 
+from fedsim.core.errors import InputError
+from fedsim.core.files import replacing
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.split import PARTS
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.ledger import stamped
 from fedsim.engine.messages import Row
 from fedsim.engine.rundir import Run, Which
-from fedsim.errors import InputError
-from fedsim.files import replacing
 from fedsim.mri.metrics import Protocol
 from fedsim.study.adaptation import STEPS, Adapted, Budget, Deployed, adapt, deployed, error_on, few_slices, tensors_of
 from fedsim.study.cross import assemble_as_before, threads

@@ -13,13 +13,13 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from fedsim.config import Workload
+from fedsim.core.seeds import numpy_stream, torch_stream
 from fedsim.data.samples import Batch
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import assemble
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.models.reconstruction import ReconstructionNetwork
-from fedsim.seeds import numpy_stream, torch_stream
 from fedsim.workload import load_workload, write_yaml
 
 Simulate = Callable[..., Run]

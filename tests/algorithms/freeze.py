@@ -17,11 +17,11 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 
 from fedsim.algorithms.catalogue import ALGORITHMS
+from fedsim.core.seeds import derive, numpy_stream
 from fedsim.data.split import Split, deal, ordered, part_of, pieces_of
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.mri.masks import AnyMask
-from fedsim.seeds import derive, numpy_stream
 from fedsim.workload import load_workload, write_yaml
 
 from .conftest import small

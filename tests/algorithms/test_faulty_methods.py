@@ -9,8 +9,8 @@ import pytest
 
 from fedsim import cli
 from fedsim.config import Workload
+from fedsim.core.errors import ClientError, MethodError
 from fedsim.engine.simulation import run
-from fedsim.errors import ClientError, MethodError
 from fedsim.workload import load_workload, write_yaml
 
 from .conftest import assert_equal, load, small

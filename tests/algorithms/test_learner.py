@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fedsim.algorithms.flat import FlatParameters
+from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 from fedsim.models.reconstruction import UNetModel
 
 from .conftest import load

@@ -10,9 +10,9 @@ import pytest
 
 from fedsim import cli
 from fedsim.config import Workload
+from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.errors import InputError
 from fedsim.workload import load_workload, read_yaml, write_yaml
 
 from .conftest import assert_equal, assert_same_run, bench, load, small, state

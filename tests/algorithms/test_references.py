@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedsim.config import Workload
-from fedsim.seeds import numpy_stream
+from fedsim.core.seeds import numpy_stream
 
 from .conftest import Bench, Models, Reference, Simulate, assert_close, bench, error, mean, put, state
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from fedsim.config import Workload
-from fedsim.seeds import torch_stream
+from fedsim.core.seeds import torch_stream
 
 from .conftest import Bench, Models, Reference, Simulate, assert_close, bench, error, mean, put, state
 

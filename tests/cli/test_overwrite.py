@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.core.errors import InputError
 from fedsim.engine.claim import Claim
 from fedsim.engine.overwrite import overwriting
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.errors import InputError
 from fedsim.workload import load_workload, write_yaml
 
 Fedsim = Callable[..., tuple[int, str, str]]

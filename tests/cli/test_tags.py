@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from fedsim.config import Workload
+from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.errors import InputError
 from fedsim.study.study import load_study
 from fedsim.workload import write_yaml
 

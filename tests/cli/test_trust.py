@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 
 from .conftest import Fedsim
 

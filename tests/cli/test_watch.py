@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 import fedsim
+from fedsim.core.errors import DamagedError
 from fedsim.engine.failures import Failure, Failures
 from fedsim.engine.ledger import write_table
-from fedsim.errors import DamagedError
 from fedsim.study.frozen import freeze
 from fedsim.study.point import run_point
 from fedsim.study.results import write_failures

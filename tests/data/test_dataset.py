@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from fedsim.core.errors import InputError
+from fedsim.core.own import find_own
 from fedsim.data.dataset import DatasetSource
 from fedsim.data.shard import Shard, ensure_shard, shard_path
 from fedsim.data.source import Volume
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.errors import InputError
 from fedsim.mri.fft import fft2c
-from fedsim.own import find_own
 from fedsim.workload import load_workload, write_yaml
 
 Made = Callable[..., DatasetSource]

@@ -12,10 +12,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, MRImageStorage, generate_uid
 
+from fedsim.core.errors import InputError
 from fedsim.data.dicom import Dicom
 from fedsim.data.left_out import lines, noting
 from fedsim.data.source import Volume
-from fedsim.errors import InputError
 
 SERIES = generate_uid(entropy_srcs=["one"])
 SAGITTAL = [0, 1, 0, 0, 0, -1]

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, MRImageStorage, RLELossless
 
+from fedsim.core.errors import InputError
 from fedsim.data.dicom import Dicom
 from fedsim.data.fastmri import FastMRI
 from fedsim.data.matlab import Matlab
@@ -32,7 +33,6 @@ from fedsim.data.nifti import Nifti
 from fedsim.data.shard import Shard, ensure_shard
 from fedsim.data.source import FileSource
 from fedsim.data.tiff import ImageFolder
-from fedsim.errors import InputError
 
 IMAGES = np.random.default_rng(0).uniform(1, 200, (3, 12, 10))
 """(slices, H, W)"""

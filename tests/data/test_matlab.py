@@ -10,8 +10,8 @@ import scipy.io
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from fedsim.core.errors import InputError
 from fedsim.data.matlab import Matlab
-from fedsim.errors import InputError
 
 IMAGES = np.arange(60.0).reshape(3, 4, 5)
 """(H, W, slices)"""

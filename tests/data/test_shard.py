@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
+from fedsim.core.errors import DamagedError, InputError
+from fedsim.core.files import replacing, sweep
 from fedsim.data.cache import clean, entries, note_use
 from fedsim.data.shard import Shard, ensure_shard
 from fedsim.data.source import FileSource, Volume
 from fedsim.data.subjects import Subject
-from fedsim.errors import DamagedError, InputError
-from fedsim.files import replacing, sweep
 from fedsim.mri.geometry import kspace_at
 
 
@@ -160,7 +160,7 @@ def test_the_digest_is_of_the_images_whatever_the_matrix(root: Path) -> None:
 def test_what_a_killed_import_left_is_swept_by_the_next(root: Path) -> None:
     """A process that dies in mid-import, as an out-of-memory killer would have it."""
     program = (
-        "import os, sys; from pathlib import Path; from fedsim.files import replacing\n"
+        "import os, sys; from pathlib import Path; from fedsim.core.files import replacing\n"
         "with replacing(Path(sys.argv[1])) as temporary: temporary.write_bytes(b'half'); os.kill(os.getpid(), 9)"
     )
     cache = root / "cache"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsim.core.errors import InputError
 from fedsim.data.fastmri import FastMRI
 from fedsim.data.nifti import Nifti
 from fedsim.data.phantom import PhantomSource
@@ -14,7 +15,6 @@ from fedsim.data.sharing import SiteVolumes, divide, people, shared_people, subj
 from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import Split
 from fedsim.data.subjects import Subject
-from fedsim.errors import InputError
 
 HALVES = Split(train=0.5, val=0.25, test=0.25)
 

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from fedsim.core.errors import InputError
 from fedsim.data.dicom import Dicom
 from fedsim.data.fastmri import FastMRI
 from fedsim.data.matlab import Matlab
@@ -16,7 +17,6 @@ from fedsim.data.nifti import Nifti
 from fedsim.data.phantom import PhantomSource
 from fedsim.data.sources import AnySource, detect
 from fedsim.data.tiff import ImageFolder
-from fedsim.errors import InputError
 
 SOURCE: TypeAdapter[BaseModel] = TypeAdapter(AnySource)
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from fedsim.core.errors import InputError
 from fedsim.data.split import Piece, Split, apportion, deal, ordered, part_of, pieces_of, split_blocks
-from fedsim.errors import InputError
 
 
 def volumes(subjects: int, per_subject: int = 2, slices: int = 5) -> list[tuple[str, str, int]]:

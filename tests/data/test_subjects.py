@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from fedsim.core.errors import InputError
 from fedsim.data.discovery import data_files, fetched
 from fedsim.data.labels import label_folder, looks_like_label, named_label
 from fedsim.data.left_out import noting
 from fedsim.data.subjects import SubjectPattern, apart, by_file, connected, told_by, unique_name
-from fedsim.errors import InputError
 
 
 @pytest.mark.parametrize(

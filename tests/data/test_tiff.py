@@ -10,9 +10,9 @@ import tifffile
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from fedsim.core.errors import InputError
 from fedsim.data.left_out import noting
 from fedsim.data.tiff import ImageFolder
-from fedsim.errors import InputError
 
 
 def coloured(value: int) -> NDArray[np.uint8]:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedsim.core.errors import InputError
 from fedsim.data.left_out import lines
 from fedsim.data.nifti import Nifti
 from fedsim.data.shard import Shard, write_shard
-from fedsim.errors import InputError
 from fedsim.mri.geometry import kspace_at
 
 IMAGES = np.random.default_rng(0).uniform(1, 100, (4, 32, 32)).astype(np.float32)

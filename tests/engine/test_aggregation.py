@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsim.core.errors import RunError
 from fedsim.engine.aggregation import OrderFreeSum
-from fedsim.errors import RunError
 
 
 def total(vectors: list[np.ndarray], weights: list[float], groups: int = 1) -> np.ndarray:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from fedsim.core.errors import DamagedError, InputError, RunError
 from fedsim.engine import checkpoint, clientfiles
 from fedsim.engine.rundir import Run
-from fedsim.errors import DamagedError, InputError, RunError
 
 from .conftest import assert_same
 

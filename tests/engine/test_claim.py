@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from fedsim.config import Workload
+from fedsim.core.errors import InputError, RunError
+from fedsim.core.files import lease
 from fedsim.engine import claim
 from fedsim.engine.claim import LOCK, Claim, claim_numbered
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import Simulation, run
-from fedsim.errors import InputError, RunError
-from fedsim.files import lease
 
 # A process that claims a folder, says so, and holds it until it is killed.
 HOLD = """
@@ -78,7 +78,7 @@ def test_the_number_of_a_dead_process_may_be_another_ones(tmp_path: Path) -> Non
 def test_a_silent_holder_elsewhere_is_succeeded_and_one_that_is_heard_of_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedsim.files.LEASE_S", 0.6), monkeypatch.setattr(claim, "LEASE_S", 0.6)
+    monkeypatch.setattr("fedsim.core.files.LEASE_S", 0.6), monkeypatch.setattr(claim, "LEASE_S", 0.6)
     elsewhere = lease(tmp_path / LOCK)
     elsewhere.acquire()  # its heart beats in a thread of this process
     text = (tmp_path / LOCK).read_text()
@@ -94,7 +94,7 @@ def test_a_silent_holder_elsewhere_is_succeeded_and_one_that_is_heard_of_is_not(
 def test_a_run_whose_lock_is_deleted_stops(
     tmp_path: Path, workload: Callable[..., Workload], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedsim.files.LEASE_S", 0.03)
+    monkeypatch.setattr("fedsim.core.files.LEASE_S", 0.03)
     with Simulation(workload("training.rounds=50"), tmp_path / "run") as simulation:
         (tmp_path / "run" / LOCK).unlink()
         with pytest.raises(RunError, match="was deleted or taken over by another process"):

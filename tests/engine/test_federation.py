@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from fedsim.config import Workload
+from fedsim.core.errors import InputError
 from fedsim.engine.federation import assemble, check_leaks, clients_per_site
-from fedsim.errors import InputError
 
 from .conftest import site
 

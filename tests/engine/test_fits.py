@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from fedsim.config import Workload
+from fedsim.core.errors import InputError
 from fedsim.display import plan_tables
 from fedsim.engine.machine import Machine
 from fedsim.engine.sizes import said
-from fedsim.errors import InputError
 
 from .plans import GB, TINY, MakeWorkload, P, Q, checked, disk, machine, planned, with_rooms
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.core.errors import InputError
 from fedsim.engine import checkpoint
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 
 from .conftest import assert_same, tensors
 

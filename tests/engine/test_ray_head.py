@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from fedsim.config import Engine
+from fedsim.core.errors import RunError
 from fedsim.engine.ray_backend import RayBackend
-from fedsim.errors import RunError
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.core.errors import InputError
 from fedsim.engine import cluster
-from fedsim.errors import InputError
 
 from .plans import TINY, MakeWorkload, checked, machine
 

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from fedsim.config import Workload
+from fedsim.core.errors import InputError
 from fedsim.engine.ledger import write_table
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import Simulation, run
-from fedsim.errors import InputError
 from fedsim.study.cross import cross_evaluate
 from fedsim.study.phantoms import write_phantoms
 from fedsim.workload import load_workload

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from fedsim.errors import InputError, RunError
+from fedsim.core.errors import InputError, RunError
 from fedsim.jobs.kuberay import KubeRay
 from fedsim.jobs.manifest import as_yaml, check, read_manifest
 from fedsim.jobs.target import Status, Submission

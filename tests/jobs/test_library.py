@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import fedsim
+from fedsim.core.errors import InputError, RunError
 from fedsim.engine.simulation import Simulation
-from fedsim.errors import InputError, RunError
 from fedsim.jobs import library
 from fedsim.jobs.kept import keep
 from fedsim.jobs.target import Status

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.errors import InputError
+from fedsim.core.errors import InputError
 from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.receipts import Receipt, receipt_of, receipts, write_receipt
 from fedsim.jobs.submission import prepare

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.errors import InputError, RunError
+from fedsim.core.errors import InputError, RunError
 from fedsim.jobs.slurm import Slurm
 from fedsim.jobs.target import Submission
 

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
+from fedsim.core.errors import RunError
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.errors import RunError
 from fedsim.jobs.slurm import Slurm
 from fedsim.jobs.target import Status, Submission
 from fedsim.workload import load_workload, write_yaml

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fedsim.core.errors import InputError
 from fedsim.engine.ledger import read_table
 from fedsim.engine.machine import Room
 from fedsim.engine.placement import Node
 from fedsim.engine.simulation import run
-from fedsim.errors import InputError
 from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.sending import submit_all
 from fedsim.jobs.submission import prepare, prepare_points

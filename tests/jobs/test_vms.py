@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from fedsim.safe_yaml import load_yaml
+from fedsim.core.yaml import load_yaml
 
 CLUSTERS = Path(__file__).parents[2] / "clusters"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.errors import InputError
+from fedsim.core.errors import InputError
 from fedsim.models.unet import initialise
 
 

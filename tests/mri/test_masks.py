@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from fedsim.core.seeds import numpy_stream
 from fedsim.mri.masks import AnyMask, Mask, measured_acceleration
-from fedsim.seeds import numpy_stream
 
 KINDS = ("equispaced", "random", "cartesian_vd", "radial", "gaussian2d")
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 from fedsim.report.conclude import conclude
 from fedsim.report.findings import findings
 from fedsim.report.study_report import write_study_report

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fedsim.core.errors import InputError
 from fedsim.engine.claim import Claim
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 from fedsim.report.runs_page import PAGE, write_runs_page
 from fedsim.study.results import mean_over_sites, scores
 from fedsim.workload import write_yaml

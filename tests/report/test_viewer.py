@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from fedsim.config import Workload
+from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.errors import InputError
 from fedsim.report.panels import volumes_of
 from fedsim.report.viewer import MOST_BYTES, Picture, Stack, stacks_of
 

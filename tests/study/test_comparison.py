@@ -13,9 +13,9 @@ from scipy.stats import ttest_rel
 
 from fedsim import cli
 from fedsim.config import Workload
+from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.errors import InputError
 from fedsim.report.comparison_figures import comparison_figures, convergence, differences, scarcity
 from fedsim.report.conclude import compare_runs
 from fedsim.report.tables import markdown

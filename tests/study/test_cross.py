@@ -14,10 +14,10 @@ from rich.console import Console
 
 from fedsim import Run, run
 from fedsim.config import Workload
+from fedsim.core.errors import InputError
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.engine.federation import assemble
 from fedsim.engine.simulation import Simulation
-from fedsim.errors import InputError
 from fedsim.report.cross_view import cross_figure, cross_matrix, cross_table, write_cross
 from fedsim.study.cross import cross_evaluate
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 from fedsim.study.bare_loop import floor_seconds
 from fedsim.study.beta import beta_told, beta_warning
 from fedsim.study.runner import run_study

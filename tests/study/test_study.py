@@ -18,10 +18,10 @@ import pytest
 from rich.console import Console
 
 from fedsim.config import Engine
+from fedsim.core.errors import InputError
 from fedsim.engine.checkpoint import complete_rounds
 from fedsim.engine.ray_backend import RayBackend
 from fedsim.engine.rundir import Run
-from fedsim.errors import InputError
 from fedsim.report.conclude import conclude
 from fedsim.study.kinds import Tune
 from fedsim.study.results import POINT_COLUMNS, QUALITIES, VOLUME_COLUMNS, mean_over_sites

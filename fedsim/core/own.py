@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from fedsim.errors import InputError
+from fedsim.core.errors import InputError
 
 log = logging.getLogger("fedsim")
 

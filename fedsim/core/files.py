@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from filelock import SoftFileLease
 
-from fedsim.errors import DamagedError, RunError, WriteError, nearest
+from fedsim.core.errors import DamagedError, RunError, WriteError, nearest
 
 _SHOWN = 12
 

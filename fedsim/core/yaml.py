@@ -9,7 +9,7 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from fedsim.errors import InputError
+from fedsim.core.errors import InputError
 
 LARGEST = 8_000_000
 """Characters of a file, and of what it stands for when its aliases are written out."""

@@ -1,0 +1,1 @@
+"""What every room needs, knowing nothing of fedsim itself."""
