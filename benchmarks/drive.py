@@ -75,7 +75,7 @@ def run_command(workload: str, out: str, overrides: list[str]) -> None:
 def run(workload: str, out: str, overrides: list[str], checkpoint: bool) -> None:
     """All rounds, by the library."""
     from fedsim.engine.simulation import Simulation  # noqa: PLC0415 - see above
-    from fedsim.workload import load_workload  # noqa: PLC0415
+    from fedsim.workload.reading import load_workload  # noqa: PLC0415
 
     tell("imported")
     loaded = load_workload(workload, overrides)

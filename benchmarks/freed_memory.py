@@ -20,7 +20,7 @@ import fedsim.engine.host as hosts
 from fedsim.engine.federation import assemble
 from fedsim.engine.messages import Task
 from fedsim.engine.rundir import setup_of
-from fedsim.workload import load_workload
+from fedsim.workload.reading import load_workload
 
 _ROUNDS = 5  # measured, after one that is not
 

@@ -34,7 +34,7 @@ from fedsim.engine import checkpoint
 from fedsim.engine.host import make_learner
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.engine.simulation import Simulation
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
 
 KINDS = {"t1": "equispaced", "t2": "radial", "pd": "gaussian2d", "flair": "cartesian_vd"}  # contrast: mask
 WAYS = (0.1, 0.5, 1.0)  # shares of the way from the server's encoder to a client's next upload

@@ -29,7 +29,7 @@ from floor import Floor
 from workload import Case, free_run, scratch_folder
 
 from fedsim.engine.simulation import Simulation
-from fedsim.workload import load_workload
+from fedsim.workload.reading import load_workload
 
 Row = dict[str, Any]
 

@@ -18,11 +18,11 @@ from typer.main import get_command
 
 from fedsim import Run, cli, load_workload, run
 from fedsim.algorithms.fedmri import contrastive_ratio
-from fedsim.config import Workload
 from fedsim.core.section import Section
 from fedsim.study import results
 from fedsim.study.kinds import KINDS, Study, Tune
 from fedsim.study.study import load_study
+from fedsim.workload.schema import Workload
 
 DOCS = Path(__file__).parent
 LIBRARY: dict[str, Callable[..., object]] = {

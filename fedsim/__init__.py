@@ -7,14 +7,14 @@ if TYPE_CHECKING:
     from fedsim.engine.rundir import Run
     from fedsim.engine.simulation import run
     from fedsim.jobs.library import collect, submit, wait
-    from fedsim.workload import load_workload
+    from fedsim.workload.reading import load_workload
 
 __all__ = ["Run", "collect", "load_workload", "run", "submit", "wait"]
 
 _HOMES = {
     "Run": "fedsim.engine.rundir",
     "run": "fedsim.engine.simulation",
-    "load_workload": "fedsim.workload",
+    "load_workload": "fedsim.workload.reading",
     "submit": "fedsim.jobs.library",
     "wait": "fedsim.jobs.library",
     "collect": "fedsim.jobs.library",

@@ -113,8 +113,8 @@ def run(
     from fedsim.display import evaluation_table, progress_of
     from fedsim.engine.claim import claim_numbered
     from fedsim.engine.simulation import Simulation
-    from fedsim.superseded import superseded
-    from fedsim.workload import load_workload
+    from fedsim.workload.reading import load_workload
+    from fedsim.workload.superseded import superseded
 
     if resume:
         _check_resume(out_dir, overwrite, trust)
@@ -156,8 +156,8 @@ def plan(
     """Say what a run will need, send and take, after timing one client here; refuse what cannot fit."""
     from fedsim.display import busy_line, plan_tables
     from fedsim.engine.fits import machine_at, plan_run, refuse, warnings
-    from fedsim.superseded import superseded
-    from fedsim.workload import load_workload
+    from fedsim.workload.reading import load_workload
+    from fedsim.workload.superseded import superseded
 
     loaded = load_workload(workload, overrides or [])
     path = out_dir or free_folder(Path("runs") / loaded.name)
@@ -288,7 +288,7 @@ def report(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of workload files, for editors."""
-    from fedsim.config import Workload
+    from fedsim.workload.schema import Workload
 
     print(json.dumps(Workload.model_json_schema(), indent=2))  # noqa: T201 - meant for a pipe
 

@@ -36,7 +36,7 @@ def data_import(workload: WorkloadFile, overrides: Overrides = None) -> None:
     """Import a workload's sites into the cache and show its splits and measured accelerations."""
     from fedsim.display import bars_of, manifest_table
     from fedsim.engine.federation import assemble
-    from fedsim.workload import load_workload
+    from fedsim.workload.reading import load_workload
 
     loaded = load_workload(workload, overrides or [])
     sites = len(loaded.federation.expanded_sites()) + len(loaded.federation.unseen_sites())
@@ -64,9 +64,9 @@ def data_cache(
     older_than: Annotated[float, typer.Option(help="Days without use, for --clean.", metavar="DAYS", min=0)] = 30,
 ) -> None:
     """List the imported shards in a cache, or delete those that nobody has used for long."""
-    from fedsim.config import Federation
     from fedsim.data import cache
     from fedsim.display import cache_table
+    from fedsim.workload.schema import Federation
 
     path = folder or Federation.model_fields["cache"].get_default(call_default_factory=True)
     if clean:

@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fedsim.config import Workload
 from fedsim.data.cache import Entry
 from fedsim.engine.disks import disk_needs
 from fedsim.engine.ledger import row_key
@@ -23,6 +22,7 @@ from fedsim.engine.plan import Plan, Spread, spread
 from fedsim.engine.runlog import figures_said, round_said
 from fedsim.engine.sizes import said
 from fedsim.engine.times import Times
+from fedsim.workload.schema import Workload
 
 _MOST_ROWS = 40
 _NOTICEABLE = 1.2  # of a run's time

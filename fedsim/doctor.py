@@ -12,9 +12,9 @@ import psutil
 import torch
 from rich.table import Table
 
-from fedsim.config import Engine
 from fedsim.engine.cores import cores_here, quotas
 from fedsim.engine.ray_backend import RayBackend
+from fedsim.workload.schema import Engine
 
 _GB = 1e9
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from fedsim import cli
-from fedsim.config import Engine, Workload
 from fedsim.engine.ray_backend import RayBackend
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.schema import Engine, Workload
 
 Fedsim = Callable[..., tuple[int, str, str]]
 

@@ -21,7 +21,7 @@ from fedsim.data.tiff import ImageFolder
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import Simulation, run
 from fedsim.study.reconstruct import reconstruct_file
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
 
 
 def workload_file(folder: Path, **more: Any) -> Path:

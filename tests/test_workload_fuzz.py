@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.core.yaml import LARGEST
 from fedsim.study.study import Plan, load_study
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.schema import Workload
 
 FUZZ = settings(
     deadline=None, derandomize=True, max_examples=150, database=None,

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from fedsim.algorithms.base import Vector
-from fedsim.config import Engine
 from fedsim.core.errors import InputError
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.host import Host
 from fedsim.engine.machine import memory_here
 from fedsim.engine.messages import Limits, Row, Setup
 from fedsim.engine.placement import device_of
+from fedsim.workload.schema import Engine
 
 Arguments = tuple[Any, ...]
 ArgumentsOf = Callable[[tuple[str, ...]], Arguments]

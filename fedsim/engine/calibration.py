@@ -12,7 +12,6 @@ import torch
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Phase, Received, ServerState, Upload
-from fedsim.config import Workload
 from fedsim.data.samples import ClientData, PooledData, SliceMemory
 from fedsim.data.shard import write_shard
 from fedsim.data.split import Part
@@ -25,6 +24,7 @@ from fedsim.engine.messages import Row, Task
 from fedsim.engine.rundir import setup_of
 from fedsim.engine.sizes import one_of_each
 from fedsim.engine.uploads import uploads_of
+from fedsim.workload.schema import Workload
 
 _STEPS = 8  # of a round, or a little more
 _SLICES = 16  # at least, if the client has them: what some methods send grows with the slices up to here

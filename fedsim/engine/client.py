@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from fedsim.algorithms.learner import Training
 from fedsim.data.samples import Slices
-from fedsim.resources import Resources
+from fedsim.workload.resources import Resources
 
 
 @dataclass(frozen=True)

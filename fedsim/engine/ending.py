@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from fedsim.config import Workload
 from fedsim.engine.checkpoint import complete_rounds
 from fedsim.engine.rundir import Run
+from fedsim.workload.schema import Workload
 
 
 def is_trained(run: Run) -> bool:

@@ -11,10 +11,10 @@ from typing import Literal
 
 import pandas as pd
 
-from fedsim.config import Workload
 from fedsim.core.errors import DamagedError
 from fedsim.engine.ledger import read_table, write_table
-from fedsim.faults import Fault, by_client, due
+from fedsim.workload.faults import Fault, by_client, due
+from fedsim.workload.schema import Workload
 
 Kind = Literal["raised", "diverged", "lost", "late", "injected"]
 Action = Literal["dropped", "replayed", "aborted", "struck"]

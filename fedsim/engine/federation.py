@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from fedsim.config import Site, Workload
 from fedsim.core.errors import InputError
 from fedsim.core.files import sweep
 from fedsim.core.seeds import numpy_stream
@@ -21,6 +20,7 @@ from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import Part, Piece, pieces_of, split_blocks
 from fedsim.engine.client import ClientSpec
 from fedsim.mri.masks import measured_acceleration
+from fedsim.workload.schema import Site, Workload
 
 POOLED = "all"
 """The client of a method that pools the data of all sites."""

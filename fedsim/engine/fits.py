@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from fedsim.algorithms.learner import Learner
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.engine import disks
 from fedsim.engine.calibration import calibrate
@@ -20,6 +19,7 @@ from fedsim.engine.placement import homeless, unasked, uses_gpus
 from fedsim.engine.plan import Plan, make_plan
 from fedsim.engine.rundir import setup_of
 from fedsim.engine.sizes import said
+from fedsim.workload.schema import Workload
 
 _GB = 1e9
 

@@ -35,8 +35,8 @@ from fedsim.engine.process import Pace, Watch, here, keep_freed_memory
 from fedsim.engine.readonly import ReadOnly
 from fedsim.engine.states import StateStore, state_bytes
 from fedsim.engine.uploads import PartialSums, uploads_of
-from fedsim.faults import Fault, flip_a_bit
 from fedsim.mri.metrics import Quality, mean_quality
+from fedsim.workload.faults import Fault, flip_a_bit
 
 _NO_LIMITS = Limits()
 _NO_FAULTS: Faults = {}

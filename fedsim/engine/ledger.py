@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fedsim.config import Workload
 from fedsim.core.errors import DamagedError
 from fedsim.core.files import replacing
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.messages import Row
 from fedsim.engine.process import here
+from fedsim.workload.schema import Workload
 
 _PATIENCE = 200  # times what writing cost the last time, before it is done again
 _TIMES = ("wait_seconds", "load_seconds", "train_seconds", "send_seconds")

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import torch
 
-from fedsim.config import Engine, Workload
 from fedsim.engine.cores import cores_here
 from fedsim.engine.placement import Node, granted
+from fedsim.workload.schema import Engine, Workload
 
 RAY_COUNTS = 0.7
 """Of a node's memory, as memory for actors; the rest is the object store's."""

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from fedsim.algorithms.base import Algorithm, Vector
 from fedsim.core.errors import ClientError
-from fedsim.faults import Fault
 from fedsim.models.reconstruction import AnyModel
 from fedsim.mri.metrics import Protocol
+from fedsim.workload.faults import Fault
 
 Row = dict[str, Any]
 """One row of a table by column."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fedsim.algorithms.learner import Learner
-from fedsim.config import Engine, Workload
 from fedsim.data.samples import slice_bytes
 from fedsim.engine.backends import limits_of
 from fedsim.engine.client import ClientSpec
@@ -13,6 +12,7 @@ from fedsim.engine.machine import Room
 from fedsim.engine.messages import Limits
 from fedsim.engine.placement import Node, Place
 from fedsim.engine.sizes import Traffic, process_bytes
+from fedsim.workload.schema import Engine, Workload
 
 _USABLE = 0.95  # of a node's memory
 _DRIVER = 0.5e9  # bytes of its process

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from fedsim.config import Engine
 from fedsim.core.errors import InputError
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.schedule import spread
-from fedsim.resources import Resources
+from fedsim.workload.resources import Resources
+from fedsim.workload.schema import Engine
 
 _SMALLEST_SHARE = 1e-4  # of a GPU, that Ray can tell from none
 _GPU_PROCESS = 1e9  # bytes of a GPU that an actor takes at least: CUDA itself, and a small network at work

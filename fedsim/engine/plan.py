@@ -10,7 +10,6 @@ from statistics import median
 
 from fedsim.algorithms.fedavg import FedAvg
 from fedsim.algorithms.learner import Learner
-from fedsim.config import Workload
 from fedsim.core.errors import MethodError
 from fedsim.core.files import as_json
 from fedsim.core.own import is_own
@@ -24,6 +23,7 @@ from fedsim.engine.needs import Home, NodePlan, Working, filled, node_plans
 from fedsim.engine.placement import device_of, placed
 from fedsim.engine.sizes import Traffic
 from fedsim.engine.times import Times, checkpoints, expected
+from fedsim.workload.schema import Workload
 
 _SHRUNK_TO = 1 << 16  # elements of a vector; enough to tell sizes by
 _SHARD, _VOLUME = 4500, 2600  # bytes of HDF5 around the samples

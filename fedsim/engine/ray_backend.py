@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedsim.algorithms.base import Vector
-from fedsim.config import Engine
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.own import is_own
 from fedsim.engine.backends import ArgumentsOf, Backend, WorkerLostError, limits_of
@@ -23,6 +22,7 @@ from fedsim.engine.placement import Node, Place, device_of, granted, homeless, p
 from fedsim.engine.ray_errors import explained
 from fedsim.engine.ray_head import Head
 from fedsim.engine.schedule import Expectations, balance
+from fedsim.workload.schema import Engine
 
 _WINDOW = 4  # pieces of an answer that a host may be ahead of the driver
 

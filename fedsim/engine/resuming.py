@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from fedsim.algorithms.learner import Training
-from fedsim.config import Workload
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.engine.checkpoint import complete_rounds, read_state
 from fedsim.engine.rundir import Run, flat, own_files
-from fedsim.workload import read_content
+from fedsim.workload.reading import read_content
+from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")
 

@@ -9,7 +9,6 @@ import pandas as pd
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Phase, Received, ServerState, Vector
-from fedsim.config import Workload
 from fedsim.core.errors import ClientError, DivergedError, InputError, RunError
 from fedsim.core.seeds import numpy_stream
 from fedsim.engine.backends import Backend
@@ -21,7 +20,8 @@ from fedsim.engine.ledger import UNKNOWN, idle_row, joined, round_row
 from fedsim.engine.messages import Faults, Row, Task
 from fedsim.engine.observer import Observer
 from fedsim.engine.uploads import uploads_of
-from fedsim.faults import CHECKPOINT, by_client, due
+from fedsim.workload.faults import CHECKPOINT, by_client, due
+from fedsim.workload.schema import Workload
 
 
 class Rounds:

@@ -18,7 +18,6 @@ from torch import nn
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.learner import Learner
-from fedsim.config import Workload
 from fedsim.core.errors import DamagedError, InputError, WriteError
 from fedsim.core.files import write_text
 from fedsim.core.own import check_owner, file_of, is_own
@@ -31,7 +30,8 @@ from fedsim.engine.ledger import read_table, write_table
 from fedsim.engine.messages import Setup
 from fedsim.mri.fft import fft2c
 from fedsim.mri.masks import BoolArray
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")
 

@@ -12,7 +12,6 @@ from typing import Any, Self, TypeVar
 import pandas as pd
 
 from fedsim.algorithms import hooks
-from fedsim.config import Workload
 from fedsim.core.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.data.split import Part
 from fedsim.engine import checkpoint, clientfiles
@@ -30,7 +29,8 @@ from fedsim.engine.rounds import Rounds, check_phases
 from fedsim.engine.rundir import Run, Which, begin_run, check_client, setup_of
 from fedsim.engine.runlog import RunLog, round_said
 from fedsim.engine.term import TERM_COLUMNS, ratio_by_round, term_warning
-from fedsim.faults import CHECKPOINT
+from fedsim.workload.faults import CHECKPOINT
+from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from statistics import median
 
 from fedsim.algorithms import hooks
-from fedsim.config import Workload
 from fedsim.data.split import PARTS
 from fedsim.engine.calibration import Calibration, pixels
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.machine import Room
 from fedsim.engine.needs import Home
 from fedsim.engine.placement import Place
+from fedsim.workload.schema import Workload
 
 _START = 5.0  # s until Ray and the driver are up
 _ACTOR = 5.0  # core seconds until an actor is there and torch in it has warmed up

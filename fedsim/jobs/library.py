@@ -23,7 +23,7 @@ from fedsim.jobs.sending import submit_all
 from fedsim.jobs.submission import prepare
 from fedsim.jobs.target import RUNS, Target
 from fedsim.jobs.targets import find_target, source_of
-from fedsim.workload import parse_setting
+from fedsim.workload.reading import parse_setting
 
 log = logging.getLogger("fedsim")
 

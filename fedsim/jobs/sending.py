@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError, RunError
 from fedsim.data.source import FileSource
 from fedsim.display import duration
@@ -25,7 +24,8 @@ from fedsim.jobs.target import RUNS, State, Target
 from fedsim.jobs.targets import shares_files, source_of
 from fedsim.study.frozen import check_folder
 from fedsim.study.runner import check_data
-from fedsim.superseded import superseded
+from fedsim.workload.schema import Workload
+from fedsim.workload.superseded import superseded
 
 Tell = Callable[[str], None]
 

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from fedsim.config import Federation, Workload
 from fedsim.core.errors import InputError
 from fedsim.core.yaml import read_yaml
 from fedsim.engine.rundir import keep_own
@@ -20,7 +19,8 @@ from fedsim.study.kinds import Scaling
 from fedsim.study.results import is_finished
 from fedsim.study.runner import check_data
 from fedsim.study.study import Plan, Point, load_study
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.schema import Federation, Workload
 
 _LARGEST = 1_000_000  # bytes; nobody's workload and method are larger, and data are not to travel
 _RUN, _STUDY = ("run", "workload.yaml", "--resume"), ("study", "study.yaml")

@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 
-from fedsim.config import Workload
 from fedsim.core.section import Section
 from fedsim.engine.rundir import Run
 from fedsim.study.timeline import in_words
+from fedsim.workload.schema import Workload
 
 
 def settings(section: Section) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedsim.config import Site, Workload
 from fedsim.core.errors import InputError
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.samples import ClientData
@@ -19,6 +18,7 @@ from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import assemble, clients_per_site
 from fedsim.engine.rundir import Run
 from fedsim.mri.masks import BoolArray
+from fedsim.workload.schema import Site, Workload
 
 Scores = Mapping[tuple[str, str, str, str], Mapping[str, float]]
 """Rows of evaluation.parquet by client, site, part and volume."""

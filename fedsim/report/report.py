@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fedsim.config import Site
 from fedsim.core.errors import InputError
 from fedsim.data.split import PARTS
 from fedsim.engine.ending import stopped_early
@@ -24,6 +23,7 @@ from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.panels import contrast_of, panels_of
 from fedsim.report.viewer import Stack, stacks_of
 from fedsim.study.timeline import Timeline, engine_facts, in_words, overlapping, spans, timeline_of
+from fedsim.workload.schema import Site
 
 _ALL_PANELS_UP_TO, _SOME_PANELS = 24, 12
 _MOST_CLIENT_ROWS = 60

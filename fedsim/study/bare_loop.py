@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from fedsim.algorithms.learner import OPTIMIZERS
-from fedsim.config import Workload
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch, SliceMemory
 from fedsim.engine.client import ClientSpec
@@ -30,6 +29,7 @@ from fedsim.engine.observer import Observer
 from fedsim.engine.placement import granted
 from fedsim.engine.process import keep_freed_memory
 from fedsim.engine.schedule import spread
+from fedsim.workload.schema import Workload
 
 _FILE = "floor.parquet"
 

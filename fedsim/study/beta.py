@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from fedsim.algorithms.fedmri import FedMRI
-from fedsim.config import Workload
 from fedsim.study.study import Plan
+from fedsim.workload.schema import Workload
 
 _FIXED, _SCALED, _BY_HAND = "fixed", "beta_scaling: clients", "set by hand in each regime"
 

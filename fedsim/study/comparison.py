@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run, flat
 from fedsim.study.results import QUALITIES, VOLUME_COLUMNS, scores, volume_rows
+from fedsim.workload.schema import Workload
 
 ZERO_FILLED = "zero-filled"
 MEAN = "mean over sites"

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.core.files import write_text
 from fedsim.core.yaml import read_yaml
@@ -12,7 +11,8 @@ from fedsim.engine.resuming import check_same
 from fedsim.engine.rundir import keep_own
 from fedsim.study.kinds import Study
 from fedsim.study.study import Plan, load_study
-from fedsim.workload import write_yaml
+from fedsim.workload.reading import write_yaml
+from fedsim.workload.schema import Workload
 
 
 def open_study(folder: Path) -> Plan:

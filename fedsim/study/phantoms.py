@@ -13,7 +13,7 @@ from fedsim.data.phantom import PhantomSource
 from fedsim.data.source import Volume
 from fedsim.mri.fft import fft2c
 from fedsim.mri.phantom import COVERAGE, FIELD_OF_VIEW
-from fedsim.workload import read_section
+from fedsim.workload.reading import read_section
 
 _SPACE = (
     "<{name}><matrixSize><x>{size}</x><y>{size}</y><z>1</z></matrixSize>"

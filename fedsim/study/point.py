@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedsim.algorithms.catalogue import own_method
-from fedsim.config import Workload
 from fedsim.core.errors import DivergedError, InputError, RunError
 from fedsim.core.own import find_own, is_own
 from fedsim.data.split import Part
 from fedsim.engine.simulation import Simulation
 from fedsim.study.bare_loop import Floor
 from fedsim.study.results import DIVERGED, mean_over_sites
+from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")
 

@@ -8,7 +8,6 @@ from typing import cast
 import numpy as np
 from torch import nn
 
-from fedsim.config import Site, Workload
 from fedsim.core.errors import InputError
 from fedsim.data.evaluation import Network, reconstruct_coils, reconstruct_volumes, save_images
 from fedsim.data.kspace import KSpaceSource, RawVolume, at_matrix, is_undersampled, measured
@@ -22,6 +21,7 @@ from fedsim.engine.federation import POOLED
 from fedsim.engine.rundir import Run, Which
 from fedsim.mri.masks import measured_acceleration
 from fedsim.study.adaptation import joined_network
+from fedsim.workload.schema import Site, Workload
 
 Line = tuple[Path, str]
 """A file that was written, and what came of it."""

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from fedsim.algorithms.fedmri import FedMRI
-from fedsim.config import Workload
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.data.split import Part
 from fedsim.engine.checkpoint import complete_rounds
@@ -20,6 +19,7 @@ from fedsim.study.bare_loop import floor_seconds
 from fedsim.study.kinds import Settings
 from fedsim.study.study import Pair, Plan, Point
 from fedsim.study.timeline import PHASES, round_shares, timeline_of
+from fedsim.workload.schema import Workload
 
 QUALITIES = ("psnr", "ssim", "nmse")
 SHARES = (*PHASES, "idle")

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError, hint
 from fedsim.core.yaml import read_yaml
 from fedsim.data.split import Part
 from fedsim.study.kinds import KINDS, Scaling, Settings, Study
-from fedsim.workload import load_workload, parse_section, parse_setting
+from fedsim.workload.reading import load_workload, parse_section, parse_setting
+from fedsim.workload.schema import Workload
 
 Pair = tuple[str, str]
 """Regime and method."""

@@ -12,7 +12,6 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from fedsim.config import Workload
 from fedsim.core.seeds import numpy_stream, torch_stream
 from fedsim.data.samples import Batch
 from fedsim.engine.client import ClientSpec
@@ -20,7 +19,8 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.models.reconstruction import ReconstructionNetwork
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.schema import Workload
 
 Simulate = Callable[..., Run]
 Named = dict[str, Tensor]

@@ -22,7 +22,7 @@ from fedsim.data.split import Split, deal, ordered, part_of, pieces_of
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.mri.masks import AnyMask
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
 
 from .conftest import small
 

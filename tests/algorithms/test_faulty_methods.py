@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from fedsim import cli
-from fedsim.config import Workload
 from fedsim.core.errors import ClientError, MethodError
 from fedsim.engine.simulation import run
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.schema import Workload
 
 from .conftest import assert_equal, load, small
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim.config import Workload
 from fedsim.engine.federation import assemble
 from fedsim.engine.host import Host, make_learner
 from fedsim.engine.messages import Task
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.models.reconstruction import UNetModel, is_norm
 from fedsim.models.unet import Norm
+from fedsim.workload.schema import Workload
 
 from .conftest import Simulate, bench, clients, everything, load, mean, put, state
 

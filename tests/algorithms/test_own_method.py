@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fedsim import cli
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.workload import load_workload, read_yaml, write_yaml
+from fedsim.workload.reading import load_workload, read_yaml, write_yaml
+from fedsim.workload.schema import Workload
 
 from .conftest import assert_equal, assert_same_run, bench, load, small, state
 from .test_references import isolated

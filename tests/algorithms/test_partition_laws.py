@@ -9,10 +9,10 @@ import pytest
 
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.lg_fedavg import LGFedAvg
-from fedsim.config import Workload
 from fedsim.engine.host import make_learner
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.models.reconstruction import UNetModel
+from fedsim.workload.schema import Workload
 
 from .conftest import Simulate, assert_equal, assert_same_run, assert_same_tables, clients, differ, load, networks
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fedsim.config import Workload
 from fedsim.core.seeds import numpy_stream
+from fedsim.workload.schema import Workload
 
 from .conftest import Bench, Models, Reference, Simulate, assert_close, bench, error, mean, put, state
 

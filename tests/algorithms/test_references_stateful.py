@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from fedsim.config import Workload
 from fedsim.core.seeds import torch_stream
+from fedsim.workload.schema import Workload
 
 from .conftest import Bench, Models, Reference, Simulate, assert_close, bench, error, mean, put, state
 

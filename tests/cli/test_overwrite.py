@@ -10,7 +10,7 @@ from fedsim.engine.claim import Claim
 from fedsim.engine.overwrite import overwriting
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
 
 Fedsim = Callable[..., tuple[int, str, str]]
 ONE = ("--set", "training.rounds=1")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.study.study import load_study
-from fedsim.workload import write_yaml
+from fedsim.workload.reading import write_yaml
+from fedsim.workload.schema import Workload
 
 Fedsim = Callable[..., tuple[int, str, str]]
 

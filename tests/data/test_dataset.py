@@ -19,7 +19,7 @@ from fedsim.data.source import Volume
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.mri.fft import fft2c
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
 
 Made = Callable[..., DatasetSource]
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.core.seeds import numpy_stream
 from fedsim.data.partition import Dirichlet, Equal, Partition, Quantity
 from fedsim.data.split import Piece
 from fedsim.engine.federation import Federation, assemble
+from fedsim.workload.schema import Workload
 
 CONTRASTS = ("flair", "t1", "t2")
 

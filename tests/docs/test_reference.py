@@ -12,9 +12,9 @@ from typer.main import get_command
 
 import fedsim
 from fedsim import cli
-from fedsim.config import Workload
 from fedsim.engine.failures import Failure
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.schema import Workload
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from fedsim import cli
 from fedsim.study.study import load_study
-from fedsim.workload import load_workload
+from fedsim.workload.reading import load_workload
 
 from .blocks import DOCS, ROOT, File, blocks, perform, surroundings, workplace
 

@@ -17,7 +17,7 @@ import psutil
 
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
 
 log = logging.getLogger("chaos")
 ROUNDS, CLIENTS = 8, 12

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedsim.config import Workload
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.schema import Workload
 
 PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
 TIMES = ["seconds", "slots", "node", "pid", "memory_bytes", *(f"{part}_seconds" for part in PARTS)]

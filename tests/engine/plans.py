@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedsim.config import Workload
 from fedsim.engine.federation import assemble
 from fedsim.engine.fits import check_fits
 from fedsim.engine.host import make_learner
@@ -13,6 +12,7 @@ from fedsim.engine.machine import Disk, Machine, Room
 from fedsim.engine.placement import Node
 from fedsim.engine.plan import Plan, make_plan
 from fedsim.engine.rundir import setup_of
+from fedsim.workload.schema import Workload
 
 MakeWorkload = Callable[..., Workload]
 GB = 1e9

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.files import lease
 from fedsim.engine import claim
 from fedsim.engine.claim import LOCK, Claim, claim_numbered
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import Simulation, run
+from fedsim.workload.schema import Workload
 
 # A process that claims a folder, says so, and holds it until it is killed.
 HOLD = """

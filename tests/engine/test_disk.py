@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError, WriteError
 from fedsim.data.phantom import PhantomSource
 from fedsim.data.shard import write_shard
 from fedsim.engine.messages import Row
 from fedsim.engine.observer import Observer
 from fedsim.engine.rundir import Run
+from fedsim.workload.schema import Workload
 
 from .conftest import assert_same
 

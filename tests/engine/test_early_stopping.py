@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from fedsim.algorithms.stopping import EarlyStopping
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.engine import checkpoint
 from fedsim.engine.ending import is_trained, stopped_early
 from fedsim.engine.rundir import Run
 from fedsim.watch_run import WatchedRun
+from fedsim.workload.schema import Workload
 
 from .conftest import assert_same
 

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 
 from fedsim.algorithms.base import Phase, Upload
 from fedsim.algorithms.catalogue import ALGORITHMS
-from fedsim.config import Workload
 from fedsim.core.errors import ClientError, DivergedError, InputError, RunError
 from fedsim.engine import checkpoint
 from fedsim.engine.gather import Gathered
 from fedsim.engine.messages import Reply
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import Simulation
-from fedsim.faults import CHECKPOINT, Fault, due
+from fedsim.workload.faults import CHECKPOINT, Fault, due
+from fedsim.workload.schema import Workload
 
 from .conftest import assert_same, load, tensors
 

@@ -3,9 +3,9 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.engine.federation import assemble, check_leaks, clients_per_site
+from fedsim.workload.schema import Workload
 
 from .conftest import site
 

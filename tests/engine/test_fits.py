@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.display import plan_tables
 from fedsim.engine.machine import Machine
 from fedsim.engine.sizes import said
+from fedsim.workload.schema import Workload
 
 from .plans import GB, TINY, MakeWorkload, P, Q, checked, disk, machine, planned, with_rooms
 

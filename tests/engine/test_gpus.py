@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsim.config import Workload
 from fedsim.display import plan_tables
 from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import assemble, clients_per_site
 from fedsim.engine.placement import Node, Place, device_of, homeless, placed
 from fedsim.study.study import load_study
-from fedsim.workload import load_workload, read_yaml
+from fedsim.workload.reading import load_workload, read_yaml
+from fedsim.workload.schema import Workload
 
 from .plans import GB, MakeWorkload, checked, machine, planned
 
@@ -118,7 +118,7 @@ import sys, ray
 from pathlib import Path
 from fedsim.engine import cluster
 from fedsim.engine.simulation import Simulation
-from fedsim.workload import load_workload
+from fedsim.workload.reading import load_workload
 ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
 with Simulation(load_workload(Path(sys.argv[1])), sys.argv[2]) as simulation:
     simulation.run()

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedsim.config import Workload
+from fedsim.workload.schema import Workload
 
 from .test_cluster import CLUSTER
 

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fedsim.config import Workload
 from fedsim.engine import backends
 from fedsim.engine.backends import ArgumentsOf, SerialBackend
 from fedsim.engine.federation import assemble
@@ -18,6 +17,7 @@ from fedsim.engine.placement import Node
 from fedsim.engine.ray_backend import RayBackend
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.engine.simulation import run
+from fedsim.workload.schema import Workload
 
 from .conftest import assert_same
 

@@ -12,7 +12,6 @@ from typing import Any
 import psutil
 import pytest
 
-from fedsim.config import Workload
 from fedsim.display import busy_line
 from fedsim.engine.calibration import Calibration, _Load
 from fedsim.engine.federation import assemble
@@ -25,6 +24,7 @@ from fedsim.engine.ray_backend import RayBackend
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.engine.sizes import activation_bytes, said
 from fedsim.engine.times import Times, expected
+from fedsim.workload.schema import Workload
 
 from .plans import GB, TINY, MakeWorkload, P, Q, planned
 

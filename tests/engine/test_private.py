@@ -10,12 +10,12 @@ import pytest
 from fedsim.algorithms.fedavg import FedAvg
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.single import Single
-from fedsim.config import Workload
 from fedsim.engine.federation import assemble
 from fedsim.engine.host import Host, make_learner
 from fedsim.engine.messages import Reply, Task
 from fedsim.engine.rundir import Run, setup_of
 from fedsim.models.reconstruction import UNetModel, is_encoder
+from fedsim.workload.schema import Workload
 
 from .conftest import load
 

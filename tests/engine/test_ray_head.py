@@ -4,9 +4,9 @@ import socket
 
 import pytest
 
-from fedsim.config import Engine
 from fedsim.core.errors import RunError
 from fedsim.engine.ray_backend import RayBackend
+from fedsim.workload.schema import Engine
 
 
 @pytest.mark.usefixtures("ray_session")

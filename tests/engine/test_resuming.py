@@ -7,14 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.engine.ledger import write_table
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import Simulation, run
 from fedsim.study.cross import cross_evaluate
 from fedsim.study.phantoms import write_phantoms
-from fedsim.workload import load_workload
+from fedsim.workload.reading import load_workload
+from fedsim.workload.schema import Workload
 
 SETTINGS = ["subjects=4", "slices=2", "size=48"]
 FILES = """

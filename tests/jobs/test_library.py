@@ -13,7 +13,7 @@ from fedsim.engine.simulation import Simulation
 from fedsim.jobs import library
 from fedsim.jobs.kept import keep
 from fedsim.jobs.target import Status
-from fedsim.workload import load_workload
+from fedsim.workload.reading import load_workload
 
 from .conftest import SCRIPT
 from .test_submission import Nodes

@@ -19,7 +19,7 @@ from fedsim.engine.checkpoint import complete_rounds
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.jobs.submission import prepare
-from fedsim.workload import load_workload
+from fedsim.workload.reading import load_workload
 
 from .conftest import Cluster, Fedsim, script
 

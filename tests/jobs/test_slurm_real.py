@@ -18,7 +18,7 @@ from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.jobs.slurm import Slurm
 from fedsim.jobs.target import Status, Submission
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
 
 SCRIPT = Path(__file__).parents[2] / "clusters" / "slurm.sbatch"
 ROUNDS = 150  # of some tenths of a second each

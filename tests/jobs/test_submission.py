@@ -19,7 +19,7 @@ from fedsim.jobs.submission import prepare, prepare_points
 from fedsim.jobs.target import Status, Submission
 from fedsim.study.runner import run_study
 from fedsim.study.study import load_study
-from fedsim.workload import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
 
 from .conftest import Fedsim
 

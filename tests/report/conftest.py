@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from fedsim.workload import write_yaml
+from fedsim.workload.reading import write_yaml
 
 
 def png(figure: Figure) -> bytes:

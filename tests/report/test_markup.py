@@ -12,7 +12,7 @@ from fedsim.engine.rundir import Run
 from fedsim.report.report import write_report
 from fedsim.report.tables import markdown
 from fedsim.study.comparison import compare, results_of
-from fedsim.workload import read_yaml, write_yaml
+from fedsim.workload.reading import read_yaml, write_yaml
 
 SCRIPT = "<script>alert(1)</script>"
 EVIL = f"{SCRIPT}\"><img src=x onerror=alert(2)>'&lt;b&gt;{{{{7*7}}}}"

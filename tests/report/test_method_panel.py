@@ -10,11 +10,11 @@ from matplotlib.text import Text
 from PIL import Image
 
 from fedsim import Run, run
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.engine.federation import assemble
 from fedsim.report.latents import embed, latent_figure, latents, separation, vectors_of
 from fedsim.report.method_panel import collect, method_panels
+from fedsim.workload.schema import Workload
 
 from .conftest import png, texts
 

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from fedsim import Run, run
 from fedsim.algorithms.base import Algorithm
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.engine.failures import Failure, Failures
 from fedsim.engine.simulation import Simulation
@@ -20,6 +19,7 @@ from fedsim.engine.term import ratio_by_round
 from fedsim.report.figures import contrastive_ratio
 from fedsim.report.introduction import settings
 from fedsim.report.report import write_report
+from fedsim.workload.schema import Workload
 
 
 class Page(HTMLParser):

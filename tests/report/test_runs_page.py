@@ -12,7 +12,7 @@ from fedsim.engine.claim import Claim
 from fedsim.engine.rundir import Run
 from fedsim.report.runs_page import PAGE, write_runs_page
 from fedsim.study.results import mean_over_sites, scores
-from fedsim.workload import write_yaml
+from fedsim.workload.reading import write_yaml
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
 from fedsim.report.panels import volumes_of
 from fedsim.report.viewer import MOST_BYTES, Picture, Stack, stacks_of
+from fedsim.workload.schema import Workload
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from rich.console import Console
 from scipy.stats import ttest_rel
 
 from fedsim import cli
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import run
@@ -21,6 +20,7 @@ from fedsim.report.conclude import compare_runs
 from fedsim.report.tables import markdown
 from fedsim.report.wording import caption, sentences
 from fedsim.study.comparison import MEAN, ZERO_FILLED, by_seed, compare, holm, interval, results_of
+from fedsim.workload.schema import Workload
 
 METHODS = {"single": 0.0, "fedavg": 0.4, "fedmri": 0.7}
 """Gain in PSNR."""

@@ -13,13 +13,13 @@ from PIL import Image
 from rich.console import Console
 
 from fedsim import Run, run
-from fedsim.config import Workload
 from fedsim.core.errors import InputError
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.engine.federation import assemble
 from fedsim.engine.simulation import Simulation
 from fedsim.report.cross_view import cross_figure, cross_matrix, cross_table, write_cross
 from fedsim.study.cross import cross_evaluate
+from fedsim.workload.schema import Workload
 
 
 def site(name: str, contrast: str, **more: object) -> dict[str, object]:

@@ -15,7 +15,7 @@ from fedsim.study.bare_loop import floor_seconds
 from fedsim.study.beta import beta_told, beta_warning
 from fedsim.study.runner import run_study
 from fedsim.study.study import Plan, load_study
-from fedsim.workload import write_yaml
+from fedsim.workload.reading import write_yaml
 
 PlanOf = Callable[..., Plan]
 SMALL = {"set": {"engine.backend": "serial"}, "seeds": [1], "methods": {"fedavg": None}}

@@ -17,7 +17,6 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from fedsim.config import Engine
 from fedsim.core.errors import InputError
 from fedsim.engine.checkpoint import complete_rounds
 from fedsim.engine.ray_backend import RayBackend
@@ -27,7 +26,8 @@ from fedsim.study.kinds import Tune
 from fedsim.study.results import POINT_COLUMNS, QUALITIES, VOLUME_COLUMNS, mean_over_sites
 from fedsim.study.runner import StudyResult, run_study
 from fedsim.study.study import Plan, load_study
-from fedsim.workload import read_yaml, write_yaml
+from fedsim.workload.reading import read_yaml, write_yaml
+from fedsim.workload.schema import Engine
 
 Fedsim = Callable[..., tuple[int, str, str]]
 SITES, METHODS = ("A", "B"), ("single", "fedavg", "fedmri")

@@ -11,11 +11,11 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
 from fedsim.algorithms.catalogue import ALGORITHMS, Unread, own_method
-from fedsim.config import MODELS, Workload
 from fedsim.core.errors import InputError, hint, nearest, same_thing
 from fedsim.core.own import find_own, is_own
 from fedsim.core.section import Section
 from fedsim.core.yaml import load_yaml, read_yaml
+from fedsim.workload.schema import MODELS, Workload
 
 log = logging.getLogger("fedsim")
 

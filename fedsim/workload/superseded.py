@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from fedsim.config import SiteTraining, Workload
 from fedsim.core.section import Section
+from fedsim.workload.schema import SiteTraining, Workload
 
 Rule = tuple[str, str, Callable[[Any], bool]]
 """A key, what supersedes it, and whether that is so in its section."""

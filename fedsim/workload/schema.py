@@ -21,11 +21,11 @@ from fedsim.data.partition import AnyPartition, Equal
 from fedsim.data.samples import Normalise
 from fedsim.data.sources import AnySource
 from fedsim.data.split import Split
-from fedsim.faults import Fault
 from fedsim.models.reconstruction import AnyModel, UNetModel
 from fedsim.mri.masks import AnyMask, Equispaced
 from fedsim.mri.metrics import Protocol
-from fedsim.resources import Resources
+from fedsim.workload.faults import Fault
+from fedsim.workload.resources import Resources
 
 MODELS = (UNetModel,)
 """Every known network; a new one joins here."""

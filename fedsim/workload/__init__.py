@@ -1,0 +1,1 @@
+"""The workload: its schema, reading a file, and what is wrong with it."""
