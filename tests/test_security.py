@@ -15,9 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 import fedsim
 from fedsim.core.errors import InputError
 from fedsim.core.section import InsidePath, Name
+from fedsim.data.formats.tiff import ImageFolder
 from fedsim.data.names import safe_name
 from fedsim.data.shard import Shard, write_shard
-from fedsim.data.tiff import ImageFolder
 from fedsim.engine.rundir import Run
 from fedsim.engine.simulation import Simulation, run
 from fedsim.study.reconstruct import reconstruct_file

@@ -7,14 +7,14 @@ from pydantic import Field
 
 from fedsim.core.errors import InputError
 from fedsim.core.files import absent
-from fedsim.data.dataset import DatasetSource
-from fedsim.data.dicom import Dicom
-from fedsim.data.fastmri import FastMRI
-from fedsim.data.matlab import Matlab
-from fedsim.data.nifti import Nifti
-from fedsim.data.phantom import PhantomSource
+from fedsim.data.formats.dataset import DatasetSource
+from fedsim.data.formats.dicom import Dicom
+from fedsim.data.formats.fastmri import FastMRI
+from fedsim.data.formats.matlab import Matlab
+from fedsim.data.formats.nifti import Nifti
+from fedsim.data.formats.phantom import PhantomSource
+from fedsim.data.formats.tiff import ImageFolder
 from fedsim.data.source import FileSource
-from fedsim.data.tiff import ImageFolder
 
 AnySource = Annotated[
     FastMRI | Nifti | Dicom | Matlab | ImageFolder | DatasetSource | PhantomSource,

@@ -16,13 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedsim.core.files import replacing
+from fedsim.data.formats.nifti import Nifti
+from fedsim.data.formats.tiff import ImageFolder
 from fedsim.data.left_out import lines, noting
-from fedsim.data.nifti import Nifti
 from fedsim.data.sharing import subject_lines
 from fedsim.data.source import FileSource, Volume
 from fedsim.data.sources import formats_at
 from fedsim.data.subjects import Subject
-from fedsim.data.tiff import ImageFolder
 
 _MOST_ROWS = 60
 _MOST_AT_ALL = 300  # of a picture that can be opened

@@ -9,7 +9,7 @@ import torch
 
 from fedsim.core.errors import InputError
 from fedsim.core.files import replacing
-from fedsim.data.phantom import PhantomSource
+from fedsim.data.formats.phantom import PhantomSource
 from fedsim.data.source import Volume
 from fedsim.mri.fft import fft2c
 from fedsim.mri.phantom import COVERAGE, FIELD_OF_VIEW

@@ -16,7 +16,7 @@ from fedsim.algorithms.catalogue import AnyAlgorithm
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.learner import Training
 from fedsim.core.section import FolderPath, Name, Section, Tag
-from fedsim.data.dataset import DatasetSource
+from fedsim.data.formats.dataset import DatasetSource
 from fedsim.data.partition import AnyPartition, Equal
 from fedsim.data.samples import Normalise
 from fedsim.data.sources import AnySource

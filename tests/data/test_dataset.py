@@ -13,7 +13,7 @@ import torch
 
 from fedsim.core.errors import InputError
 from fedsim.core.own import find_own
-from fedsim.data.dataset import DatasetSource
+from fedsim.data.formats.dataset import DatasetSource
 from fedsim.data.shard import Shard, ensure_shard, shard_path
 from fedsim.data.source import Volume
 from fedsim.engine.rundir import Run

@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, MRImageStorage, generate_uid
 
 from fedsim.core.errors import InputError
-from fedsim.data.dicom import Dicom
+from fedsim.data.formats.dicom import Dicom
 from fedsim.data.left_out import lines, noting
 from fedsim.data.source import Volume
 

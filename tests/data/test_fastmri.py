@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedsim.core.errors import InputError
-from fedsim.data.fastmri import FastMRI
+from fedsim.data.formats.fastmri import FastMRI
 
 HEADER = """<?xml version="1.0" encoding="UTF-8"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">

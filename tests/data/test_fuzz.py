@@ -26,13 +26,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, MRImageStorage, RLELossless
 
 from fedsim.core.errors import InputError
-from fedsim.data.dicom import Dicom
-from fedsim.data.fastmri import FastMRI
-from fedsim.data.matlab import Matlab
-from fedsim.data.nifti import Nifti
+from fedsim.data.formats.dicom import Dicom
+from fedsim.data.formats.fastmri import FastMRI
+from fedsim.data.formats.matlab import Matlab
+from fedsim.data.formats.nifti import Nifti
+from fedsim.data.formats.tiff import ImageFolder
 from fedsim.data.shard import Shard, ensure_shard
 from fedsim.data.source import FileSource
-from fedsim.data.tiff import ImageFolder
 
 IMAGES = np.random.default_rng(0).uniform(1, 200, (3, 12, 10))
 """(slices, H, W)"""

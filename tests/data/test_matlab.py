@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fedsim.core.errors import InputError
-from fedsim.data.matlab import Matlab
+from fedsim.data.formats.matlab import Matlab
 
 IMAGES = np.arange(60.0).reshape(3, 4, 5)
 """(H, W, slices)"""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fedsim.core.errors import InputError
-from fedsim.data.nifti import Nifti
+from fedsim.data.formats.nifti import Nifti
 
 LPI = np.diag([-1.0, -1.0, -1.0, 1.0])
 """Indices that grow to the left, the back and the feet: already upright."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from fedsim.data.phantom import PhantomSource
+from fedsim.data.formats.phantom import PhantomSource
 from fedsim.data.source import Volume
 from fedsim.mri import phantom
 
@@ -101,7 +101,7 @@ def test_settings_reach_the_scanner(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(settings)
         return phantom.image(head, *settings)
 
-    monkeypatch.setattr("fedsim.data.phantom.image", image)
+    monkeypatch.setattr("fedsim.data.formats.phantom.image", image)
     volumes(source(subjects=1, contrast="flair", field_t=1.5, tr=8000, te=120, noise=0.05, bias=0.1))
     volumes(source(subjects=1, contrast="flair", ti=2000))
     sequence, field_t, _, noise, bias = seen[0]

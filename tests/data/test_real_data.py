@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsim.data.dicom import Dicom
-from fedsim.data.matlab import Matlab
-from fedsim.data.nifti import Nifti
+from fedsim.data.formats.dicom import Dicom
+from fedsim.data.formats.matlab import Matlab
+from fedsim.data.formats.nifti import Nifti
+from fedsim.data.formats.tiff import ImageFolder
 from fedsim.data.sources import detect
-from fedsim.data.tiff import ImageFolder
 
 TCGA = [("CS", 10, 104), ("DU", 10, 120), ("FG", 7, 84), ("HT", 10, 111)]
 FORMATS = [("tcga-lgg", "tiff"), ("ukat-kidney", "nifti"), ("knee-dess", "dicom"), ("cardiac-cine", "matlab")]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedsim.data.evaluation import reconstruct_volumes
-from fedsim.data.phantom import PhantomSource
+from fedsim.data.formats.phantom import PhantomSource
 from fedsim.data.samples import ClientData, PooledData, SliceMemory, undersample, unsound
 from fedsim.data.shard import shard_path
 from fedsim.data.split import Piece

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.core.errors import InputError
-from fedsim.data.fastmri import FastMRI
-from fedsim.data.nifti import Nifti
-from fedsim.data.phantom import PhantomSource
+from fedsim.data.formats.fastmri import FastMRI
+from fedsim.data.formats.nifti import Nifti
+from fedsim.data.formats.phantom import PhantomSource
 from fedsim.data.sharing import SiteVolumes, divide, people, shared_people, subject_lines
 from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import Split

@@ -10,13 +10,13 @@ import tifffile
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fedsim.core.errors import InputError
-from fedsim.data.dicom import Dicom
-from fedsim.data.fastmri import FastMRI
-from fedsim.data.matlab import Matlab
-from fedsim.data.nifti import Nifti
-from fedsim.data.phantom import PhantomSource
+from fedsim.data.formats.dicom import Dicom
+from fedsim.data.formats.fastmri import FastMRI
+from fedsim.data.formats.matlab import Matlab
+from fedsim.data.formats.nifti import Nifti
+from fedsim.data.formats.phantom import PhantomSource
+from fedsim.data.formats.tiff import ImageFolder
 from fedsim.data.sources import AnySource, detect
-from fedsim.data.tiff import ImageFolder
 
 SOURCE: TypeAdapter[BaseModel] = TypeAdapter(AnySource)
 

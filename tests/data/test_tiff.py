@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fedsim.core.errors import InputError
+from fedsim.data.formats.tiff import ImageFolder
 from fedsim.data.left_out import noting
-from fedsim.data.tiff import ImageFolder
 
 
 def coloured(value: int) -> NDArray[np.uint8]:

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from fedsim.core.errors import InputError
+from fedsim.data.formats.nifti import Nifti
 from fedsim.data.left_out import lines
-from fedsim.data.nifti import Nifti
 from fedsim.data.shard import Shard, write_shard
 from fedsim.mri.geometry import kspace_at
 

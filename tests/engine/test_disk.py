@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import InputError, WriteError
-from fedsim.data.phantom import PhantomSource
+from fedsim.data.formats.phantom import PhantomSource
 from fedsim.data.shard import write_shard
 from fedsim.engine.messages import Row
 from fedsim.engine.observer import Observer

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsim.core.errors import InputError
-from fedsim.data.fastmri import FastMRI
-from fedsim.data.phantom import PhantomSource
+from fedsim.data.formats.fastmri import FastMRI
+from fedsim.data.formats.phantom import PhantomSource
 from fedsim.mri.fft import fft2c
 from fedsim.study.inspect import inspect_path
 from fedsim.study.phantoms import write_phantoms

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fedsim.core.errors import InputError
-from fedsim.data.phantom import PhantomSource
+from fedsim.data.formats.phantom import PhantomSource
 from fedsim.data.samples import undersample
 from fedsim.engine.rundir import Run
 from fedsim.mri.fft import fft2c, ifft2c

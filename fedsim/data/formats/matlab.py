@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from fedsim.core.errors import InputError
 from fedsim.core.section import Text
-from fedsim.data import mat5
+from fedsim.data.formats import mat5
 from fedsim.data.kspace import KSpaceSource, RawVolume, centred, looks_like_kspace, truth
 from fedsim.data.names import safe_name, stem
 from fedsim.data.reading import afford, one_line, reading

@@ -14,8 +14,8 @@ from pydantic import Field
 from pydicom.pixels.processing import apply_rescale
 
 from fedsim.core.errors import InputError
-from fedsim.data.dicom_header import Header, begins_like_dicom, header_of, opened
 from fedsim.data.discovery import fetched
+from fedsim.data.formats.dicom_header import Header, begins_like_dicom, header_of, opened
 from fedsim.data.left_out import leave_out
 from fedsim.data.names import Contrast, pick, safe_name
 from fedsim.data.reading import afford, reading
