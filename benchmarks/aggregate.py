@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsim.engine.aggregation import OrderFreeSum
+from fedsim.engine.host.sums import OrderFreeSum
 
 Row = dict[str, Any]
 Vector = NDArray[np.float32]

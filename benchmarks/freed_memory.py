@@ -1,4 +1,4 @@
-"""What a training step gains when a process keeps the memory that it frees (`fedsim.engine.process.keep_freed_memory`).
+"""What a training step gains when a process keeps the memory that it frees (`fedsim.engine.host.process.keep_freed_memory`).
 
     python benchmarks/freed_memory.py [--n 32] [--pairs 3] [--processes 2]
 
@@ -16,10 +16,10 @@ from pathlib import Path
 
 from workload import Case, scratch_folder
 
-import fedsim.engine.host as hosts
+import fedsim.engine.host.host as hosts
 from fedsim.engine.federation import assemble
-from fedsim.engine.messages import Task
-from fedsim.engine.rundir import setup_of
+from fedsim.engine.host.messages import Task
+from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.reading import load_workload
 
 _ROUNDS = 5  # measured, after one that is not

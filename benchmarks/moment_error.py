@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.algorithms.contrastive import gaussian_deviation, moment_ratio_and_gradient, ratio_and_gradient
-from fedsim.engine import checkpoint
-from fedsim.engine.host import make_learner
-from fedsim.engine.rundir import Run, setup_of
+from fedsim.engine.host.host import make_learner
+from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.engine.simulation import Simulation
+from fedsim.engine.state import checkpoint
 from fedsim.workload.reading import load_workload, write_yaml
 
 KINDS = {"t1": "equispaced", "t2": "radial", "pd": "gaussian2d", "flair": "cartesian_vd"}  # contrast: mask

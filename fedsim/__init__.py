@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedsim.engine.rundir import Run
+    from fedsim.engine.record.run_directory import Run
     from fedsim.engine.simulation import run
     from fedsim.jobs.library import collect, submit, wait
     from fedsim.workload.reading import load_workload
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "collect", "load_workload", "run", "submit", "wait"]
 
 _HOMES = {
-    "Run": "fedsim.engine.rundir",
+    "Run": "fedsim.engine.record.run_directory",
     "run": "fedsim.engine.simulation",
     "load_workload": "fedsim.workload.reading",
     "submit": "fedsim.jobs.library",

@@ -39,7 +39,7 @@ from fedsim.core.errors import InputError, RunError, TracedError
 
 if TYPE_CHECKING:
     from fedsim.data.split import Part
-    from fedsim.engine.rundir import Run
+    from fedsim.engine.record.run_directory import Run
 
 log = logging.getLogger("fedsim")
 PANELS = {
@@ -111,7 +111,7 @@ def run(
 ) -> None:
     """Train a workload, test its best round, and write a report."""
     from fedsim.display import evaluation_table, progress_of
-    from fedsim.engine.claim import claim_numbered
+    from fedsim.engine.record.claim import claim_numbered
     from fedsim.engine.simulation import Simulation
     from fedsim.workload.reading import load_workload
     from fedsim.workload.superseded import superseded
@@ -155,7 +155,7 @@ def plan(
 ) -> None:
     """Say what a run will need, send and take, after timing one client here; refuse what cannot fit."""
     from fedsim.display import busy_line, plan_tables
-    from fedsim.engine.fits import machine_at, plan_run, refuse, warnings
+    from fedsim.engine.plan.fits import machine_at, plan_run, refuse, warnings
     from fedsim.workload.reading import load_workload
     from fedsim.workload.superseded import superseded
 
@@ -187,7 +187,7 @@ def evaluate(
     address: Address = None,
 ) -> None:
     """Score every client of a run, volume by volume, into evaluation.parquet."""
-    from fedsim.engine.claim import Claim
+    from fedsim.engine.record.claim import Claim
 
     if cross:
         if save_images or address:
@@ -197,7 +197,7 @@ def evaluate(
             _evaluate_across(opened, split, which)
         return
     from fedsim.display import evaluation_table
-    from fedsim.engine.rundir import Run
+    from fedsim.engine.record.run_directory import Run
     from fedsim.engine.simulation import Simulation
 
     loaded = Run(run_dir, overrides or [], trust=trust or None).runnable
@@ -226,8 +226,8 @@ def unseen(
     trust: Trust = False,
 ) -> None:
     """Tell how a run serves the sites that took no part: as it is, and after learning from a few of their slices."""
-    from fedsim.engine.claim import Claim
-    from fedsim.engine.ledger import write_table
+    from fedsim.engine.record.claim import Claim
+    from fedsim.engine.record.ledger import write_table
     from fedsim.study.unseen import line_of, parse_budgets, unseen_table
     from fedsim.study.unseen import unseen as serve
 
@@ -306,7 +306,7 @@ def doctor() -> None:
 
 def _check_resume(out_dir: Path | None, overwrite: bool, trust: bool) -> None:
     """Refuse to go on with nothing, with what is to be replaced, or with another user's code."""
-    from fedsim.engine.rundir import Run
+    from fedsim.engine.record.run_directory import Run
 
     if out_dir is None:
         raise InputError("--resume: needs --out, the run directory to go on with")
@@ -318,8 +318,8 @@ def _check_resume(out_dir: Path | None, overwrite: bool, trust: bool) -> None:
 
 def _opened(run_dir: Path, overrides: list[str] | None, trust: bool) -> "Run":
     """A run to look at, with overrides of what a resumed run may change."""
-    from fedsim.engine.resuming import began_with, check_same
-    from fedsim.engine.rundir import Run
+    from fedsim.engine.record.resuming import began_with, check_same
+    from fedsim.engine.record.run_directory import Run
 
     opened = Run(run_dir, overrides or [], trust=trust or None)
     check_same(began_with(run_dir), opened.workload.settled())

@@ -65,7 +65,7 @@ def replacing(folder: Path, overwrite: bool) -> Iterator[Callable[[Stop], Stop]]
     if not overwrite:
         yield lambda stopped: stopped
         return
-    from fedsim.engine.overwrite import overwriting
+    from fedsim.engine.record.overwrite import overwriting
 
     with overwriting(folder) as drop:
 

@@ -18,7 +18,7 @@ def replay(
     trust: Trust = False,
 ) -> None:
     """Let one client train one round again, in this process, from the checkpoint before it; writes nothing."""
-    from fedsim.engine.rundir import Run
+    from fedsim.engine.record.run_directory import Run
     from fedsim.engine.simulation import Simulation
 
     here = [*(overrides or []), "engine.backend=serial", "engine.client_timeout_s=null"]

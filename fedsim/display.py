@@ -13,15 +13,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 
 from fedsim.data.cache import Entry
-from fedsim.engine.disks import disk_needs
-from fedsim.engine.ledger import row_key
-from fedsim.engine.messages import Row
-from fedsim.engine.needs import NodePlan, usable_bytes
+from fedsim.engine.host.messages import Row
 from fedsim.engine.observer import Observer
-from fedsim.engine.plan import Plan, Spread, spread
-from fedsim.engine.runlog import figures_said, round_said
-from fedsim.engine.sizes import said
-from fedsim.engine.times import Times
+from fedsim.engine.plan.disks import disk_needs
+from fedsim.engine.plan.needs import NodePlan, usable_bytes
+from fedsim.engine.plan.plan import Plan, Spread, spread
+from fedsim.engine.plan.sizes import said
+from fedsim.engine.plan.times import Times
+from fedsim.engine.record.ledger import row_key
+from fedsim.engine.record.log import figures_said, round_said
 from fedsim.workload.schema import Workload
 
 _MOST_ROWS = 40

@@ -12,8 +12,8 @@ import psutil
 import torch
 from rich.table import Table
 
-from fedsim.engine.cores import cores_here, quotas
-from fedsim.engine.ray_backend import RayBackend
+from fedsim.engine.place.cores import cores_here, quotas
+from fedsim.engine.ray.backend import RayBackend
 from fedsim.workload.schema import Engine
 
 _GB = 1e9

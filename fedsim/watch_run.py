@@ -11,11 +11,11 @@ from rich.table import Table
 
 from fedsim.core.errors import DamagedError
 from fedsim.display import duration, round_line
-from fedsim.engine.checkpoint import complete_rounds
-from fedsim.engine.ending import stopped_early
-from fedsim.engine.ledger import read_table
-from fedsim.engine.rundir import Run
-from fedsim.engine.sizes import said
+from fedsim.engine.plan.sizes import said
+from fedsim.engine.record.ending import stopped_early
+from fedsim.engine.record.ledger import read_table
+from fedsim.engine.record.run_directory import Run
+from fedsim.engine.state.checkpoint import complete_rounds
 
 _RECENT = 10  # rounds that the time left is taken from
 _SPARKS = "▁▂▃▄▅▆▇█"

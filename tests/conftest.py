@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from fedsim import cli
-from fedsim.engine.ray_backend import RayBackend
-from fedsim.engine.rundir import Run
+from fedsim.engine.ray.backend import RayBackend
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Engine, Workload

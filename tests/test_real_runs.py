@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from fedsim import load_workload, run
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 
 WORKLOADS = Path(__file__).parents[1] / "workloads"
 

@@ -18,7 +18,7 @@ from fedsim.core.section import InsidePath, Name
 from fedsim.data.formats.tiff import ImageFolder
 from fedsim.data.names import safe_name
 from fedsim.data.shard import Shard, write_shard
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
 from fedsim.study.reconstruct import reconstruct_file
 from fedsim.workload.reading import load_workload, write_yaml

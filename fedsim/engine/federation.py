@@ -18,7 +18,7 @@ from fedsim.data.shard import Shard, ensure_shard, shard_path
 from fedsim.data.sharing import People, SiteVolumes, divide, people, shared_people, subject_lines
 from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import Part, Piece, pieces_of, split_blocks
-from fedsim.engine.client import ClientSpec
+from fedsim.engine.host.client import ClientSpec
 from fedsim.mri.masks import measured_acceleration
 from fedsim.workload.schema import Site, Workload
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from fedsim.algorithms.base import Phase, Received, Upload, Vector
 from fedsim.core.errors import ClientError, MethodError
-from fedsim.engine.aggregation import OrderFreeSum
-from fedsim.engine.messages import Reply, Row
+from fedsim.engine.host.messages import Reply, Row
+from fedsim.engine.host.sums import OrderFreeSum
 
 
 class Gathered:

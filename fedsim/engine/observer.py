@@ -1,6 +1,6 @@
 """Who watches a run."""
 
-from fedsim.engine.messages import Row
+from fedsim.engine.host.messages import Row
 
 
 class Observer:

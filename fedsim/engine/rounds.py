@@ -11,15 +11,15 @@ from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Phase, Received, ServerState, Vector
 from fedsim.core.errors import ClientError, DivergedError, InputError, RunError
 from fedsim.core.seeds import numpy_stream
-from fedsim.engine.backends import Backend
-from fedsim.engine.checkpoint import complete_rounds
-from fedsim.engine.failures import Action, Failure, Failures, Kind
+from fedsim.engine.backend import Backend
 from fedsim.engine.federation import Federation
 from fedsim.engine.gather import Gathered
-from fedsim.engine.ledger import UNKNOWN, idle_row, joined, round_row
-from fedsim.engine.messages import Faults, Row, Task
+from fedsim.engine.host.messages import Faults, Row, Task
+from fedsim.engine.host.uploads import uploads_of
 from fedsim.engine.observer import Observer
-from fedsim.engine.uploads import uploads_of
+from fedsim.engine.record.failures import Action, Failure, Failures, Kind
+from fedsim.engine.record.ledger import UNKNOWN, idle_row, joined, round_row
+from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.workload.faults import CHECKPOINT, by_client, due
 from fedsim.workload.schema import Workload
 

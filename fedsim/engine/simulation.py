@@ -14,21 +14,22 @@ import pandas as pd
 from fedsim.algorithms import hooks
 from fedsim.core.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.data.split import Part
-from fedsim.engine import checkpoint, clientfiles
-from fedsim.engine.backends import WorkerLostError, make_backend
-from fedsim.engine.claim import LOCK, Claim, check_unclaimed
-from fedsim.engine.failures import Action, Failure, Failures, Kind
+from fedsim.engine.backend import WorkerLostError, make_backend
 from fedsim.engine.federation import assemble
-from fedsim.engine.fits import check_fits
-from fedsim.engine.host import make_learner
-from fedsim.engine.ledger import Ledger, stamped, write_table
-from fedsim.engine.messages import Row
+from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.messages import Row
 from fedsim.engine.observer import Observer
-from fedsim.engine.resuming import check_manifest, check_resumed
+from fedsim.engine.plan.fits import check_fits
+from fedsim.engine.record.claim import LOCK, Claim, check_unclaimed
+from fedsim.engine.record.failures import Action, Failure, Failures, Kind
+from fedsim.engine.record.ledger import Ledger, stamped, write_table
+from fedsim.engine.record.log import RunLog, round_said
+from fedsim.engine.record.resuming import check_manifest, check_resumed
+from fedsim.engine.record.run_directory import Run, Which, begin_run, check_client, setup_of
+from fedsim.engine.record.term import TERM_COLUMNS, ratio_by_round, term_warning
 from fedsim.engine.rounds import Rounds, check_phases
-from fedsim.engine.rundir import Run, Which, begin_run, check_client, setup_of
-from fedsim.engine.runlog import RunLog, round_said
-from fedsim.engine.term import TERM_COLUMNS, ratio_by_round, term_warning
+from fedsim.engine.state import checkpoint
+from fedsim.engine.state import client_files as clientfiles
 from fedsim.workload.faults import CHECKPOINT
 from fedsim.workload.schema import Workload
 

@@ -21,7 +21,7 @@ from fedsim.jobs.manifest import as_yaml, check, groups_of, pods_of, read_manife
 from fedsim.jobs.target import ENDED, State, Status, Submission
 
 if TYPE_CHECKING:
-    from fedsim.engine.machine import Room
+    from fedsim.engine.place.machine import Room
 
 RUNS_KEY = "fedsim/runs"
 _MOUNTED = "/etc/fedsim"

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from fedsim.core.errors import InputError, RunError
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.receipts import Receipt, receipt_of, receipts, status_of, wait_for
 from fedsim.jobs.sending import submit_all

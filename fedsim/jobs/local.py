@@ -14,7 +14,7 @@ from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import Submission
 
 if TYPE_CHECKING:
-    from fedsim.engine.machine import Room
+    from fedsim.engine.place.machine import Room
 
 
 class Local(RayJobs):
@@ -84,8 +84,8 @@ class Local(RayJobs):
 
 def _room(number: int, amounts: list[str]) -> "Room":
     """A node by its cores, and its bytes for actors and for the object store."""
-    from fedsim.engine.machine import Room
-    from fedsim.engine.placement import Node
+    from fedsim.engine.place.machine import Room
+    from fedsim.engine.place.placement import Node
 
     cores, memory, store = map(int, amounts)
     name = f"node {number}"

@@ -20,7 +20,7 @@ from fedsim.jobs.common import planned_room
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError
 
-    from fedsim.engine.machine import Room
+    from fedsim.engine.place.machine import Room
 
 Kind = Literal["RayJob", "RayCluster"]
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|[kMGT]i?|Ki)?")

@@ -21,7 +21,7 @@ from fedsim.jobs.target import ENDED, State, Status, Submission
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-    from fedsim.engine.machine import Room
+    from fedsim.engine.place.machine import Room
 
 _STATES: dict[str, State] = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped",
@@ -223,8 +223,8 @@ def _exactly_there(url: str) -> Iterator[None]:
 
 
 def _room(node: dict[str, Any]) -> "Room":
-    from fedsim.engine.machine import Room
-    from fedsim.engine.placement import Node
+    from fedsim.engine.place.machine import Room
+    from fedsim.engine.place.placement import Node
 
     has = node["resources_total"]
     counted = Node(node["node_id"], has["CPU"], has.get("GPU", 0), has.get("memory", 0))

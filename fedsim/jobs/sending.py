@@ -8,14 +8,14 @@ from pathlib import Path
 from fedsim.core.errors import InputError, RunError
 from fedsim.data.source import FileSource
 from fedsim.display import duration
-from fedsim.engine.claim import check_unclaimed
 from fedsim.engine.federation import assemble
-from fedsim.engine.fits import check_fits, plan_run, refuse, warnings
-from fedsim.engine.host import make_learner
-from fedsim.engine.machine import Disk, Machine, Room, machine_of
-from fedsim.engine.placement import granted
-from fedsim.engine.resuming import began_with, check_same
-from fedsim.engine.rundir import setup_of
+from fedsim.engine.host.host import make_learner
+from fedsim.engine.place.machine import Disk, Machine, Room, machine_of
+from fedsim.engine.place.placement import granted
+from fedsim.engine.plan.fits import check_fits, plan_run, refuse, warnings
+from fedsim.engine.record.claim import check_unclaimed
+from fedsim.engine.record.resuming import began_with, check_same
+from fedsim.engine.record.run_directory import setup_of
 from fedsim.jobs.kept import forget, kept_status
 from fedsim.jobs.local import Local
 from fedsim.jobs.receipts import receipts, write_receipt

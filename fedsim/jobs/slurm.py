@@ -21,7 +21,7 @@ from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import RUNS, Status, Submission
 
 if TYPE_CHECKING:
-    from fedsim.engine.machine import Room
+    from fedsim.engine.place.machine import Room
 
 _LOOK_EVERY_S = 5.0
 _WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SUSPENDED",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from fedsim.engine.machine import Room
+    from fedsim.engine.place.machine import Room
 
 State = Literal["unknown", "pending", "running", "succeeded", "failed", "stopped"]
 """Of a job; unknown: the cluster does not know it (it never did, or has forgotten it)."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.core.errors import InputError
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.report.ablation_figures import ablation_figures
 from fedsim.report.comparison_figures import comparison_figures
 from fedsim.report.count_figures import count_figures

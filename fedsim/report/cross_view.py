@@ -10,8 +10,8 @@ from matplotlib.patches import Rectangle
 from rich import box
 from rich.table import Table
 
-from fedsim.engine.ledger import read_table, write_table
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.ledger import read_table, write_table
+from fedsim.engine.record.run_directory import Run
 from fedsim.report.figures import save_figure
 
 MOST_MODELS = 24

@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fedsim.core.files import replacing
-from fedsim.engine.ledger import row_key
-from fedsim.engine.term import NEAR
+from fedsim.engine.record.ledger import row_key
+from fedsim.engine.record.term import NEAR
 from fedsim.report.panels import Panel
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")

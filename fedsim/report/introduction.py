@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from fedsim.core.section import Section
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.study.timeline import in_words
 from fedsim.workload.schema import Workload
 

@@ -24,9 +24,9 @@ from fedsim.core.errors import InputError
 from fedsim.core.seeds import derive
 from fedsim.data.samples import ClientData
 from fedsim.data.split import Part
-from fedsim.engine.client import ClientSpec
-from fedsim.engine.messages import Row
-from fedsim.engine.rundir import Run, Which
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.messages import Row
+from fedsim.engine.record.run_directory import Run, Which
 from fedsim.report.figures import PALETTE
 from fedsim.study.cross import assemble_as_before, threads
 

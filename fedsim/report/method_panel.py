@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedsim.core.errors import InputError
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.report.figures import ERROR_COLOURS
 from fedsim.report.panels import Panel, panels_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedsim.engine.sizes import said
+from fedsim.engine.plan.sizes import said
 from fedsim.report.ablation_figures import axes_in
 from fedsim.report.count_figures import with_costs
 from fedsim.report.drawing import AXIS_LABELS

@@ -14,9 +14,9 @@ from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.samples import ClientData
 from fedsim.data.source import Source
 from fedsim.data.split import Part, Piece
-from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import assemble, clients_per_site
-from fedsim.engine.rundir import Run
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.record.run_directory import Run
 from fedsim.mri.masks import BoolArray
 from fedsim.workload.schema import Site, Workload
 

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from fedsim.core.errors import InputError
 from fedsim.data.split import PARTS
-from fedsim.engine.ending import stopped_early
-from fedsim.engine.failures import Failures
-from fedsim.engine.host import make_learner
-from fedsim.engine.ledger import row_key
-from fedsim.engine.rundir import Run, setup_of
-from fedsim.engine.term import ratio_by_round, term_warning
+from fedsim.engine.host.host import make_learner
+from fedsim.engine.record.ending import stopped_early
+from fedsim.engine.record.failures import Failures
+from fedsim.engine.record.ledger import row_key
+from fedsim.engine.record.run_directory import Run, setup_of
+from fedsim.engine.record.term import ratio_by_round, term_warning
 from fedsim.report import figures
 from fedsim.report.gantt import gantt
 from fedsim.report.introduction import settings, times, training

@@ -14,9 +14,9 @@ from fedsim.algorithms.stopping import EarlyStopping
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.yaml import read_yaml
 from fedsim.data.reading import one_line
-from fedsim.engine.checkpoint import complete_rounds, read_state
-from fedsim.engine.claim import check_unclaimed
-from fedsim.engine.ledger import read_table
+from fedsim.engine.record.claim import check_unclaimed
+from fedsim.engine.record.ledger import read_table
+from fedsim.engine.state.checkpoint import complete_rounds, read_state
 from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.overview import Cell
 from fedsim.report.page import write_page

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from fedsim.engine.ledger import read_table
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.ledger import read_table
+from fedsim.engine.record.run_directory import Run
 from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.overview import Cell, Column, columns_of
 from fedsim.report.page import Picture, picture, write_page

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedsim.engine.ledger import read_table
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.ledger import read_table
+from fedsim.engine.record.run_directory import Run
 from fedsim.report.findings import findings
 from fedsim.report.overview import overview
 from fedsim.report.tables import Tables

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fedsim.core.errors import InputError
 from fedsim.data.evaluation import ReconstructedVolume
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.report.figures import ERROR_COLOURS
 from fedsim.report.panels import Panel, volumes_of
 

@@ -22,10 +22,10 @@ from fedsim.core.errors import InputError
 from fedsim.core.seeds import numpy_stream, torch_stream
 from fedsim.data.samples import ClientData
 from fedsim.data.split import Part, Piece
-from fedsim.engine import checkpoint
-from fedsim.engine.client import ClientSpec
-from fedsim.engine.host import make_learner
-from fedsim.engine.rundir import Run, Which, setup_of
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.host import make_learner
+from fedsim.engine.record.run_directory import Run, Which, setup_of
+from fedsim.engine.state import checkpoint
 from fedsim.models.reconstruction import is_encoder
 
 _LOCAL: tuple[LearnerPart, ...] = ("local",)

@@ -20,15 +20,15 @@ from torch import Tensor
 from fedsim.algorithms.learner import OPTIMIZERS
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch, SliceMemory
-from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import assemble
-from fedsim.engine.ledger import read_table, write_table
-from fedsim.engine.machine import nodes_of
-from fedsim.engine.messages import Row
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.messages import Row
+from fedsim.engine.host.process import keep_freed_memory
 from fedsim.engine.observer import Observer
-from fedsim.engine.placement import granted
-from fedsim.engine.process import keep_freed_memory
-from fedsim.engine.schedule import spread
+from fedsim.engine.place.machine import nodes_of
+from fedsim.engine.place.placement import granted
+from fedsim.engine.place.schedule import spread
+from fedsim.engine.record.ledger import read_table, write_table
 from fedsim.workload.schema import Workload
 
 _FILE = "floor.parquet"

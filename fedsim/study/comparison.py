@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from fedsim.core.errors import InputError
-from fedsim.engine.rundir import Run, flat
+from fedsim.engine.record.run_directory import Run, flat
 from fedsim.study.results import QUALITIES, VOLUME_COLUMNS, scores, volume_rows
 from fedsim.workload.schema import Workload
 

@@ -13,12 +13,12 @@ from fedsim.core.errors import InputError
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.data.samples import ClientData
 from fedsim.data.split import Part
-from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import Federation, assemble
-from fedsim.engine.ledger import stamped
-from fedsim.engine.messages import Row
-from fedsim.engine.resuming import check_manifest
-from fedsim.engine.rundir import Run, Which
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.messages import Row
+from fedsim.engine.record.ledger import stamped
+from fedsim.engine.record.resuming import check_manifest
+from fedsim.engine.record.run_directory import Run, Which
 
 
 def cross_evaluate(run: Run, which: Which = "best", part: Part = "test") -> pd.DataFrame:

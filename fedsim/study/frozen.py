@@ -6,9 +6,9 @@ from pathlib import Path
 from fedsim.core.errors import InputError
 from fedsim.core.files import write_text
 from fedsim.core.yaml import read_yaml
-from fedsim.engine.claim import LOCK
-from fedsim.engine.resuming import check_same
-from fedsim.engine.rundir import keep_own
+from fedsim.engine.record.claim import LOCK
+from fedsim.engine.record.resuming import check_same
+from fedsim.engine.record.run_directory import keep_own
 from fedsim.study.kinds import Study
 from fedsim.study.study import Plan, load_study
 from fedsim.workload.reading import write_yaml

@@ -18,7 +18,7 @@ from fedsim.data.source import Source
 from fedsim.data.sources import detect
 from fedsim.data.split import Piece
 from fedsim.engine.federation import POOLED
-from fedsim.engine.rundir import Run, Which
+from fedsim.engine.record.run_directory import Run, Which
 from fedsim.mri.masks import measured_acceleration
 from fedsim.study.adaptation import joined_network
 from fedsim.workload.schema import Site, Workload

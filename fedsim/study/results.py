@@ -11,10 +11,10 @@ import pandas as pd
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.data.split import Part
-from fedsim.engine.checkpoint import complete_rounds
-from fedsim.engine.ending import is_trained
-from fedsim.engine.ledger import read_table, write_table
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.ending import is_trained
+from fedsim.engine.record.ledger import read_table, write_table
+from fedsim.engine.record.run_directory import Run
+from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.study.bare_loop import floor_seconds
 from fedsim.study.kinds import Settings
 from fedsim.study.study import Pair, Plan, Point

@@ -19,10 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedsim.core.errors import InputError
 from fedsim.display import duration
-from fedsim.engine.claim import Claim
-from fedsim.engine.cluster import connect, disconnect
 from fedsim.engine.federation import assemble
-from fedsim.engine.rundir import Run
+from fedsim.engine.ray.cluster import connect, disconnect
+from fedsim.engine.record.claim import Claim
+from fedsim.engine.record.run_directory import Run
 from fedsim.study.beta import beta_warning
 from fedsim.study.comparison import Terms, check_comparable
 from fedsim.study.frozen import check_same_point, freeze

@@ -35,10 +35,10 @@ from fedsim.core.errors import InputError
 from fedsim.core.files import replacing
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.split import PARTS
-from fedsim.engine.client import ClientSpec
-from fedsim.engine.ledger import stamped
-from fedsim.engine.messages import Row
-from fedsim.engine.rundir import Run, Which
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.messages import Row
+from fedsim.engine.record.ledger import stamped
+from fedsim.engine.record.run_directory import Run, Which
 from fedsim.mri.metrics import Protocol
 from fedsim.study.adaptation import STEPS, Adapted, Budget, Deployed, adapt, deployed, error_on, few_slices, tensors_of
 from fedsim.study.cross import assemble_as_before, threads

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from fedsim.core.seeds import numpy_stream, torch_stream
 from fedsim.data.samples import Batch
-from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import assemble
-from fedsim.engine.rundir import Run
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.models.reconstruction import ReconstructionNetwork
 from fedsim.workload.reading import load_workload, write_yaml

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from fedsim.algorithms.catalogue import ALGORITHMS
 from fedsim.core.seeds import derive, numpy_stream
 from fedsim.data.split import Split, deal, ordered, part_of, pieces_of
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.mri.masks import AnyMask
 from fedsim.workload.reading import load_workload, write_yaml

@@ -9,7 +9,7 @@ from torch import Tensor
 from fedsim.algorithms.base import Phase, Received, ServerState
 from fedsim.algorithms.contrastive import moment_ratio_and_gradient, ratio_and_gradient
 from fedsim.algorithms.fedmri import FedMRI, contrastive_ratio
-from fedsim.engine.aggregation import OrderFreeSum
+from fedsim.engine.host.sums import OrderFreeSum
 
 SIZE = 400
 Encoders = list[Tensor]

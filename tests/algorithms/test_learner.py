@@ -9,7 +9,7 @@ import torch
 
 from fedsim.algorithms.flat import FlatParameters
 from fedsim.core.errors import InputError
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.models.reconstruction import UNetModel
 
 from .conftest import load

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fedsim.engine.federation import assemble
-from fedsim.engine.host import Host, make_learner
-from fedsim.engine.messages import Task
-from fedsim.engine.rundir import Run, setup_of
+from fedsim.engine.host.host import Host, make_learner
+from fedsim.engine.host.messages import Task
+from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.models.reconstruction import UNetModel, is_norm
 from fedsim.models.unet import Norm
 from fedsim.workload.schema import Workload

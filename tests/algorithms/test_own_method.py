@@ -10,7 +10,7 @@ import pytest
 
 from fedsim import cli
 from fedsim.core.errors import InputError
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, read_yaml, write_yaml
 from fedsim.workload.schema import Workload

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.engine import checkpoint
+from fedsim.engine.state import checkpoint
 
 from .conftest import Simulate, assert_same_run, everything
 

@@ -16,7 +16,7 @@ from skimage.metrics import normalized_root_mse, peak_signal_noise_ratio, struct
 from typer.main import get_command
 
 from fedsim import cli
-from fedsim.engine.checkpoint import complete_rounds
+from fedsim.engine.state.checkpoint import complete_rounds
 
 Fedsim = Callable[..., tuple[int, str, str]]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine.claim import Claim
-from fedsim.engine.overwrite import overwriting
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.claim import Claim
+from fedsim.engine.record.overwrite import overwriting
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
 

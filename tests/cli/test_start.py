@@ -9,7 +9,7 @@ from typer.main import get_command
 
 import fedsim as library
 from fedsim.cli import PANELS, app
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.jobs.kept import keep
 from fedsim.jobs.receipts import Receipt
 from fedsim.jobs.target import Status

@@ -15,8 +15,8 @@ from rich.console import Console
 
 import fedsim
 from fedsim.core.errors import DamagedError
-from fedsim.engine.failures import Failure, Failures
-from fedsim.engine.ledger import write_table
+from fedsim.engine.record.failures import Failure, Failures
+from fedsim.engine.record.ledger import write_table
 from fedsim.study.frozen import freeze
 from fedsim.study.point import run_point
 from fedsim.study.results import write_failures

@@ -16,7 +16,7 @@ from fedsim.core.own import find_own
 from fedsim.data.formats.dataset import DatasetSource
 from fedsim.data.shard import Shard, ensure_shard, shard_path
 from fedsim.data.source import Volume
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.mri.fft import fft2c
 from fedsim.workload.reading import load_workload, write_yaml

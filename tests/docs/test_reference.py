@@ -12,7 +12,7 @@ from typer.main import get_command
 
 import fedsim
 from fedsim import cli
-from fedsim.engine.failures import Failure
+from fedsim.engine.record.failures import Failure
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.engine.federation import assemble
-from fedsim.engine.fits import check_fits
-from fedsim.engine.host import make_learner
-from fedsim.engine.machine import Disk, Machine, Room
-from fedsim.engine.placement import Node
-from fedsim.engine.plan import Plan, make_plan
-from fedsim.engine.rundir import setup_of
+from fedsim.engine.host.host import make_learner
+from fedsim.engine.place.machine import Disk, Machine, Room
+from fedsim.engine.place.placement import Node
+from fedsim.engine.plan.fits import check_fits
+from fedsim.engine.plan.plan import Plan, make_plan
+from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.schema import Workload
 
 MakeWorkload = Callable[..., Workload]

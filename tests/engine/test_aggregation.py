@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.core.errors import RunError
-from fedsim.engine.aggregation import OrderFreeSum
+from fedsim.engine.host.sums import OrderFreeSum
 
 
 def total(vectors: list[np.ndarray], weights: list[float], groups: int = 1) -> np.ndarray:

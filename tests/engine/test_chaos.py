@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 
 from . import chaos
 from .conftest import assert_same

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedsim.core.errors import DamagedError, InputError, RunError
-from fedsim.engine import checkpoint, clientfiles
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
+from fedsim.engine.state import checkpoint
+from fedsim.engine.state import client_files as clientfiles
 
 from .conftest import assert_same
 

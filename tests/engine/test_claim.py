@@ -12,9 +12,9 @@ import pytest
 
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.files import lease
-from fedsim.engine import claim
-from fedsim.engine.claim import LOCK, Claim, claim_numbered
-from fedsim.engine.rundir import Run
+from fedsim.engine.record import claim
+from fedsim.engine.record.claim import LOCK, Claim, claim_numbered
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
 from fedsim.workload.schema import Workload
 
@@ -22,7 +22,7 @@ from fedsim.workload.schema import Workload
 HOLD = """
 import sys, time
 from pathlib import Path
-from fedsim.engine.claim import Claim
+from fedsim.engine.record.claim import Claim
 claim = Claim(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(600)

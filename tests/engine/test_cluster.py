@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 
 from .conftest import assert_same
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fedsim import doctor
-from fedsim.engine import cores
-from fedsim.engine.cores import cores_here, quotas
+from fedsim.engine.place import cores
+from fedsim.engine.place.cores import cores_here, quotas
 
 GROUPS = [
     ({}, "", []),

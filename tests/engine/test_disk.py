@@ -11,9 +11,9 @@ import pytest
 from fedsim.core.errors import InputError, WriteError
 from fedsim.data.formats.phantom import PhantomSource
 from fedsim.data.shard import write_shard
-from fedsim.engine.messages import Row
+from fedsim.engine.host.messages import Row
 from fedsim.engine.observer import Observer
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.workload.schema import Workload
 
 from .conftest import assert_same

@@ -8,9 +8,9 @@ import pytest
 
 from fedsim.algorithms.stopping import EarlyStopping
 from fedsim.core.errors import InputError
-from fedsim.engine import checkpoint
-from fedsim.engine.ending import is_trained, stopped_early
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.ending import is_trained, stopped_early
+from fedsim.engine.record.run_directory import Run
+from fedsim.engine.state import checkpoint
 from fedsim.watch_run import WatchedRun
 from fedsim.workload.schema import Workload
 

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from fedsim.algorithms.base import Phase, Upload
 from fedsim.algorithms.catalogue import ALGORITHMS
 from fedsim.core.errors import ClientError, DivergedError, InputError, RunError
-from fedsim.engine import checkpoint
 from fedsim.engine.gather import Gathered
-from fedsim.engine.messages import Reply
-from fedsim.engine.rundir import Run
+from fedsim.engine.host.messages import Reply
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation
+from fedsim.engine.state import checkpoint
 from fedsim.workload.faults import CHECKPOINT, Fault, due
 from fedsim.workload.schema import Workload
 

@@ -8,8 +8,8 @@ import pytest
 
 from fedsim.core.errors import InputError
 from fedsim.display import plan_tables
-from fedsim.engine.machine import Machine
-from fedsim.engine.sizes import said
+from fedsim.engine.place.machine import Machine
+from fedsim.engine.plan.sizes import said
 from fedsim.workload.schema import Workload
 
 from .plans import GB, TINY, MakeWorkload, P, Q, checked, disk, machine, planned, with_rooms

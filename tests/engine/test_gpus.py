@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fedsim.display import plan_tables
-from fedsim.engine.client import ClientSpec
 from fedsim.engine.federation import assemble, clients_per_site
-from fedsim.engine.placement import Node, Place, device_of, homeless, placed
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.place.placement import Node, Place, device_of, homeless, placed
 from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload, read_yaml
 from fedsim.workload.schema import Workload
@@ -116,7 +116,7 @@ def test_torch_has_the_last_word_on_the_device(workload: MakeWorkload) -> None:
 ONE_GPU = """
 import sys, ray
 from pathlib import Path
-from fedsim.engine import cluster
+from fedsim.engine.ray import cluster
 from fedsim.engine.simulation import Simulation
 from fedsim.workload.reading import load_workload
 ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine import checkpoint
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
+from fedsim.engine.state import checkpoint
 
 from .conftest import assert_same, tensors
 

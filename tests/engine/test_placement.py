@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fedsim.engine import backends
-from fedsim.engine.backends import ArgumentsOf, SerialBackend
+from fedsim.engine import backend as backends
+from fedsim.engine.backend import ArgumentsOf, SerialBackend
 from fedsim.engine.federation import assemble
-from fedsim.engine.host import Host, make_learner
-from fedsim.engine.messages import Limits, Task
-from fedsim.engine.placement import Node
-from fedsim.engine.ray_backend import RayBackend
-from fedsim.engine.rundir import Run, setup_of
+from fedsim.engine.host.host import Host, make_learner
+from fedsim.engine.host.messages import Limits, Task
+from fedsim.engine.place.placement import Node
+from fedsim.engine.ray.backend import RayBackend
+from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.engine.simulation import run
 from fedsim.workload.schema import Workload
 

@@ -13,17 +13,17 @@ import psutil
 import pytest
 
 from fedsim.display import busy_line
-from fedsim.engine.calibration import Calibration, _Load
 from fedsim.engine.federation import assemble
-from fedsim.engine.fits import plan_run
-from fedsim.engine.host import make_learner
-from fedsim.engine.machine import Machine, machine_of
-from fedsim.engine.placement import Node, Place, homeless, placed
-from fedsim.engine.plan import Plan
-from fedsim.engine.ray_backend import RayBackend
-from fedsim.engine.rundir import Run, setup_of
-from fedsim.engine.sizes import activation_bytes, said
-from fedsim.engine.times import Times, expected
+from fedsim.engine.host.host import make_learner
+from fedsim.engine.place.machine import Machine, machine_of
+from fedsim.engine.place.placement import Node, Place, homeless, placed
+from fedsim.engine.plan.calibration import Calibration, _Load
+from fedsim.engine.plan.fits import plan_run
+from fedsim.engine.plan.plan import Plan
+from fedsim.engine.plan.sizes import activation_bytes, said
+from fedsim.engine.plan.times import Times, expected
+from fedsim.engine.ray.backend import RayBackend
+from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.workload.schema import Workload
 
 from .plans import GB, TINY, MakeWorkload, P, Q, planned

@@ -11,9 +11,9 @@ from fedsim.algorithms.fedavg import FedAvg
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.single import Single
 from fedsim.engine.federation import assemble
-from fedsim.engine.host import Host, make_learner
-from fedsim.engine.messages import Reply, Task
-from fedsim.engine.rundir import Run, setup_of
+from fedsim.engine.host.host import Host, make_learner
+from fedsim.engine.host.messages import Reply, Task
+from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.models.reconstruction import UNetModel, is_encoder
 from fedsim.workload.schema import Workload
 

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fedsim.core.errors import RunError
-from fedsim.engine.ray_backend import RayBackend
+from fedsim.engine.ray.backend import RayBackend
 from fedsim.workload.schema import Engine
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine import cluster
+from fedsim.engine.ray import cluster
 
 from .plans import TINY, MakeWorkload, checked, machine
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine.ledger import write_table
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.ledger import write_table
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
 from fedsim.study.cross import cross_evaluate
 from fedsim.study.phantoms import write_phantoms

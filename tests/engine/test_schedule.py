@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from fedsim.algorithms.learner import Training
 from fedsim.data.samples import ClientData
 from fedsim.data.split import Piece
-from fedsim.engine.client import ClientSpec
-from fedsim.engine.schedule import Expectations, Move, balance, spread
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.place.schedule import Expectations, Move, balance, spread
 from fedsim.mri.masks import Equispaced
 
 

@@ -8,7 +8,7 @@ import torch
 
 from fedsim.algorithms.learner import State
 from fedsim.core.errors import RunError
-from fedsim.engine.states import SpillFile, StateStore, layout_of, state_bytes
+from fedsim.engine.state.store import SpillFile, StateStore, layout_of, state_bytes
 
 
 def fresh() -> State:

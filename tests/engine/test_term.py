@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fedsim.engine.record.term import judge, ratio_by_round, term_warning
 from fedsim.engine.simulation import run
-from fedsim.engine.term import judge, ratio_by_round, term_warning
 from fedsim.workload.schema import Workload
 
 AUTHORS = [0.055, 0.315, 0.036, 0.317, 0.003, 0.318, 0.000, 0.317]  # rounds 2 to 9 of the authors' code, three clients

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedsim.algorithms import fedmri
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 
 from .conftest import load
 

@@ -15,9 +15,9 @@ import pytest
 from pandas.testing import assert_frame_equal
 from ray.job_submission import JobSubmissionClient
 
-from fedsim.engine.checkpoint import complete_rounds
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
+from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.jobs.submission import prepare
 from fedsim.workload.reading import load_workload
 

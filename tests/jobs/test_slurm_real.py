@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from fedsim.core.errors import RunError
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.jobs.slurm import Slurm
 from fedsim.jobs.target import Status, Submission

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from fedsim.core.errors import InputError
-from fedsim.engine.ledger import read_table
-from fedsim.engine.machine import Room
-from fedsim.engine.placement import Node
+from fedsim.engine.place.machine import Room
+from fedsim.engine.place.placement import Node
+from fedsim.engine.record.ledger import read_table
 from fedsim.engine.simulation import run
 from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.sending import submit_all

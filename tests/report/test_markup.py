@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.report.report import write_report
 from fedsim.report.tables import markdown
 from fedsim.study.comparison import compare, results_of

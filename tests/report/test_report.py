@@ -13,9 +13,9 @@ from pydantic import Field
 from fedsim import Run, run
 from fedsim.algorithms.base import Algorithm
 from fedsim.core.errors import InputError
-from fedsim.engine.failures import Failure, Failures
+from fedsim.engine.record.failures import Failure, Failures
+from fedsim.engine.record.term import ratio_by_round
 from fedsim.engine.simulation import Simulation
-from fedsim.engine.term import ratio_by_round
 from fedsim.report.figures import contrastive_ratio
 from fedsim.report.introduction import settings
 from fedsim.report.report import write_report

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from fedsim.core.errors import InputError
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.report.conclude import conclude
 from fedsim.report.findings import findings
 from fedsim.report.study_report import write_study_report

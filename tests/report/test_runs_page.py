@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine.claim import Claim
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.claim import Claim
+from fedsim.engine.record.run_directory import Run
 from fedsim.report.runs_page import PAGE, write_runs_page
 from fedsim.study.results import mean_over_sites, scores
 from fedsim.workload.reading import write_yaml

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fedsim.core.errors import InputError
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.report.panels import volumes_of
 from fedsim.report.viewer import MOST_BYTES, Picture, Stack, stacks_of

@@ -13,7 +13,7 @@ from scipy.stats import ttest_rel
 
 from fedsim import cli
 from fedsim.core.errors import InputError
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.report.comparison_figures import comparison_figures, convergence, differences, scarcity
 from fedsim.report.conclude import compare_runs

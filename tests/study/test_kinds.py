@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fedsim.core.errors import InputError
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.study.bare_loop import floor_seconds
 from fedsim.study.beta import beta_told, beta_warning
 from fedsim.study.runner import run_study

@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from fedsim.core.errors import InputError
 from fedsim.data.formats.phantom import PhantomSource
 from fedsim.data.samples import undersample
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.mri.fft import fft2c, ifft2c
 from fedsim.study.reconstruct import beside_fastmri, reconstruct_file
 

@@ -18,9 +18,9 @@ import pytest
 from rich.console import Console
 
 from fedsim.core.errors import InputError
-from fedsim.engine.checkpoint import complete_rounds
-from fedsim.engine.ray_backend import RayBackend
-from fedsim.engine.rundir import Run
+from fedsim.engine.ray.backend import RayBackend
+from fedsim.engine.record.run_directory import Run
+from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.report.conclude import conclude
 from fedsim.study.kinds import Tune
 from fedsim.study.results import POINT_COLUMNS, QUALITIES, VOLUME_COLUMNS, mean_over_sites

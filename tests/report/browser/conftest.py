@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.engine.rundir import Run
+from fedsim.engine.record.run_directory import Run
 from fedsim.report.count_figures import count_figures
 from fedsim.report.figures import save_figure
 from fedsim.report.report import write_report

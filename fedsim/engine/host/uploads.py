@@ -1,0 +1,78 @@
+"""What travels, at a host: what clients send is looked at first, then summed up or kept apart."""
+
+import warnings
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedsim.algorithms import hooks
+from fedsim.algorithms.base import Algorithm, Upload, Vector
+from fedsim.core.errors import DivergedError
+from fedsim.engine.host.sums import OrderFreeSum, largest
+
+Sent = Mapping[str, Vector]
+"""A client's uploads by name."""
+
+
+def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str], where: str = "") -> list[Upload]:
+    """What clients send in a phase: the method's uploads, and with shared parameters their running statistics.
+
+    Args:
+        algorithm: The method.
+        phase: Its name for a part of a round.
+        server: Names in the server's state; it has `buffers` where shared layers keep running statistics.
+        where: The round, for what goes wrong.
+    """
+    uploads = hooks.uploads(algorithm, phase, where)
+    travels = "buffers" in server and any(upload.name == "shared" for upload in uploads)
+    return [*uploads, Upload("buffers")] if travels else uploads
+
+
+class PartialSums:
+    """The sums over the clients of one host."""
+
+    def __init__(self, uploads: Collection[Upload]) -> None:
+        self._uploads = uploads
+        self._totals: dict[str, OrderFreeSum] = {}
+
+    def check(self, sent: Sent, weight: float, who: str) -> dict[str, float]:
+        """The largest term of each upload that is summed; refuses what cannot be, before any of it counts.
+
+        Raises:
+            DivergedError: a vector has NaN, infinite or out-of-range values.
+        """
+        bounds = {}
+        for upload in self._uploads:
+            vector = sent[upload.name]
+            if upload.summed:
+                total = self._totals.get(upload.name) or OrderFreeSum(vector.size, upload.grid)
+                bounds[upload.name] = total.check(vector, weight if upload.weighted else 1.0, who)
+            elif not np.isfinite(largest(vector)):
+                raise DivergedError(f"{who}: sent NaN or infinite values; lower its lr")
+        return bounds
+
+    def add(self, sent: Sent, weight: float, bounds: Mapping[str, float]) -> None:
+        """Add a client's uploads, given what `check` found."""
+        for upload in self._uploads:
+            if upload.summed:
+                vector = sent[upload.name]
+                total = self._totals.setdefault(upload.name, OrderFreeSum(vector.size, upload.grid))
+                total.add(vector, weight if upload.weighted else 1.0, bounds[upload.name])
+
+    def apart(self, sent: Sent) -> dict[str, Vector]:
+        """Copies of the uploads that the server wants one by one."""
+        return {upload.name: sent[upload.name].copy() for upload in self._uploads if upload.collected}
+
+    def totals(self) -> dict[str, NDArray[np.float64]]:
+        """The sums by name."""
+        return {name: total.total for name, total in self._totals.items()}
+
+
+def as_tensors(vectors: Mapping[str, Vector]) -> dict[str, Tensor]:
+    """Tensors on the same memory; the object store's is read-only, and nothing here writes to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return {name: torch.from_numpy(vector) for name, vector in vectors.items()}

@@ -1,0 +1,1 @@
+"""Machines, and who goes where on them."""

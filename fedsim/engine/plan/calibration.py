@@ -1,0 +1,234 @@
+"""Timing one client before a run: it does two rounds in this process as if everybody took part; the second counts."""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import psutil
+import torch
+
+from fedsim.algorithms import hooks
+from fedsim.algorithms.base import Phase, Received, ServerState, Upload
+from fedsim.data.samples import ClientData, PooledData, SliceMemory
+from fedsim.data.shard import write_shard
+from fedsim.data.split import Part
+from fedsim.engine.backend import SerialBackend
+from fedsim.engine.gather import Gathered
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.messages import Row, Task
+from fedsim.engine.host.uploads import uploads_of
+from fedsim.engine.plan.sizes import one_of_each
+from fedsim.engine.record.run_directory import setup_of
+from fedsim.engine.state import client_files as clientfiles
+from fedsim.workload.schema import Workload
+
+_STEPS = 8  # of a round, or a little more
+_SLICES = 16  # at least, if the client has them: what some methods send grows with the slices up to here
+_IDLE = 0.5  # of the cores in use by others: with less, whoever waits does not wait for them
+_MOST = 32  # clients that a method's server is shown; the numbers of more are told from the sizes
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a client of ordinary size did in its second round."""
+
+    client: ClientSpec
+    """With as many of its slices as it was timed on."""
+    pace: Mapping[str, float]
+    """Reading and training, by phase [s for a unit of `ClientSpec.work`]."""
+    fixed: Mapping[str, float]
+    """The rest of a client's time, by phase [s]."""
+    reading_pace: float
+    """Reading training slices and preparing them, where they do not stay in memory [s a pixel and epoch]."""
+    validation_pace: float
+    """Validation [s a pixel]."""
+    shard_pace: float
+    """Making a phantom shard [s a pixel]; 0 if its data are no phantoms."""
+    private_bytes: int
+    growth_bytes: int
+    """By which the private state grew in the second round; 0 for most methods."""
+    sizes: Mapping[str, int]
+    """Elements of its uploads."""
+    layout: clientfiles.Layout
+    """What a checkpoint holds of it."""
+    others: float = 0.0
+    """Cores that other programs asked for on this machine meanwhile; times are those of a machine without them."""
+
+
+def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "cpu") -> Calibration:
+    """Let the client of median work do two rounds and a validation, on a few of its slices if it has many.
+
+    Args:
+        workload: Settled.
+        clients: The federation's.
+        device: Where it trains.
+
+    Raises:
+        RunError: its training failed; names the client.
+    """
+    client = _shortened(sorted(clients, key=lambda client: client.work())[len(clients) // 2])
+    shard_pace = _shard_pace(client)
+    cohort = workload.training.cohort(len(clients))
+    others = [other.name for other in clients if other.name != client.name][: min(cohort, _MOST) - 1]
+    backend = SerialBackend(workload.engine.model_copy(update={"device": device}))
+    try:
+        backend.start(setup_of(workload), (client,))
+        trial = _Trial(workload, backend, client, others)
+        first, load = trial.round(1), _Load()
+        rows, validation, layout = trial.round(2), trial.validate(), trial.layout()
+        busy, slower = load.measured()
+    finally:
+        backend.close()
+    before, last = (list(of.values())[-1]["private_bytes"] for of in (first, rows))
+    work = max(client.work(), 1.0) * slower
+    return Calibration(
+        client,
+        {name: (row["load_seconds"] + row["train_seconds"]) / work for name, row in rows.items()},
+        {name: row["send_seconds"] / slower for name, row in rows.items()},
+        _reading_seconds(client) / max(pixels(client, "train"), 1.0) / slower,
+        validation / max(pixels(client, "val"), 1.0) / slower,
+        shard_pace / slower,
+        last,
+        last - before,
+        trial.sizes,
+        layout,
+        busy,
+    )
+
+
+def pixels(client: ClientSpec, part: Part) -> float:
+    """Of all slices of a part."""
+    return float(sum(m.samples(part) * m.matrix[0] * m.matrix[1] for m in client.data.members))
+
+
+def pixels_of_shard(member: ClientData) -> float:
+    """Of all slices of a phantom shard."""
+    volumes = member.maker.foreseen(member.matrix) if member.maker else None
+    return float(sum(len(volume.slices) for volume in volumes or ()) * member.matrix[0] * member.matrix[1])
+
+
+class _Load:
+    """How busy other programs keep this machine, from now on."""
+
+    def __init__(self) -> None:
+        self._begun = self._now()
+
+    def measured(self) -> tuple[float, float]:
+        """Cores that others asked for, and by how much that made this process slower (1: not at all).
+
+        Who asks for more cores than there are gets a share of them; so what this process missed tells what others
+        asked for beyond what they got.
+        """
+        wall, own, all_ = (now - begun for now, begun in zip(self._now(), self._begun, strict=True))
+        if wall <= 0 or own <= 0:
+            return 0.0, 1.0
+        cores, waits = psutil.cpu_count() or 1, torch.cuda.is_available()  # for the GPU, not for others
+        used = min(max(all_ - own, 0.0) / wall, float(cores))
+        slower = 1.0 if waits or used < _IDLE * cores else max(1.0, wall / own)
+        return max(used, cores * slower - 1.0 if slower > 1.0 else 0.0), slower
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds on the wall, of this process, and of all processes."""
+        times = psutil.cpu_times()
+        busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+        return time.perf_counter(), time.process_time(), busy
+
+
+class _Trial:
+    """One client on a host, and a server that takes it for all of its cohort."""
+
+    def __init__(self, workload: Workload, backend: SerialBackend, client: ClientSpec, others: list[str]) -> None:
+        self._algorithm, self._backend = workload.algorithm, backend
+        self._client, self._cohort = client.name, (client.name, *others)
+        self._server: ServerState = make_learner(setup_of(workload)).fresh_server()
+        self.sizes: dict[str, int] = {}
+
+    def round(self, round_: int) -> dict[str, Row]:
+        """The client's row of each phase."""
+        phases = one_of_each(hooks.phases(self._algorithm, self._cohort, round_, 0))
+        return {phase.name: self._phase(round_, phase) for phase in phases}
+
+    def validate(self) -> float:
+        """Seconds; 0 if the client has nothing to validate on."""
+        received = {"shared": self._server["shared"], **self._buffers()}
+        parts = self._backend.call("validate", (self._client,), lambda mine: (2, mine, received, time.time()))
+        return float(sum(row["evaluate_seconds"] for part in parts for row in part.values()))
+
+    def layout(self) -> clientfiles.Layout:
+        """What a checkpoint holds of the client."""
+        (alike,) = self._backend.call("layouts", (self._client,), lambda mine: (mine,))
+        (layout,) = alike
+        return cast(clientfiles.Layout, layout)
+
+    def _phase(self, round_: int, phase: Phase) -> Row:
+        uploads = uploads_of(self._algorithm, phase.name, self._server, f"round {round_}")
+        sent = hooks.broadcast(self._algorithm, self._server, phase.name, f"round {round_}")
+        broadcast = {**sent, **self._buffers()}
+        weights = {self._client: 1.0}
+        gathered = Gathered(Phase((self._client,), phase.name), uploads, weights, len(self._cohort))
+        task = Task(round_, phase.name, time.time())
+        for reply in self._backend.call("train", (self._client,), lambda mine: (task, weights, broadcast)):
+            gathered.add(reply)
+        for error in gathered.failed.values():
+            raise error
+        received = gathered.received()
+        self.sizes |= {name: vector.size for name, vector in received.sums.items()}
+        self.sizes |= {name: vectors[0].size for name, vectors in received.collected.items()}
+        received = self._as_if_all(received, uploads, phase)
+        updated = hooks.update(self._algorithm, self._server, received, f"round {round_}")
+        self._server = {**updated, **self._buffers(received)}
+        return gathered.rows[0]
+
+    def _as_if_all(self, received: Received, uploads: Sequence[Upload], phase: Phase) -> Received:
+        """What the server would have if all clients of the phase had sent the same."""
+        clients = self._cohort if len(phase.clients) == len(self._cohort) else (self._client,)
+        times = {upload.name: 1 if upload.weighted else len(clients) for upload in uploads}
+        sums = {name: total * times[name] for name, total in received.sums.items()}
+        collected = {name: [vector] * len(clients) for name, (vector,) in received.collected.items()}
+        return replace(received, phase=Phase(clients, phase.name), sums=sums, collected=collected)
+
+    def _buffers(self, received: Received | None = None) -> ServerState:
+        if received is not None and "buffers" in received.sums:
+            return {"buffers": received.mean("buffers")}
+        return {"buffers": self._server["buffers"]} if "buffers" in self._server else {}
+
+
+def _shard_pace(client: ClientSpec) -> float:
+    """Seconds a pixel of making a phantom shard, tried beside the cache; 0 if the client has none."""
+    phantoms = [member for member in client.data.members if member.maker is not None]
+    if not phantoms or phantoms[0].maker is None:
+        return 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        write_shard(phantoms[0].maker, Path(), phantoms[0].matrix, Path(folder) / "shard.h5")
+        return (time.perf_counter() - begun) / pixels_of_shard(phantoms[0])
+
+
+def _reading_seconds(client: ClientSpec) -> float:
+    """What reading and preparing its training slices takes."""
+    memory = SliceMemory()
+    for _ in client.data.batches(client.training.batch_size, torch.Generator().manual_seed(0), memory):
+        pass
+    return memory.seconds
+
+
+def _shortened(client: ClientSpec) -> ClientSpec:
+    """The client with slices for a few steps, of as few of its sites as have them."""
+    epochs, batch = client.training.local_epochs, client.training.batch_size
+    left: dict[Part, int] = dict.fromkeys(("train", "val"), max(_SLICES, batch * max(2, _STEPS // epochs)))
+    members = []
+    for member in client.data.members:
+        kept = []
+        for piece, support in zip(member.pieces, member.supports, strict=True):
+            slices = min(piece.stop - piece.start, left.get(piece.part, 0))
+            if slices:
+                left[piece.part] -= slices
+                kept.append((replace(piece, stop=piece.start + slices), support))
+        if kept:
+            members.append(replace(member, pieces=tuple(p for p, _ in kept), supports=tuple(s for _, s in kept)))
+    return replace(client, data=members[0] if len(members) == 1 else PooledData(tuple(members)))

@@ -1,0 +1,125 @@
+"""What a plan writes to disks and how many files it opens, and whether that fits."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fedsim.data.samples import slice_bytes
+from fedsim.engine.place.machine import Disk
+from fedsim.engine.plan.needs import NodePlan, usable_bytes
+from fedsim.engine.plan.plan import Plan
+from fedsim.engine.plan.sizes import said
+
+_GB = 1e9
+_OTHER_FILES = 256  # that a process with clients has open
+_MORE_ROOM = "choose a folder with more room"
+_OTHER_OUT = "choose an --out with more room"
+
+
+class Advice(NamedTuple):
+    """What to do about a need."""
+
+    key: str
+    """To change, or the argument."""
+    what: str
+    helps: bool
+    """Whether it is a value with which the run fits."""
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """What a run writes to a disk of the driver's node."""
+
+    what: str
+    disk: Disk
+    size: float
+    """Bytes."""
+    advice: Callable[[float], Advice]
+    """What to do if there are only so many bytes."""
+
+
+def disk_needs(plan: Plan) -> list[DiskNeed]:
+    """What a run writes: private state, checkpoints, shards; what is not known of scratch is left out."""
+    node, machine = plan.nodes[0], plan.machine
+    saved = max(0.0, plan.checkpoints * plan.checkpoint_bytes - machine.out_bytes)
+    needs = [
+        DiskNeed("checkpoints", machine.out, saved, lambda free: _fewer_checkpoints(plan, free + machine.out_bytes)),
+        DiskNeed(
+            "shards", machine.cache, plan.cache_bytes, lambda free: Advice("federation.cache", _MORE_ROOM, helps=False)
+        ),
+    ]
+    scratch = node.room.scratch
+    if scratch is not None:
+        needs.insert(0, DiskNeed("private state", scratch, node.scratch_bytes, lambda free: _less_scratch(node, free)))
+    return needs
+
+
+def _fewer_checkpoints(plan: Plan, free: float) -> Advice:
+    best = bool(plan.workload.metrics.every)
+    fitting = math.floor(free / plan.checkpoint_bytes)
+    if fitting > best + 1:
+        return Advice("engine.keep_last", f"set it to {fitting - best - 1}, or {_OTHER_OUT}", helps=True)
+    if fitting and plan.checkpoints > 1:
+        return Advice("engine.checkpoint_every", f"set it to 0, for one at the end, or {_OTHER_OUT}", helps=True)
+    return Advice("--out", _MORE_ROOM, helps=False)
+
+
+def _less_scratch(node: NodePlan, free: float) -> Advice:
+    spare = usable_bytes(node) - node.memory_bytes
+    needed = node.scratch_bytes - free
+    if needed >= spare:
+        return Advice("engine.scratch", _MORE_ROOM, helps=False)
+    value = math.ceil((node.state_bytes + needed) / _GB * 10) / 10
+    return Advice(
+        "engine.state_memory", f"set it to {value:g}, or engine.scratch to a folder with more room", helps=True
+    )
+
+
+def _disks(plan: Plan) -> str | None:
+    """Disks of the driver's node; folders may share one."""
+    needs = sorted((need for need in disk_needs(plan) if need.size), key=lambda need: -need.size)
+    for number in {need.disk.number: None for need in needs}:
+        here = [need for need in needs if need.disk.number == number]
+        free, needed = min(need.disk.free for need in here), sum(need.size for need in here)
+        if needed > free:
+            advices = [need.advice(free - (needed - need.size)) for need in here]
+            advice = next((advice for advice in advices if advice.helps), advices[0])
+            what = " and ".join(f"{said(need.size)} of {need.what}" for need in here)
+            where = " and ".join(str(need.disk.folder) for need in here)
+            return f"{advice.key}: {what} do not fit into the {said(free)} that are free for {where}; {advice.what}"
+    return None
+
+
+def _scratch_elsewhere(plan: Plan) -> str | None:
+    """Scratch folders of other nodes than the driver's, as far as they were looked at."""
+    for node in plan.nodes[1:]:
+        disk = node.room.scratch
+        if disk is not None and node.scratch_bytes > disk.free:
+            advice = _less_scratch(node, disk.free)
+            what = (
+                f"{said(node.scratch_bytes)} of private state do not fit into the {said(disk.free)} that are free for"
+            )
+            return f"{advice.key}: {what} {disk.folder} of {node.room.name}; {advice.what}"
+    return None
+
+
+def _open_files(plan: Plan) -> str | None:
+    """A client that reads more shards at once than a process may have open; slices in memory need no open shard."""
+    home = max(plan.homes, key=lambda home: home.open_shards)
+    limit = plan.machine.open_files
+    if home.open_shards + _OTHER_FILES <= limit:
+        return None
+    if limit < _OTHER_FILES:
+        need = f"one with clients needs {_OTHER_FILES}"
+        return f"a process may have {limit} files open (ulimit -n), and {need}; raise the limit"
+    (node,) = [node for at, node in enumerate(plan.nodes) if at == home.place.node]
+    slices = sum(m.samples() * slice_bytes(m) for client in home.place.clients for m in client.data.members)
+    what = f"a client reads {home.open_shards} shards at once, and a process may have {limit} files open"
+    if slices - home.slice_bytes < usable_bytes(node) - node.memory_bytes:
+        value = math.ceil(node.actors * slices / _GB * 10) / 10
+        return f"engine.slice_memory: {what}; set it to {value:g}, so that slices stay in memory"
+    return f"engine.slice_memory: {what}, and memory cannot hold its slices; raise the limit (ulimit -n)"
+
+
+CHECKS = (_scratch_elsewhere, _disks, _open_files)

@@ -1,0 +1,227 @@
+"""What a plan asks for that is not there: each refusal names the key to change and, where there is one, a value."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fedsim.algorithms.learner import Learner
+from fedsim.core.errors import InputError
+from fedsim.engine.federation import Federation, assemble
+from fedsim.engine.host.host import make_learner
+from fedsim.engine.place.machine import Machine, machine_of
+from fedsim.engine.place.placement import homeless, unasked, uses_gpus
+from fedsim.engine.plan import disks
+from fedsim.engine.plan.calibration import calibrate
+from fedsim.engine.plan.needs import usable_bytes
+from fedsim.engine.plan.plan import Plan, make_plan
+from fedsim.engine.plan.sizes import said
+from fedsim.engine.ray.cluster import connect, disconnect
+from fedsim.engine.record.run_directory import setup_of
+from fedsim.workload.schema import Workload
+
+_GB = 1e9
+
+
+def check_fits(
+    workload: Workload, federation: Federation, learner: Learner, out: Path, machine: Machine | None = None
+) -> list[str]:
+    """Refuse a run that its machine cannot hold, by sizes alone; returns what the user should know of one that fits.
+
+    Args:
+        workload: Settled.
+        federation: Its clients.
+        learner: Their working network, as initialised.
+        out: The run directory, which need not exist.
+        machine: What there is to run on; default the Ray cluster this process is connected to, or this machine.
+
+    Raises:
+        InputError: something does not fit; names the key to change.
+    """
+    plan = make_plan(workload, federation, learner, machine or machine_of(workload, out))
+    refuse(plan)
+    return warnings(plan)
+
+
+def plan_run(workload: Workload, out: Path, machine: Machine | None = None) -> Plan:
+    """The plan of a run, with times from a client that is calibrated in this process.
+
+    A run that has no place or no memory for its actors is planned without; `refuse` says what is wrong with it.
+
+    Args:
+        workload: What would run.
+        out: Where to.
+        machine: What there is to run on; default this machine.
+
+    Raises:
+        InputError: the workload or its data are wrong.
+    """
+    workload = workload.settled()
+    federation, learner = assemble(workload), make_learner(setup_of(workload))
+    machine = machine or machine_of(workload, out)
+    plan = make_plan(workload, federation, learner, machine)
+    if any(check(plan) for check in _BEFORE):
+        return plan
+    device = "cuda" if plan.device == "cuda" and torch.cuda.is_available() else "cpu"
+    return make_plan(workload, federation, learner, machine, calibrate(workload, federation.clients, device))
+
+
+def refuse(plan: Plan) -> None:
+    """Refuse a run that cannot be.
+
+    Raises:
+        InputError: the first thing that does not fit; names the key to change.
+    """
+    for check in (*_BEFORE, *disks.CHECKS):
+        problem = check(plan)
+        if problem is not None:
+            raise InputError(problem)
+
+
+def warnings(plan: Plan) -> list[str]:
+    """What is legal, and perhaps not meant."""
+    return _wide(plan) + _idle_gpus(plan)
+
+
+def _wide(plan: Plan) -> list[str]:
+    """Clients that ask for more cores than there are."""
+    cores = max(room.node.cpus for room in plan.machine.rooms)
+    wide = [c for c in plan.clients if (c.resources.cpus or 0) > cores and plan.workload.engine.backend == "ray"]
+    if not wide:
+        return []
+    asked = f"site {wide[0].site}: resources.cpus: {wide[0].resources.cpus:g}, and no node has more than {cores:g}"
+    return [f"{asked}; {len(wide)} of {len(plan.clients)} clients train alone on their node"]
+
+
+def _idle_gpus(plan: Plan) -> list[str]:
+    """GPUs that are there, or asked for, and that no client trains on."""
+    engine = plan.workload.engine
+    if plan.device == "cuda":
+        return []
+    if uses_gpus(engine, [room.node for room in plan.machine.rooms]):
+        return [f"torch {torch.__version__} cannot use the GPUs that Ray counts: clients train on the CPU"]
+    asking = [c for c in plan.clients if c.resources.gpus and engine.backend == "serial" and engine.device != "cpu"]
+    where = "a serial run trains on the CPU unless engine.device is cuda"
+    return [f"site {asking[0].site}: resources.gpus: {asking[0].resources.gpus:g}, and {where}"] if asking else []
+
+
+def machine_at(workload: Workload, out: Path, address: str) -> Machine:
+    """What a Ray cluster has.
+
+    Raises:
+        InputError: there is no such cluster, or the workload does not run on Ray.
+    """
+    if workload.engine.backend != "ray":
+        raise InputError(f"--address {address}: needs engine.backend=ray")
+    _, owned = connect(address)
+    try:
+        return machine_of(workload, out, look=True)
+    finally:
+        if owned:
+            disconnect()
+
+
+# Places and memory for actors
+
+
+def _gpus(plan: Plan) -> str | None:
+    """GPUs that no node has, or that torch cannot use."""
+    engine, most = plan.workload.engine, max(room.node.gpus for room in plan.machine.rooms)
+    if engine.device == "cuda" and not (most and any(room.node.cuda for room in plan.machine.rooms)):
+        there = "torch cannot use those that Ray counts" if most else "there is none"
+        return f"engine.device: cuda needs a GPU, and {there}; say auto or cpu"
+    for client in plan.clients if engine.device != "cpu" else ():
+        asked = client.resources.gpus
+        if asked and not most:
+            remedy = "leave it out, or set engine.device to cpu"
+            return f"site {client.site}: resources.gpus: {asked:g}, and there is no GPU; {remedy}"
+        if asked and asked > most:
+            return f"site {client.site}: resources.gpus: {asked:g}, and no node has more than {most:g}; ask for less"
+        if asked == 0 and plan.device == "cuda" and engine.backend == "ray":
+            return f"site {client.site}: resources.gpus: 0 leaves it without a place to train; give it a share, say 0.1"
+    return None
+
+
+def _reservations(plan: Plan) -> str | None:
+    """What actors reserve, together, so that some would wait for ever."""
+    nodes = [room.node for room in plan.machine.rooms]
+    most = max(node.memory for node in nodes)
+    for client in plan.clients if plan.workload.engine.backend == "ray" else ():
+        if _GB * (client.resources.memory or 0) > most:
+            asked = f"{client.resources.memory:g} GB, and Ray counts no more than {said(most)} on any node"
+            return f"site {client.site}: resources.memory: {asked}; at most {_floor(most / _GB)}"
+    places = [home.place for home in plan.homes]
+    left = homeless(places, nodes)
+    if not left:
+        return None
+    auto = "" if plan.workload.engine.clients_per_actor == "auto" else ", or engine.clients_per_actor to auto"
+    if homeless([replace(place, memory=0.0) for place in places], nodes):
+        gpus = sum(math.floor(node.gpus) for node in nodes)
+        if any(map(unasked, left)):
+            others = sum(map(unasked, places))
+            return (
+                f"resources.gpus: those that are asked for leave none to {others} actors of other sites; ask for less"
+            )
+        value = _floor(1 / math.ceil(len(places) / gpus))
+        asked = f"{len(places)} actors ask for {left[0].gpus:g} each, and there are {gpus} GPUs"
+        return f"resources.gpus: {asked}; set it to at most {value}{auto}"
+    value = _floor(min(node.memory for node in nodes) / math.ceil(len(places) / len(nodes)) / _GB)
+    asked = f"{len(places)} actors ask for up to {said(max(place.memory for place in places))} each"
+    there = f"{said(sum(node.memory for node in nodes))} in all"
+    return f"resources.memory: {asked}, and Ray counts {there}; set it to at most {value}{auto}"
+
+
+def _driver(plan: Plan) -> str | None:
+    """A driver that needs more than its node has: much of it may be what the method keeps of single clients."""
+    node = plan.nodes[0]
+    if node.other_bytes <= usable_bytes(node):
+        return None
+    what = f"driver and Ray need {said(node.other_bytes)} with {plan.cohort} clients in a round"
+    what += f", and {node.room.name} has {said(node.room.memory)}"
+    if any(phase.collected for phase in plan.traffic.phases.values()):
+        return f"training.participation: {what}; lower it, or let the method keep no vectors of single clients"
+    return f"engine.backend: {what}; set it to serial, or take a larger machine"
+
+
+def _actors(plan: Plan) -> str | None:
+    """Actors that do not fit into memory, whatever their clients keep there."""
+    for node in plan.nodes:
+        free = usable_bytes(node) - node.other_bytes
+        if node.process_bytes <= free:
+            continue
+        count = "an actor" if node.actors == 1 else f"{node.actors} actors"
+        what = f"{count} of {said(node.process_bytes / node.actors)} and {said(node.other_bytes)} for driver and Ray"
+        what += f" do not fit into the {said(node.room.memory)} of {node.room.name}"
+        fitting = math.floor(free * node.actors / node.process_bytes)
+        if node.actors == 1 or fitting < 1:
+            return f"training.batch_size: {what}; lower it, or model.channels"
+        auto = plan.workload.engine.clients_per_actor != "auto" and node.slots <= fitting
+        value = math.ceil(node.clients / fitting)
+        return f"engine.clients_per_actor: {what}; set it to {'auto' if auto else f'{value} or more'}"
+    return None
+
+
+def _memory(plan: Plan) -> str | None:
+    """What clients keep in memory, beyond what the actors leave."""
+    for node in plan.nodes:
+        free = usable_bytes(node) - node.other_bytes - node.process_bytes
+        if node.state_bytes + node.slice_bytes <= free:
+            continue
+        kept = f"{said(node.state_bytes)} of private state and {said(node.slice_bytes)} of training slices"
+        what = f"{kept} do not fit into the {said(max(free, 0))} that actors, driver and Ray leave of"
+        what += f" {said(node.room.memory)} on {node.room.name}"
+        if free > node.slice_bytes:
+            return f"engine.state_memory: {what}; set it to at most {_floor((free - node.slice_bytes) / _GB)}"
+        half = _floor(max(free, 0) / 2 / _GB)
+        return f"engine.slice_memory: {what}; set it and engine.state_memory to at most {half} each"
+    return None
+
+
+_BEFORE = (_gpus, _reservations, _driver, _actors, _memory)
+
+
+def _floor(value: float) -> str:
+    """Two decimals, rounded down; three significant digits if it is small."""
+    digits = 2 if value >= 1 else 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{math.floor(value * 10**digits) / 10**digits:g}"

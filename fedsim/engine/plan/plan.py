@@ -1,0 +1,199 @@
+"""The plan of a run: who runs where, what that takes of memory and disks, what a round sends, and how long it takes.
+
+Everything is told from sizes before anything runs. Times, and what a method keeps with its clients beyond what the
+engine knows of, come from a calibration where there is one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from fedsim.algorithms.fedavg import FedAvg
+from fedsim.algorithms.learner import Learner
+from fedsim.core.errors import MethodError
+from fedsim.core.files import as_json
+from fedsim.core.own import is_own
+from fedsim.data.samples import ClientData
+from fedsim.engine.federation import Federation
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.place.machine import Machine
+from fedsim.engine.place.placement import device_of, placed
+from fedsim.engine.plan import sizes
+from fedsim.engine.plan.calibration import Calibration, pixels_of_shard
+from fedsim.engine.plan.needs import Home, NodePlan, Working, filled, node_plans
+from fedsim.engine.plan.sizes import Traffic
+from fedsim.engine.plan.times import Times, checkpoints, expected
+from fedsim.engine.state import client_files as clientfiles
+from fedsim.workload.schema import Workload
+
+_SHRUNK_TO = 1 << 16  # elements of a vector; enough to tell sizes by
+_SHARD, _VOLUME = 4500, 2600  # bytes of HDF5 around the samples
+_DIGEST, _VERSIONS = 100, 1000  # bytes of state.json: a name and its digest, and all that is known of the machine
+
+Spread = tuple[float, float, float]
+"""Smallest, median, largest."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take."""
+
+    workload: Workload
+    clients: tuple[ClientSpec, ...]
+    machine: Machine
+    device: str
+    homes: tuple[Home, ...]
+    """The actors; one, without Ray."""
+    nodes: tuple[NodePlan, ...]
+    """The driver's first."""
+    private: Spread
+    """Private state of a client [bytes]."""
+    private_bytes: float
+    """Of all clients."""
+    growth_bytes: float
+    """By which a client's private state still grew in its second round."""
+    traffic: Traffic
+    checkpoint_bytes: float
+    missing_shards: int
+    """Phantom shards that the run has to make."""
+    cache_bytes: float
+    """Size of these."""
+    times: Times | None
+    """None without a calibration."""
+    notes: tuple[str, ...]
+    """How the data were read."""
+
+    @property
+    def cohort(self) -> int:
+        """Clients in a round."""
+        return self.workload.training.cohort(len(self.clients))
+
+    @property
+    def slices(self) -> Spread:
+        """Training slices of a client."""
+        return spread(client.data.samples() for client in self.clients)
+
+    @property
+    def uplink_bytes(self) -> float:
+        """What a client sends in a round."""
+        return sum(phase.up for phase in self.traffic.phases.values())
+
+    @property
+    def downlink_bytes(self) -> float:
+        """What a client receives in a round."""
+        return sum(phase.down for phase in self.traffic.phases.values())
+
+    @property
+    def checkpoints(self) -> int:
+        """Most checkpoints there are at a time: the last ones, the best one, and the one being written."""
+        best = bool(self.workload.metrics.every)
+        return min(checkpoints(self.workload), self.workload.engine.keep_last + best + 1)
+
+
+def make_plan(
+    workload: Workload,
+    federation: Federation,
+    learner: Learner,
+    machine: Machine,
+    calibration: Calibration | None = None,
+) -> Plan:
+    """The plan of a workload on a machine.
+
+    Args:
+        workload: Settled.
+        federation: Its clients.
+        learner: Their working network, as initialised.
+        machine: What there is to run on.
+        calibration: What a client did; without it there are no times, and private state is what the engine knows of.
+    """
+    clients, nodes = federation.clients, [room.node for room in machine.rooms]
+    device = device_of(workload.engine, nodes)
+    private = _Private(learner, clients, calibration)
+    sent, note = _traffic(workload, learner, len(clients), calibration)
+    homes = filled(workload.engine, placed(workload.engine, clients, nodes), machine.rooms, private.bytes)
+    pixel_bytes = 0.0 if device == "cuda" else sizes.activation_bytes(learner, 2 ** (workload.model.pools + 1))
+    saved = private.saved_bytes() + _driver_files_bytes(learner, clients, sent)
+    saved += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
+    missing = {m.shard: m for c in clients for m in c.data.members if m.maker and not m.shard.exists()}.values()
+    fresh = [pixels_of_shard(member) for member in missing]
+    return Plan(
+        workload, clients, machine, device, tuple(homes),
+        tuple(node_plans(workload, homes, machine.rooms, Working(learner, pixel_bytes, sent))),
+        spread(map(private.bytes, clients)), sum(map(private.bytes, clients)),
+        calibration.growth_bytes if calibration else 0.0, sent, saved,
+        len(missing), sum(map(_shard_bytes, missing, fresh)),
+        expected(workload, homes, machine.rooms, calibration, sum(fresh), saved) if calibration else None,
+        (*federation.notes, *([note] if note and calibration else [])),
+    )  # fmt: skip
+
+
+class _Private:
+    """How large the private state of each client is, in memory and in a checkpoint."""
+
+    def __init__(self, learner: Learner, clients: Sequence[ClientSpec], calibration: Calibration | None) -> None:
+        self._clients = clients
+        known = {client.training.optimizer for client in clients}
+        states = {optimizer: sizes.private_layout(learner, optimizer) for optimizer in sorted(known)}
+        self._bytes = {optimizer: sizes.layout_bytes(state) for optimizer, state in states.items()}
+        self._layouts = {o: clientfiles.client_layout(state, learner.local_layout) for o, state in states.items()}
+        if calibration is not None:  # what the method keeps besides, it keeps with every client
+            besides = calibration.private_bytes - self._bytes[calibration.client.training.optimizer]
+            self._bytes = {optimizer: size + besides for optimizer, size in self._bytes.items()}
+            self._layouts = dict.fromkeys(self._layouts, calibration.layout)
+
+    def bytes(self, client: ClientSpec) -> int:
+        """In memory."""
+        return self._bytes[client.training.optimizer]
+
+    def saved_bytes(self) -> float:
+        """Of all clients in a checkpoint."""
+        files = clientfiles.client_files([client.name for client in self._clients])
+        together = len(self._clients) / len(set(files.values()))
+        headers = {
+            optimizer: sizes.header_bytes(layout, int(self._bytes[optimizer] * together))
+            for optimizer, layout in self._layouts.items()
+        }
+        total = (8.0 + _DIGEST) * len(set(files.values()))
+        for client in self._clients:
+            total += _DIGEST + 2 * len(client.name)
+            prefix = len(client.name) + 1 if files[client.name] != clientfiles.own_file(client.name) else 0
+            optimizer = client.training.optimizer
+            total += self.bytes(client) + headers[optimizer] + prefix * len(self._layouts[optimizer])
+        return total
+
+
+def _shard_bytes(member: ClientData, pixels: float) -> float:
+    """Size of a shard that is not there yet."""
+    volumes = len({piece.volume for piece in member.pieces})
+    return 8 * pixels + _SHARD + _VOLUME * volumes
+
+
+def _driver_files_bytes(learner: Learner, clients: Sequence[ClientSpec], sent: Traffic) -> float:
+    """What the driver writes into a checkpoint: shared parameters, the server's own vectors, and state.json."""
+    own = sent.server - learner.shared.nbytes
+    names = sum(len(client.name) + 8 for client in clients)
+    return sizes.shared_file_bytes(learner) + own + names + 150
+
+
+def _traffic(
+    workload: Workload, learner: Learner, clients: int, calibration: Calibration | None
+) -> tuple[Traffic, str]:
+    """What a round sends, with a calibration in true sizes; and why it is only told from FedAvg, if so."""
+    vectors = {name: vector.size for name, vector in learner.fresh_server().items()}
+    shrink = 1 if calibration else max(1, vectors["shared"] // _SHRUNK_TO)
+    known = calibration.sizes if calibration else {}
+    cohort = workload.training.cohort(clients)
+    try:
+        return sizes.traffic(workload.algorithm, vectors, cohort, clients, known, shrink), ""
+    except MethodError as error:
+        if not is_own(workload.algorithm.name):
+            raise
+        fedavg = FedAvg()  # its server wants what only clients can send
+        note = f"what travels and the server keeps is planned as for fedavg: on zeros, {error}"
+        return sizes.traffic(fedavg, vectors, cohort, clients, {}, shrink), note
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Of some numbers."""
+    ordered = sorted(values)
+    return ordered[0], median(ordered), ordered[-1]

@@ -1,0 +1,125 @@
+"""How long a run will take, from what one client took."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from fedsim.algorithms import hooks
+from fedsim.data.split import PARTS
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.place.machine import Room
+from fedsim.engine.place.placement import Place
+from fedsim.engine.plan.calibration import Calibration, pixels
+from fedsim.engine.plan.needs import Home
+from fedsim.workload.schema import Workload
+
+_START = 5.0  # s until Ray and the driver are up
+_ACTOR = 5.0  # core seconds until an actor is there and torch in it has warmed up
+_DISK = 0.5e9  # bytes a second, of checkpoints
+
+
+@dataclass(frozen=True)
+class Times:
+    """What to expect [s]."""
+
+    client: tuple[float, float, float]
+    """Of a client in a round: shortest, median, longest."""
+    round: float
+    """Training in a round."""
+    validation: float
+    """Of all clients, once."""
+    checkpoint: float
+    """Writing one, on a disk of ordinary speed."""
+    start: float
+    """Until Ray and all actors are there, once data are imported."""
+    shards: float
+    """Making the phantom shards that are not there yet, in the first round."""
+    total: float
+    """All rounds and the test at the end."""
+    others: float = 0.0
+    """Cores that other programs asked for on this machine while a client was timed."""
+    beside_others: float = 0.0
+    """`total`, as long as they go on."""
+
+
+def expected(
+    workload: Workload,
+    homes: Sequence[Home],
+    rooms: Sequence[Room],
+    calibration: Calibration,
+    missing: float,
+    checkpoint_bytes: float,
+) -> Times:
+    """What a run will take, as long as nothing else runs on its machines.
+
+    Args:
+        workload: Settled.
+        homes: Its actors.
+        rooms: Their nodes.
+        calibration: What a client took.
+        missing: Pixels of the phantom shards that are not there yet.
+        checkpoint_bytes: Size of a checkpoint.
+    """
+    places = [home.place for home in homes]
+    wall = _Wall(places, rooms)
+    clients = [client for place in places for client in place.clients]
+    unkept = {name: pixels for home in homes for name, pixels in home.unkept.items()}
+    seconds = {
+        phase: {client.name: _seconds(client, calibration, phase, unkept.get(client.name, 0.0)) for client in clients}
+        for phase in calibration.pace
+    }
+    phases = hooks.phases(workload.algorithm, _cohort(workload, [client.name for client in clients]), 1, workload.seed)
+    looking = {part: {c.name: pixels(c, part) * calibration.validation_pace for c in clients} for part in PARTS}
+    each = sorted(sum(of[client.name] for of in seconds.values()) for client in clients)
+    training = sum(wall.seconds(phase.clients, seconds[phase.name]) for phase in phases)
+    validation, testing = (wall.seconds(looking[part], looking[part]) for part in ("val", "test"))
+    start = _START + _ACTOR * len(places) / sum(room.node.cpus for room in rooms)
+    start = start if workload.engine.backend == "ray" else 0.0
+    shards = missing * calibration.shard_pace / wall.slots
+    rounds, every = workload.training.rounds, workload.metrics.every
+    writing = checkpoint_bytes / _DISK
+    total = start + shards + rounds * training + testing + checkpoints(workload) * writing
+    total += (rounds // every) * validation if every else 0.0
+    cores, others = sum(room.node.cpus for room in rooms), calibration.others
+    shared = total * max(1.0, (min(wall.slots, cores) + others) / cores)
+    return Times((each[0], median(each), each[-1]), training, validation, writing, start, shards, total, others, shared)
+
+
+def checkpoints(workload: Workload) -> int:
+    """How many checkpoints a run writes."""
+    rounds, every = workload.training.rounds, workload.engine.checkpoint_every
+    return rounds // every + bool(rounds % every) if every else 1
+
+
+def _cohort(workload: Workload, names: Sequence[str]) -> tuple[str, ...]:
+    """A cohort like any other."""
+    size = workload.training.cohort(len(names))
+    return tuple(names[index * len(names) // size] for index in range(size))
+
+
+def _seconds(client: ClientSpec, calibration: Calibration, phase: str, unkept: float) -> float:
+    """What a client takes in a phase."""
+    reading = unkept * client.training.local_epochs * calibration.reading_pace
+    return calibration.fixed[phase] + calibration.pace[phase] * client.work() + reading
+
+
+class _Wall:
+    """Time on the wall, where the clients of an actor come one after the other and a node has so many cores."""
+
+    def __init__(self, places: Sequence[Place], rooms: Sequence[Room]) -> None:
+        self._places, self._home = places, {c.name: at for at, place in enumerate(places) for c in place.clients}
+        self._at_once = [max(1, math.floor(rooms[p.node].node.cpus / p.cpus)) if p.cpus else 1 for p in places]
+        there = Counter(place.node for place in places)
+        self.slots = sum({p.node: min(n, there[p.node]) for p, n in zip(places, self._at_once, strict=True)}.values())
+
+    def seconds(self, names: Iterable[str], seconds: Mapping[str, float]) -> float:
+        """Until the last of some clients is done."""
+        loads: dict[int, float] = defaultdict(float)
+        for name in names:
+            loads[self._home[name]] += seconds[name]
+        nodes: dict[int, float] = defaultdict(float)
+        for at, load in loads.items():
+            nodes[self._places[at].node] += load / self._at_once[at]
+        return max((*loads.values(), *nodes.values()), default=0.0)

@@ -1,0 +1,1 @@
+"""Ray: clusters, actors, and what its errors mean."""

@@ -1,0 +1,296 @@
+"""Hosts as Ray actors: where they are placed, and who of them works when."""
+
+import math
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedsim.algorithms.base import Vector
+from fedsim.core.errors import InputError, RunError
+from fedsim.core.own import is_own
+from fedsim.engine.backend import ArgumentsOf, Backend, WorkerLostError, limits_of
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.host import Host
+from fedsim.engine.host.messages import Reply, Row, Setup
+from fedsim.engine.place.machine import nodes_of
+from fedsim.engine.place.placement import Node, Place, device_of, granted, homeless, placed
+from fedsim.engine.place.schedule import Expectations, balance
+from fedsim.engine.ray.cluster import connect, disconnect
+from fedsim.engine.ray.errors import explained
+from fedsim.engine.ray.head import Head
+from fedsim.workload.schema import Engine
+
+_WINDOW = 4  # pieces of an answer that a host may be ahead of the driver
+
+
+@dataclass
+class _Actor:
+    """A host elsewhere: the place it takes, where that turned out to be, and whom it has by now."""
+
+    handle: Any
+    place: Place
+    node: str
+    clients: dict[str, None]
+
+
+@dataclass
+class _Call:
+    """A call under way, and what is to be fetched when it is over."""
+
+    actor: _Actor
+    last: Any | None
+    awaited: dict[str, None]
+    """The clients that it trains and has not answered for, in their order; the first is at work."""
+    heard: float
+    """When it last gave a sign of life [s]."""
+    begun: bool = False
+
+    def hear(self, piece: Any) -> None:  # noqa: ANN401 - whatever a host gives
+        """Take note of a piece of the answer."""
+        self.heard, self.begun = time.monotonic(), True
+        if isinstance(piece, Reply):
+            for name in (*(row["client"] for row in piece.rows), *piece.failed):
+                self.awaited.pop(name, None)
+
+    @property
+    def at_work(self) -> str:
+        """The client that it is training, as far as it has told; empty if it does something else, or nothing yet."""
+        return next(iter(self.awaited), "") if self.begun else ""
+
+
+class RayBackend(Backend):
+    """Hosts as Ray actors, spread over the nodes; on each node as many calls at a time as it has cores for."""
+
+    def __init__(self, engine: Engine, address: str | None = None) -> None:
+        self._engine = engine
+        self._ray, self._owned = connect(address)
+        self._head = Head(self._ray)
+        self._actors: list[_Actor] = []
+        self._nodes: dict[str, Node] = {}
+        self._vacant: list[Place] = []
+        self._setup: Setup | None = None
+        self._running: dict[Any, _Call] = {}
+
+    # Placement
+
+    def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
+        """Actors as `engine.clients_per_actor` says.
+
+        Of those that are up, the ones with a call under way are ended: what they were doing is void, and waiting for it
+        would take longer. A lost actor is replaced where it was; if a node is lost, all are placed anew.
+        """
+        self._head.check()
+        busy, self._running = [call.actor for call in self._running.values()], {}
+        self._vacate(busy, clients)  # first: nobody fetches what they stream, so they would never answer
+        self._vacate(self._silent(), clients)
+        nodes = self._alive()
+        if not nodes:
+            raise RunError("no node of the Ray cluster is alive; start it again, and go on with --resume")
+        if not self._nodes or self._nodes.keys() - {node.id for node in nodes}:
+            self._place(setup, clients, nodes)
+        width = 2 * self.slots()
+        while self._vacant:  # a wave at a time: mass creation starves Ray's start-up
+            self._actors += self._wave(self._vacant[:width])
+            del self._vacant[:width]
+
+    def _place(self, setup: Setup, clients: tuple[ClientSpec, ...], nodes: list[Node]) -> None:
+        """Decide on all actors; none is up after this."""
+        self._end_actors()
+        if is_own(setup.algorithm.name):  # its module may not be importable where the actors are
+            self._ray.cloudpickle.register_pickle_by_value(sys.modules[type(setup.algorithm).__module__])
+        before, self._setup = self._setup, replace(setup, device=device_of(self._engine, nodes))
+        if before is not None and before.device != self._setup.device:
+            raise RunError(
+                f"the nodes with a {before.device} device are gone; bring them back, and go on with --resume"
+            )
+        self._nodes = {node.id: node for node in nodes}
+        self._expected = Expectations(clients)
+        if self._engine.device == "cuda" and self._setup.device != "cuda":
+            raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; say auto or cpu")
+        self._vacant = sorted(placed(self._engine, clients, nodes), key=lambda place: -place.gpus)
+        if sum(len(place.clients) for place in self._vacant) < len(clients):
+            raise InputError("resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share")
+        if before is not None and homeless(self._vacant, nodes):
+            raise RunError("the nodes that are left cannot hold all clients (site resources); go on with --resume")
+        memory = min(node.memory for node in nodes)
+        self._limits = limits_of(self._engine, memory, math.ceil(len(self._vacant) / len(nodes)))
+
+    def _silent(self) -> list[_Actor]:
+        """Actors that are gone, or that do not have the clients they should since a move was cut short."""
+        asked = [actor.handle.clients.remote() for actor in self._actors]
+        silent = []
+        for actor, names in zip(self._actors, asked, strict=True):
+            with suppress(WorkerLostError):
+                if set(self._get(names)) == actor.clients.keys():
+                    continue
+            silent.append(actor)
+        return silent
+
+    def _vacate(self, actors: list[_Actor], clients: tuple[ClientSpec, ...]) -> None:
+        """End some actors; their places are to be taken again, by the clients that they have by now."""
+        specs = {client.name: client for client in clients}
+        for actor in actors:
+            if actor in self._actors:
+                self._ray.kill(actor.handle)
+                self._actors.remove(actor)
+                self._vacant.append(replace(actor.place, clients=tuple(specs[name] for name in actor.clients)))
+
+    def _wave(self, places: list[Place]) -> list[_Actor]:
+        remote = self._ray.remote(Host)
+        handles = [
+            remote.options(**self._options(place)).remote(self._setup, place.clients, self._limits) for place in places
+        ]
+        homes = self._get([handle.__ray_call__.remote(_node_id) for handle in handles])
+        return [
+            _Actor(handle, place, home, dict.fromkeys(client.name for client in place.clients))
+            for handle, home, place in zip(handles, homes, places, strict=True)
+        ]
+
+    def _options(self, place: Place) -> dict[str, Any]:
+        node = list(self._nodes)[place.node]
+        pinned = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        return {
+            "num_cpus": 0, "num_gpus": place.gpus, "memory": math.ceil(place.memory) or None, "max_restarts": 0,
+            "scheduling_strategy": pinned if place.pinned or not (place.gpus or place.memory) else "SPREAD",
+        }  # fmt: skip
+
+    # Calls
+
+    def share(self, vectors: Mapping[str, Vector]) -> Any:  # noqa: ANN401 - a Ray reference
+        """One object in the store; readers map it without copying."""
+        with explained(self._ray):
+            return self._ray.put(dict(vectors))
+
+    def learn(self, rows: Iterable[Row]) -> None:
+        """From the last phase's rows."""
+        parts = ("load_seconds", "train_seconds", "send_seconds")
+        seconds = {row["client"]: sum(row[part] for part in parts) for row in rows}
+        self._expected.learn(seconds, {row["client"]: row["private_bytes"] for row in rows})
+
+    def call(self, method: str, names: tuple[str, ...], arguments: ArgumentsOf) -> Iterator[Any]:
+        """Longest first; a node's next call starts when one of its calls is done."""
+        wanted = set(names)
+        moved = self._rebalance(wanted) if method == "train" and self._expected.measured else []
+        waiting: dict[str, list[tuple[_Actor, tuple[str, ...]]]] = defaultdict(list)
+        for actor in self._actors:
+            mine = tuple(name for name in actor.clients if name in wanted)
+            if mine:
+                waiting[actor.node].append((actor, mine))
+        for queue in waiting.values():
+            queue.sort(key=lambda call: -sum(map(self._expected.seconds, call[1])))
+        try:
+            yield from self._answers(method, waiting, arguments)
+        except RunError:
+            self._get(moved)  # a client that could not move is the cause, if there is one
+            raise
+        self._get(moved)
+
+    def _answers(
+        self, method: str, waiting: dict[str, list[tuple[_Actor, tuple[str, ...]]]], arguments: ArgumentsOf
+    ) -> Iterator[Any]:
+        """The pieces of all calls, as they come."""
+        self._running = running = dict[Any, _Call]()
+        for node, queue in waiting.items():
+            self._launch(method, queue, node, arguments)
+        while running:
+            ready = self._next_ready()
+            call = running[ready]
+            try:
+                piece = self._get(next(ready), call.at_work)
+            except StopIteration:
+                del running[ready]
+                self._launch(method, waiting[call.actor.node], call.actor.node, arguments)
+                if call.last is not None:
+                    yield self._get(call.last)
+                continue
+            call.hear(piece)
+            yield piece
+
+    def _next_ready(self) -> Any:  # noqa: ANN401 - a call's stream
+        """A call that has something to give, or has ended; one that takes too long over a client is ended."""
+        running, patience = self._running, self._engine.client_timeout_s
+        training = [call for call in running.values() if call.awaited]
+        if patience is None or not training:
+            return self._head.wait(list(running), 1)[0]
+        slowest = min(training, key=lambda call: call.heard)
+        found = self._head.wait(list(running), 1, max(0.0, slowest.heard + patience - time.monotonic()))
+        if found:
+            return found[0]
+        self._ray.kill(slowest.actor.handle)
+        late = next(iter(slowest.awaited))
+        raise WorkerLostError(f"client {late} took longer than engine.client_timeout_s={patience:g}", late, late=True)
+
+    def _launch(
+        self,
+        method: str,
+        waiting: list[tuple[_Actor, tuple[str, ...]]],
+        node: str,
+        arguments: ArgumentsOf,
+    ) -> None:
+        """Start the calls that the node has cores for; one that wants more than there are goes alone."""
+        here = [call.actor.place.cpus for call in self._running.values() if call.actor.node == node]
+        free, idle = self._nodes[node].cpus - sum(here), not here
+        for call in list(waiting):
+            actor, mine = call
+            if actor.place.cpus <= free or idle:
+                remote = getattr(actor.handle, method).options(_generator_backpressure_num_objects=_WINDOW)
+                pieces, training = remote.remote(*arguments(mine)), method == "train"
+                last = actor.handle.partial_sums.remote() if training else None
+                awaited = dict.fromkeys(mine if training else ())
+                self._running[pieces] = _Call(actor, last, awaited, time.monotonic())
+                waiting.remove(call)
+                free, idle = free - actor.place.cpus, False
+
+    def _rebalance(self, wanted: set[str]) -> list[Any]:
+        """Move clients between actors that train at the same time, where that saves more than it costs.
+
+        The private state goes through a file of the node, never through Ray; what is returned tells when.
+        """
+        moved: list[Any] = []
+        for node in self._nodes.values():
+            actors = [actor for actor in self._actors if actor.node == node.id]
+            if len({a.place.cpus for a in actors}) != 1 or len(actors) * actors[0].place.cpus > node.cpus:
+                continue  # they wait for each other anyway, or may not take each other's clients
+            queues = [[name for name in actor.clients if name in wanted] for actor in actors]
+            for move in balance(queues, self._expected.seconds, self._expected.move_seconds):
+                source, target = actors[move.source], actors[move.target]
+                moved.append(target.handle.take_over.remote(source.handle.hand_over.remote([move.client])))
+                del source.clients[move.client]
+                target.clients[move.client] = None
+        return moved
+
+    def close(self) -> None:
+        """End the actors, and the connection to Ray (Ray itself, if it was started here)."""
+        self._end_actors()
+        if self._owned:
+            disconnect()
+
+    def _end_actors(self) -> None:
+        for actor in self._actors:
+            self._ray.kill(actor.handle)
+        self._actors, self._vacant = [], []
+
+    def slots(self) -> int:
+        """How many clients of ordinary needs can train at once, over all nodes."""
+        nodes = self._nodes.values() or self._alive()
+        return sum(max(1, math.floor(node.cpus / self._engine.threads)) for node in nodes)
+
+    def _alive(self) -> list[Node]:
+        """The nodes that are there, as far as the run may use them: those that it uses already come first."""
+        return granted(self._engine, sorted(nodes_of(self._ray), key=lambda node: node.id not in self._nodes))
+
+    def _get(self, refs: Any, client: str = "") -> Any:  # noqa: ANN401 - references to anything
+        awaited = refs if isinstance(refs, list) else [refs]
+        with explained(self._ray, client):
+            self._head.wait(awaited, len(awaited))
+            return self._ray.get(refs)
+
+
+def _node_id(host: Host) -> str:
+    import ray  # noqa: PLC0415 - runs in the actor
+
+    return str(ray.get_runtime_context().get_node_id())

@@ -1,0 +1,169 @@
+"""The ledger: rounds.parquet and clients.parquet, kept up to date so that they can be read while a run goes on."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fedsim.core.errors import DamagedError
+from fedsim.core.files import replacing
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.messages import Row
+from fedsim.engine.host.process import here
+from fedsim.workload.schema import Workload
+
+_PATIENCE = 200  # times what writing cost the last time, before it is done again
+_TIMES = ("wait_seconds", "load_seconds", "train_seconds", "send_seconds")
+
+QUALITY = ("nmse", "psnr", "ssim")
+UNKNOWN: Row = {**dict.fromkeys(QUALITY, math.nan), "evaluate_begin_seconds": math.nan, "evaluate_seconds": 0.0}
+"""The quality of a client that was not validated."""
+
+
+class Ledger:
+    """What happened, round by round and client by client, as Arrow tables of one round each."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._tables: dict[str, list[pa.Table]] = {"rounds": [], "clients": []}
+        self._written, self._cost = -math.inf, 0.0
+
+    def resume(self, round_: int) -> None:
+        """Take up what was written up to and including a round.
+
+        Raises:
+            DamagedError: a file cannot be read, or lacks a round.
+        """
+        for name in self._tables:
+            path = self._run / f"{name}.parquet"
+            table = _read(path) if round_ else pa.table({"round": pa.array([], pa.int64())})
+            kept = table.filter(pc.field("round") <= round_)
+            if pc.count_distinct(kept["round"]).as_py() != round_:
+                raise DamagedError(f"{path}: lacks some of rounds 1 to {round_}; a run cannot go on without them")
+            self._tables[name] = [kept] if round_ else []
+
+    def quality(self, metric: str) -> list[tuple[int, float]]:
+        """Every round's number and its mean validation quality; NaN where it was not validated."""
+        rows = (row for table in self._tables["rounds"] for row in table.select(["round", metric]).to_pylist())
+        return [(row["round"], math.nan if row[metric] is None else row[metric]) for row in rows]
+
+    def clients(self, columns: Sequence[str]) -> pd.DataFrame:
+        """Some columns of clients.parquet, those of them that it has."""
+        tables = [
+            table.select([key for key in columns if key in table.column_names]) for table in self._tables["clients"]
+        ]
+        frame: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+        return frame
+
+    def append(self, round_row: Mapping[str, Any], clients: pd.DataFrame) -> None:
+        """Add a round; both files are written unless that would cost more than a few per cent of the time."""
+        for name, frame in {"rounds": pd.DataFrame([round_row]), "clients": clients}.items():
+            self._tables[name].append(pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata())
+        if time.monotonic() - self._written > _PATIENCE * self._cost:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write both files; a checkpoint must find its rounds there."""
+        begun = time.monotonic()
+        for name, tables in self._tables.items():
+            if tables:
+                whole = pa.concat_tables(tables, promote_options="permissive")
+                with replacing(self._run / f"{name}.parquet") as temporary:
+                    pq.write_table(whole, temporary, write_page_checksum=True)
+        self._written = time.monotonic()
+        self._cost = self._written - begun
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table as Parquet, replacing what was there."""
+    with replacing(path) as temporary:
+        frame.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A table that fedsim wrote, or some of its columns.
+
+    Raises:
+        DamagedError: it is missing, or is not what was written.
+    """
+    frame: pd.DataFrame = _read(path, columns).to_pandas()
+    return frame
+
+
+def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise DamagedError(f"{path}: is damaged or missing ({' '.join(str(error).split())[:120]})") from error
+
+
+def stamped(rows: list[Row], workload: Workload, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Rows about volumes, with what a number must not be read without."""
+    if not rows:
+        return pd.DataFrame()
+    stamps = manifest.groupby(["site", "volume"])[["acceleration", "within_subject"]].first()
+    return (
+        pd.DataFrame(rows)
+        .join(stamps, on=["site", "volume"])
+        .astype({"within_subject": bool})
+        .assign(normalise=workload.federation.normalise, algorithm=workload.algorithm.name, seed=workload.seed)
+    )
+
+
+def row_key(evaluation: pd.DataFrame, most: int) -> str:
+    """What an evaluation's table has a row for: `client`, or `site` if clients are too many or hold several sites."""
+    clients, sites = evaluation["client"].nunique(), evaluation["site"].nunique()
+    return "client" if sites <= clients <= most else "site"
+
+
+def idle_row(round_: int, client: ClientSpec) -> Row:
+    """The row of a client that was not drawn for a round."""
+    return {
+        "round": round_, "client": client.name, "site": client.site, "samples": client.data.samples(),
+        "outcome": "idle", "node": "", "pid": 0, "memory_bytes": 0, "device": "", "private_bytes": 0,
+        "weight": 0.0, "loss": math.nan, "steps": 0, "begin_seconds": math.nan,
+        **dict.fromkeys(_TIMES, 0.0), "uplink_bytes": 0, "downlink_bytes": 0,
+    }  # fmt: skip
+
+
+def joined(before: Row | None, row: Row) -> Row:
+    """One row for a client that worked in several phases: times and bytes add up, the rest is the last phase's."""
+    if before is None:
+        return row
+    added = ("steps", *_TIMES, "uplink_bytes", "downlink_bytes")
+    return {**before, **row, "begin_seconds": before["begin_seconds"], **{key: before[key] + row[key] for key in added}}
+
+
+def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int, threads: int) -> Row:
+    """The row of a round: means over clients, sums of bytes.
+
+    Args:
+        round_: Its number.
+        seconds: How long it took.
+        clients: Its rows, one a client.
+        slots: How many can train at once.
+        threads: torch threads of each.
+    """
+    known = {key: clients[key].dropna() for key in ("loss", *QUALITY)}
+    means = {key: float(values.mean()) if len(values) else math.nan for key, values in known.items()}
+    byte_sums = {key: int(clients[key].sum()) for key in ("uplink_bytes", "downlink_bytes")}
+    memory = _memory(clients)
+    drawn, failed = int((clients["outcome"] != "idle").sum()), int((clients["outcome"] == "dropped").sum())
+    return {
+        "round": round_, "seconds": seconds, "clients": drawn, "failed": failed, "slots": slots, "threads": threads,
+        "memory_bytes": memory, **means, **byte_sums,
+    }  # fmt: skip
+
+
+def _memory(clients: pd.DataFrame) -> int:
+    """Of this process and those of all hosts [bytes], as their clients left them; what they share is not in it."""
+    driver = here()
+    processes = clients.loc[clients["pid"] > 0].groupby(["node", "pid"])["memory_bytes"].max()
+    others = processes.drop((driver["node"], driver["pid"]), errors="ignore")
+    return int(driver["memory_bytes"] + others.sum())

@@ -1,0 +1,126 @@
+"""What must be the same when a run is resumed, evaluated or looked into: workload, data, and a user's own method."""
+
+import json
+import logging
+from collections.abc import Hashable
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+
+from fedsim.algorithms.learner import Training
+from fedsim.core.errors import DamagedError, InputError
+from fedsim.engine.record.run_directory import Run, flat, own_files
+from fedsim.engine.state.checkpoint import complete_rounds, read_state
+from fedsim.workload.reading import read_content
+from fedsim.workload.schema import Workload
+
+log = logging.getLogger("fedsim")
+
+_FREE_ON_RESUME = (
+    "engine", "federation.root", "federation.cache", "training.rounds", "training.early_stopping", "tags",
+    "provenance",
+)  # fmt: skip
+
+_CHANGES_BITS = ("threads", "device")
+_OF_VOLUMES = {"digest": "other images", "mask_kind": "another mask", "acceleration": "another acceleration"}
+"""Columns of the manifest that are the same for all slices of a volume, and what a change of them is called."""
+
+
+def check_resumed(path: Path, now: Workload) -> None:
+    """Refuse to go on with a run under another workload or method; warn of what may change the last bits.
+
+    Raises:
+        InputError: naming the key or the file.
+    """
+    check_own(path, now)
+    before = began_with(path)
+    check_same(before, now)
+    for key in _CHANGES_BITS:
+        was, is_ = getattr(before.engine, key), getattr(now.engine, key)
+        if was != is_:
+            log.warning("engine.%s: was %s and is now %s: the last bits may differ from here on", key, was, is_)
+
+
+def began_with(path: Path) -> Workload:
+    """The workload that a run was trained with: its newest checkpoint's; that of workload.yaml before there is one.
+
+    Raises:
+        InputError: neither can be read.
+    """
+    for round_ in reversed(complete_rounds(path)):
+        with suppress(DamagedError):
+            return read_content(read_state(path, round_)["workload"], f"{path}, round {round_}: ").settled()
+    return Run(path).workload.settled()
+
+
+def check_own(path: Path, workload: Workload) -> None:
+    """Refuse to go on with another text of a user's own classes than the run began with.
+
+    Raises:
+        InputError: naming the file.
+    """
+    for source in own_files(workload):
+        kept = path / source.name
+        if kept.exists() and kept.read_bytes() != source.read_bytes():
+            raise InputError(
+                f"{source}: is not what it was when {path} began ({kept}); a resumed run must keep its own code"
+            )
+
+
+def check_manifest(path: Path, manifest: pd.DataFrame) -> None:
+    """Refuse to go on with other data, or with data divided or measured otherwise, than the run began with.
+
+    Raises:
+        InputError: naming the first site and volume that differ.
+    """
+    frames = Run(path).manifest, manifest
+    keys = ["site", "volume", "slice", "subject", "split", "client"]
+    before, now = (dict.fromkeys(frame[keys].fillna("").itertuples(index=False, name=None)) for frame in frames)
+    differing = [row for row in (*before, *now) if row not in before or row not in now]
+    if differing:
+        site, volume, *_ = differing[0]
+        raise InputError(
+            f"site {site}: {volume} is not what it was when {path} began; bring back the data of that time"
+        )
+    for column, what in _OF_VOLUMES.items():
+        if column not in frames[0]:
+            log.warning("%s: an older fedsim began it, without %s in its manifest; it is not compared", path, column)
+            continue
+        was, is_ = (_by_volume(frame, column) for frame in frames)
+        for site, volume in was:
+            if was[site, volume] != is_[site, volume]:
+                raise InputError(f"site {site}: {volume} has {what} than when {path} began; bring back what there was")
+
+
+def _by_volume(manifest: pd.DataFrame, column: str) -> dict[tuple[str, str], Hashable]:
+    rows = manifest.drop_duplicates(["site", "volume"])
+    return dict(zip(zip(rows["site"], rows["volume"], strict=True), rows[column], strict=True))
+
+
+def check_same(before: Workload, now: Workload) -> None:
+    """Refuse to resume a run with another workload.
+
+    Raises:
+        InputError: naming the first key that differs but must not.
+    """
+    old, new = (dict(flat(json.loads(w.model_dump_json()))) for w in (before, now))
+    for key in sorted(old.keys() | new.keys()):
+        free = any(key == prefix or key.startswith(f"{prefix}.") for prefix in _FREE_ON_RESUME)
+        if not free and old.get(key) != new.get(key):
+            raise InputError(f"{key}: was {old.get(key)!r} and is now {new.get(key)!r}; a resumed run must keep it")
+    _check_no_shorter(before.training, now.training)
+
+
+def _check_no_shorter(before: Training, now: Training) -> None:
+    """Refuse to resume a run that would have ended sooner than it did.
+
+    Raises:
+        InputError: it has fewer rounds, or a rule of early stopping that is not the old one with more patience.
+    """
+    if now.rounds < before.rounds:
+        raise InputError(f"training.rounds: was {before.rounds} and may only grow on resume")
+    was, is_ = before.early_stopping, now.early_stopping
+    patient = was and is_ and is_.patience >= was.patience and is_.model_copy(update={"patience": was.patience}) == was
+    if is_ is not None and not patient:
+        raise InputError("training.early_stopping: on resume its patience may grow, or it may be null; nothing else")

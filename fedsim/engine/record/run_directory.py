@@ -1,0 +1,302 @@
+"""The run directory: what it must hold, opening it again, and what may differ when a run is resumed."""
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedsim.algorithms import hooks
+from fedsim.algorithms.learner import Learner
+from fedsim.core.errors import DamagedError, InputError, WriteError
+from fedsim.core.files import write_text
+from fedsim.core.own import check_owner, file_of, is_own
+from fedsim.data.evaluation import reconstruct_coils
+from fedsim.data.kspace import is_undersampled, measured
+from fedsim.data.samples import ClientData
+from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.messages import Setup
+from fedsim.engine.record.ledger import read_table, write_table
+from fedsim.engine.state import checkpoint
+from fedsim.mri.fft import fft2c
+from fedsim.mri.masks import BoolArray
+from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.schema import Workload
+
+log = logging.getLogger("fedsim")
+
+Which = str | int
+"""A round: its number, `best` or `last`."""
+
+
+def setup_of(workload: Workload) -> Setup:
+    """What the workload's hosts are made with."""
+    engine, training = workload.engine, workload.training
+    return Setup(
+        workload.algorithm,
+        workload.model,
+        workload.seed,
+        engine.threads,
+        workload.metrics.protocol,
+        channels_last=training.memory_format == "channels_last",
+        tolerant=engine.on_error == "drop",
+    )
+
+
+class Run:
+    """A run directory, finished or still being written."""
+
+    def __init__(self, path: str | Path, overrides: Sequence[str] = (), *, trust: bool | None = None) -> None:
+        """Open a run; code of its own is not run before a network is asked for.
+
+        Args:
+            path: Run directory.
+            overrides: `KEY=VALUE`, of what a resumed run may change.
+            trust: Whose code may be run: None: this user's; True: anybody's; False: nobody's.
+
+        Raises:
+            InputError: the folder is not a run.
+        """
+        self.path = Path(path)
+        if not (self.path / "workload.yaml").is_file():
+            raise InputError(f"{self.path}: is not a run (it has no workload.yaml)")
+        self._overrides, self._trust = tuple(overrides), trust
+        self.workload = load_workload(self.path / "workload.yaml", self._overrides, code=False)
+        """Without a user's own method, of which it has the keys alone."""
+
+    @cached_property
+    def runnable(self) -> Workload:
+        """The workload with a user's own method, whose file is run for it.
+
+        Raises:
+            InputError: it may not be run.
+        """
+        if not own_names(self.workload):
+            return self.workload
+        self.check_code()
+        return load_workload(self.path / "workload.yaml", self._overrides)
+
+    def check_code(self) -> None:
+        """Say whose code is about to be run, if the run has some.
+
+        Raises:
+            InputError: it may not be run.
+        """
+        if names := own_names(self.workload):
+            check_owner(self.path, names, self._trust)
+
+    def __repr__(self) -> str:
+        """Name, rounds, clients and state."""
+        federation = self.workload.federation
+        clients = federation.clients or len(federation.expanded_sites())
+        rounds, done = self.workload.training.rounds, max(checkpoint.complete_rounds(self.path), default=0)
+        evaluated = done == rounds and (self.path / "evaluation.parquet").exists()
+        state = "evaluated" if evaluated else "trained" if done == rounds else "not finished"
+        return f"<Run {self.workload.name} in {self.path}: {done} of {rounds} rounds, {clients} clients, {state}>"
+
+    @property
+    def rounds(self) -> pd.DataFrame:
+        """One row a round."""
+        return self._table("rounds")
+
+    @property
+    def clients(self) -> pd.DataFrame:
+        """One row a client and round."""
+        return self._table("clients")
+
+    @property
+    def manifest(self) -> pd.DataFrame:
+        """One row a slice."""
+        return self._table("manifest")
+
+    @property
+    def evaluation(self) -> pd.DataFrame:
+        """One row a volume; what `evaluate` wrote."""
+        return self._table("evaluation")
+
+    def round(self, which: Which = "best") -> int:
+        """The number of a checkpointed round.
+
+        Raises:
+            InputError: there is no such checkpoint.
+        """
+        complete = checkpoint.complete_rounds(self.path)
+        if not complete:
+            raise InputError(f"{self.path}: has no complete checkpoint yet")
+        if which == "last":
+            return complete[-1]
+        if which == "best":
+            best = checkpoint.read_state(self.path, complete[-1])["best_round"]
+            return int(best) if best in complete else complete[-1]
+        if not str(which).isdecimal() or int(which) not in complete:
+            raise InputError(f"--round {which}: must be best, last or one of {', '.join(map(str, complete))}")
+        return int(which)
+
+    def model(self, client: str, which: Which = "best") -> nn.Module:
+        """A client's network at a checkpoint: shared parameters and its own.
+
+        It takes k-space (B, H, W) that is zero where `mask` (B, H, W) is False and divided by a positive scale, as
+        `fedsim.data.samples.undersample` does, and gives magnitudes (B, H, W) divided likewise; `reconstruct` takes
+        raw data.
+        """
+        return self.learner(client, which).network
+
+    def reconstruct(self, raw: NDArray[Any], client: str, which: Which = "best") -> NDArray[np.float32]:
+        """Images of raw data by a client's network, in the input's units.
+
+        Args:
+            raw: Complex k-space (..., H, W), centred and orthonormal, or real images (..., H, W), at the matrix that
+                the client was trained with or any other that its network takes. k-space with zeros between its samples
+                keeps its own mask; what is fully sampled is undersampled with the mask of the client's site.
+            client: Whose network, and whose mask.
+            which: The round.
+
+        Raises:
+            InputError: the run has no such client, or the shape does not suit its network.
+        """
+        multiple = 2**self.workload.model.pools
+        if raw.ndim < 2 or any(side % multiple for side in raw.shape[-2:]):
+            raise InputError(f"{raw.shape}: must be (..., H, W), H and W multiples of {multiple} (model.pools)")
+        network = self.model(client, which)
+        kspace = raw if np.iscomplexobj(raw) else fft2c(torch.from_numpy(raw.astype(np.complex64))).numpy()
+        kspace = kspace.astype(np.complex64).reshape(-1, 1, *raw.shape[-2:])
+        mask = self._mask(client, raw.shape[-2:])
+        masks = [measured(one) if is_undersampled(one) else mask for one in kspace]
+        normalise = self.workload.federation.normalise
+        pairs = zip(kspace, masks, strict=True)
+        images = [reconstruct_coils(network, one, sampled, normalise)[0] for one, sampled in pairs]
+        return np.stack(images).reshape(raw.shape)
+
+    def _mask(self, client: str, shape: tuple[int, int]) -> BoolArray:
+        """A mask of the client's site; of a site with another for each volume, the one of a volume named raw."""
+        federation = self.workload.federation
+        sites = {site.name: site for site in federation.expanded_sites()}
+        site = sites.get(client.partition(".")[0], next(iter(sites.values())))
+        data = ClientData(Path(), site.name, (), (), site.mask, shape, federation.normalise, self.workload.seed)
+        return data.volume_mask("raw", shape)
+
+    def learner(self, client: str, which: Which = "best") -> Learner:
+        """A working network set up as a client would use it.
+
+        Raises:
+            InputError: the run has no such client.
+        """
+        round_ = self.round(which)
+        names = checkpoint.read_state(self.path, round_)["clients"]
+        check_client(client, names)
+        with torch.inference_mode(mode=False):  # a caller may be in it
+            learner = make_learner(setup_of(self.runnable))
+        state = checkpoint.read_client(self.path, round_, client, learner.local_layout)
+        learner.private = state
+        learner.adopt(state)
+        server = checkpoint.read_server(self.path, round_, learner.shared_layout)
+        if "buffers" in server:
+            learner.shared_buffers.copy_(torch.from_numpy(server["buffers"]))
+        with hooks.blamed(self.runnable.algorithm, "deploy", f"client {client}"):
+            self.runnable.algorithm.deploy(learner, {"shared": torch.from_numpy(server["shared"])})
+        learner.network.eval()
+        return learner
+
+    def _table(self, name: str) -> pd.DataFrame:
+        path = self.path / f"{name}.parquet"
+        if not path.exists():
+            raise InputError(f"{path}: does not exist yet")
+        table = read_table(path)
+        needed = {"manifest": {"site", "volume"}, "evaluation": {"round", "site", "psnr"}}.get(name, {"round"})
+        missing = needed - set(table)
+        if missing:
+            raise DamagedError(f"{path}: is another table (it has no column {min(missing)})")
+        return table
+
+
+def check_client(client: str, names: Sequence[str]) -> None:
+    """Refuse a client that a run does not have.
+
+    Raises:
+        InputError: naming those it has, or the first of them.
+    """
+    if client not in names:
+        raise InputError(f"--client {client}: the run's clients are {', '.join(names[:20])}")
+
+
+def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workload:
+    """Make a run directory with the resolved workload, versions and machine, and the manifest; or go on with one.
+
+    A run that goes on keeps the versions, the machine and the threads that it began with; rounds.parquet has those of
+    each round. Returns the workload with them.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    now = _provenance()
+    begun = Run(path).workload if (path / "workload.yaml").exists() else None
+    before = begun and begun.provenance
+    changed = [key for key, value in (before or {}).items() if now.get(key) != value]
+    if changed:
+        log.warning("resumed under another %s than the run began with: the last bits may differ", ", ".join(changed))
+    threads = begun.engine.threads if begun else workload.engine.threads
+    engine = workload.engine.model_copy(update={"threads": threads})
+    stamped = workload.model_copy(update={"provenance": before or now, "engine": engine})
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        keep_own(path, workload)
+        write_text(path / "workload.yaml", write_yaml(json.loads(stamped.model_dump_json(exclude_none=True))))
+        write_table(path / "manifest.parquet", manifest)
+    except (OSError, WriteError) as error:
+        raise InputError(f"--out {path}: cannot be written ({error})") from error
+    return stamped
+
+
+def keep_own(path: Path, workload: Workload) -> None:
+    """Keep the files of a user's own classes with the run, where they are found first when the run is opened again."""
+    for source in own_files(workload):
+        if not (path / source.name).exists():
+            write_text(path / source.name, source.read_text(encoding="utf-8"))
+
+
+def own_files(workload: Workload) -> list[Path]:
+    """The files of the user's own method and datasets, those of single modules."""
+    return list(dict.fromkeys(file for name in own_names(workload) if (file := file_of(name))))
+
+
+def own_names(workload: Workload) -> list[str]:
+    """The user's own method and datasets, module:Class."""
+    return [name for name in (workload.algorithm.name, *workload.federation.own_datasets()) if is_own(name)]
+
+
+def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
+    """Keys of nested mappings and lists joined by dots, with their values."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else None
+    if items is None:
+        yield prefix, node
+        return
+    for key, value in items:
+        yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _provenance() -> dict[str, str]:
+    packages = ("fedsim", "ray", "torch", "numpy", "h5py", "scikit-image")
+    return {
+        **{package: version(package) for package in packages},
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

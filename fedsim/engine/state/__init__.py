@@ -1,0 +1,1 @@
+"""Private state: in memory, in files, in checkpoints."""

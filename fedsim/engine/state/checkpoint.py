@@ -1,0 +1,201 @@
+"""Checkpoints: everything a run needs to go on, as safetensors and JSON.
+
+    checkpoints/round-0005/shared.safetensors        shared parameters by name
+                           server.safetensors        the method's own server state, if any
+                           clients/<client>.safetensors   private state; above 256 clients, 64 clients share a file
+                           state.json                round, best round, workload, versions, digests of all the rest
+
+The driver lays out the clients' files from what hosts say about their clients' states; then every host writes its own
+clients' bytes in their places, all hosts at the same time. A checkpoint is made under another name and takes its own
+when all of it is on disk.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import numpy as safetensors
+
+from fedsim.algorithms.base import ServerState
+from fedsim.algorithms.flat import FlatParameters
+from fedsim.algorithms.learner import State
+from fedsim.core.errors import DamagedError
+from fedsim.core.files import as_json, reading_back, sync, write_json, writing
+from fedsim.engine.state import client_files as clientfiles
+
+
+def folder(run: Path, round_: int) -> Path:
+    """The folder of a round's checkpoint."""
+    return run / "checkpoints" / f"round-{round_:04d}"
+
+
+def complete_rounds(run: Path) -> list[int]:
+    """Rounds with a complete checkpoint, ascending."""
+    names = [path.parent.name.removeprefix("round-") for path in run.glob("checkpoints/round-*/state.json")]
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+
+
+def sweep(run: Path) -> None:
+    """Delete what a killed process has left half-written or half-deleted.
+
+    Raises:
+        WriteError: it may not be deleted.
+    """
+    with writing(run):
+        for path in run.glob(".*.part"):
+            path.unlink(missing_ok=True)
+        for path in (*run.glob("checkpoints/round-*"), *run.glob("checkpoints/.round-*.part")):
+            if path.name.startswith(".") or not (path / "state.json").exists():
+                shutil.rmtree(path)
+
+
+def write(
+    run: Path,
+    state: Mapping[str, Any],
+    server: ServerState,
+    layout: FlatParameters,
+    clients: Mapping[str, clientfiles.Layout],
+    save: Callable[[Path], clientfiles.Digests],
+) -> None:
+    """Write the checkpoint of a round.
+
+    Args:
+        run: Run directory.
+        state: What state.json says; `round` is its number.
+        server: The server's state.
+        layout: Of the shared parameters.
+        clients: What there is to hold of each client, in the federation's order.
+        save: Lets every client be written into the files laid out in the folder it is given; their states' digests.
+
+    Raises:
+        WriteError: there is no room, or the folder cannot be written.
+    """
+    target = folder(run, state["round"])
+    part = target.with_name(f".{target.name}.part")
+    with writing(target):
+        _remove(part)
+        (part / "clients").mkdir(parents=True)
+        files = {
+            f"clients/{file}": clientfiles.allocate(part / "clients" / file, {name: clients[name] for name in members})
+            for file, members in clientfiles.files_of(list(clients), clientfiles.client_files(list(clients))).items()
+        }
+        digests = save(part / "clients")
+        shared = layout.by_name(torch.from_numpy(server["shared"])) if "shared" in server else {}
+        parameters = {name: tensor.contiguous().numpy() for name, tensor in shared.items()}
+        files["shared.safetensors"] = _store(part / "shared.safetensors", parameters)
+        own = {name: vector for name, vector in server.items() if name != "shared"}
+        if own:
+            files["server.safetensors"] = _store(part / "server.safetensors", own)
+        whole = {**state, "file_digests": files, "client_digests": dict(digests)}
+        write_json(part / "state.json", {**whole, "digest": _digest_of_json(whole)})
+        sync(part / "clients")
+        _remove(target)
+        part.rename(target)
+        sync(target.parent)
+
+
+def read_state(run: Path, round_: int) -> dict[str, Any]:
+    """What state.json of a complete checkpoint says.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    path = folder(run, round_) / "state.json"
+    with reading_back(path):
+        content = path.read_bytes()
+    try:
+        text = content.decode()
+        state: dict[str, Any] = json.loads(text)
+        same, kept = as_json(state) == text, state.pop("digest")
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path}: is damaged ({error!r:.80})") from error
+    if not same or kept != _digest_of_json(state):
+        raise DamagedError(f"{path}: is damaged (its digest is another); use another round")
+    return state
+
+
+def read_server(run: Path, round_: int, layout: FlatParameters) -> ServerState:
+    """The server's state at a checkpoint; `shared` are its parameters (P,).
+
+    Raises:
+        DamagedError: a file is not what was written.
+    """
+    at, digests = folder(run, round_), read_state(run, round_)["file_digests"]
+    arrays = _load(at / "shared.safetensors", digests)
+    shared = layout.flatten({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
+    own = _load(at / "server.safetensors", digests) if "server.safetensors" in digests else {}
+    return {"shared": shared, **own}
+
+
+def set_aside(run: Path, round_: int) -> None:
+    """Let a damaged checkpoint no longer count as one; its files stay until the round is written again."""
+    path = folder(run, round_) / "state.json"
+    with writing(path):
+        path.replace(path.with_name("state-damaged.json"))
+
+
+def parts(run: Path, state: Mapping[str, Any], clients: Sequence[str]) -> list[clientfiles.FilePart]:
+    """Where some clients' private states are in a checkpoint, given what its state.json says."""
+    at, headers, digests = folder(run, state["round"]).absolute(), state["file_digests"], state["client_digests"]
+    members = clientfiles.files_of(clients, clientfiles.client_files(state["clients"])).items()
+    return [
+        clientfiles.FilePart(at / "clients" / file, headers[f"clients/{file}"], {name: digests[name] for name in names})
+        for file, names in members
+    ]
+
+
+def read_client(run: Path, round_: int, name: str, layout: FlatParameters) -> State:
+    """A client's private state at a checkpoint.
+
+    Raises:
+        DamagedError: the file that holds it is not what was written.
+    """
+    (part,) = parts(run, read_state(run, round_), [name])
+    ((_, private),) = clientfiles.read_clients(part, layout)
+    return private
+
+
+def prune(run: Path, keep_last: int, best: int | None, passing: list[int]) -> None:
+    """Delete all checkpoints but the last ones, the best round's and, once passed, those off the schedule."""
+    kept = [round_ for round_ in complete_rounds(run) if round_ not in passing][-keep_last:]
+    for round_ in complete_rounds(run):
+        if round_ not in kept and round_ != best:
+            with writing(folder(run, round_)):
+                _remove(folder(run, round_))
+
+
+def _remove(path: Path) -> None:
+    """Delete a checkpoint; first what makes it look complete."""
+    (path / "state.json").unlink(missing_ok=True)
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _store(path: Path, arrays: dict[str, NDArray[np.float32]]) -> str:
+    """Write a file of tensors; its digest."""
+    content = safetensors.save(arrays)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def _load(path: Path, digests: clientfiles.Digests) -> dict[str, NDArray[np.float32]]:
+    """The tensors of a file."""
+    with reading_back(path):
+        content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digests[path.name]:
+        raise DamagedError(f"{path}: is damaged (its digest is another); use another round")
+    return safetensors.load(content)
+
+
+def _digest_of_json(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(as_json(content).encode()).hexdigest()
