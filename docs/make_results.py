@@ -10,11 +10,11 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from fedsim.analysis.comparison import compare
 from fedsim.report.overview import columns_of
 from fedsim.report.study_tables import study_tables
 from fedsim.report.tables import as_markdown, as_text, markdown
 from fedsim.report.wording import sentences
-from fedsim.study.comparison import compare
 
 DOCS = Path(__file__).parent
 TABLES = DOCS / "results"

@@ -207,7 +207,7 @@ def evaluate(
         raise InputError(f"{run_dir}: no client has data in the {split} split")
     out.print(evaluation_table(frame))
     if save_images:
-        from fedsim.study.reconstruct import beside_fastmri
+        from fedsim.analysis.reconstruct import beside_fastmri
 
         out.print(f"images: {run_dir / 'images'}", soft_wrap=True, highlight=False)
         if note := beside_fastmri(loaded):
@@ -226,10 +226,10 @@ def unseen(
     trust: Trust = False,
 ) -> None:
     """Tell how a run serves the sites that took no part: as it is, and after learning from a few of their slices."""
+    from fedsim.analysis.unseen import line_of, parse_budgets, unseen_table
+    from fedsim.analysis.unseen import unseen as serve
     from fedsim.engine.record.claim import Claim
     from fedsim.engine.record.ledger import write_table
-    from fedsim.study.unseen import line_of, parse_budgets, unseen_table
-    from fedsim.study.unseen import unseen as serve
 
     budgets, opened = parse_budgets(slices), _opened(run_dir, overrides, trust)
     path = out_file or run_dir / "unseen.parquet"
@@ -254,7 +254,7 @@ def reconstruct(
     trust: Trust = False,
 ) -> None:
     """Reconstruct a file with a client's model, and the client's mask, or the file's own if it is undersampled."""
-    from fedsim.study.reconstruct import reconstruct_file
+    from fedsim.analysis.reconstruct import reconstruct_file
 
     for path, said in reconstruct_file(_opened(run_dir, None, trust), client, file, which, out_dir):
         out.print(f"{path}: {said}", soft_wrap=True, highlight=False)
@@ -327,8 +327,8 @@ def _opened(run_dir: Path, overrides: list[str] | None, trust: bool) -> "Run":
 
 
 def _evaluate_across(opened: "Run", split: "Part", which: str) -> None:
+    from fedsim.analysis.cross_site import cross_evaluate
     from fedsim.report.cross_view import cross_table, write_cross
-    from fedsim.study.cross import cross_evaluate
 
     frame = cross_evaluate(opened, which, split)
     picture = write_cross(opened, frame)

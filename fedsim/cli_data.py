@@ -21,7 +21,7 @@ def data_inspect(
     ] = False,
 ) -> None:
     """Say what a file or folder holds, and write a picture of a few slices."""
-    from fedsim.study.inspect import inspect_path
+    from fedsim.report.inspect import inspect_path
 
     picture = picture or Path(f"inspect-{path.resolve().name}.png")
     table, notes = inspect_path(path, picture, everything)

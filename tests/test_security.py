@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 import fedsim
+from fedsim.analysis.reconstruct import reconstruct_file
 from fedsim.core.errors import InputError
 from fedsim.core.section import InsidePath, Name
 from fedsim.data.formats.tiff import ImageFolder
@@ -20,7 +21,6 @@ from fedsim.data.names import safe_name
 from fedsim.data.shard import Shard, write_shard
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
-from fedsim.study.reconstruct import reconstruct_file
 from fedsim.workload.reading import load_workload, write_yaml
 
 

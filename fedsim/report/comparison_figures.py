@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedsim.analysis.comparison import CONFIDENCE, MEAN, ZERO_FILLED, by_seed, too_few
 from fedsim.report.drawing import AXIS_LABELS, GREY, Named, grid, legend, log_counts, looks, titled
 from fedsim.report.figures import PALETTE
-from fedsim.study.comparison import CONFIDENCE, MEAN, ZERO_FILLED, by_seed, too_few
 
 BASELINE = "single"
 """Training alone: what a federated method must beat."""

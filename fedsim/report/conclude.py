@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.analysis.comparison import MEAN, compare, other_differences, results_of
+from fedsim.analysis.scaling_law import STRONG, WEAK
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.ablation_figures import ablation_figures
@@ -24,13 +26,11 @@ from fedsim.report.latents import latent_figure
 from fedsim.report.method_panel import method_panels
 from fedsim.report.overview import METHOD, Column, columns_of
 from fedsim.report.scaling_figures import scaling_figures
-from fedsim.report.scaling_law import STRONG, WEAK
 from fedsim.report.study_report import write_study_report
 from fedsim.report.study_tables import SHARED, StudyTables, study_tables
 from fedsim.report.tables import Tables, write_overview, write_tables
 from fedsim.report.viewer import MOST_BYTES, MOST_SITES, Stack, stacks_of
 from fedsim.report.wording import CI, caption, chance, confidence, means, number, sentences, spread
-from fedsim.study.comparison import MEAN, compare, other_differences, results_of
 from fedsim.study.results import QUALITIES
 
 _IN_LATENT_SPACE = {"single", "fedavg", "fedmri"}

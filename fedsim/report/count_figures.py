@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedsim.analysis.comparison import ZERO_FILLED
 from fedsim.report.drawing import (
     AXIS_LABELS,
     GREY,
@@ -21,7 +22,6 @@ from fedsim.report.drawing import (
     looks,
     span,
 )
-from fedsim.study.comparison import ZERO_FILLED
 from fedsim.study.results import QUALITIES
 
 _COSTS = {

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from fedsim.analysis.comparison import CONFIDENCE, FEWEST_SEEDS, interval
 from fedsim.report.figures import LEGEND, PALETTE, STYLE
-from fedsim.study.comparison import CONFIDENCE, FEWEST_SEEDS, interval
 
 GREY = "#808080"
 AXIS_LABELS = {"psnr": "PSNR [dB]", "ssim": "SSIM", "nmse": "NMSE"}

@@ -6,13 +6,13 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from fedsim.analysis.comparison import MEAN, holm, interval, p_value, too_few
+from fedsim.analysis.scaling_law import LAWS, STRONG, WEAK, efficiencies, serial_shares, speed_ups, unit_of
+from fedsim.analysis.timeline import in_words
 from fedsim.report.ablation_figures import axes_in, complete
 from fedsim.report.count_figures import switches, with_costs
 from fedsim.report.drawing import by_seed_at
-from fedsim.report.scaling_law import LAWS, STRONG, WEAK, efficiencies, serial_shares, speed_ups, unit_of
 from fedsim.report.wording import CI, LOWER_IS_BETTER, confidence, sentences, verdict, with_unit
-from fedsim.study.comparison import MEAN, holm, interval, p_value, too_few
-from fedsim.study.timeline import in_words
 
 Differences = dict[tuple[str, ...], "pd.Series[float]"]
 """Differences by seed; what they are of begins with the method."""

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from fedsim.analysis.timeline import Timeline, short_name, spans, time_in
 from fedsim.report.figures import LEGEND, PALETTE, STYLE
-from fedsim.study.timeline import Timeline, short_name, spans, time_in
 
 MOST_ROWS = 40
 """Actors beyond this number are not all drawn: the slowest and the fastest are."""

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
+from fedsim.analysis.timeline import in_words
 from fedsim.core.section import Section
 from fedsim.engine.record.run_directory import Run
-from fedsim.study.timeline import in_words
 from fedsim.workload.schema import Workload
 
 

@@ -20,6 +20,7 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
 from fedsim.algorithms.learner import Learner
+from fedsim.analysis.cross_site import assemble_as_before, threads
 from fedsim.core.errors import InputError
 from fedsim.core.seeds import derive
 from fedsim.data.samples import ClientData
@@ -28,7 +29,6 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Row
 from fedsim.engine.record.run_directory import Run, Which
 from fedsim.report.figures import PALETTE
-from fedsim.study.cross import assemble_as_before, threads
 
 _MOST_SLICES = 1000  # in a panel: exact t-SNE costs their square
 _FEWEST_SLICES = 5

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedsim.analysis.comparison import MEAN
+from fedsim.analysis.scaling_law import STRONG, WEAK, efficiencies, speed_ups, unit_of
+from fedsim.analysis.timeline import in_words
 from fedsim.engine.plan.sizes import said
 from fedsim.report.ablation_figures import axes_in
 from fedsim.report.count_figures import with_costs
 from fedsim.report.drawing import AXIS_LABELS
-from fedsim.report.scaling_law import STRONG, WEAK, efficiencies, speed_ups, unit_of
 from fedsim.report.wording import CI, Row, chance, confidence, number, spread
-from fedsim.study.comparison import MEAN
 from fedsim.study.results import QUALITIES
-from fedsim.study.timeline import in_words
 
 METHOD = "method"
 """The last column of what tells rows apart."""

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fedsim.analysis.timeline import Timeline, engine_facts, in_words, overlapping, spans, timeline_of
 from fedsim.core.errors import InputError
 from fedsim.data.split import PARTS
 from fedsim.engine.host.host import make_learner
@@ -22,7 +23,6 @@ from fedsim.report.introduction import settings, times, training
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.panels import contrast_of, panels_of
 from fedsim.report.viewer import Stack, stacks_of
-from fedsim.study.timeline import Timeline, engine_facts, in_words, overlapping, spans, timeline_of
 from fedsim.workload.schema import Site
 
 _ALL_PANELS_UP_TO, _SOME_PANELS = 24, 12

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedsim.analysis.scaling_law import LAWS, STRONG, efficiencies, law, serial_shares, speed_ups, unit_of
 from fedsim.report.drawing import (
     GREY,
     Named,
@@ -20,7 +21,6 @@ from fedsim.report.drawing import (
     value_ticks,
 )
 from fedsim.report.figures import PALETTE
-from fedsim.report.scaling_law import LAWS, STRONG, efficiencies, law, serial_shares, speed_ups, unit_of
 from fedsim.study.results import SHARES
 
 _COLUMNS = [f"{share}_share" for share in SHARES]

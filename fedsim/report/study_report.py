@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from fedsim.analysis.comparison import FEWEST_SEEDS, FEWEST_SUBJECTS
+from fedsim.analysis.timeline import in_words
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.drawing import AXIS_LABELS
@@ -15,9 +17,7 @@ from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.study_tables import SHARED, StudyTables
 from fedsim.report.viewer import Stack
 from fedsim.report.wording import CI, caption, number
-from fedsim.study.comparison import FEWEST_SEEDS, FEWEST_SUBJECTS
 from fedsim.study.results import QUALITIES
-from fedsim.study.timeline import in_words
 
 _MOST_POINTS = 300  # rows
 _MOST_PICTURES = 2_200_000  # bytes of PNG files in the page; the others are named

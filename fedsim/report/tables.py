@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from fedsim.analysis.comparison import MEAN
 from fedsim.core.files import replacing, write_text
 from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.overview import Column, columns_of
 from fedsim.report.wording import CI, Row, caption, chance, confidence, means, number, spread
-from fedsim.study.comparison import MEAN
 
 Tables = dict[str, pd.DataFrame]
 """What `compare` returns, by quality."""

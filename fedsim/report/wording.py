@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedsim.study.comparison import CONFIDENCE, MEAN, ZERO_FILLED, shown, too_few
+from fedsim.analysis.comparison import CONFIDENCE, MEAN, ZERO_FILLED, shown, too_few
 
 LOWER_IS_BETTER = {"nmse"}
 CI = f"{CONFIDENCE:.0%} CI".replace("%", " %")

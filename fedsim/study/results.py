@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fedsim.algorithms.fedmri import FedMRI
+from fedsim.analysis.timeline import PHASES, round_shares, timeline_of
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.data.split import Part
 from fedsim.engine.record.ending import is_trained
@@ -18,7 +19,6 @@ from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.study.bare_loop import floor_seconds
 from fedsim.study.kinds import Settings
 from fedsim.study.study import Pair, Plan, Point
-from fedsim.study.timeline import PHASES, round_shares, timeline_of
 from fedsim.workload.schema import Workload
 
 QUALITIES = ("psnr", "ssim", "nmse")

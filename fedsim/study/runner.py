@@ -17,6 +17,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fedsim.analysis.comparison import Terms, check_comparable
 from fedsim.core.errors import InputError
 from fedsim.display import duration
 from fedsim.engine.federation import assemble
@@ -24,7 +25,6 @@ from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.claim import Claim
 from fedsim.engine.record.run_directory import Run
 from fedsim.study.beta import beta_warning
-from fedsim.study.comparison import Terms, check_comparable
 from fedsim.study.frozen import check_same_point, freeze
 from fedsim.study.kinds import Compare, Scaling
 from fedsim.study.point import Outcome, Stop, run_point, run_until_flag

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
+from fedsim.analysis.comparison import compare, results_of
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.report import write_report
 from fedsim.report.tables import markdown
-from fedsim.study.comparison import compare, results_of
 from fedsim.workload.reading import read_yaml, write_yaml
 
 SCRIPT = "<script>alert(1)</script>"

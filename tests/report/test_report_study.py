@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from fedsim.analysis.comparison import interval, p_value
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.conclude import conclude
@@ -21,7 +22,6 @@ from fedsim.report.study_tables import study_tables
 from fedsim.report.tables import as_latex
 from fedsim.report.viewer import stacks_of
 from fedsim.report.wording import confidence, spread
-from fedsim.study.comparison import interval, p_value
 from fedsim.study.results import write_failures
 
 Made = Callable[..., Path]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedsim.report.scaling_law import STRONG, WEAK, amdahl, efficiencies, gustafson, law, serial_shares, speed_ups
+from fedsim.analysis.scaling_law import STRONG, WEAK, amdahl, efficiencies, gustafson, law, serial_shares, speed_ups
 
 
 def test_amdahl_by_hand() -> None:

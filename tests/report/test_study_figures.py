@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
+from fedsim.analysis.comparison import interval
 from fedsim.report.ablation_figures import ablation_figures, quality_by_axis
 from fedsim.report.count_figures import costs_by_count, quality_by_count
 from fedsim.report.drawing import bar
 from fedsim.report.figures import save_figure
 from fedsim.report.scaling_figures import scaling, time_shares
-from fedsim.study.comparison import interval
 
 Made = Callable[..., Path]
 

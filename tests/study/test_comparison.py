@@ -12,6 +12,7 @@ from rich.console import Console
 from scipy.stats import ttest_rel
 
 from fedsim import cli
+from fedsim.analysis.comparison import MEAN, ZERO_FILLED, by_seed, compare, holm, interval, results_of
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
@@ -19,7 +20,6 @@ from fedsim.report.comparison_figures import comparison_figures, convergence, di
 from fedsim.report.conclude import compare_runs
 from fedsim.report.tables import markdown
 from fedsim.report.wording import caption, sentences
-from fedsim.study.comparison import MEAN, ZERO_FILLED, by_seed, compare, holm, interval, results_of
 from fedsim.workload.schema import Workload
 
 METHODS = {"single": 0.0, "fedavg": 0.4, "fedmri": 0.7}

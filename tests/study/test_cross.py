@@ -13,12 +13,12 @@ from PIL import Image
 from rich.console import Console
 
 from fedsim import Run, run
+from fedsim.analysis.cross_site import cross_evaluate
 from fedsim.core.errors import InputError
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.engine.federation import assemble
 from fedsim.engine.simulation import Simulation
 from fedsim.report.cross_view import cross_figure, cross_matrix, cross_table, write_cross
-from fedsim.study.cross import cross_evaluate
 from fedsim.workload.schema import Workload
 
 

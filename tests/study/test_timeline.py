@@ -11,10 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fedsim import Run
-from fedsim.report.figures import save_figure
-from fedsim.report.gantt import MOST_NAMES, MOST_ROWS, MOST_SPANS, gantt
-from fedsim.report.report import write_report
-from fedsim.study.timeline import (
+from fedsim.analysis.timeline import (
     PHASES,
     Timeline,
     actor_shares,
@@ -30,6 +27,9 @@ from fedsim.study.timeline import (
     time_in,
     timeline_of,
 )
+from fedsim.report.figures import save_figure
+from fedsim.report.gantt import MOST_NAMES, MOST_ROWS, MOST_SPANS, gantt
+from fedsim.report.report import write_report
 
 NAN = math.nan
 

@@ -13,14 +13,14 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from fedsim import Run, run
+from fedsim.analysis.adaptation import adapt, deployed, error_on, few_slices, joined_network, tensors_of
+from fedsim.analysis.unseen import parse_budgets, unseen
 from fedsim.core.errors import InputError
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.client import ClientSpec
 from fedsim.models.reconstruction import is_encoder
 from fedsim.mri.metrics import volume_quality
-from fedsim.study.adaptation import adapt, deployed, error_on, few_slices, joined_network, tensors_of
-from fedsim.study.unseen import parse_budgets, unseen
 from fedsim.workload.schema import Workload
 
 STEPS = (0, 2, 4)

@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 from torch import nn
 
+from fedsim.analysis.adaptation import joined_network
 from fedsim.core.errors import InputError
 from fedsim.data.evaluation import Network, reconstruct_coils, reconstruct_volumes, save_images
 from fedsim.data.kspace import KSpaceSource, RawVolume, at_matrix, is_undersampled, measured
@@ -20,7 +21,6 @@ from fedsim.data.split import Piece
 from fedsim.engine.federation import POOLED
 from fedsim.engine.record.run_directory import Run, Which
 from fedsim.mri.masks import measured_acceleration
-from fedsim.study.adaptation import joined_network
 from fedsim.workload.schema import Site, Workload
 
 Line = tuple[Path, str]

@@ -31,6 +31,18 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import nn
 
+from fedsim.analysis.adaptation import (
+    STEPS,
+    Adapted,
+    Budget,
+    Deployed,
+    adapt,
+    deployed,
+    error_on,
+    few_slices,
+    tensors_of,
+)
+from fedsim.analysis.cross_site import assemble_as_before, threads
 from fedsim.core.errors import InputError
 from fedsim.core.files import replacing
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
@@ -40,8 +52,6 @@ from fedsim.engine.host.messages import Row
 from fedsim.engine.record.ledger import stamped
 from fedsim.engine.record.run_directory import Run, Which
 from fedsim.mri.metrics import Protocol
-from fedsim.study.adaptation import STEPS, Adapted, Budget, Deployed, adapt, deployed, error_on, few_slices, tensors_of
-from fedsim.study.cross import assemble_as_before, threads
 
 
 @dataclass(frozen=True)

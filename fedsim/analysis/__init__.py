@@ -1,0 +1,1 @@
+"""Numbers from runs; nothing here draws."""
