@@ -57,7 +57,8 @@ class Clock(Observer):
 
 def run_command(workload: str, out: str, overrides: list[str]) -> None:
     """`fedsim run`, which draws its progress as ever but tells it to a clock."""
-    from fedsim import cli, display  # noqa: PLC0415 - as the command itself, which imports only what it uses
+    from fedsim.cli import app as cli  # noqa: PLC0415 - as the command itself, which imports only what it uses
+    from fedsim.cli import display  # noqa: PLC0415 - as the command itself, which imports only what it uses
 
     shown = display.progress_of
 

@@ -16,8 +16,9 @@ import jinja2
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
-from fedsim import Run, cli, load_workload, run
+from fedsim import Run, load_workload, run
 from fedsim.algorithms.fedmri import contrastive_ratio
+from fedsim.cli import app as cli
 from fedsim.core.section import Section
 from fedsim.study import results
 from fedsim.study.kinds import KINDS, Study, Tune

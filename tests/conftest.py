@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim import cli
+from fedsim.cli import app as cli
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run

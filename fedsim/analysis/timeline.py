@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedsim.display import duration
+from fedsim.cli.display import duration
 
 PHASES = ("load", "train", "send", "evaluate")
 """What an actor does for a client, in this order; the rest of its time it is idle."""

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fedsim.cli.display import duration
 from fedsim.core.errors import InputError, RunError
 from fedsim.data.source import FileSource
-from fedsim.display import duration
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.place.machine import Disk, Machine, Room, machine_of

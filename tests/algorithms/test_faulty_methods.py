@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim import cli
+from fedsim.cli import app as cli
 from fedsim.core.errors import ClientError, MethodError
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml

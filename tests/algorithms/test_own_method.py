@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsim import cli
+from fedsim.cli import app as cli
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run

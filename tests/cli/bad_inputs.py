@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-from fedsim import cli
+from fedsim.cli import app as cli
 
 from .conftest import SMALL
 

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import pytest
 
-from fedsim import cli
+from fedsim.cli import app as cli
 
 from .conftest import Fedsim
 

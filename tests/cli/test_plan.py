@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from fedsim import cli
+from fedsim.cli import app as cli
 
 Fedsim = Callable[..., tuple[int, str, str]]
 

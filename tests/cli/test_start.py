@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 import fedsim as library
-from fedsim.cli import PANELS, app
+from fedsim.cli.app import PANELS, app
 from fedsim.engine.record.run_directory import Run
 from fedsim.jobs.kept import keep
 from fedsim.jobs.receipts import Receipt
@@ -19,7 +19,7 @@ from .conftest import Fedsim
 HEAVY = ("torch", "ray", "pandas", "matplotlib", "numpy", "scipy", "jsonschema")
 CODE = f"""
 import sys
-from fedsim.cli import main
+from fedsim.cli.app import main
 sys.argv[0] = "fedsim"
 try:
     main()

@@ -14,6 +14,8 @@ import pytest
 from rich.console import Console
 
 import fedsim
+from fedsim.cli.watch_run import WatchedRun, spark_line
+from fedsim.cli.watching import follow, watched
 from fedsim.core.errors import DamagedError
 from fedsim.engine.record.failures import Failure, Failures
 from fedsim.engine.record.ledger import write_table
@@ -21,12 +23,10 @@ from fedsim.study.frozen import freeze
 from fedsim.study.point import run_point
 from fedsim.study.results import write_failures
 from fedsim.study.study import load_study
-from fedsim.watch import follow, watched
-from fedsim.watch_run import WatchedRun, spark_line
 
 from .conftest import SMALL, Fedsim
 
-COMMAND = [sys.executable, "-c", "from fedsim.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from fedsim.cli.app import main; main()"]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 import fedsim
-from fedsim import cli
+from fedsim.cli import app as cli
 from fedsim.engine.record.failures import Failure
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from fedsim import cli
+from fedsim.cli import app as cli
 from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload
 

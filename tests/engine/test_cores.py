@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim import doctor
+from fedsim.cli import doctor
 from fedsim.engine.place import cores
 from fedsim.engine.place.cores import cores_here, quotas
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from fedsim.algorithms.stopping import EarlyStopping
+from fedsim.cli.watch_run import WatchedRun
 from fedsim.core.errors import InputError
 from fedsim.engine.record.ending import is_trained, stopped_early
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state import checkpoint
-from fedsim.watch_run import WatchedRun
 from fedsim.workload.schema import Workload
 
 from .conftest import assert_same

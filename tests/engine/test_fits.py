@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.cli.display import plan_tables
 from fedsim.core.errors import InputError
-from fedsim.display import plan_tables
 from fedsim.engine.place.machine import Machine
 from fedsim.engine.plan.sizes import said
 from fedsim.workload.schema import Workload

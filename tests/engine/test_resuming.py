@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from fedsim.analysis.cross_site import cross_evaluate
+from fedsim.cli.phantoms import write_phantoms
 from fedsim.core.errors import InputError
 from fedsim.engine.record.ledger import write_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
-from fedsim.study.phantoms import write_phantoms
 from fedsim.workload.reading import load_workload
 from fedsim.workload.schema import Workload
 

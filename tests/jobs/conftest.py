@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fedsim import cli
+from fedsim.cli import app as cli
 
 Fedsim = Callable[..., tuple[int, str, str]]
 

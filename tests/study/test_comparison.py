@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_rel
 
-from fedsim import cli
 from fedsim.analysis.comparison import MEAN, ZERO_FILLED, by_seed, compare, holm, interval, results_of
+from fedsim.cli import app as cli
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run

@@ -11,12 +11,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from fedsim.cli.phantoms import write_phantoms
 from fedsim.core.errors import InputError
 from fedsim.data.formats.fastmri import FastMRI
 from fedsim.data.formats.phantom import PhantomSource
 from fedsim.mri.fft import fft2c
 from fedsim.report.inspect import inspect_path
-from fedsim.study.phantoms import write_phantoms
 
 SETTINGS = ["subjects=2", "slices=5", "size=48", "contrast=[t1, flair]", "field_t=[1.5, 3.0]"]
 

@@ -451,7 +451,15 @@ def test_ctrl_c_stops_the_points_with_checkpoints(home: Path, tmp_path: Path) ->
     keys = {"engine.backend": "serial", "training.rounds": 600, "engine.checkpoint_every": 500}
     (home / "long.yaml").write_text(write_yaml(study_content(seeds=[1], set=keys)))
     out = tmp_path / "out"
-    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "study", home / "long.yaml", "--out", out]
+    command = [
+        sys.executable,
+        "-c",
+        "from fedsim.cli.app import main; main()",
+        "study",
+        home / "long.yaml",
+        "--out",
+        out,
+    ]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 200
     ledgers: list[Path] = []
@@ -470,7 +478,15 @@ def test_ctrl_c_stops_the_points_with_checkpoints(home: Path, tmp_path: Path) ->
 def test_a_killed_study_finishes_only_what_was_missing(home: Path, finished: Path, tmp_path: Path) -> None:
     (home / "killed.yaml").write_text(write_yaml(study_content()))
     out = tmp_path / "out"
-    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "study", home / "killed.yaml", "--out", out]
+    command = [
+        sys.executable,
+        "-c",
+        "from fedsim.cli.app import main; main()",
+        "study",
+        home / "killed.yaml",
+        "--out",
+        out,
+    ]
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = next(line for line in process.stdout if line.startswith("points 2/6"))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli_common import Overrides, Tags, err, out, readable, tagged
+from fedsim.cli.common import Overrides, Tags, err, out, readable, tagged
 from fedsim.core.errors import InputError, RunError
 
 jobs = typer.Typer(no_args_is_help=True, help="Look after submitted jobs.", rich_markup_mode="rich")

@@ -7,10 +7,10 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from fedsim.cli.watch_run import WatchedRun
 from fedsim.study.frozen import open_study
 from fedsim.study.results import is_finished, read_failures
 from fedsim.study.study import Point
-from fedsim.watch_run import WatchedRun
 
 _MOST_ROWS, _WIDTH = 12, 40
 

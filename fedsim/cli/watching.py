@@ -8,9 +8,9 @@ from typing import Protocol
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from fedsim.cli.watch_run import WatchedRun
+from fedsim.cli.watch_study import WatchedStudy
 from fedsim.core.errors import InputError
-from fedsim.watch_run import WatchedRun
-from fedsim.watch_study import WatchedStudy
 
 # A file system tells of changes only on the machine that makes them, and Python's own library cannot listen to it.
 _LOOK_EVERY_S = 1.0

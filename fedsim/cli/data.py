@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli_common import Overrides, WorkloadFile, out
+from fedsim.cli.common import Overrides, WorkloadFile, out
 
 data = typer.Typer(no_args_is_help=True, help="Look at, import and make data.")
 
@@ -34,7 +34,7 @@ def data_inspect(
 @data.command("import")
 def data_import(workload: WorkloadFile, overrides: Overrides = None) -> None:
     """Import a workload's sites into the cache and show its splits and measured accelerations."""
-    from fedsim.display import bars_of, manifest_table
+    from fedsim.cli.display import bars_of, manifest_table
     from fedsim.engine.federation import assemble
     from fedsim.workload.reading import load_workload
 
@@ -64,8 +64,8 @@ def data_cache(
     older_than: Annotated[float, typer.Option(help="Days without use, for --clean.", metavar="DAYS", min=0)] = 30,
 ) -> None:
     """List the imported shards in a cache, or delete those that nobody has used for long."""
+    from fedsim.cli.display import cache_table
     from fedsim.data import cache
-    from fedsim.display import cache_table
     from fedsim.workload.schema import Federation
 
     path = folder or Federation.model_fields["cache"].get_default(call_default_factory=True)
@@ -85,7 +85,7 @@ def data_phantom(
     seed: Annotated[int, typer.Option(help="Seed of the anatomies.")] = 0,
 ) -> None:
     """Write phantom volumes in fastMRI's HDF5 layout."""
-    from fedsim.study.phantoms import write_phantoms
+    from fedsim.cli.phantoms import write_phantoms
 
     for path in write_phantoms(folder, overrides or [], seed):
         out.print(str(path), soft_wrap=True, highlight=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli_common import (
+from fedsim.cli.common import (
     Address,
     Overrides,
     Overwrite,

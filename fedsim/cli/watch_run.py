@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from fedsim.cli.display import duration, round_line
 from fedsim.core.errors import DamagedError
-from fedsim.display import duration, round_line
 from fedsim.engine.plan.sizes import said
 from fedsim.engine.record.ending import stopped_early
 from fedsim.engine.record.ledger import read_table

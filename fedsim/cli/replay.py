@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli_common import Overrides, RunFolder, Trust, out
+from fedsim.cli.common import Overrides, RunFolder, Trust, out
 from fedsim.core.errors import ClientError
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli_common import err, out
+from fedsim.cli.common import err, out
 
 
 def watch(
@@ -13,7 +13,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Show the present state and end.")] = False,
 ) -> None:
     """Follow a run or a study until it is done; Ctrl-C leaves it running. A line a round where there is no terminal."""
-    from fedsim.watch import follow, watched
+    from fedsim.cli.watching import follow, watched
 
     subject = watched(path)
     if once:

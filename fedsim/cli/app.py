@@ -13,7 +13,7 @@ from rich.logging import RichHandler
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from fedsim.cli_common import (
+from fedsim.cli.common import (
     Address,
     Overrides,
     Overwrite,
@@ -29,12 +29,12 @@ from fedsim.cli_common import (
     stop_on_signal,
     tagged,
 )
-from fedsim.cli_data import data
-from fedsim.cli_jobs import jobs, submit
-from fedsim.cli_output import lasting_output
-from fedsim.cli_replay import replay
-from fedsim.cli_study import compare, study
-from fedsim.cli_watch import watch
+from fedsim.cli.data import data
+from fedsim.cli.jobs import jobs, submit
+from fedsim.cli.output import lasting_output
+from fedsim.cli.replay import replay
+from fedsim.cli.study import compare, study
+from fedsim.cli.watch import watch
 from fedsim.core.errors import InputError, RunError, TracedError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def run(
     address: Address = None,
 ) -> None:
     """Train a workload, test its best round, and write a report."""
-    from fedsim.display import evaluation_table, progress_of
+    from fedsim.cli.display import evaluation_table, progress_of
     from fedsim.engine.record.claim import claim_numbered
     from fedsim.engine.simulation import Simulation
     from fedsim.workload.reading import load_workload
@@ -154,7 +154,7 @@ def plan(
     address: Annotated[str | None, typer.Option(help="Ray cluster to plan for; default: this machine.")] = None,
 ) -> None:
     """Say what a run will need, send and take, after timing one client here; refuse what cannot fit."""
-    from fedsim.display import busy_line, plan_tables
+    from fedsim.cli.display import busy_line, plan_tables
     from fedsim.engine.plan.fits import machine_at, plan_run, refuse, warnings
     from fedsim.workload.reading import load_workload
     from fedsim.workload.superseded import superseded
@@ -196,7 +196,7 @@ def evaluate(
         with Claim(run_dir):
             _evaluate_across(opened, split, which)
         return
-    from fedsim.display import evaluation_table
+    from fedsim.cli.display import evaluation_table
     from fedsim.engine.record.run_directory import Run
     from fedsim.engine.simulation import Simulation
 
@@ -296,7 +296,7 @@ def schema() -> None:
 @app.command()
 def doctor() -> None:
     """Check that this machine can run fedsim: versions, cores, memory, disk, and Ray itself."""
-    from fedsim.doctor import check
+    from fedsim.cli.doctor import check
 
     table, healthy = check()
     out.print(table)
