@@ -8,7 +8,7 @@ import sys
 import time
 
 COMMANDS = ("--version", "--help", "jobs list", "stduy x", "run none.yaml", "evaluate none", "schema", "watch none")
-MAIN = "import sys; sys.argv[0] = 'fedsim'; from fedsim.cli.app import main; main()"
+MAIN = "import sys; sys.argv[0] = 'fedsim'; from fedsim.cli import main; main()"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a training step gains when a process keeps the memory that it frees (`fedsim.engine.host.process.keep_freed_memory`).
+"""What a step gains when a process keeps the memory that it frees (fedsim.engine.host.process.keep_freed_memory).
 
     python benchmarks/freed_memory.py [--n 32] [--pairs 3] [--processes 2]
 

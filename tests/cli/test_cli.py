@@ -129,7 +129,7 @@ def test_ctrl_c_writes_a_checkpoint_and_resuming_equals_uninterrupted(
 ) -> None:
     rounds = ["--set", "training.rounds=15", "--set", "training.local_epochs=4", "--set", "engine.checkpoint_every=50"]
     keys = [*rounds, "--set", f"engine.backend={backend}"]
-    command = [sys.executable, "-c", "from fedsim.cli.app import main; main()", "run", workload, *keys]
+    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "run", workload, *keys]
     process = subprocess.Popen([*command, "--out", tmp_path / "run"], start_new_session=True, stderr=subprocess.PIPE)
     log, deadline = tmp_path / "run" / "log.txt", time.monotonic() + 120
     while not (log.exists() and "round 3/15" in log.read_text()) and time.monotonic() < deadline:

@@ -36,7 +36,7 @@ def test_a_client_that_fails_shows_its_traceback_and_how_to_look_into_it(
 
 def test_the_debugger_stops_where_the_client_failed(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     fedsim("run", workload, "--out", tmp_path / "run", *FAULT)
-    command = [sys.executable, "-c", "from fedsim.cli.app import main; main()", "replay", tmp_path / "run", "--pdb"]
+    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "replay", tmp_path / "run", "--pdb"]
     debugged = subprocess.run(
         [*command, "--client", "B", "--round", "2"],
         input="p self.kind\nq\n",

@@ -26,7 +26,7 @@ from fedsim.study.study import load_study
 
 from .conftest import SMALL, Fedsim
 
-COMMAND = [sys.executable, "-c", "from fedsim.cli.app import main; main()"]
+COMMAND = [sys.executable, "-c", "from fedsim.cli import main; main()"]
 
 
 @pytest.fixture(scope="module")

@@ -44,5 +44,5 @@ def test_the_network_joins_by_the_lines_of_the_page(tmp_path: Path, monkeypatch:
     assert isinstance(file, File)
     assert isinstance(command, Command)
     (folder / "fedsim" / "models" / file.name).write_text(file.text)
-    program = "python -c 'from fedsim.cli.app import main; main()'"
+    program = "python -c 'from fedsim.cli import main; main()'"
     perform(Command(command.line.replace("fedsim", program, 1), command.expected), folder)

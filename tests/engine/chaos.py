@@ -90,7 +90,7 @@ class Driver:
         self._command = [
             sys.executable,
             "-c",
-            "from fedsim.cli.app import main; main()",
+            "from fedsim.cli import main; main()",
             "run",
             workload,
             "--out",

@@ -29,7 +29,7 @@ class Command:
     def __init__(self, workload: Path, out: Path, environment: dict[str, str], *settings: str) -> None:
         keys = ["--set", "engine.backend=ray", "--out", str(out)]
         keys += [word for setting in ("engine.clients_per_actor=2", *settings) for word in ("--set", setting)]
-        code = "from fedsim.cli.app import main; main()"
+        code = "from fedsim.cli import main; main()"
         keys += ["--address", environment["ADDRESS"]] if "ADDRESS" in environment else []
         self.log, self.temporary = out.with_suffix(".log"), environment["TMPDIR"]
         with self.log.open("wb") as log:

@@ -26,7 +26,7 @@ from .conftest import Cluster, Fedsim, script
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")  # of Ray's own client
 
 PLACED = r"^(node|pid|slots|seconds|memory_bytes|\w+_seconds)$"  # where, and how long
-MAIN = [sys.executable, "-c", "from fedsim.cli.app import main; main()"]
+MAIN = [sys.executable, "-c", "from fedsim.cli import main; main()"]
 
 
 def assert_same_bits(one: Path, other: Path) -> None:

@@ -144,7 +144,7 @@ def test_data_that_changed_are_refused(copy: Run) -> None:
 
 
 def test_on_the_command_line(copy: Run) -> None:
-    command = [sys.executable, "-c", "from fedsim.cli.app import main; main()", "evaluate", copy.path, "--cross"]
+    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "evaluate", copy.path, "--cross"]
     done = subprocess.run([*command, "--split", "val"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "zero-filled" in done.stdout

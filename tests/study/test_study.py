@@ -454,7 +454,7 @@ def test_ctrl_c_stops_the_points_with_checkpoints(home: Path, tmp_path: Path) ->
     command = [
         sys.executable,
         "-c",
-        "from fedsim.cli.app import main; main()",
+        "from fedsim.cli import main; main()",
         "study",
         home / "long.yaml",
         "--out",
@@ -481,7 +481,7 @@ def test_a_killed_study_finishes_only_what_was_missing(home: Path, finished: Pat
     command = [
         sys.executable,
         "-c",
-        "from fedsim.cli.app import main; main()",
+        "from fedsim.cli import main; main()",
         "study",
         home / "killed.yaml",
         "--out",

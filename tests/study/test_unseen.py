@@ -289,7 +289,7 @@ def test_a_site_without_the_data_is_refused(make_workload: Callable[..., Workloa
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-c", "from fedsim.cli.app import main; main()", "unseen", *map(str, arguments)]
+    line = [sys.executable, "-c", "from fedsim.cli import main; main()", "unseen", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
