@@ -1,0 +1,111 @@
+"""The house: imports point one way, files and functions are short, everything public is typed and documented."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from make_architecture import ROOMS, Import, circle, imports, upward
+
+PACKAGE = Path(__file__).parents[1] / "fedsim"
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+# Known exceptions, to be removed one by one.
+UP: set[Import] = {
+    ("fedsim.analysis.comparison", "fedsim.study.results"),
+    ("fedsim.analysis.scaling_law", "fedsim.report.drawing"),
+    ("fedsim.analysis.timeline", "fedsim.cli.display"),
+    ("fedsim.jobs.sending", "fedsim.cli.display"),
+    ("fedsim.jobs.targets", "fedsim"),
+    ("fedsim.study.runner", "fedsim.cli.display"),
+}
+ROUND: set[Import] = {("fedsim.engine.backend", "fedsim.engine.ray.backend")}
+LONG = {
+    "cli/app.py",
+    "cli/display.py",
+    "engine/host/host.py",
+    "engine/record/run_directory.py",
+    "engine/simulation.py",
+}
+
+
+@pytest.fixture(scope="module")
+def found() -> set[Import]:
+    return imports()
+
+
+def test_rooms_are_the_packages_folders() -> None:
+    assert set(ROOMS) == {folder.parent.name for folder in PACKAGE.glob("*/__init__.py")}
+
+
+def test_no_import_points_up(found: set[Import]) -> None:
+    """Imports in functions and for type checking count too: they are knowledge all the same."""
+    assert upward(found) <= UP
+
+
+def test_no_files_import_each_other_in_a_circle(found: set[Import]) -> None:
+    """Every import counts: a late import hides a circle from Python, not from the reader."""
+    assert circle(found - UP - ROUND) == []
+
+
+def test_a_circle_and_an_arrow_up_are_seen() -> None:
+    a, b, door = "fedsim.core.a", "fedsim.mri.b", "fedsim"
+    assert set(circle({(a, b), (b, door), (door, a)})) == {a, b, door}
+    assert circle({(door, b), (door, a), (b, a)}) == []
+    assert upward({(a, b), (b, a), (b, door), (door, a)}) == {(a, b), (b, door)}
+
+
+def files() -> Iterator[tuple[str, str]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> list[tuple[str, ast.AST]]:
+    """Every node of every file, with where it stands."""
+    return [(name, node) for name, text in files() for node in ast.walk(ast.parse(text))]
+
+
+def test_every_file_is_under_300_lines() -> None:
+    assert {name for name, text in files() if len(text.splitlines()) >= 300} <= LONG
+
+
+def test_the_engine_folder_itself_has_at_most_ten_files() -> None:
+    assert len([path for path in (PACKAGE / "engine").glob("*.py") if path.name != "__init__.py"]) <= 10
+
+
+def test_nine_bodies_in_ten_are_under_15_lines(nodes: list[tuple[str, ast.AST]]) -> None:
+    lengths = sorted(_body_lines(node) for _, node in nodes if isinstance(node, Function))
+    assert lengths[len(lengths) * 9 // 10] < 15
+
+
+def _body_lines(function: Function) -> int:
+    """Lines from the first statement after the docstring to the last."""
+    body = function.body[ast.get_docstring(function) is not None :]
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_every_function_is_annotated(nodes: list[tuple[str, ast.AST]]) -> None:
+    assert [
+        f"{name}:{node.lineno}" for name, node in nodes if isinstance(node, Function) and not _annotated(node)
+    ] == []
+
+
+def _annotated(function: Function) -> bool:
+    a = function.args
+    arguments = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]
+    typed = all(argument.annotation for argument in arguments if argument.arg not in {"self", "cls"})
+    return typed and function.returns is not None
+
+
+def test_public_names_are_documented(nodes: list[tuple[str, ast.AST]]) -> None:
+    """All but two in a hundred: a method that overrides a documented one may go without."""
+    public = [
+        (name, member)
+        for name, node in nodes
+        if isinstance(node, ast.Module | ast.ClassDef)
+        for member in node.body
+        if isinstance(member, Function | ast.ClassDef) and not member.name.startswith("_")
+    ]
+    bare = [f"{name}:{member.name}" for name, member in public if ast.get_docstring(member) is None]
+    assert len(bare) <= 0.02 * len(public), bare
