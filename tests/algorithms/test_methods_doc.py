@@ -76,7 +76,7 @@ def sections() -> dict[str, str]:
 
 @pytest.mark.parametrize("what", tables())
 def test_the_page_has_the_tables_that_the_code_makes(what: str) -> None:
-    """On failure: `python -m algorithms.test_methods_doc` in tests/ rewrites them."""
+    """On failure: `python -m tests.algorithms.test_methods_doc` rewrites them."""
     expected = f"<!-- {what} -->\n{tables()[what]}\n"
     assert expected in PAGE.read_text(encoding="utf-8"), f"docs/methods.md should have:\n{expected}"
 

@@ -9,11 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-from fedsim.cli import app as cli
-
 Fedsim = Callable[..., tuple[int, str, str]]
 
-SCRIPT = Path(cli.__file__).parents[1] / "clusters" / "local.sh"
+SCRIPT = Path(__file__).parents[2] / "clusters" / "local.sh"
 TINY = """
 name: tiny
 seed: 5

@@ -6,7 +6,7 @@ from fedsim.core.errors import InputError
 from fedsim.workload.reading import load_workload, read_yaml
 from fedsim.workload.superseded import superseded
 
-FILES = sorted((Path(__file__).parents[1] / "workloads").glob("*.yaml"))
+FILES = sorted((Path(__file__).parents[2] / "workloads").glob("*.yaml"))
 WORKLOADS = [path for path in FILES if "kind" not in read_yaml(path)]  # the others are studies
 MINIMAL = """
 name: tiny

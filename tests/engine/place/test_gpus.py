@@ -15,10 +15,9 @@ from fedsim.engine.place.placement import Node, Place, device_of, homeless, plac
 from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload, read_yaml
 from fedsim.workload.schema import Workload
+from tests.engine.plans import GB, MakeWorkload, checked, machine, planned
 
-from .plans import GB, MakeWorkload, checked, machine, planned
-
-WORKLOADS = sorted((Path(__file__).parents[2] / "workloads").glob("*.yaml"))
+WORKLOADS = sorted((Path(__file__).parents[3] / "workloads").glob("*.yaml"))
 RAY = "engine.backend=ray"
 
 

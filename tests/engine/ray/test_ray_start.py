@@ -7,8 +7,7 @@ import pytest
 
 from fedsim.core.errors import InputError
 from fedsim.engine.ray import cluster
-
-from .plans import TINY, MakeWorkload, checked, machine
+from tests.engine.plans import TINY, MakeWorkload, checked, machine
 
 
 @pytest.mark.parametrize(("folder", "message"), [("none", "is no folder"), ("ü", "beyond ASCII")])

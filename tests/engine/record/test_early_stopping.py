@@ -13,8 +13,7 @@ from fedsim.engine.record.ending import is_trained, stopped_early
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state import checkpoint
 from fedsim.workload.schema import Workload
-
-from .conftest import assert_same
+from tests.engine.conftest import assert_same
 
 Simulate = Callable[..., Run]
 

@@ -20,8 +20,7 @@ from fedsim.engine.simulation import Simulation
 from fedsim.engine.state import checkpoint
 from fedsim.workload.faults import CHECKPOINT, Fault, due
 from fedsim.workload.schema import Workload
-
-from .conftest import assert_same, load, tensors
+from tests.engine.conftest import assert_same, load, tensors
 
 Simulate = Callable[..., Run]
 RAY = ("engine.backend=ray", "engine.clients_per_actor=2")

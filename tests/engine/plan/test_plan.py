@@ -25,8 +25,7 @@ from fedsim.engine.plan.times import Times, expected
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.workload.schema import Workload
-
-from .plans import GB, TINY, MakeWorkload, P, Q, planned
+from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, planned
 
 # Sizes
 

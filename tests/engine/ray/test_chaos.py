@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from fedsim.engine.record.run_directory import Run
+from tests.engine.conftest import assert_same
 
 from . import chaos
-from .conftest import assert_same
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,7 @@ import torch
 
 from fedsim.algorithms import fedmri
 from fedsim.engine.record.run_directory import Run
-
-from .conftest import load
+from tests.engine.conftest import load
 
 Simulate = Callable[..., Run]
 

@@ -15,8 +15,7 @@ from fedsim.engine.host.messages import Row
 from fedsim.engine.observer import Observer
 from fedsim.engine.record.run_directory import Run
 from fedsim.workload.schema import Workload
-
-from .conftest import assert_same
+from tests.engine.conftest import assert_same
 
 Simulate = Callable[..., Run]
 RAY = ("engine.backend=ray", "engine.clients_per_actor=2")

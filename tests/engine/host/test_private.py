@@ -16,8 +16,7 @@ from fedsim.engine.host.messages import Reply, Task
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.models.reconstruction import UNetModel, is_encoder
 from fedsim.workload.schema import Workload
-
-from .conftest import load
+from tests.engine.conftest import load
 
 
 def arrays_in(value: Any) -> Iterator[np.ndarray]:

@@ -18,8 +18,7 @@ from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.engine.simulation import run
 from fedsim.workload.schema import Workload
-
-from .conftest import assert_same
+from tests.engine.conftest import assert_same
 
 Simulate = Callable[..., Run]
 MakeWorkload = Callable[..., Workload]

@@ -11,8 +11,7 @@ from fedsim.core.errors import InputError
 from fedsim.engine.place.machine import Machine
 from fedsim.engine.plan.sizes import said
 from fedsim.workload.schema import Workload
-
-from .plans import GB, TINY, MakeWorkload, P, Q, checked, disk, machine, planned, with_rooms
+from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, checked, disk, machine, planned, with_rooms
 
 RAY = (*TINY, "engine.backend=ray")
 AUTO, PAIRS = "engine.clients_per_actor=auto", "engine.clients_per_actor=2"

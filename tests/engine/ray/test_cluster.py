@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 
 from fedsim.engine.record.run_directory import Run
-
-from .conftest import assert_same
+from tests.engine.conftest import assert_same
 
 CLUSTER = """
 import sys

@@ -8,7 +8,7 @@ import pytest
 from fedsim import load_workload, run
 from fedsim.engine.record.run_directory import Run
 
-WORKLOADS = Path(__file__).parents[1] / "workloads"
+WORKLOADS = Path(__file__).parents[2] / "workloads"
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3000)]
 

@@ -13,8 +13,7 @@ from fedsim.core.errors import DamagedError, InputError, RunError
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state import checkpoint
 from fedsim.engine.state import client_files as clientfiles
-
-from .conftest import assert_same
+from tests.engine.conftest import assert_same
 
 Simulate = Callable[..., Run]
 IN_BLOCKS = {"_OWN_FILE_UP_TO": 3, "_BLOCK": 3}
