@@ -2,23 +2,22 @@
 
 import shlex
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from fedsim.algorithms import hooks
-from fedsim.algorithms.base import Phase, Received, ServerState, Vector
+from fedsim.algorithms.base import Phase
 from fedsim.core.errors import ClientError, DivergedError, InputError, RunError
 from fedsim.core.seeds import numpy_stream
 from fedsim.engine.backend import Backend
 from fedsim.engine.federation import Federation
 from fedsim.engine.gather import Gathered
 from fedsim.engine.host.messages import Faults, Row, Task
-from fedsim.engine.host.uploads import uploads_of
 from fedsim.engine.observer import Observer
 from fedsim.engine.record.failures import Action, Failure, Failures, Kind
 from fedsim.engine.record.ledger import UNKNOWN, idle_row, joined, round_row
+from fedsim.engine.server import Server
 from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.workload.faults import CHECKPOINT, by_client, due
 from fedsim.workload.schema import Workload
@@ -28,11 +27,16 @@ class Rounds:
     """The server's side of all rounds. Clients that fail are left out of the rest of a round if the run allows it."""
 
     def __init__(
-        self, workload: Workload, federation: Federation, backend: Backend, observer: Observer, failures: Failures
+        self,
+        workload: Workload,
+        federation: Federation,
+        server: Server,
+        backend: Backend,
+        observer: Observer,
+        failures: Failures,
     ) -> None:
         """Nothing has been trained yet."""
-        self.server: ServerState = {}
-        """Its state after the last round; whoever restores a run sets it."""
+        self.server = server
         self.now: tuple[int, str] = (0, "")
         """The round and phase that is going on; no phase: none is."""
         self._workload, self._algorithm = workload, workload.algorithm
@@ -147,10 +151,9 @@ class Rounds:
     def _gather(self, round_: int, phase: Phase, gone: set[str], faults: Faults) -> Gathered:
         """Let the phase's clients work and fold in their replies as they come."""
         weights = self._weights(phase.clients)
-        uploads = uploads_of(self._algorithm, phase.name, self.server, f"round {round_}")
+        uploads = self.server.uploads(phase.name, f"round {round_}")
         gathered = Gathered(phase, uploads, weights, len(self._federation.clients))
-        sent = hooks.broadcast(self._algorithm, self.server, phase.name, f"round {round_}")
-        broadcast = self._backend.share({**sent, **self._buffers()})
+        broadcast = self._backend.share(self.server.broadcast(phase.name, f"round {round_}"))
         task = Task(round_, phase.name, time.time())
 
         def arguments(mine: tuple[str, ...]) -> tuple[Any, ...]:
@@ -176,14 +179,12 @@ class Rounds:
         return ClientError(f"{error}; to look into it: {again}", error.trace)
 
     def _take_up(self, gathered: Gathered) -> None:
-        """Let the method update the server; if nobody answered, there is nothing to take up."""
+        """Let the method update the server; weights in the ledger add up to one."""
         received = gathered.received()
         if len(received.phase.clients) < gathered.drawn:
             for row in gathered.rows:
                 row["weight"] /= received.weight
-        if received.phase.clients:
-            updated = hooks.update(self._algorithm, self.server, received, f"round {self.now[0]}")
-            self.server = {**updated, **self._buffers(received)}
+        self.server.take_up(received, f"round {self.now[0]}")
 
     def _weights(self, clients: tuple[str, ...]) -> dict[str, float]:
         """Weights that sum to one."""
@@ -196,19 +197,9 @@ class Rounds:
         every = self._workload.metrics.every
         if not every or round_ % every:
             return {}
-        shared = self._backend.share(self.deployed())
+        shared = self._backend.share(self.server.deployed())
         parts = self._backend.call("validate", self._federation.names, lambda mine: (round_, mine, shared, begun))
         return {name: row for part in parts for name, row in part.items()}
-
-    def deployed(self) -> Mapping[str, Vector]:
-        """What a client needs of the server to reconstruct."""
-        return {"shared": self.server["shared"], **self._buffers()}
-
-    def _buffers(self, received: Received | None = None) -> Mapping[str, Vector]:
-        """Running statistics of shared layers: the clients' mean if they sent any, else the server's; often none."""
-        if received is not None and "buffers" in received.sums:
-            return {"buffers": received.mean("buffers")}
-        return {"buffers": self.server["buffers"]} if "buffers" in self.server else {}
 
 
 def check_phases(workload: Workload, names: tuple[str, ...]) -> None:

@@ -28,6 +28,7 @@ from fedsim.engine.record.resuming import check_manifest, check_resumed
 from fedsim.engine.record.run_directory import Run, Which, begin_run, check_client, setup_of
 from fedsim.engine.record.term import TERM_COLUMNS, ratio_by_round, term_warning
 from fedsim.engine.rounds import Rounds, check_phases
+from fedsim.engine.server import Server
 from fedsim.engine.state import checkpoint
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.workload.faults import CHECKPOINT
@@ -85,7 +86,8 @@ class Simulation:
         self._best: tuple[int | None, float] = (None, -math.inf)
         check_phases(workload, self._federation.names)
         self._backend = make_backend(workload.engine, address)
-        self._rounds = Rounds(workload, self._federation, self._backend, self._observer, self._failures)
+        self._server = Server(workload.algorithm, self._learner.fresh_server())
+        self._rounds = Rounds(workload, self._federation, self._server, self._backend, self._observer, self._failures)
 
     def __enter__(self) -> Self:
         return self
@@ -158,7 +160,7 @@ class Simulation:
 
     def _evaluated(self, round_: int, part: Part, images: bool) -> list[Row]:
         self._put(round_)
-        shared = self._backend.share(self._rounds.deployed())
+        shared = self._backend.share(self._server.deployed())
         folder = (self.path / "images").absolute() if images else None
         names = self._federation.names
         parts = self._backend.call("evaluate", names, lambda mine: (round_, mine, shared, part, folder))
@@ -269,11 +271,11 @@ class Simulation:
         self._rounds.now = (round_, "")
         self._backend.start(self._setup, self._federation.clients)
         if not round_:
-            self._rounds.server = self._learner.fresh_server()
+            self._server.state = self._learner.fresh_server()
             self._all("reset", lambda mine: (mine,))
             return None, None
         state = checkpoint.read_state(self.path, round_)
-        self._rounds.server = checkpoint.read_server(self.path, round_, self._learner.shared_layout)
+        self._server.state = checkpoint.read_server(self.path, round_, self._learner.shared_layout)
         self._all("load", lambda mine: (checkpoint.parts(self.path, state, mine),))
         return state["best_round"], state["best_psnr"]
 
@@ -311,7 +313,7 @@ class Simulation:
 
         self._ledger.flush()
         clients = {name: layouts[name] for name in names}
-        checkpoint.write(self.path, state, self._rounds.server, self._learner.shared_layout, clients, save)
+        checkpoint.write(self.path, state, self._server.state, self._learner.shared_layout, clients, save)
         passing = [r for r in checkpoint.complete_rounds(self.path) if r != round_ and not self._on_schedule(r)]
         checkpoint.prune(self.path, self.workload.engine.keep_last, best, passing)
 

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from fedsim.algorithms import hooks
-from fedsim.algorithms.base import Phase, Received, ServerState, Upload
+from fedsim.algorithms.base import Phase, Received, Upload
 from fedsim.data.samples import ClientData, PooledData, SliceMemory
 from fedsim.data.shard import write_shard
 from fedsim.data.split import Part
@@ -20,9 +20,9 @@ from fedsim.engine.gather import Gathered
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.host.messages import Row, Task
-from fedsim.engine.host.uploads import uploads_of
 from fedsim.engine.plan.sizes import one_of_each
 from fedsim.engine.record.run_directory import setup_of
+from fedsim.engine.server import Server
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.workload.schema import Workload
 
@@ -145,7 +145,7 @@ class _Trial:
     def __init__(self, workload: Workload, backend: SerialBackend, client: ClientSpec, others: list[str]) -> None:
         self._algorithm, self._backend = workload.algorithm, backend
         self._client, self._cohort = client.name, (client.name, *others)
-        self._server: ServerState = make_learner(setup_of(workload)).fresh_server()
+        self._server = Server(workload.algorithm, make_learner(setup_of(workload)).fresh_server())
         self.sizes: dict[str, int] = {}
 
     def round(self, round_: int) -> dict[str, Row]:
@@ -155,7 +155,7 @@ class _Trial:
 
     def validate(self) -> float:
         """Seconds; 0 if the client has nothing to validate on."""
-        received = {"shared": self._server["shared"], **self._buffers()}
+        received = self._server.deployed()
         parts = self._backend.call("validate", (self._client,), lambda mine: (2, mine, received, time.time()))
         return float(sum(row["evaluate_seconds"] for part in parts for row in part.values()))
 
@@ -166,9 +166,8 @@ class _Trial:
         return cast(clientfiles.Layout, layout)
 
     def _phase(self, round_: int, phase: Phase) -> Row:
-        uploads = uploads_of(self._algorithm, phase.name, self._server, f"round {round_}")
-        sent = hooks.broadcast(self._algorithm, self._server, phase.name, f"round {round_}")
-        broadcast = {**sent, **self._buffers()}
+        uploads = self._server.uploads(phase.name, f"round {round_}")
+        broadcast = self._server.broadcast(phase.name, f"round {round_}")
         weights = {self._client: 1.0}
         gathered = Gathered(Phase((self._client,), phase.name), uploads, weights, len(self._cohort))
         task = Task(round_, phase.name, time.time())
@@ -179,9 +178,7 @@ class _Trial:
         received = gathered.received()
         self.sizes |= {name: vector.size for name, vector in received.sums.items()}
         self.sizes |= {name: vectors[0].size for name, vectors in received.collected.items()}
-        received = self._as_if_all(received, uploads, phase)
-        updated = hooks.update(self._algorithm, self._server, received, f"round {round_}")
-        self._server = {**updated, **self._buffers(received)}
+        self._server.take_up(self._as_if_all(received, uploads, phase), f"round {round_}")
         return gathered.rows[0]
 
     def _as_if_all(self, received: Received, uploads: Sequence[Upload], phase: Phase) -> Received:
@@ -191,11 +188,6 @@ class _Trial:
         sums = {name: total * times[name] for name, total in received.sums.items()}
         collected = {name: [vector] * len(clients) for name, (vector,) in received.collected.items()}
         return replace(received, phase=Phase(clients, phase.name), sums=sums, collected=collected)
-
-    def _buffers(self, received: Received | None = None) -> ServerState:
-        if received is not None and "buffers" in received.sums:
-            return {"buffers": received.mean("buffers")}
-        return {"buffers": self._server["buffers"]} if "buffers" in self._server else {}
 
 
 def _shard_pace(client: ClientSpec) -> float:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fedsim.algorithms import hooks
-from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload
+from fedsim.algorithms.base import Algorithm, Phase, Received, Upload
 from fedsim.algorithms.learner import Learner
-from fedsim.engine.host.uploads import uploads_of
+from fedsim.engine.server import Server
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.engine.state import store as states
 
@@ -151,7 +151,7 @@ def traffic(
         shrink: Work on vectors so many times shorter; sizes are then true to about as many elements.
     """
     sizes = {name: math.ceil(size / shrink) for name, size in {**vectors, **sizes}.items()}
-    one, two = (_Server(algorithm, vectors, sizes, clients, population) for clients in (1, 2))
+    one, two = (_Rehearsal(algorithm, vectors, sizes, clients, population) for clients in (1, 2))
 
     def at_cohort(alone: float, with_another: float) -> float:
         return shrink * (alone + (with_another - alone) * (cohort - 1))
@@ -163,7 +163,7 @@ def traffic(
     return Traffic(phases, at_cohort(one.kept, two.kept), at_cohort(one.peak, two.peak))
 
 
-class _Server:
+class _Rehearsal:
     """Two rounds of a method's server on zeros."""
 
     def __init__(
@@ -172,19 +172,16 @@ class _Server:
         self._algorithm, self._sizes, self._population = algorithm, sizes, population
         self._names = tuple(f"{number}" for number in range(clients))
         self.phases: dict[str, Exchange] = {}
-        self.state: ServerState = {name: np.zeros(sizes[name], np.float32) for name in vectors}
-        self.kept = self.peak = _nbytes(self.state)
+        self._server = Server(algorithm, {name: np.zeros(sizes[name], np.float32) for name in vectors})
+        self.kept = self.peak = _nbytes(self._server.state)
         for round_ in (1, 2):
             for phase in one_of_each(hooks.phases(algorithm, self._names, round_, 0)):
                 self._phase(phase)
-            self.kept = _nbytes(self.state)
+            self.kept = _nbytes(self._server.state)
 
     def _phase(self, phase: Phase) -> None:
-        algorithm, server = self._algorithm, self.state
-        uploads = uploads_of(algorithm, phase.name, server)
-        buffers = {"buffers": server["buffers"]} if "buffers" in server else {}
-        broadcast = {**hooks.broadcast(algorithm, server, phase.name), **buffers}
-        down = hooks.downlink(algorithm, self._names[0], broadcast, phase.name)
+        uploads, broadcast = self._server.uploads(phase.name), self._server.broadcast(phase.name)
+        down = hooks.downlink(self._algorithm, self._names[0], broadcast, phase.name)
         zeros = {upload.name: np.zeros(self._size(upload), np.float32) for upload in uploads}
         self.phases[phase.name] = Exchange(
             _nbytes(zeros), sum(broadcast[name].nbytes for name in down), _nbytes(broadcast),
@@ -194,9 +191,8 @@ class _Server:
         sums = {upload.name: np.zeros(self._size(upload)) for upload in uploads if upload.summed}
         collected = {u.name: [zeros[u.name]] * len(phase.clients) for u in uploads if u.collected}
         with np.errstate(all="ignore"):
-            updated = hooks.update(algorithm, server, Received(phase, sums, 1.0, collected, self._population))
-        self.state = {**updated, **buffers}
-        self.peak = max(self.peak, _nbytes(self.state))
+            self._server.take_up(Received(phase, sums, 1.0, collected, self._population))
+        self.peak = max(self.peak, _nbytes(self._server.state))
 
     def _size(self, upload: Upload) -> int:
         return self._sizes.get(upload.name, self._sizes["shared"])

@@ -1,0 +1,67 @@
+"""The server of a federation: its method's state, what it sends, what it makes of what comes back."""
+
+from fedsim.algorithms import hooks
+from fedsim.algorithms.base import Algorithm, Received, ServerState, Upload, Vector
+from fedsim.engine.host.uploads import uploads_of
+
+
+class Server:
+    """The one place where a method's server steps: in a run, in a calibration, and in a plan told from sizes."""
+
+    def __init__(self, algorithm: Algorithm, state: ServerState) -> None:
+        """A server at the start of a round.
+
+        Args:
+            algorithm: The method, settled.
+            state: `shared` (P,), `buffers` (B,) if shared layers keep running statistics, and the method's own arrays.
+        """
+        self.state = state
+        """After the last phase; whoever restores a run sets it."""
+        self._algorithm = algorithm
+
+    def uploads(self, phase: str, where: str = "") -> list[Upload]:
+        """What each client of a phase sends.
+
+        Args:
+            phase: The method's name for it.
+            where: The round, for messages.
+
+        Raises:
+            MethodError: the method raises, or gives no uploads.
+        """
+        return uploads_of(self._algorithm, phase, self.state, where)
+
+    def broadcast(self, phase: str, where: str = "") -> dict[str, Vector]:
+        """What each client of a phase may read: the method's vectors, and the running statistics.
+
+        Args:
+            phase: The method's name for it.
+            where: The round, for messages.
+
+        Raises:
+            MethodError: the method raises, or gives no finite vectors.
+        """
+        return {**hooks.broadcast(self._algorithm, self.state, phase, where), **self._buffers()}
+
+    def take_up(self, received: Received, where: str = "") -> None:
+        """Let the method update the state at the end of a phase; without any client that answered it stays.
+
+        Args:
+            received: Sums and collected vectors of the phase.
+            where: The round, for messages.
+
+        Raises:
+            MethodError: the method raises, or gives no state.
+        """
+        if received.phase.clients:
+            updated = hooks.update(self._algorithm, self.state, received, where)
+            sent = {"buffers": received.mean("buffers")} if "buffers" in received.sums else self._buffers()
+            self.state = {**updated, **sent}
+
+    def deployed(self) -> dict[str, Vector]:
+        """What a client needs to reconstruct: the shared parameters (P,), and the running statistics (B,)."""
+        return {"shared": self.state["shared"], **self._buffers()}
+
+    def _buffers(self) -> dict[str, Vector]:
+        """Running statistics of shared layers; none in most networks."""
+        return {"buffers": self.state["buffers"]} if "buffers" in self.state else {}
