@@ -120,3 +120,14 @@ class MethodError(TracedError):
 
 class DivergedError(ClientError):
     """A client's training left the finite numbers: a setting is wrong for its data, often the learning rate."""
+
+
+class WorkerLostError(Exception):
+    """A process that hosted clients is gone, and their private state with it."""
+
+    def __init__(self, message: str, client: str = "", late: bool = False) -> None:
+        super().__init__(message)
+        self.client = client
+        """The client that it was training; empty if unknown."""
+        self.late = late
+        """Whether fedsim killed it because the client exceeded engine.client_timeout_s."""

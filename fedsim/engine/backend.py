@@ -24,17 +24,6 @@ _GB = 1e9
 _STATE_SHARE, _SLICE_SHARE = 0.5, 0.2  # of a node's memory, where the workload does not say
 
 
-class WorkerLostError(Exception):
-    """A process that hosted clients is gone, and their private state with it."""
-
-    def __init__(self, message: str, client: str = "", late: bool = False) -> None:
-        super().__init__(message)
-        self.client = client
-        """Whom it was working for; empty where nobody can say."""
-        self.late = late
-        """Whether it was ended here, since the client took too long."""
-
-
 class Backend(ABC):
     """Hosts and how to call them."""
 
@@ -118,14 +107,3 @@ def limits_of(engine: Engine, memory: float, hosts: int) -> Limits:
     slices = _SLICE_SHARE * memory if engine.slice_memory is None else engine.slice_memory * _GB
     told_apart = engine.on_failure == "drop" or engine.client_timeout_s is not None
     return Limits(states / hosts, slices / hosts, engine.scratch, 0.0 if told_apart else 1.0)
-
-
-def make_backend(engine: Engine, address: str | None = None) -> Backend:
-    """The backend that the workload names."""
-    if engine.backend == "ray":
-        from fedsim.engine.ray.backend import RayBackend  # noqa: PLC0415 - Ray only where it is used
-
-        return RayBackend(engine, address)
-    if address is not None:
-        raise InputError(f"--address {address}: needs engine.backend=ray")
-    return SerialBackend(engine)

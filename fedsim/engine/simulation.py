@@ -12,9 +12,9 @@ from typing import Any, Self, TypeVar
 import pandas as pd
 
 from fedsim.algorithms import hooks
-from fedsim.core.errors import DamagedError, InputError, RunError, WriteError
+from fedsim.core.errors import DamagedError, InputError, RunError, WorkerLostError, WriteError
 from fedsim.data.split import Part
-from fedsim.engine.backend import WorkerLostError, make_backend
+from fedsim.engine.backend import Backend, SerialBackend
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.host.messages import Row
@@ -32,7 +32,7 @@ from fedsim.engine.server import Server
 from fedsim.engine.state import checkpoint
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.workload.faults import CHECKPOINT
-from fedsim.workload.schema import Workload
+from fedsim.workload.schema import Engine, Workload
 
 log = logging.getLogger("fedsim")
 
@@ -320,6 +320,17 @@ class Simulation:
     def _all(self, method: str, arguments: Callable[[tuple[str, ...]], tuple[Any, ...]]) -> None:
         for _ in self._backend.call(method, self._federation.names, arguments):
             pass
+
+
+def make_backend(engine: Engine, address: str | None = None) -> Backend:
+    """The backend that the workload names."""
+    if engine.backend == "ray":
+        from fedsim.engine.ray.backend import RayBackend  # noqa: PLC0415 - Ray only where it is used
+
+        return RayBackend(engine, address)
+    if address is not None:
+        raise InputError(f"--address {address}: needs engine.backend=ray")
+    return SerialBackend(engine)
 
 
 def _claimed(out: str | Path | Claim, resume: bool) -> Claim:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedsim.algorithms.base import Vector
-from fedsim.core.errors import InputError, RunError
+from fedsim.core.errors import InputError, RunError, WorkerLostError
 from fedsim.core.own import is_own
-from fedsim.engine.backend import ArgumentsOf, Backend, WorkerLostError, limits_of
+from fedsim.engine.backend import ArgumentsOf, Backend, limits_of
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import Reply, Row, Setup

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from fedsim.core.errors import InputError, RunError
-from fedsim.engine.backend import WorkerLostError
+from fedsim.core.errors import InputError, RunError, WorkerLostError
 
 
 @contextmanager
