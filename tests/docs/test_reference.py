@@ -89,14 +89,23 @@ def sections_of_the_schema() -> list[dict[str, object]]:
 
 
 def test_every_link_of_the_documents_leads_somewhere() -> None:
-    for file in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
-        text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
-        headings = {anchor(h) for h in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)}
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for file in [*DOCS.glob("*.md"), DOCS.parent / "README.md", DOCS.parent / "clusters" / "README.md"]:
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(file)):
             if re.match(r"https?:", target):
                 continue
             path, _, place = target.partition("#")
-            assert (file.parent / path).exists() if path else place in headings, f"{file.name}: {target}"
+            page = file.parent / path if path else file
+            assert page.exists(), f"{file.name}: {target}"
+            assert not place or place in headings(page), f"{file.name}: {target}"
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def headings(page: Path) -> set[str]:
+    return {anchor(heading) for heading in re.findall(r"^#+ (.*)$", prose(page), flags=re.MULTILINE)}
 
 
 def anchor(heading: str) -> str:
