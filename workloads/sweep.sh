@@ -7,7 +7,7 @@
 # Running this again submits nothing twice. A failed job ends the script with its reason.
 set -euo pipefail
 (($# > 2)) || { echo "usage: sweep.sh CLUSTER WORKLOAD KEY=VALUE,VALUE,... [KEY=VALUE ...]" >&2; exit 2; }
-cluster=$1 workload=$2 key=${3fedsim=*}
+cluster=$1 workload=$2 key=${3%%=*}
 IFS=, read -ra values <<<"${3#*=}"
 settings=()
 for setting in "${@:4}"; do settings+=(--set "$setting"); done
