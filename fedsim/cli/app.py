@@ -30,6 +30,7 @@ from fedsim.cli.common import (
     tagged,
 )
 from fedsim.cli.data import data
+from fedsim.cli.init import init
 from fedsim.cli.jobs import jobs, submit
 from fedsim.cli.output import lasting_output
 from fedsim.cli.replay import replay
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fedsim")
 PANELS = {
-    "Simulate": ("run", "plan", "watch", "evaluate", "report"),
+    "Simulate": ("init", "run", "plan", "watch", "evaluate", "report"),
     "Use and compare runs": ("compare", "study", "unseen", "reconstruct"),
     "Data": ("data",),
     "Clusters": ("submit", "jobs"),
@@ -67,10 +68,11 @@ class _Grouped(TyperGroup):
 app = typer.Typer(
     cls=_Grouped, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     help="Simulate federated MR image reconstruction, on a laptop or a Ray cluster.",
-    epilog="Start with: fedsim run workloads/quickstart.yaml",
+    epilog="Start with: fedsim init DIR",
 )  # fmt: skip
 app.add_typer(data, name="data")
 app.add_typer(jobs, name="jobs")
+app.command(epilog="Example: fedsim init try")(init)
 app.command(epilog="Example: fedsim submit workloads/quickstart.yaml --cluster local --wait")(submit)
 app.command(epilog="Example: fedsim replay runs/try --client North --round 3")(replay)
 app.command(epilog="Example: fedsim watch runs/quickstart")(watch)

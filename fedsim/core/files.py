@@ -1,8 +1,10 @@
 """Writing files so that a reader, a crash or a full disk never leaves half of one."""
 
+import glob
 import json
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -34,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: the disk is full, or may not be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}@{_here()}.part")
+    temporary = _beside(path)
     with writing(path):
         try:
             yield temporary
@@ -43,6 +45,31 @@ def replacing(path: Path) -> Iterator[Path]:
             sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """A path beside `folder`, to make a folder at; renamed to it, or removed when the block does not end well.
+
+    Raises:
+        WriteError: the disk is full or may not be written to, or `folder` has come to hold something.
+    """
+    temporary = _beside(folder)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for part in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
+            if _is_abandoned(part):
+                shutil.rmtree(part, ignore_errors=True)
+        try:
+            yield temporary
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A temporary path in the same folder that no other process takes."""
+    return path.absolute().with_name(f".{path.name}.{os.getpid()}@{_here()}.part")
 
 
 def sweep(folder: Path) -> None:

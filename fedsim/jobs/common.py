@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.core.errors import InputError, RunError
-from fedsim.core.files import writing
+from fedsim.core.files import making
 from fedsim.jobs.target import Submission
 
 if TYPE_CHECKING:
@@ -115,22 +115,16 @@ def fetch_shared(out: Path, to: Path, absent: str) -> None:
     """
     if not out.is_dir():
         raise InputError(f"{out}: {absent}")
-    part = free_to_fetch(to)
-    with writing(to):
+    check_free(to)
+    with making(to) as part:
         shutil.copytree(out, part)
-        part.rename(to)
 
 
-def free_to_fetch(to: Path) -> Path:
-    """A folder beside `to` to copy into, empty, to be renamed to it.
+def check_free(to: Path) -> None:
+    """Refuse to fetch into what is there already.
 
     Raises:
         InputError: `to` exists.
     """
     if to.exists():
         raise InputError(f"{to}: exists; name a folder that does not")
-    part = to.absolute().with_name(f".{to.name}.part")
-    with writing(part):
-        part.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
-    return part

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.core.errors import InputError
-from fedsim.core.files import writing
-from fedsim.jobs.common import ask, checked_files, checked_id, free_to_fetch, stream
+from fedsim.core.files import making
+from fedsim.jobs.common import ask, check_free, checked_files, checked_id, stream
 from fedsim.jobs.manifest import as_yaml, check, groups_of, pods_of, read_manifest, rooms_of
 from fedsim.jobs.target import ENDED, State, Status, Submission
 
@@ -115,20 +115,19 @@ class KubeRay:
 
     def fetch(self, out: Path, to: Path) -> None:
         """Copy a folder from the shared volume, through a small pod of its own: the job's are gone by then."""
-        part = free_to_fetch(to)
+        check_free(to)
         pod = self._fetcher()
         name = pod["metadata"]["name"]
-        try:
-            self._kubectl("apply", "--filename=-", stdin=as_yaml(pod))
-            self._kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=600s")
-            found = self._kubectl("exec", name, "--", "sh", "-c", 'test ! -d "$0" || echo there', str(out))
-            if found.strip() != "there":
-                raise InputError(f"{out}: is not there on the cluster; {RUNS_KEY} is {self.out}")
-            self._kubectl("cp", f"{name}:{out}", str(part))
-        finally:
-            self._kubectl("delete", "pod", name, "--ignore-not-found", "--wait=false")
-        with writing(to):
-            part.rename(to)
+        with making(to) as part:
+            try:
+                self._kubectl("apply", "--filename=-", stdin=as_yaml(pod))
+                self._kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=600s")
+                found = self._kubectl("exec", name, "--", "sh", "-c", 'test ! -d "$0" || echo there', str(out))
+                if found.strip() != "there":
+                    raise InputError(f"{out}: is not there on the cluster; {RUNS_KEY} is {self.out}")
+                self._kubectl("cp", f"{name}:{out}", str(part))
+            finally:
+                self._kubectl("delete", "pod", name, "--ignore-not-found", "--wait=false")
 
     def _fetcher(self) -> dict[str, Any]:
         """A pod with the head's image and volumes that does nothing."""

@@ -3,8 +3,8 @@
 import difflib
 from pathlib import Path
 
-import fedsim
 from fedsim.core.errors import InputError
+from fedsim.core.shipped import shipped
 from fedsim.core.yaml import read_yaml
 from fedsim.jobs.kuberay import KubeRay
 from fedsim.jobs.local import Local
@@ -52,8 +52,8 @@ def shares_files(target: Target) -> bool:
 
 
 def _known() -> dict[str, Path]:
-    """The files in clusters/ of the working directory, and of fedsim's own project, by name."""
-    folders = (Path(fedsim.__file__).parents[1] / "clusters", Path.cwd() / "clusters")  # the later one counts
+    """The files in clusters/ of the working directory, and those that come with fedsim, by name."""
+    folders = (shipped("clusters"), Path.cwd() / "clusters")  # the later one counts
     files = {path.stem: path for folder in folders for path in folder.glob("*") if path.suffix in _SUFFIXES}
     return dict(sorted(files.items()))
 
