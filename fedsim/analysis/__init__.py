@@ -1,1 +1,1 @@
-"""Numbers from runs; nothing here draws."""
+"""Numbers computed from runs; draws nothing."""

@@ -1,1 +1,1 @@
-"""What every room needs, knowing nothing of fedsim itself."""
+"""Errors, files, seeds, text, YAML: needs nothing else of fedsim."""

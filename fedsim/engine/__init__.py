@@ -1,1 +1,1 @@
-"""The simulation engine: clients, the processes that host them, rounds, aggregation, ledger and checkpoints."""
+"""The simulation: clients, rounds, aggregation, failures, checkpoints."""

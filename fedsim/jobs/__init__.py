@@ -1,1 +1,1 @@
-"""Sending a workload or a study to a cluster: Ray's Jobs API, SLURM, KubeRay."""
+"""Sending workloads and studies to a cluster."""

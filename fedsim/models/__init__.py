@@ -1,1 +1,1 @@
-"""Reconstruction networks: an encoder that may be shared and a decoder that may stay private."""
+"""Reconstruction networks: encoder and decoder."""

@@ -1,1 +1,1 @@
-"""MR physics: arrays in, arrays out. Knows neither files nor federations."""
+"""MR physics: arrays in, arrays out; no files, no federation."""

@@ -1,1 +1,1 @@
-"""What runs and studies show: figures, tables and pages."""
+"""Figures, tables and pages of runs and studies."""

@@ -1,1 +1,1 @@
-"""What is made of runs: figures, reports, and reconstructions of single files."""
+"""Studies: what they sweep over, their points and results."""

@@ -1,1 +1,1 @@
-"""The workload: its schema, reading a file, and what is wrong with it."""
+"""The workload file: its schema, and reading and checking it."""

@@ -1,1 +1,1 @@
-"""What lives where clients live."""
+"""Trains and evaluates clients, in whichever process they live."""

@@ -1,1 +1,1 @@
-"""Machines, and who goes where on them."""
+"""Machines, and which client is placed where."""

@@ -1,1 +1,1 @@
-"""The plan of a run."""
+"""What a run will cost, and whether it fits."""

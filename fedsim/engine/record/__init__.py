@@ -1,1 +1,1 @@
-"""What a run leaves: its directory, its ledger, its failures."""
+"""What a run writes: its directory, ledger and failures."""
