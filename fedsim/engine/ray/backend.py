@@ -22,6 +22,7 @@ from fedsim.engine.place.schedule import Expectations, balance
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.ray.errors import explained
 from fedsim.engine.ray.head import Head
+from fedsim.engine.ray.private import call_in, streaming_ahead
 from fedsim.workload.schema import Engine
 
 _WINDOW = 4  # pieces of an answer that a host may be ahead of the driver
@@ -144,7 +145,7 @@ class RayBackend(Backend):
         handles = [
             remote.options(**self._options(place)).remote(self._setup, place.clients, self._limits) for place in places
         ]
-        homes = self._get([handle.__ray_call__.remote(_node_id) for handle in handles])
+        homes = self._get([call_in(handle, _node_id) for handle in handles])
         return [
             _Actor(handle, place, home, dict.fromkeys(client.name for client in place.clients))
             for handle, home, place in zip(handles, homes, places, strict=True)
@@ -237,7 +238,7 @@ class RayBackend(Backend):
         for call in list(waiting):
             actor, mine = call
             if actor.place.cpus <= free or idle:
-                remote = getattr(actor.handle, method).options(_generator_backpressure_num_objects=_WINDOW)
+                remote = getattr(actor.handle, method).options(**streaming_ahead(_WINDOW))
                 pieces, training = remote.remote(*arguments(mine)), method == "train"
                 last = actor.handle.partial_sums.remote() if training else None
                 awaited = dict.fromkeys(mine if training else ())

@@ -18,7 +18,7 @@ from typing import Any
 
 from fedsim.core.errors import InputError, RunError
 from fedsim.engine.place.cores import cores_here
-from fedsim.engine.ray import reaper
+from fedsim.engine.ray import private, reaper
 
 LEAST_FILES = 256
 _PREFIX = "fedsim-ray-"
@@ -82,7 +82,7 @@ def _start(ray: ModuleType) -> None:
         _own.callback(ray.shutdown)
         ray.init(
             "local", num_cpus=cores_here(), include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
-            _temp_dir=str(folder / "r"),
+            **private.init_in(str(folder / "r")),
         )  # fmt: skip
     except InputError:
         disconnect()
@@ -106,22 +106,20 @@ def _closed_to_others(ray: ModuleType) -> Iterator[None]:
     Whatever RAY_AUTH_MODE or a token file says: that is about clusters of the user's own. The token is never in a file.
     """
     keys = {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # where it is off, Ray binds nothing to other interfaces
+        **private.NO_CLUSTER,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
     before = {key: os.environ.get(key) for key in keys}
-    constants = ray._private.ray_constants
-    clusters = constants.ENABLE_RAY_CLUSTER
     _set_environment(keys)
-    constants.ENABLE_RAY_CLUSTER = False  # read when Ray is imported, which may have been before
-    _read_environment_again(ray)
+    clusters = private.set_clusters(ray, allowed=False)
+    private.read_environment_again(ray)
     try:
         yield
     finally:
         _set_environment(before)
-        constants.ENABLE_RAY_CLUSTER = clusters
-        _read_environment_again(ray)
+        private.set_clusters(ray, allowed=clusters)
+        private.read_environment_again(ray)
 
 
 def _set_environment(keys: Mapping[str, str | None]) -> None:
@@ -130,12 +128,6 @@ def _set_environment(keys: Mapping[str, str | None]) -> None:
             os.environ.pop(key, None)
         else:
             os.environ[key] = value
-
-
-def _read_environment_again(ray: ModuleType) -> None:
-    """Ray keeps the mode and the token that it saw first in a process."""
-    ray._raylet.Config.initialize("")
-    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

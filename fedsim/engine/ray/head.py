@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from fedsim.core.errors import RunError
+from fedsim.engine.ray.private import dead_processes
 
 _LOOK_EVERY_S = 1.0
 _NEEDED = ("gcs_server", "raylet")
@@ -25,8 +26,7 @@ class Head:
             RunError: one is gone.
         """
         self._looked = time.monotonic()
-        node = self._ray._private.worker._global_node
-        dead = [kind for kind, _ in node.dead_processes() if kind in _NEEDED] if node else []
+        dead = [kind for kind in dead_processes(self._ray) if kind in _NEEDED]
         if dead or self._refused():
             gone = dead[0] if dead else f"gcs_server at {self._address}"
             raise RunError(f"a process that Ray cannot do without is gone ({gone}); go on with --resume")
