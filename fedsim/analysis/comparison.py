@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from fedsim.core.errors import InputError
+from fedsim.core.text import counted
 from fedsim.engine.record.run_directory import Run, flat
 from fedsim.study.results import QUALITIES, VOLUME_COLUMNS, scores, volume_rows
 from fedsim.workload.schema import Workload
@@ -81,7 +82,7 @@ def too_few(seeds: int, subjects: int) -> str:
     """Why so few seeds or test subjects can show nothing; empty where they are enough."""
     for count, fewest, what in ((seeds, FEWEST_SEEDS, "seed"), (subjects, FEWEST_SUBJECTS, "test subject")):
         if count < fewest:
-            return f"only {count} {what}{'' if count == 1 else 's'}; at least {fewest} are needed"
+            return f"only {counted(count, what)}; at least {fewest} are needed"
     return ""
 
 

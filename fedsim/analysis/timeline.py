@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedsim.cli.display import duration
-
 PHASES = ("load", "train", "send", "evaluate")
 """What an actor does for a client, in this order; the rest of its time it is idle."""
 MOST_ACTORS = 8
@@ -197,13 +195,6 @@ def engine_facts(timeline: Timeline) -> dict[str, Any]:
 def short_name(actor: str) -> str:
     """node:pid, without the middle of a long node's name."""
     return actor if len(actor) <= 30 else f"{actor[:12]}…{actor[-17:]}"
-
-
-def in_words(seconds: float) -> str:
-    """A time as a person would say it, short ones too."""
-    if seconds >= 60:
-        return duration(seconds)
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
 
 
 def _spent(timeline: Timeline) -> pd.DataFrame:

@@ -12,13 +12,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fedsim.core.text import bytes_text, duration
 from fedsim.data.cache import Entry
 from fedsim.engine.host.messages import Row
 from fedsim.engine.observer import Observer
 from fedsim.engine.plan.disks import disk_needs
 from fedsim.engine.plan.needs import NodePlan, usable_bytes
 from fedsim.engine.plan.plan import Plan, Spread, spread
-from fedsim.engine.plan.sizes import said
 from fedsim.engine.plan.times import Times
 from fedsim.engine.record.ledger import row_key
 from fedsim.engine.record.log import figures_said, round_said
@@ -103,13 +103,6 @@ def busy_line(times: Times) -> str | None:
     )
 
 
-def duration(seconds: float) -> str:
-    """A time as a person would say it."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 @contextmanager
 def progress_of(workload: Workload, console: Console) -> Iterator[Observer]:
     """A live display on a terminal, a line a round elsewhere."""
@@ -187,7 +180,9 @@ def manifest_table(manifest: pd.DataFrame) -> Table:
 def cache_table(entries: Sequence[Entry], title: str) -> Table:
     """Shards with what they were made from, their size and their age."""
     table = Table(
-        box=box.SIMPLE_HEAD, title=escape(title), caption=f"{len(entries)} shards, {said(sum(e.size for e in entries))}"
+        box=box.SIMPLE_HEAD,
+        title=escape(title),
+        caption=f"{len(entries)} shards, {bytes_text(sum(e.size for e in entries))}",
     )
     table.add_column("from", overflow="fold")
     table.add_column("shard", overflow="fold")
@@ -195,7 +190,7 @@ def cache_table(entries: Sequence[Entry], title: str) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for entry in entries:
         ages = (f"{days:.0f} d ago" if days >= 1 else "today" for days in (entry.made_days, entry.used_days))
-        table.add_row(escape(entry.source), entry.path.name, str(entry.volumes), said(entry.size), *ages)
+        table.add_row(escape(entry.source), entry.path.name, str(entry.volumes), bytes_text(entry.size), *ages)
     return table
 
 
@@ -237,8 +232,13 @@ def _runs_table(plan: Plan) -> Table:
     table.add_row("clients", f"{clients:,} of {sites:,} sites, {plan.cohort:,} in a round")
     table.add_row("training slices", f"{_between(plan.slices, '{:.0f}'.format)} a client")
     table.add_row("actors", _actors(plan))
-    grows = f"; after two rounds, and still growing by {said(plan.growth_bytes)} a round" if plan.growth_bytes else ""
-    table.add_row("private state", f"{_between(plan.private, said)} a client, {said(plan.private_bytes)} in all{grows}")
+    grows = (
+        f"; after two rounds, and still growing by {bytes_text(plan.growth_bytes)} a round" if plan.growth_bytes else ""
+    )
+    table.add_row(
+        "private state",
+        f"{_between(plan.private, bytes_text)} a client, {bytes_text(plan.private_bytes)} in all{grows}",
+    )
     return table
 
 
@@ -282,13 +282,13 @@ def _add_node(table: Table, plan: Plan, node: NodePlan, where: str) -> None:
         "server and sums" if serial else "driver, Ray, object store": node.other_bytes,
     }
     for name, size in parts.items():
-        table.add_row(f"  {name}", f"[dim]{said(size)}", "", "")
+        table.add_row(f"  {name}", f"[dim]{bytes_text(size)}", "", "")
     if node is not plan.nodes[0] and node.room.scratch is not None:
         _add_need(table, "disk: private state beyond memory", node.scratch_bytes, node.room.scratch.free, where)
 
 
 def _add_need(table: Table, name: str, needed: float, there: float, where: str) -> None:
-    table.add_row(name, said(needed), said(there), escape(where), style="red" if needed > there else "")
+    table.add_row(name, bytes_text(needed), bytes_text(there), escape(where), style="red" if needed > there else "")
 
 
 def _round_table(plan: Plan) -> Table:
@@ -296,11 +296,11 @@ def _round_table(plan: Plan) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     for name, size in (("up", plan.uplink_bytes), ("down", plan.downlink_bytes)):
-        table.add_row(name, f"{said(size)} a client, {said(plan.cohort * size)} in all")
+        table.add_row(name, f"{bytes_text(size)} a client, {bytes_text(plan.cohort * size)} in all")
     collected = plan.cohort * max((phase.collected for phase in plan.traffic.phases.values()), default=0.0)
-    single = f"; {said(collected)} of single clients' vectors while a round goes on" if collected else ""
-    table.add_row("the server keeps", f"{said(plan.traffic.server)}{single}")
-    table.add_row("checkpoint", f"{said(plan.checkpoint_bytes)}, {_every(plan.workload.engine.checkpoint_every)}")
+    single = f"; {bytes_text(collected)} of single clients' vectors while a round goes on" if collected else ""
+    table.add_row("the server keeps", f"{bytes_text(plan.traffic.server)}{single}")
+    table.add_row("checkpoint", f"{bytes_text(plan.checkpoint_bytes)}, {_every(plan.workload.engine.checkpoint_every)}")
     if plan.times is not None:
         _add_times(table, plan, plan.times)
     return table

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from fedsim.cli.display import duration, round_line
+from fedsim.cli.display import round_line
 from fedsim.core.errors import DamagedError
-from fedsim.engine.plan.sizes import said
+from fedsim.core.text import bytes_text, duration
 from fedsim.engine.record.ending import stopped_early
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
@@ -152,9 +152,8 @@ class WatchedRun:
         ahead = done if self.done else f"{duration(self._left(self.reached))}; last heard of {since} ago"
         table.add_row("left", ahead)
         up, down = (self._rounds[f"{way}_bytes"] for way in ("uplink", "downlink"))
-        table.add_row(
-            "bytes", f"{said(up.iloc[-1])} up, {said(down.iloc[-1])} down a round; {said(up.sum() + down.sum())} so far"
-        )
+        sent = f"{bytes_text(up.iloc[-1])} up, {bytes_text(down.iloc[-1])} down per round"
+        table.add_row("bytes", f"{sent}; {bytes_text(up.sum() + down.sum())} so far")
         if slowest := slowest_said(self._last_clients):
             table.add_row("slowest", escape(slowest))
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedsim.cli.display import duration
 from fedsim.core.errors import InputError, RunError
+from fedsim.core.text import duration
 from fedsim.data.source import FileSource
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner

@@ -8,7 +8,7 @@ import pandas as pd
 
 from fedsim.analysis.comparison import MEAN, holm, interval, p_value, too_few
 from fedsim.analysis.scaling_law import LAWS, STRONG, WEAK, efficiencies, serial_shares, speed_ups, unit_of
-from fedsim.analysis.timeline import in_words
+from fedsim.core.text import precise_duration
 from fedsim.report.ablation_figures import axes_in, complete
 from fedsim.report.count_figures import switches, with_costs
 from fedsim.report.drawing import by_seed_at
@@ -61,7 +61,7 @@ def _of_counts(points: pd.DataFrame, quality: str, people: People) -> Iterator[s
             change = _change(apart[method,], quality, p_values[method,], tests, people[method])
             yield f"{method}, from N = {few} to N = {many}: {change}"
             seconds = own.groupby("clients")["round_seconds"].mean() / own.groupby("clients")["participants"].mean()
-            few_s, many_s = in_words(seconds[few]), in_words(seconds[many])
+            few_s, many_s = precise_duration(seconds[few]), precise_duration(seconds[many])
             yield f"{method}: a round takes {few_s} per client at N = {few} and {many_s} at N = {many}"
     for method in switches(points):
         yield f"{method} has exact negatives at some N and moments at others: not the same term, compare with care"

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedsim.core.files import replacing
+from fedsim.core.text import counted
 from fedsim.data.formats.nifti import Nifti
 from fedsim.data.formats.tiff import ImageFolder
 from fedsim.data.left_out import lines, noting
@@ -71,10 +72,10 @@ def inspect_path(path: Path, picture: Path, everything: bool = False) -> tuple[T
                 samples.append(_sample(volume))
     with replacing(picture) as temporary:
         montage(samples).savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-    counts = f"{_count(len(rows), 'volume')} of {_count(len(subjects), 'subject')}, {_count(slices, 'slice')}"
+    counts = f"{counted(len(rows), 'volume')} of {counted(len(subjects), 'subject')}, {counted(slices, 'slice')}"
     table = _table(f"{escape(str(path))}: {source.format}, {counts}", rows, most[0])
     if others:
-        besides = ", ".join(_count(count, f"{other.format} file") for other, count in others)
+        besides = ", ".join(counted(count, f"{other.format} file") for other, count in others)
         table.caption = f"not shown: {besides}; inspect their folders"
     if len(rows) > len(samples):
         notes.append(f"the picture shows the first {len(samples)} of {len(rows)} volumes; --all shows every one")
@@ -154,9 +155,9 @@ def _row(volume: Volume) -> tuple[str, ...]:
     empty = slices - int(np.any(magnitude, axis=(1, 2)).sum())
     below = 0 if np.iscomplexobj(volume.images) else int((volume.images < 0).sum())
     notes = [
-        f"{_count(below, 'value')} below 0" if below else "",
-        f"{_count(int((~finite).sum()), 'value')} NaN or infinite" if not finite.all() else "",
-        f"{_count(empty, 'empty slice')}" if empty else "",
+        f"{counted(below, 'value')} below 0" if below else "",
+        f"{counted(int((~finite).sum()), 'value')} NaN or infinite" if not finite.all() else "",
+        f"{counted(empty, 'empty slice')}" if empty else "",
     ]
     low, high = (f(magnitude, where=finite, initial=start) for f, start in ((np.min, np.inf), (np.max, -np.inf)))
     kind = ", ".join(["complex" if np.iscomplexobj(volume.images) else "magnitude", *filter(None, notes)])
@@ -182,7 +183,3 @@ def _table(title: str, rows: list[tuple[str, ...]], most: int) -> Table:
     if len(rows) > most:
         table.add_row(f"... and {len(rows) - most} more")
     return table
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

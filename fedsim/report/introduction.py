@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from fedsim.analysis.timeline import in_words
 from fedsim.core.section import Section
+from fedsim.core.text import precise_duration
 from fedsim.engine.record.run_directory import Run
 from fedsim.workload.schema import Workload
 
@@ -44,4 +44,5 @@ def training(workload: Workload) -> str:
 def times(run: Run) -> str:
     """How long a run with finished rounds took, and when its last one ended."""
     ended = datetime.fromtimestamp((run.path / "rounds.parquet").stat().st_mtime, UTC)
-    return f"{in_words(run.rounds['seconds'].sum())} for all rounds, the last one finished {ended:%Y-%m-%d %H:%M} UTC"
+    took = precise_duration(run.rounds["seconds"].sum())
+    return f"{took} for all rounds, the last one finished {ended:%Y-%m-%d %H:%M} UTC"

@@ -9,8 +9,7 @@ import pandas as pd
 
 from fedsim.analysis.comparison import MEAN
 from fedsim.analysis.scaling_law import STRONG, WEAK, efficiencies, speed_ups, unit_of
-from fedsim.analysis.timeline import in_words
-from fedsim.engine.plan.sizes import said
+from fedsim.core.text import bytes_text, precise_duration
 from fedsim.report.ablation_figures import axes_in
 from fedsim.report.count_figures import with_costs
 from fedsim.report.drawing import AXIS_LABELS
@@ -21,10 +20,10 @@ METHOD = "method"
 """The last column of what tells rows apart."""
 
 _COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "round_seconds": ("time per round", in_words), "floor_seconds": ("bare loop per round", in_words),
+    "round_seconds": ("time per round", precise_duration), "floor_seconds": ("bare loop per round", precise_duration),
     "speed_up": ("speed-up", "{:.2f}".format), "efficiency": ("efficiency", "{:.2f}".format),
-    "megabytes": ("sent per client per round", lambda value: said(1e6 * value)),
-    "gigabytes": ("memory", lambda value: said(1e9 * value)), "steps": ("steps", "{:,.0f}".format),
+    "megabytes": ("sent per client per round", lambda value: bytes_text(1e6 * value)),
+    "gigabytes": ("memory", lambda value: bytes_text(1e9 * value)), "steps": ("steps", "{:,.0f}".format),
 }  # fmt: skip
 _OF_QUALITY = {
     "mean": "", "sd": "_sd", "pairs": "_pairs", "difference": "_difference", "low": "_low", "high": "_high",

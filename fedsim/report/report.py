@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fedsim.analysis.timeline import Timeline, engine_facts, in_words, overlapping, spans, timeline_of
+from fedsim.analysis.timeline import Timeline, engine_facts, overlapping, spans, timeline_of
 from fedsim.core.errors import InputError
+from fedsim.core.text import precise_duration
 from fedsim.data.split import PARTS
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.record.ending import stopped_early
@@ -44,7 +45,7 @@ def write_report(run: str | Path, *, trust: bool | None = False) -> Path:
     opened = Run(run, trust=trust)
     report = _Report(opened)
     path = opened.path / "report.html"
-    write_page(path, "report.html.j2", report.content(), {"in_words": in_words})
+    write_page(path, "report.html.j2", report.content(), {"duration": precise_duration})
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fedsim.analysis.comparison import FEWEST_SEEDS, FEWEST_SUBJECTS
-from fedsim.analysis.timeline import in_words
+from fedsim.core.text import precise_duration
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.drawing import AXIS_LABELS
@@ -111,7 +111,7 @@ def _points(points: pd.DataFrame) -> list[Column]:
     for quality in QUALITIES:
         cells = tuple(Cell(number(value, quality), float(value)) for value in some[quality])
         shown.append(Column(AXIS_LABELS[quality], cells, quality))
-    seconds = tuple(Cell(in_words(value), float(value)) for value in some["seconds"])
+    seconds = tuple(Cell(precise_duration(value), float(value)) for value in some["seconds"])
     return [*shown, Column("time of all rounds", seconds)]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from fedsim.analysis.comparison import CONFIDENCE, MEAN, ZERO_FILLED, shown, too_few
+from fedsim.core.text import counted
 
 LOWER_IS_BETTER = {"nmse"}
 CI = f"{CONFIDENCE:.0%} CI".replace("%", " %")
@@ -51,12 +52,8 @@ def verdict(p: float, tests: int, seeds: int, subjects: int) -> str:
     reason = too_few(seeds, subjects)
     if reason:
         return f"not shown: {reason}"
-    judged = f"p {chance(p).removesuffix(' *')} after Holm's correction for {_count(tests, 'comparison')}"
+    judged = f"p {chance(p).removesuffix(' *')} after Holm's correction for {counted(tests, 'comparison')}"
     return judged if shown(p) else f"not shown: {judged}"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def means(table: pd.DataFrame, quality: str) -> pd.DataFrame:
@@ -85,7 +82,7 @@ def _not_shown(row: Row) -> str:
     """Why a difference cannot be claimed."""
     if not row["pairs"]:
         return "no seed in common"
-    judged = f"p > {1 - CONFIDENCE:.2g} after Holm's correction for {_count(row['tests'], 'comparison')}"
+    judged = f"p > {1 - CONFIDENCE:.2g} after Holm's correction for {counted(row['tests'], 'comparison')}"
     return too_few(row["pairs"], row["subjects"]) or judged
 
 
@@ -127,5 +124,5 @@ def _tests_told(rows: pd.DataFrame) -> str:
     if not tests:
         paired = rows[rows["pairs"] > 0]
         return f"{intervals} No test: {too_few(paired['pairs'].max(), paired['subjects'].max())}."
-    corrected = f"p: paired t test over seeds after Holm's correction for {_count(tests, 'comparison')}"
+    corrected = f"p: paired t test over seeds after Holm's correction for {counted(tests, 'comparison')}"
     return f"{intervals} {corrected}; * p < {1 - CONFIDENCE:.2g}."

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedsim.analysis.comparison import Terms, check_comparable
-from fedsim.cli.display import duration
 from fedsim.core.errors import InputError
+from fedsim.core.text import duration
 from fedsim.engine.federation import assemble
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.claim import Claim

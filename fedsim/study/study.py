@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.core.errors import InputError, hint
+from fedsim.core.text import counted
 from fedsim.core.yaml import read_yaml
 from fedsim.data.split import Part
 from fedsim.study.kinds import KINDS, Scaling, Settings, Study
@@ -89,7 +90,7 @@ class Plan:
         """How large the study is."""
         study, tuning = self.study, len(self.tuning())
         parts = {"regime": self.regimes, "method": study.methods, "seed": study.seeds}
-        counts = [f"{len(items)} {name}{'s' * (len(items) > 1)}" for name, items in parts.items()]
+        counts = [counted(len(items), name) for name, items in parts.items()]
         return " x ".join(counts) + (f", after {tuning} tuning runs" if tuning else "")
 
     def candidates(self, method: str) -> list[Settings]:

@@ -18,7 +18,6 @@ from fedsim.analysis.timeline import (
     actor_totals,
     client_times,
     engine_facts,
-    in_words,
     overlapping,
     round_shares,
     spans,
@@ -191,11 +190,6 @@ def test_an_old_ledger_has_no_timeline(small: Timeline, column: str) -> None:
     assert timeline_of(rounds, small.turns.drop(columns=column)) is None
     assert timeline_of(rounds.drop(columns="slots"), small.turns) is None
     assert timeline_of(pd.DataFrame(), pd.DataFrame()) is None
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(0.0042, "4.2 ms"), (1.5, "1.50 s"), (75, "1 min 15 s")])
-def test_short_times_are_said_too(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
 
 
 # Figure

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fedsim.core.text import bytes_text
 from fedsim.data.samples import slice_bytes
 from fedsim.engine.place.machine import Disk
 from fedsim.engine.plan.needs import NodePlan, usable_bytes
 from fedsim.engine.plan.plan import Plan
-from fedsim.engine.plan.sizes import said
 
 _GB = 1e9
 _OTHER_FILES = 256  # that a process with clients has open
@@ -85,9 +85,11 @@ def _disks(plan: Plan) -> str | None:
         if needed > free:
             advices = [need.advice(free - (needed - need.size)) for need in here]
             advice = next((advice for advice in advices if advice.helps), advices[0])
-            what = " and ".join(f"{said(need.size)} of {need.what}" for need in here)
+            what = " and ".join(f"{bytes_text(need.size)} of {need.what}" for need in here)
             where = " and ".join(str(need.disk.folder) for need in here)
-            return f"{advice.key}: {what} do not fit into the {said(free)} that are free for {where}; {advice.what}"
+            return (
+                f"{advice.key}: {what} do not fit into the {bytes_text(free)} that are free for {where}; {advice.what}"
+            )
     return None
 
 
@@ -97,10 +99,8 @@ def _scratch_elsewhere(plan: Plan) -> str | None:
         disk = node.room.scratch
         if disk is not None and node.scratch_bytes > disk.free:
             advice = _less_scratch(node, disk.free)
-            what = (
-                f"{said(node.scratch_bytes)} of private state do not fit into the {said(disk.free)} that are free for"
-            )
-            return f"{advice.key}: {what} {disk.folder} of {node.room.name}; {advice.what}"
+            what = f"{bytes_text(node.scratch_bytes)} of private state do not fit into the {bytes_text(disk.free)}"
+            return f"{advice.key}: {what} that are free for {disk.folder} of {node.room.name}; {advice.what}"
     return None
 
 

@@ -8,6 +8,7 @@ import torch
 
 from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import InputError
+from fedsim.core.text import bytes_text
 from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
@@ -16,7 +17,6 @@ from fedsim.engine.plan import disks
 from fedsim.engine.plan.calibration import calibrate
 from fedsim.engine.plan.needs import usable_bytes
 from fedsim.engine.plan.plan import Plan, make_plan
-from fedsim.engine.plan.sizes import said
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.schema import Workload
@@ -149,7 +149,7 @@ def _reservations(plan: Plan) -> str | None:
     most = max(node.memory for node in nodes)
     for client in plan.clients if plan.workload.engine.backend == "ray" else ():
         if _GB * (client.resources.memory or 0) > most:
-            asked = f"{client.resources.memory:g} GB, and Ray counts no more than {said(most)} on any node"
+            asked = f"{client.resources.memory:g} GB, and Ray counts no more than {bytes_text(most)} on any node"
             return f"site {client.site}: resources.memory: {asked}; at most {_floor(most / _GB)}"
     places = [home.place for home in plan.homes]
     left = homeless(places, nodes)
@@ -167,8 +167,8 @@ def _reservations(plan: Plan) -> str | None:
         asked = f"{len(places)} actors ask for {left[0].gpus:g} each, and there are {gpus} GPUs"
         return f"resources.gpus: {asked}; set it to at most {value}{auto}"
     value = _floor(min(node.memory for node in nodes) / math.ceil(len(places) / len(nodes)) / _GB)
-    asked = f"{len(places)} actors ask for up to {said(max(place.memory for place in places))} each"
-    there = f"{said(sum(node.memory for node in nodes))} in all"
+    asked = f"{len(places)} actors ask for up to {bytes_text(max(place.memory for place in places))} each"
+    there = f"{bytes_text(sum(node.memory for node in nodes))} in all"
     return f"resources.memory: {asked}, and Ray counts {there}; set it to at most {value}{auto}"
 
 
@@ -177,8 +177,8 @@ def _driver(plan: Plan) -> str | None:
     node = plan.nodes[0]
     if node.other_bytes <= usable_bytes(node):
         return None
-    what = f"driver and Ray need {said(node.other_bytes)} with {plan.cohort} clients in a round"
-    what += f", and {node.room.name} has {said(node.room.memory)}"
+    what = f"driver and Ray need {bytes_text(node.other_bytes)} with {plan.cohort} clients in a round"
+    what += f", and {node.room.name} has {bytes_text(node.room.memory)}"
     if any(phase.collected for phase in plan.traffic.phases.values()):
         return f"training.participation: {what}; lower it, or let the method keep no vectors of single clients"
     return f"engine.backend: {what}; set it to serial, or take a larger machine"
@@ -191,8 +191,9 @@ def _actors(plan: Plan) -> str | None:
         if node.process_bytes <= free:
             continue
         count = "an actor" if node.actors == 1 else f"{node.actors} actors"
-        what = f"{count} of {said(node.process_bytes / node.actors)} and {said(node.other_bytes)} for driver and Ray"
-        what += f" do not fit into the {said(node.room.memory)} of {node.room.name}"
+        what = f"{count} of {bytes_text(node.process_bytes / node.actors)}"
+        what += f" and {bytes_text(node.other_bytes)} for driver and Ray"
+        what += f" do not fit into the {bytes_text(node.room.memory)} of {node.room.name}"
         fitting = math.floor(free * node.actors / node.process_bytes)
         if node.actors == 1 or fitting < 1:
             return f"training.batch_size: {what}; lower it, or model.channels"
@@ -208,9 +209,9 @@ def _memory(plan: Plan) -> str | None:
         free = usable_bytes(node) - node.other_bytes - node.process_bytes
         if node.state_bytes + node.slice_bytes <= free:
             continue
-        kept = f"{said(node.state_bytes)} of private state and {said(node.slice_bytes)} of training slices"
-        what = f"{kept} do not fit into the {said(max(free, 0))} that actors, driver and Ray leave of"
-        what += f" {said(node.room.memory)} on {node.room.name}"
+        kept = f"{bytes_text(node.state_bytes)} of private state and {bytes_text(node.slice_bytes)} of training slices"
+        what = f"{kept} do not fit into the {bytes_text(max(free, 0))} that actors, driver and Ray leave of"
+        what += f" {bytes_text(node.room.memory)} on {node.room.name}"
         if free > node.slice_bytes:
             return f"engine.state_memory: {what}; set it to at most {_floor((free - node.slice_bytes) / _GB)}"
         half = _floor(max(free, 0) / 2 / _GB)

@@ -22,15 +22,6 @@ _WORKING_VECTORS = 6  # parameters, gradients, initial parameters, float64 sums,
 _STEP = 1.2  # of what autograd keeps, for what convolutions need besides
 
 
-def said(size: float) -> str:
-    """Bytes as a person would say them."""
-    for unit in ("B", "kB", "MB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB" if size < 999.5 else f"{size:,.0f} GB"
-
-
 # Private state
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from fedsim.cli.display import plan_tables
 from fedsim.core.errors import InputError
+from fedsim.core.text import bytes_text
 from fedsim.engine.place.machine import Machine
-from fedsim.engine.plan.sizes import said
 from fedsim.workload.schema import Workload
 from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, checked, disk, machine, planned, with_rooms
 
@@ -103,8 +103,9 @@ def test_scratch_that_is_too_small(workload: MakeWorkload) -> None:
     keys = (*RAY, "engine.state_memory=0")
     small = with_rooms(scratch=disk("/scratch", STATE, 1))
     assert refusal(workload(*keys), small) == (
-        f"engine.state_memory: {said(2 * STATE)} of private state do not fit into the {said(STATE)} that are free for "
-        "/scratch of two; set it to 0.1, or engine.scratch to a folder with more room"
+        f"engine.state_memory: {bytes_text(2 * STATE)} of private state do not fit "
+        f"into the {bytes_text(STATE)} that are free for /scratch of two; set it to 0.1, "
+        "or engine.scratch to a folder with more room"
     )
     assert checked(workload(*RAY, "engine.state_memory=0.1"), small) == []
     alone = replace(small, rooms=small.rooms[:1])
@@ -162,7 +163,7 @@ def test_folders_on_one_disk_share_what_is_free(workload: MakeWorkload, tmp_path
     assert checked(load, on(1, 2, 3)) == []
     message = refusal(load, on(1, 1, 1))
     assert message.startswith("engine.state_memory: ")
-    assert all(f"{said(part)} of" in message for part in parts)
+    assert all(f"{bytes_text(part)} of" in message for part in parts)
     assert checked(workload(*keys, "engine.state_memory=0.1"), on(1, 1, 1)) == []
 
 

@@ -20,7 +20,7 @@ from fedsim.engine.place.placement import Node, Place, homeless, placed
 from fedsim.engine.plan.calibration import Calibration, _Load
 from fedsim.engine.plan.fits import plan_run
 from fedsim.engine.plan.plan import Plan
-from fedsim.engine.plan.sizes import activation_bytes, said
+from fedsim.engine.plan.sizes import activation_bytes
 from fedsim.engine.plan.times import Times, expected
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run, setup_of
@@ -128,12 +128,6 @@ def test_activations_grow_with_pixels(workload: MakeWorkload, domain: str) -> No
     small, large = (activation_bytes(learner, side) for side in (16, 64))
     assert small == pytest.approx(large, rel=0.05)
     assert all((now == then).all() for now, then in zip((learner.shared, learner.local), before, strict=True))
-
-
-def test_bytes_as_a_person_says_them() -> None:
-    assert [said(size) for size in (0, 12, 1080, 2.7e6, 999.9e6, 1.2e12)] == [
-        "0 B", "12 B", "1.08 kB", "2.7 MB", "1 GB", "1,200 GB",
-    ]  # fmt: skip
 
 
 # Places

@@ -1,0 +1,27 @@
+"""Numbers as people read them: sizes, durations, and counted nouns."""
+
+from humanize.filesize import naturalsize
+
+
+def bytes_text(size: float) -> str:
+    """A number of bytes in three digits and a decimal unit: `12 bytes`, `1.08 kB`, `26 MB`."""
+    return naturalsize(size, format="%.3g").replace("Byte", "byte")
+
+
+def duration(seconds: float) -> str:
+    """A time to the second or, from an hour on, to the minute: `12 s`, `1 min 30 s`, `2 h 5 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def precise_duration(seconds: float) -> str:
+    """A measured time; under a minute with decimals: `4.2 ms`, `1.50 s`, `1 min 15 s`."""
+    if seconds >= 60:
+        return duration(seconds)
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, which takes an s in the plural: `1 seed`, `3 seeds`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
