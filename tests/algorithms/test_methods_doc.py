@@ -59,7 +59,7 @@ def settings_table(kind: type[Algorithm]) -> str:
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         default = str(default).replace("'", "").replace("True", "true")
         rows.append(f"| `{key}` | `{default}` | {field.description} |")
-    return "\n".join([HEADER, *rows]) if rows else "No settings of its own."
+    return "\n".join([HEADER, *rows]) if rows else "No further settings."
 
 
 def tables() -> dict[str, str]:
@@ -127,7 +127,7 @@ def rewrite() -> None:
     """Put the tables into the page."""
     text = PAGE.read_text(encoding="utf-8")
     for what, table in tables().items():
-        text = re.sub(rf"<!-- {what} -->\n(?:(?:\||No settings).*\n)*", f"<!-- {what} -->\n{table}\n", text)
+        text = re.sub(rf"<!-- {what} -->\n(?:(?:\||No further settings).*\n)*", f"<!-- {what} -->\n{table}\n", text)
     PAGE.write_text(text, encoding="utf-8")
 
 
