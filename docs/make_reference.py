@@ -193,6 +193,8 @@ def commands() -> str:
 
 def _commands_in(group: Any, prefix: str) -> Iterator[str]:  # noqa: ANN401 - of typer's own copy of click
     for name, command in sorted(group.commands.items()):
+        if command.hidden:  # an old name
+            continue
         if hasattr(command, "commands"):
             yield from _commands_in(command, f"{prefix} {name}")
         else:

@@ -30,10 +30,10 @@ from fedsim.cli.common import (
     tagged,
 )
 from fedsim.cli.data import data
+from fedsim.cli.debug import debug
 from fedsim.cli.init import init
 from fedsim.cli.jobs import jobs, submit
 from fedsim.cli.output import lasting_output
-from fedsim.cli.replay import replay
 from fedsim.cli.study import compare, study
 from fedsim.cli.watch import watch
 from fedsim.core.errors import InputError, RunError, TracedError
@@ -48,7 +48,7 @@ PANELS = {
     "Use and compare runs": ("compare", "study", "unseen", "reconstruct"),
     "Data": ("data",),
     "Clusters": ("submit", "jobs"),
-    "When something is wrong": ("doctor", "replay", "schema"),
+    "When something is wrong": ("doctor", "debug", "schema"),
 }
 """The commands by what they are for, in the order of --help."""
 
@@ -74,7 +74,8 @@ app.add_typer(data, name="data")
 app.add_typer(jobs, name="jobs")
 app.command(epilog="Example: fedsim init try")(init)
 app.command(epilog="Example: fedsim submit workloads/quickstart.yaml --cluster local --wait")(submit)
-app.command(epilog="Example: fedsim replay runs/try --client North --round 3")(replay)
+app.command(epilog="Example: fedsim debug runs/try --client North --round 3")(debug)
+app.command("replay", hidden=True)(debug)  # its old name
 app.command(epilog="Example: fedsim watch runs/quickstart")(watch)
 
 

@@ -175,7 +175,7 @@ class Rounds:
             return error
         if round_ - 1 not in (0, *complete_rounds(self._failures.run)):
             return error
-        again = shlex.join(["fedsim", "replay", str(self._failures.run), "--client", client, "--round", str(round_)])
+        again = shlex.join(["fedsim", "debug", str(self._failures.run), "--client", client, "--round", str(round_)])
         return ClientError(f"{error}; to look into it: {again}", error.trace)
 
     def _take_up(self, gathered: Gathered) -> None:

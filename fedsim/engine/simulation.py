@@ -143,7 +143,7 @@ class Simulation:
             self._log.say(f"round {round_}, {part}: PSNR {frame['psnr'].mean():.2f} dB, mean over {len(frame)} volumes")
         return frame
 
-    def replay(self, client: str, round_: int) -> Row:
+    def debug(self, client: str, round_: int) -> Row:
         """Do one client's part of a round again, from the checkpoint before it; its row. Nothing is written.
 
         Raises:

@@ -71,7 +71,7 @@ def test_code_of_somebody_else_is_run_with_trust_alone(own_run: Path, fedsim: Fe
     resume = ("run", own_run / "workload.yaml", "--out", own_run, "--resume")
     scan = own_run / "manifest.parquet"  # not looked at before the code is
     for command in (
-        ("evaluate", own_run), ("evaluate", own_run, "--cross"), ("replay", own_run, "--client", "A", "--round", "1"),
+        ("evaluate", own_run), ("evaluate", own_run, "--cross"), ("debug", own_run, "--client", "A", "--round", "1"),
         ("reconstruct", own_run, scan, "--client", "A"), resume,
     ):  # fmt: skip
         status, _, err = fedsim(*command)

@@ -92,7 +92,7 @@ def test_a_failing_client_ends_the_run_with_its_traceback(simulate: Simulate, tm
     keys = (faults("{kind: raise, client: B, round: 2}"),)
     for more in ((), RAY):
         out = tmp_path / f"run-{len(more)}"
-        with pytest.raises(ClientError, match=r"^client B, round 2, seed 3: InjectedError: .*fedsim replay") as failed:
+        with pytest.raises(ClientError, match=r"^client B, round 2, seed 3: InjectedError: .*fedsim debug") as failed:
             simulate(*keys, *more, out=out)
         assert "strike" in failed.value.trace
         assert failed.value.trace.startswith("Traceback")
@@ -229,7 +229,7 @@ def test_a_straggler_is_replayed_by_default(simulate: Simulate) -> None:
     assert (2, "B", "late", "replayed") in noted(run)
 
 
-# Replaying one step
+# One step again
 
 
 def test_a_step_again_is_the_step_of_the_run(
@@ -241,7 +241,7 @@ def test_a_step_again_is_the_step_of_the_run(
         loss = run.clients.set_index(["round", "client"])["loss"]
         for round_, client in ((1, "C"), (3, "A.2")):
             with Simulation(workload(f"algorithm.name={method}"), run.path, resume=True) as simulation:
-                row = simulation.replay(client, round_)
+                row = simulation.debug(client, round_)
             assert row["loss"] == loss[round_, client]
         assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
 
@@ -263,12 +263,12 @@ def test_a_step_of_a_later_phase_meets_what_it_met_in_the_run(
         second = run.clients[(run.clients["round"] == 2) & (run.clients["outcome"] == "trained")]
         for client, loss in zip(second["client"], second["loss"], strict=True):
             with Simulation(workload(*keys), run.path, resume=True) as simulation:
-                assert simulation.replay(client, 2)["loss"] == loss
+                assert simulation.debug(client, 2)["loss"] == loss
         with (
             Simulation(workload(*keys), run.path, resume=True) as simulation,
             pytest.raises(ClientError, match="client B"),
         ):
-            simulation.replay("B", 2)
+            simulation.debug("B", 2)
 
 
 def test_a_failing_step_fails_again(simulate: Simulate, workload: Callable[..., Workload], tmp_path: Path) -> None:
@@ -277,12 +277,12 @@ def test_a_failing_step_fails_again(simulate: Simulate, workload: Callable[..., 
         simulate(*keys, out=tmp_path / "run")
     with Simulation(workload(*keys), tmp_path / "run", resume=True) as simulation:
         with pytest.raises(ClientError, match="client B, round 2, seed 3: InjectedError"):
-            simulation.replay("B", 2)
-        assert simulation.replay("C", 2)["steps"] > 0
+            simulation.debug("B", 2)
+        assert simulation.debug("C", 2)["steps"] > 0
         with pytest.raises(InputError, match="--round 9: needs the checkpoint before it; rounds that have one: 1, 2"):
-            simulation.replay("B", 9)
+            simulation.debug("B", 9)
         with pytest.raises(InputError, match=r"--client X: the run's clients are A\.1"):
-            simulation.replay("X", 1)
+            simulation.debug("X", 1)
     assert len(noted(Run(tmp_path / "run"))) == 1
 
 

@@ -55,7 +55,7 @@ def test_a_second_writer_is_refused_and_a_dead_one_succeeded(tmp_path: Path, wor
             with pytest.raises(InputError, match=said):
                 Simulation(small, folder, resume=resume)
         with Simulation(small, folder, resume=True, writes=False) as simulation:
-            assert simulation.replay("A.1", 1)["steps"] > 0, "who only looks may look"
+            assert simulation.debug("A.1", 1)["steps"] > 0, "who only looks may look"
     finally:
         holder.kill()
         holder.communicate()

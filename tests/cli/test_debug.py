@@ -14,9 +14,13 @@ FAULT = ("--set", "faults=[{kind: raise, client: B, round: 2}]")
 def test_a_step_again_has_the_loss_of_the_run(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     fedsim("run", workload, "--out", tmp_path / "run")
     rows = pd.read_parquet(tmp_path / "run" / "clients.parquet").set_index(["round", "client"])
-    status, out, err = fedsim("replay", tmp_path / "run", "--client", "B", "--round", "2")
+    status, out, err = fedsim("debug", tmp_path / "run", "--client", "B", "--round", "2")
     assert (status, err) == (0, "")
     assert f"loss {rows.loc[(2, 'B'), 'loss']:.6g} (in the run: {rows.loc[(2, 'B'), 'loss']:.6g})" in out
+    status, old, err = fedsim("replay", tmp_path / "run", "--client", "B", "--round", "2")
+    assert (status, err) == (0, "")
+    assert old.partition("loss")[2] == out.partition("loss")[2], "its old name still works"
+    assert "replay" not in fedsim("--help")[1]
 
 
 def test_a_client_that_fails_shows_its_traceback_and_how_to_look_into_it(
@@ -36,7 +40,7 @@ def test_a_client_that_fails_shows_its_traceback_and_how_to_look_into_it(
 
 def test_the_debugger_stops_where_the_client_failed(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     fedsim("run", workload, "--out", tmp_path / "run", *FAULT)
-    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "replay", tmp_path / "run", "--pdb"]
+    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "debug", tmp_path / "run", "--pdb"]
     debugged = subprocess.run(
         [*command, "--client", "B", "--round", "2"],
         input="p self.kind\nq\n",
@@ -57,8 +61,8 @@ def test_steps_that_cannot_be_done_again(fedsim: Fedsim, workload: Path, tmp_pat
         (("--client", "A", "--round", "7"), "--round 7: needs the checkpoint before it; rounds that have one: 1, 2, 3"),
         (("--client", "A", "--round", "0"), "--round"),
     ):
-        status, _, err = fedsim("replay", run, *arguments)
+        status, _, err = fedsim("debug", run, *arguments)
         assert status == 2
         assert message in err
         assert err.count("\n") == 1
-    assert fedsim("replay", tmp_path, "--client", "A", "--round", "1")[0] == 2
+    assert fedsim("debug", tmp_path, "--client", "A", "--round", "1")[0] == 2

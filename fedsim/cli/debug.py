@@ -1,4 +1,4 @@
-"""fedsim replay: one client's step of a run again, in the foreground."""
+"""fedsim debug: one client's step of a run again, in the foreground."""
 
 import pdb
 from typing import Annotated
@@ -9,7 +9,7 @@ from fedsim.cli.common import Overrides, RunFolder, Trust, out
 from fedsim.core.errors import ClientError
 
 
-def replay(
+def debug(
     run_dir: RunFolder,
     client: Annotated[str, typer.Option(help="Whose step.")],
     round_: Annotated[int, typer.Option("--round", min=1, help="Which round; the checkpoint before it must be there.")],
@@ -25,7 +25,7 @@ def replay(
     opened = Run(run_dir, here, trust=trust or None)
     with Simulation(opened.runnable, run_dir, resume=True, writes=False) as simulation:
         try:
-            row = simulation.replay(client, round_)
+            row = simulation.debug(client, round_)
         except ClientError as error:
             if debugger:
                 pdb.post_mortem((error.__cause__ or error).__traceback__)
