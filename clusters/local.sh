@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# A Ray cluster of several nodes on this machine, to rehearse what a cluster does. Linux.
+# A Ray cluster of several nodes on this machine, to rehearse cluster runs. Linux only.
 #
-#   clusters/local.sh up [NODES]   bring it up; 3 nodes of one core unless you say otherwise
-#   clusters/local.sh nodes [NODES] what up would bring up: a line a node, its cores, bytes for actors, of object store
+#   clusters/local.sh up [NODES]   start it; by default 3 nodes of one core
+#   clusters/local.sh nodes [NODES] what up would start, one line per node: cores, bytes for actors, bytes of object store
 #   clusters/local.sh status       whether it is up
 #   clusters/local.sh address      the dashboard's address, and the file that holds the token
-#   clusters/local.sh down         end it, and the jobs that run on it; submitted again they go on
+#   clusters/local.sh down         stop it and the jobs running on it; submitted again, they resume
 #
-# Everything listens on loopback alone, at ports that are free, and asks for a token. `fedsim submit --cluster local`
-# brings it up if need be. DRY_RUN=1 prints what up would run. Any script with these commands can be a --cluster; nodes
-# is for checking a job before anything is brought up, and may be left out.
+# Everything listens on loopback only, on free ports, and requires a token. `fedsim submit --cluster local` starts it
+# if necessary. DRY_RUN=1 prints what up would run. Any script with these commands can be a --cluster; nodes is for
+# checking a job before anything is started, and may be left out.
 set -euo pipefail
 
 state=${FEDSIM_STATE:-${XDG_STATE_HOME:-$HOME/.local/state}/fedsim}/local # address, token, folder of Ray, its start.log
-mark=FEDSIM_LOCAL_CLUSTER=$state # in the environment of all that is started here
-cores=1                          # of a node
-object_store=1000000000          # bytes of a node
+mark=FEDSIM_LOCAL_CLUSTER=$state # in the environment of every process started here
+cores=1                          # per node
+object_store=1000000000          # bytes per node
 memory_share=70                  # per cent of this machine's memory, for the actors of all nodes together
 PATH=$(dirname "$(realpath "$0")")/../.venv/bin:$PATH
 
@@ -24,8 +24,8 @@ fail() {
     exit 1
 }
 
-# Processes of this cluster: whoever shares a session with one that bears the mark. Ray's Python processes lose it when
-# they give themselves a title. Never `ray stop`, which ends every Ray of the user.
+# Processes of this cluster: all that share a session with a process that has the mark. Ray's Python processes lose it
+# when they set their title. Never use `ray stop`, which stops every Ray of the user.
 members() {
     local marked
     marked=$(grep -lszxF "$mark" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3 | paste -sd' ' || true)
@@ -44,14 +44,14 @@ end() {
     local pids
     rm -f "$state/address"
     while pids=$(members) && [ -n "$pids" ]; do
-        # shellcheck disable=SC2086 # a list; some may be gone by now
+        # shellcheck disable=SC2086 # a list; some may have ended by now
         kill -KILL $pids 2>/dev/null || true
     done
     if [ -s "$state/folder" ]; then rm -rf "$(cat "$state/folder")"; fi
     rm -f "$state/folder" "$state/token"
 }
 
-# A session of its own, so that a Ctrl-C here is not for it; neither the lock nor our output are its to keep.
+# In a separate session, which a Ctrl-C here does not reach, and without our lock and output.
 start() {
     if [ -n "${DRY_RUN:-}" ]; then
         echo "ray start $*"
@@ -61,7 +61,7 @@ start() {
     fi
 }
 
-# Of each of so many nodes, for actors [bytes].
+# Memory for actors of each node [bytes], given the number of nodes.
 memory_of() { echo $(($(awk '/^MemTotal/ {print $2}' /proc/meminfo) * 1024 * memory_share / (100 * $1))); }
 
 up() {
@@ -69,21 +69,21 @@ up() {
     local each=(--num-cpus="$cores" --memory="$(memory_of "$nodes")" --object-store-memory="$object_store"
         --dashboard-agent-listen-port=0 --include-log-monitor=false --disable-usage-stats)
     if [ -z "${DRY_RUN:-}" ]; then
-        end # what is left of one that was not ended well
+        end # what is left of one that was not stopped properly
         trap end EXIT
         trap 'exit 130' INT TERM
-        folder=$(mktemp -d "${RAY_TMPDIR:-/tmp}/fedsim-XXXXXX") # ours alone, and short: Ray's sockets are in it
+        folder=$(mktemp -d "${RAY_TMPDIR:-/tmp}/fedsim-XXXXXX") # private, and short, since Ray's sockets are in it
         echo "$folder" >"$state/folder"
         : >"$state/start.log"
         head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \n' >"$state/token"
     fi
     unset RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_AUTH_TOKEN
-    export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1 # else there is one node, whatever this shell was started from
+    export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1 # without it there would be one node only
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token RAY_START_HOOK=fedsim.jobs.loopback.stay
     start --head --port=0 --dashboard-host=127.0.0.1 --dashboard-port=0 --include-dashboard=true --no-monitor \
         --temp-dir="$folder/1" "${each[@]}"
     if [ -z "${DRY_RUN:-}" ]; then gcs=$(cat "$folder/1/ray_current_cluster"); fi
-    for node in $(seq 2 "$nodes"); do # side by side, as each has a folder of its own
+    for node in $(seq 2 "$nodes"); do # in parallel, since each has a separate folder
         start --address="$gcs" --temp-dir="$folder/$node" "${each[@]}" &
         started+=($!)
     done
@@ -119,7 +119,7 @@ up)
     ;;
 down)
     if [ -d "$state" ]; then
-        fedsim jobs list >/dev/null 2>&1 || true # which notes how jobs ended that nobody has asked after yet
+        fedsim jobs list >/dev/null 2>&1 || true # records the final states of jobs before they are lost
         exec 9>"$state/lock"
         flock 9
         end

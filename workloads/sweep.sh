@@ -3,8 +3,8 @@
 #
 #   bash workloads/sweep.sh CLUSTER WORKLOAD KEY=VALUE,VALUE,... [KEY=VALUE ...]
 #
-# A queue (SLURM, KubeRay) takes all jobs at once; on a Ray cluster they would share it, so each is waited for in turn.
-# Running this again submits nothing twice. A failed job ends the script with its reason.
+# A queue (SLURM, KubeRay) takes all jobs at once; on a Ray cluster they would share it, so they run in turn.
+# Running this again submits nothing twice. A failed job stops the script, with the reason.
 set -euo pipefail
 (($# > 2)) || { echo "usage: sweep.sh CLUSTER WORKLOAD KEY=VALUE,VALUE,... [KEY=VALUE ...]" >&2; exit 2; }
 cluster=$1 workload=$2 key=${3%%=*}
