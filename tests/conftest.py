@@ -13,8 +13,9 @@ from fedsim.cli import app as cli
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
+from fedsim.workload.engine import Engine
 from fedsim.workload.reading import load_workload, write_yaml
-from fedsim.workload.schema import Engine, Workload
+from fedsim.workload.schema import Workload
 
 Fedsim = Callable[..., tuple[int, str, str]]
 

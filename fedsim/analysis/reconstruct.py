@@ -21,7 +21,8 @@ from fedsim.data.split import Piece
 from fedsim.engine.federation import POOLED
 from fedsim.engine.record.run_directory import Run, Which
 from fedsim.mri.masks import measured_acceleration
-from fedsim.workload.schema import Site, Workload
+from fedsim.workload.schema import Workload
+from fedsim.workload.sites import Site
 
 Line = tuple[Path, str]
 """A file that was written, and what came of it."""

@@ -66,7 +66,7 @@ def data_cache(
     """List the imported shards in a cache, or delete those that nobody has used for long."""
     from fedsim.cli.display import cache_table
     from fedsim.data import cache
-    from fedsim.workload.schema import Federation
+    from fedsim.workload.sites import Federation
 
     path = folder or Federation.model_fields["cache"].get_default(call_default_factory=True)
     if clean:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fedsim.engine.place.cores import cores_here, quotas
 from fedsim.engine.ray.backend import RayBackend
-from fedsim.workload.schema import Engine
+from fedsim.workload.engine import Engine
 
 _GB = 1e9
 

@@ -14,7 +14,7 @@ from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import Limits, Row, Setup
 from fedsim.engine.place.machine import memory_here
 from fedsim.engine.place.placement import device_of
-from fedsim.workload.schema import Engine
+from fedsim.workload.engine import Engine
 
 Arguments = tuple[Any, ...]
 ArgumentsOf = Callable[[tuple[str, ...]], Arguments]

@@ -20,7 +20,8 @@ from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import Part, Piece, pieces_of, split_blocks
 from fedsim.engine.host.client import ClientSpec
 from fedsim.mri.masks import measured_acceleration
-from fedsim.workload.schema import Site, Workload
+from fedsim.workload.schema import Workload
+from fedsim.workload.sites import Site
 
 POOLED = "all"
 """The client of a method that pools the data of all sites."""

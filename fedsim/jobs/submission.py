@@ -20,7 +20,8 @@ from fedsim.study.results import is_finished
 from fedsim.study.runner import check_data
 from fedsim.study.study import Plan, Point, load_study
 from fedsim.workload.reading import load_workload, write_yaml
-from fedsim.workload.schema import Federation, Workload
+from fedsim.workload.schema import Workload
+from fedsim.workload.sites import Federation
 
 _LARGEST = 1_000_000  # bytes; nobody's workload and method are larger, and data are not to travel
 _RUN, _STUDY = ("run", "workload.yaml", "--resume"), ("study", "study.yaml")

@@ -18,7 +18,8 @@ from fedsim.engine.federation import assemble, clients_per_site
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.record.run_directory import Run
 from fedsim.mri.masks import BoolArray
-from fedsim.workload.schema import Site, Workload
+from fedsim.workload.schema import Workload
+from fedsim.workload.sites import Site
 
 Scores = Mapping[tuple[str, str, str, str], Mapping[str, float]]
 """Rows of evaluation.parquet by client, site, part and volume."""

@@ -24,7 +24,7 @@ from fedsim.report.introduction import settings, times, training
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.panels import contrast_of, panels_of
 from fedsim.report.viewer import Stack, stacks_of
-from fedsim.workload.schema import Site
+from fedsim.workload.sites import Site
 
 _ALL_PANELS_UP_TO, _SOME_PANELS = 24, 12
 _MOST_CLIENT_ROWS = 60

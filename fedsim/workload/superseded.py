@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from fedsim.core.section import Section
-from fedsim.workload.schema import SiteTraining, Workload
+from fedsim.workload.schema import Workload
+from fedsim.workload.sites import SiteTraining
 
 Rule = tuple[str, str, Callable[[Any], bool]]
 """A key, what supersedes it, and whether that is so in its section."""

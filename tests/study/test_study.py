@@ -26,8 +26,8 @@ from fedsim.study.kinds import Tune
 from fedsim.study.results import POINT_COLUMNS, QUALITIES, VOLUME_COLUMNS, mean_over_sites
 from fedsim.study.runner import StudyResult, run_study
 from fedsim.study.study import Plan, load_study
+from fedsim.workload.engine import Engine
 from fedsim.workload.reading import read_yaml, write_yaml
-from fedsim.workload.schema import Engine
 
 Fedsim = Callable[..., tuple[int, str, str]]
 SITES, METHODS = ("A", "B"), ("single", "fedavg", "fedmri")

@@ -14,7 +14,8 @@ import torch
 
 from fedsim.engine.place.cores import cores_here
 from fedsim.engine.place.placement import Node, granted
-from fedsim.workload.schema import Engine, Workload
+from fedsim.workload.engine import Engine
+from fedsim.workload.schema import Workload
 
 RAY_COUNTS = 0.7
 """Of a node's memory, as memory for actors; the rest is the object store's."""

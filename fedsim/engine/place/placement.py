@@ -9,8 +9,8 @@ from itertools import groupby
 from fedsim.core.errors import InputError
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.place.schedule import spread
+from fedsim.workload.engine import Engine
 from fedsim.workload.resources import Resources
-from fedsim.workload.schema import Engine
 
 _SMALLEST_SHARE = 1e-4  # of a GPU, that Ray can tell from none
 _GPU_PROCESS = 1e9  # bytes of a GPU that an actor takes at least: CUDA itself, and a small network at work

@@ -12,7 +12,8 @@ from fedsim.engine.host.messages import Limits
 from fedsim.engine.place.machine import Room
 from fedsim.engine.place.placement import Node, Place
 from fedsim.engine.plan.sizes import Traffic, process_bytes
-from fedsim.workload.schema import Engine, Workload
+from fedsim.workload.engine import Engine
+from fedsim.workload.schema import Workload
 
 _USABLE = 0.95  # of a node's memory
 _DRIVER = 0.5e9  # bytes of its process

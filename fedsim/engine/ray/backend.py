@@ -23,7 +23,7 @@ from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.ray.errors import explained
 from fedsim.engine.ray.head import Head
 from fedsim.engine.ray.private import call_in, streaming_ahead
-from fedsim.workload.schema import Engine
+from fedsim.workload.engine import Engine
 
 _WINDOW = 4  # pieces of an answer that a host may be ahead of the driver
 

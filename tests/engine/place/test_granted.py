@@ -4,7 +4,7 @@ import pytest
 
 from fedsim.core.errors import InputError
 from fedsim.engine.place.placement import Node, granted
-from fedsim.workload.schema import Engine
+from fedsim.workload.engine import Engine
 
 NODES = [Node("a", 4, 0, 1e9), Node("b", 2, 1, 1e9), Node("c", 1.5, 0, 1e9)]
 

@@ -6,7 +6,7 @@ import pytest
 
 from fedsim.core.errors import RunError
 from fedsim.engine.ray.backend import RayBackend
-from fedsim.workload.schema import Engine
+from fedsim.workload.engine import Engine
 
 
 @pytest.mark.usefixtures("ray_session")

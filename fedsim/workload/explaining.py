@@ -1,0 +1,104 @@
+"""What is wrong with a section, in one clear line, from what pydantic says of it."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from fedsim.core.errors import hint, nearest, same_thing
+from fedsim.core.section import Section
+
+
+def explained(error: ValidationError, root: type[Section]) -> str:
+    """The first thing that is wrong, in one line."""
+    listed = error.errors(include_url=False)
+    # pydantic counts the bad items of a list once more, as missing from it
+    errors = [e for e in listed if not any(o["loc"][:-1][: len(e["loc"])] == e["loc"] for o in listed if o is not e)]
+    unknown = [e for e in errors if e["type"] == "extra_forbidden"]
+    first = (unknown or errors)[0]
+    places = {tuple(_user_location(e["loc"], root)) for e in errors}
+    return _describe(first, root) + ("; more is wrong in other keys" if len(places) > 1 else "")
+
+
+def _describe(error: ErrorDetails, root: type[Section]) -> str:
+    where = ".".join(shown(part) for part in _user_location(error["loc"], root))
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        *_, key = error["loc"]
+        known = _keys_at(error["loc"][:-1], root)
+        elsewhere = None if nearest(str(key), known) else _elsewhere(str(key), root)
+        there = f"did you mean {elsewhere!r}?" if elsewhere else hint(shown(key), known, "known here")
+        message = f"unknown key; {there}"
+    elif error["type"] == "union_tag_invalid":
+        tag, known = (
+            str(error["ctx"]["tag"])[:60],
+            [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")],
+        )
+        where += "." + error["ctx"]["discriminator"].strip("'")
+        message = f"unknown {tag!r}; {hint(tag, known)}"
+    elif error["type"] == "string_pattern_mismatch":
+        message = f"must be letters, digits, '_' and '-', at most 64, not {error['input']!r:.60}"
+    elif error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
+        message = f"must be text, and YAML takes this for {_taken_for(error['input'])}; put it between quotation marks"
+    elif error["type"] == "missing":
+        message = "is required"
+    elif error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
+        message = f"must have keys, as in {{key: value}}, not {error['input']!r:.60}"
+    elif error["type"] not in {"value_error", "union_tag_not_found"}:
+        message += f", got {error['input']!r:.60}"
+    return f"{where}: {message}" if where else message
+
+
+def _taken_for(value: bool | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"the number {value}"
+
+
+def _elsewhere(key: str, root: type[Section]) -> str | None:
+    """The key of another section that is probably meant."""
+    sections = {name: _keys_at((name,), root) for name in root.model_fields}
+    return next((f"{name}.{near}" for name, keys in sections.items() if (near := same_thing(key, keys))), None)
+
+
+def shown(key: object) -> str:
+    """A key as it is, where that is one short line to read; else what tells it best."""
+    text = str(key)
+    return text if text and text.isprintable() and len(text) <= 200 else f"{text[:50]!r}"
+
+
+def _user_location(location: tuple[int | str, ...], root: type[Section]) -> Iterator[int | str]:
+    """The keys as the user wrote them: without the tags that pydantic adds for the members of a union."""
+    for index, part in enumerate(location):
+        if str(part).startswith("literal["):
+            continue
+        sections = _sections_at(location[:index], root)
+        is_key = isinstance(part, int) or any(part in kind.model_fields for kind in sections)
+        is_unknown_key = sections and not any(_tagged(kind, str(part)) for kind in sections)
+        if is_key or is_unknown_key:
+            yield part
+
+
+def _tagged(kind: type[Section], tag: str) -> bool:
+    return any(tag in get_args(field.annotation) for field in kind.model_fields.values())
+
+
+def _keys_at(location: tuple[int | str, ...], root: type[Section]) -> list[str]:
+    return list(dict.fromkeys(key for kind in _sections_at(location, root) for key in kind.model_fields))
+
+
+def _sections_at(location: tuple[int | str, ...], root: type[Section]) -> list[type[Section]]:
+    """The sections that may stand at a location of the schema."""
+    kinds: list[type[Section]] = [root]
+    for part in location:
+        if isinstance(part, int):
+            continue
+        fields = [kind.model_fields[part].annotation for kind in kinds if part in kind.model_fields]
+        kinds = [k for f in fields for k in _sections_in(f)] if fields else [k for k in kinds if _tagged(k, part)]
+    return kinds
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:  # noqa: ANN401 - any type annotation
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections_in(inner)

@@ -1,0 +1,134 @@
+"""The sections `federation` and `federation.sites`: who takes part, and with which data."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import Field, model_validator
+
+from fedsim.core.section import FolderPath, Name, Section
+from fedsim.data.formats.dataset import DatasetSource
+from fedsim.data.partition import AnyPartition, Equal
+from fedsim.data.samples import Normalise
+from fedsim.data.sources import AnySource
+from fedsim.data.split import Split
+from fedsim.mri.masks import AnyMask, Equispaced
+from fedsim.workload.resources import Resources
+
+MOST_SITES = 100_000
+Side = Annotated[int, Field(ge=16, le=2048)]
+Matrix = tuple[Side, Side]
+
+
+class SiteTraining(Section):
+    """What a site does differently in local training; unset keys are the workload's."""
+
+    local_epochs: int | None = Field(None, ge=1, description="Passes over a client's training slices in a round.")
+    batch_size: int | None = Field(None, ge=1, description="Slices in a step.")
+    optimizer: Literal["rmsprop", "adam", "sgd"] | None = Field(None, description="Optimizer.")
+    lr: float | None = Field(None, gt=0, description="Learning rate of the first round.")
+    lr_step: int | None = Field(None, ge=0, description="The learning rate falls every N rounds; 0: never.")
+    lr_gamma: float | None = Field(None, gt=0, le=1, description="Factor of the learning rate every lr_step rounds.")
+
+
+class Site(Section):
+    """A hospital: its images, its scanner's mask, and what it does differently."""
+
+    name: Name = Field(description="Unique name; becomes part of file names.")
+    count: int = Field(
+        1, ge=1, le=MOST_SITES, description="Make this many phantom sites NAME-001, NAME-002, ... from one."
+    )
+    source: AnySource = Field(description="Where the images come from.")
+    mask: AnyMask = Field(default_factory=Equispaced, description="How k-space is undersampled.")
+    matrix: Matrix | None = Field(None, description="Matrix [H, W] of this site; default the federation's.")
+    split: Split | None = Field(None, description="Split of this site; default the federation's.")
+    training: SiteTraining = Field(default_factory=SiteTraining, description="Overrides of training for this site.")
+    resources: Resources = Field(default_factory=Resources, description="What its clients need while they train.")
+    unseen: bool = Field(
+        False, description="Keep the site out of the federation: `fedsim unseen RUN` tells how the run serves it."
+    )
+
+    @model_validator(mode="after")
+    def _only_phantoms_multiply(self) -> "Site":
+        if self.count > 1 and self.source.format != "phantom":
+            raise ValueError(
+                f"count: {self.count} copies of one {self.source.format} site would share their subjects; "
+                "count is for phantom sites, federation.clients cuts a site into clients"
+            )
+        if self.count > 1 and getattr(self.source, "seed", None) is not None:
+            raise ValueError("count: with source.seed set, all sites have the same subjects; leave it out")
+        return self
+
+    def expand(self) -> "list[Site]":
+        """This site, or the `count` sites it stands for."""
+        if self.count == 1:
+            return [self]
+        width = max(3, len(str(self.count)))
+        names = [f"{self.name}-{index:0{width}d}" for index in range(1, self.count + 1)]
+        return [self.model_copy(update={"name": name, "count": 1}) for name in names]
+
+
+class Federation(Section):
+    """The sites and how their subjects become clients."""
+
+    root: FolderPath = Field(Path(), description="Folder that sources' paths are relative to; looked up from the "
+                             "working directory, then from the workload file's folder.")  # fmt: skip
+    cache: FolderPath = Field(
+        default_factory=lambda: platformdirs.user_cache_path("fedsim") / "shards",
+        description="Where imported shards are kept; runs may share it.",
+    )
+    clients: int | None = Field(None, ge=1, description="Number of clients; default one for each site.")
+    partition: AnyPartition = Field(
+        default_factory=Equal, description="How a site's training data are divided among its clients."
+    )
+    matrix: Matrix = Field((128, 128), description="Matrix [H, W] to train at; multiples of 2^model.pools.")
+    split: Split = Field(default_factory=Split, description="Shares of a site's subjects; a site may set its own.")
+    normalise: Normalise = Field("std", description="What a slice is divided by: std or max of its zero-filled image.")
+    sites: tuple[Site, ...] = Field(min_length=1, description="The sites.")
+
+    def expanded_sites(self) -> list[Site]:
+        """Every site that takes part, `count` written out."""
+        return [one for site in self.sites if not site.unseen for one in site.expand()]
+
+    def unseen_sites(self) -> list[Site]:
+        """Every site that takes no part, `count` written out."""
+        return [one for site in self.sites if site.unseen for one in site.expand()]
+
+    def own_datasets(self) -> list[str]:
+        """The names of the user's own datasets among the sources, each once."""
+        return list(dict.fromkeys(s.source.dataset for s in self.sites if isinstance(s.source, DatasetSource)))
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> "Federation":
+        if sum(site.count for site in self.sites) > MOST_SITES:
+            raise ValueError(f"sites: their counts come to more than {MOST_SITES:,} sites; lower count")
+        sites = self.expanded_sites() + self.unseen_sites()
+        counts = Counter(site.name.lower() for site in sites)
+        twice = [site.name for site in sites if counts[site.name.lower()] > 1]
+        if twice:
+            raise ValueError(
+                f"sites: two sites are named {twice[0]!r}; names must differ by more than upper and lower case"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_partition(self) -> "Federation":
+        if self.clients is None and self.partition.kind != "equal":
+            raise ValueError(
+                f"partition: {self.partition.kind} divides a site among its clients; "
+                "set federation.clients above the number of sites"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_trains(self) -> "Federation":
+        training = [site for site in self.sites if not site.unseen]
+        if not training:
+            raise ValueError("sites: all are unseen; at least one must take part")
+        idle = [site.name for site in training if (site.split or self.split).train == 0]
+        if idle:
+            raise ValueError(
+                f"split: site {idle[0]} has nothing to train on; train must be above 0, or the site unseen"
+            )
+        return self
