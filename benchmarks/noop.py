@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fedsim.algorithms.base import Algorithm
 from fedsim.algorithms.learner import Learner
-from fedsim.models.reconstruction import is_encoder
+from fedsim.models.base import is_encoder
 
 
 class Noop(Algorithm):

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.algorithms.learner import Learner
-from fedsim.core.section import Section
+from fedsim.core.extension import Extension
 
 Vector = NDArray[np.float32]
 ServerState = dict[str, Vector]
@@ -66,7 +66,7 @@ class Received:
         return (self.sums[name] / self.weight).astype(np.float32)
 
 
-class Algorithm(Section):
+class Algorithm(Extension):
     """A federated method. The base shares everything, trains on the local loss and averages: it is FedAvg."""
 
     pools_data: ClassVar[bool] = False

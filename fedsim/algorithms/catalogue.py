@@ -1,10 +1,8 @@
 """Every known method, and finding a user's own: `algorithm.name: mymodule:MyMethod`."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator
 
 from fedsim.algorithms.base import Algorithm
 from fedsim.algorithms.centralised import Centralised
@@ -22,8 +20,7 @@ from fedsim.algorithms.scaffold import Scaffold
 from fedsim.algorithms.server_optimizers import FedAdagrad, FedAdam, FedYogi
 from fedsim.algorithms.single import Single
 from fedsim.algorithms.transfer import Transfer
-from fedsim.core.errors import InputError
-from fedsim.core.own import is_own, own_class
+from fedsim.core.extension import Catalogue
 
 _Known = (
     FedMRI | Single | Transfer | Centralised | FedAvg | FedProx | FedBN | FedPer | LGFedAvg | FLMRCM
@@ -33,26 +30,6 @@ ALGORITHMS: tuple[type[Algorithm], ...] = _Known.__args__
 """Every known method, the default first; a new one joins the union above."""
 
 
-_WANTED = "a known method, or module:Class for one of your own"
-
-
-def own_method(name: str, folders: Sequence[Path] = ()) -> type[Algorithm]:
-    """The class of a user's method.
-
-    Args:
-        name: module:Class.
-        folders: Where a file module.py is looked for, before the installed modules.
-
-    Raises:
-        InputError: there is no such module or class, or it is not an Algorithm.
-    """
-    module, found = own_class(name, "algorithm.name", _WANTED, folders)
-    if found is None or not issubclass(found, Algorithm):
-        kind = name.partition(":")[2]
-        raise InputError(f"algorithm.name: {module} has no class {kind} derived from fedsim.algorithms.base.Algorithm")
-    return found
-
-
 class Unread(Algorithm):
     """A user's method of which only the keys are read: its file is not run."""
 
@@ -60,13 +37,8 @@ class Unread(Algorithm):
     name: str
 
 
-def _known_or_own(value: Any, known: ValidatorFunctionWrapHandler) -> Algorithm:  # noqa: ANN401 - whatever a file says
-    if isinstance(value, Algorithm):
-        return value
-    name = value.get("name") if isinstance(value, Mapping) else None
-    method: Algorithm = own_method(str(name)).model_validate(value) if is_own(name) else known(value)
-    return method
+METHODS = Catalogue("algorithm.name", Algorithm, Unread, ALGORITHMS, "fedsim.methods", "method")
+"""Where a user's own methods are found."""
 
-
-AnyAlgorithm = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="name")]], WrapValidator(_known_or_own)]
-"""A known method, or one of the user's own that `own_method` finds."""
+AnyAlgorithm = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="name")]], WrapValidator(METHODS.read)]
+"""A known method, or one of the user's own."""

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from fedsim.algorithms.base import Algorithm
-from fedsim.models.reconstruction import is_norm
+from fedsim.models.base import is_norm
 
 
 class FedBN(Algorithm):

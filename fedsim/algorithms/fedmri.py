@@ -30,7 +30,7 @@ from fedsim.algorithms.contrastive import (
     ratio_and_gradient,
 )
 from fedsim.algorithms.learner import Learner
-from fedsim.models.reconstruction import is_encoder
+from fedsim.models.base import is_encoder
 
 __all__ = ["FedMRI", "contrastive_ratio"]
 

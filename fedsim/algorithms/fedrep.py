@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsim.algorithms.base import Algorithm
 from fedsim.algorithms.learner import Learner, Part
-from fedsim.models.reconstruction import is_encoder
+from fedsim.models.base import is_encoder
 
 
 class FedRep(Algorithm):

@@ -26,7 +26,7 @@ from fedsim.algorithms.flat import FlatParameters
 from fedsim.algorithms.learner import Learner, State, load_optimizer, optimizer_state
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch
-from fedsim.models.unet import initialise
+from fedsim.models.reset import reset
 
 _PREFIX = "features."
 _WIDTH = 64  # of the discriminator
@@ -95,7 +95,7 @@ class FLMRCM(Algorithm):
         return (others[first:] + others[:first])[:steps]
 
     def _loss(self, learner: Learner, pair: "_Pair", batch: Batch) -> Tensor:
-        output, latent = learner.network.with_latent(batch.kspace, batch.mask)
+        output, latent = learner.network.latent(batch.kspace, batch.mask)
         return learner.error(output, batch) + self.lam * pair.confusion(latent)
 
     @torch.no_grad()
@@ -106,7 +106,7 @@ class FLMRCM(Algorithm):
         for batch in learner.data.batches(
             1, torch_stream(learner.data.seed, "features", learner.client, learner.round)
         ):
-            latents.append(_vectors(learner.network.with_latent(batch.kspace, batch.mask)[1]))
+            latents.append(_vectors(learner.network.latent(batch.kspace, batch.mask)[1]))
             if len(latents) == self.feature_slices:
                 break
         return torch.cat(latents).reshape(-1)
@@ -164,5 +164,5 @@ def _discriminator(channels: int, generator: torch.Generator) -> nn.Module:
     with torch.device("meta"):
         network = nn.Sequential(nn.Conv2d(channels, _WIDTH, 1), nn.LeakyReLU(0.2), nn.Conv2d(_WIDTH, 1, 1))
     network = network.to_empty(device="cpu")
-    initialise(network, generator)
+    reset(network, generator)
     return network

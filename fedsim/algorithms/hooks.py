@@ -12,7 +12,7 @@ from torch import Tensor
 from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload, Vector
 from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import InputError, MethodError, RunError
-from fedsim.core.own import is_own
+from fedsim.core.extension import said_of
 
 Sent = dict[str, Vector]
 """A client's uploads by name."""
@@ -60,11 +60,7 @@ def explained(algorithm: Algorithm, error: BaseException, where: str, hook: str 
         where: Client, round.
         hook: What of it was called, if the error does not show a hook that this one called.
     """
-    kinds = {kind.__name__ for kind in type(algorithm).__mro__ if issubclass(kind, Algorithm)}
-    frames = [frame.f_code.co_qualname.split(".") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    called = [parts[1] for parts in frames if len(parts) > 1 and parts[0] in kinds] or [hook]
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    return (f"{where}: " if where else "") + what + (f" (in {called[-1]} of {algorithm.name})" if called[-1] else "")
+    return (f"{where}: " if where else "") + said_of(algorithm, error, hook)
 
 
 def settled(algorithm: Algorithm, cohort: int) -> Algorithm:
@@ -146,7 +142,7 @@ def broadcast(algorithm: Algorithm, server: ServerState, phase: str, where: str 
         _expect(_by_name(found), "vectors by name", found)
         vectors = {name: _vector(name, value) for name, value in found.items()}
         for name, vector in vectors.items():
-            finite = not is_own(algorithm.name) or np.isfinite(vector).all()
+            finite = not algorithm.foreign or np.isfinite(vector).all()
             _expect(finite, f"finite numbers as {name!r}", "NaN or infinite ones")
     return _read_only(vectors)
 

@@ -21,7 +21,7 @@ from fedsim.algorithms.stopping import EarlyStopping
 from fedsim.core.section import Section
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch, SliceMemory, Slices
-from fedsim.models.reconstruction import ReconstructionNetwork
+from fedsim.models.base import Network
 
 State = dict[str, Tensor]
 """A client's private state by name: `local`, `optimizer.<part>.<key>` and whatever the algorithm keeps."""
@@ -97,7 +97,7 @@ class Learner:
 
     def __init__(
         self,
-        network: ReconstructionNetwork,
+        network: Network,
         shares: Callable[[str], bool],
         *,
         device: torch.device | str = "cpu",

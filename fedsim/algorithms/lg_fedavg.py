@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from fedsim.algorithms.base import Algorithm
-from fedsim.models.reconstruction import is_encoder
+from fedsim.models.base import is_encoder
 
 
 class LGFedAvg(Algorithm):

@@ -26,7 +26,7 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.record.run_directory import Run, Which, setup_of
 from fedsim.engine.state import checkpoint
-from fedsim.models.reconstruction import is_encoder
+from fedsim.models.base import is_encoder
 
 _LOCAL: tuple[LearnerPart, ...] = ("local",)
 STEPS = (0, 5, 10, 25, 50, 100, 200, 400)

@@ -118,6 +118,10 @@ class MethodError(TracedError):
     """A method's own code raised, returned what it may not, or changed what it may only read."""
 
 
+class OwnCodeError(TracedError):
+    """A user's own network raised, or returned what it may not; says what, and where in it."""
+
+
 class DivergedError(ClientError):
     """A client's training left the finite numbers: a setting is wrong for its data, often the learning rate."""
 

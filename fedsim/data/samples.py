@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsim.core.errors import InputError
+from fedsim.core.extension import Extension
 from fedsim.core.seeds import numpy_stream
 from fedsim.data.shard import Shard, write_shard
 from fedsim.data.source import Source
@@ -67,6 +67,11 @@ class Slices(Protocol):
     @property
     def seed(self) -> int:
         """Root of the random streams."""
+        ...
+
+    @property
+    def sections(self) -> list[Extension]:
+        """What of the workload it is made with: masks, and sources of shards that are still to be made."""
         ...
 
     def samples(self, part: Part = "train") -> int:
@@ -122,6 +127,11 @@ class ClientData:
         """Its own site's data."""
         return (self,)
 
+    @property
+    def sections(self) -> list[Extension]:
+        """The mask, and the source if the shard may still have to be made."""
+        return [self.mask, *([self.maker] if self.maker else [])]
+
     def open(self) -> Shard:
         """The shard, made first if that was left to whoever needs it."""
         if self.maker is not None and not self.shard.exists():
@@ -161,9 +171,8 @@ class ClientData:
     def volume_mask(self, volume: str, support: tuple[int, int]) -> BoolArray:
         """The mask (H, W) of a volume: sampled on its support, False where k-space is zero-padding."""
         key = (self.site, volume) if self.mask.per == "volume" else (self.site,)
-        sampled = self.mask.sample(support, numpy_stream(self.seed, "mask", *key))
-        if not sampled.any():
-            raise InputError(f"site {self.site}: the mask of {volume} samples nothing; raise mask.center_fraction")
+        stream = numpy_stream(self.seed, "mask", *key)
+        sampled = self.mask.drawn(support, stream, f"site {self.site}: the mask of {volume}")
         return centre_crop_or_pad(sampled, self.matrix)
 
     def _masks(self, part: Part) -> dict[str, BoolArray]:
@@ -184,6 +193,11 @@ class PooledData:
     def seed(self) -> int:
         """Root of the random streams."""
         return self.members[0].seed
+
+    @property
+    def sections(self) -> list[Extension]:
+        """Those of all sites."""
+        return [section for member in self.members for section in member.sections]
 
     def samples(self, part: Part = "train") -> int:
         """Number of slices."""

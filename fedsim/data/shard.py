@@ -139,7 +139,7 @@ def _seal(file: h5py.File, volumes: list[StoredVolume]) -> str:
 
 def shard_path(source: Source, root: Path, cache: Path, matrix: tuple[int, int]) -> Path:
     """Where the source's shard is, or will be."""
-    return cache / f"{source.format}-{_digest(source, root, matrix)}.h5"
+    return cache / f"{source.format.replace(':', '.')}-{_digest(source, root, matrix)}.h5"
 
 
 def ensure_shard(source: Source, root: Path, cache: Path, matrix: tuple[int, int]) -> Path:
@@ -186,7 +186,9 @@ def _digest(source: Source, root: Path, matrix: tuple[int, int]) -> str:
     files = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in source.files(root)]
     where = str(root.resolve()) if files else ""
     settings = source.model_dump(mode="json")
-    key = [_LAYOUT, _version(), settings, list(matrix), where, files, source.fingerprint(root)]
+    key: list[object] = [_LAYOUT, _version(), settings, list(matrix), where, files, source.fingerprint(root)]
+    if source.foreign:
+        key.append(source.code())
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
 
 

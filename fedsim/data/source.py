@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from fedsim.core.errors import InputError
+from fedsim.core.extension import Extension
 from fedsim.core.files import absent
-from fedsim.core.section import InsidePath, Section
+from fedsim.core.section import InsidePath
 from fedsim.data.discovery import data_files, fetched
 from fedsim.data.labels import looks_like_label
 from fedsim.data.left_out import leave_out, lines, noting
@@ -64,8 +65,10 @@ class StoredVolume:
         return self.who.name
 
 
-class Source(Section):
+class Source(Extension):
     """Where a site's images come from."""
+
+    tag: ClassVar[str] = "format"
 
     format: str
 

@@ -1,11 +1,13 @@
 """All sources of images, told apart by `format`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator
 
 from fedsim.core.errors import InputError
+from fedsim.core.extension import Catalogue
 from fedsim.core.files import absent
 from fedsim.data.formats.dataset import DatasetSource
 from fedsim.data.formats.dicom import Dicom
@@ -14,12 +16,32 @@ from fedsim.data.formats.matlab import Matlab
 from fedsim.data.formats.nifti import Nifti
 from fedsim.data.formats.phantom import PhantomSource
 from fedsim.data.formats.tiff import ImageFolder
-from fedsim.data.source import FileSource
+from fedsim.data.source import FileSource, Source, Volume
 
-AnySource = Annotated[
-    FastMRI | Nifti | Dicom | Matlab | ImageFolder | DatasetSource | PhantomSource,
-    Field(discriminator="format"),
-]
+
+class Unread(Source):
+    """A user's own source of which only the keys are read: its file is not run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def identity(self) -> str:
+        """Its keys."""
+        return self.model_dump_json()
+
+    def files(self, root: Path) -> list[Path]:
+        """Not known."""
+        raise InputError(f"source.format: {self.format} is a user's own, whose code was not run")
+
+    def volumes(self, root: Path) -> Iterator[Volume]:
+        """Not known."""
+        raise InputError(f"source.format: {self.format} is a user's own, whose code was not run")
+
+
+_Known = FastMRI | Nifti | Dicom | Matlab | ImageFolder | DatasetSource | PhantomSource
+SOURCES = Catalogue("source.format", Source, Unread, _Known.__args__, "fedsim.sources", "format")
+"""Where a user's own importers are found."""
+
+AnySource = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="format")]], WrapValidator(SOURCES.read)]
 """The section `source` of a site."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fedsim.core.errors import InputError
+from fedsim.core.extension import blamed
 from fedsim.core.files import sweep
 from fedsim.core.seeds import numpy_stream
 from fedsim.data.cache import note_use
@@ -80,7 +81,8 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
     sweep(federation.cache)
     found: list[_Found] = []
     for site in (*seen, *unseen):
-        found.append(_find(workload, site))
+        with blamed(site.source, f"site {site.name}"):
+            found.append(_find(workload, site))
         on_site(site.name)
     read = [SiteVolumes(f.site.name, f.site.source, f.site.split or federation.split, f.volumes) for f in found]
     who = people(read, federation.root)

@@ -31,8 +31,8 @@ from fedsim.engine.rounds import Rounds, check_phases
 from fedsim.engine.server import Server
 from fedsim.engine.state import checkpoint
 from fedsim.engine.state import client_files as clientfiles
-from fedsim.workload.faults import CHECKPOINT
 from fedsim.workload.engine import Engine
+from fedsim.workload.faults import CHECKPOINT
 from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")

@@ -11,12 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.section import Section
-from fedsim.models.unet import Norm, UNet, initialise
+from fedsim.models.base import Model, Network
+from fedsim.models.unet import Norm, UNet
 from fedsim.mri.fft import ifft2c
 
 
-class ReconstructionNetwork(nn.Module):
+class ReconstructionNetwork(Network):
     """A k-space U-Net with hard data consistency, then an image U-Net on the magnitude; either may be absent."""
 
     def __init__(self, kspace: UNet | None, image: UNet | None) -> None:
@@ -29,10 +29,6 @@ class ReconstructionNetwork(nn.Module):
         """C of the latent features."""
         unet = self.image or self.kspace
         return unet.encoder.channels if unet else 0
-
-    def forward(self, kspace: Tensor, mask: Tensor) -> Tensor:
-        """Magnitude image (B, H, W) of k-space (B, H, W) complex, zero where `mask` (B, H, W) bool is False."""
-        return self.with_latent(kspace, mask)[0]
 
     def with_latent(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The image, and the last U-Net's coarsest features (B, channels * 2^pools, H / 2^pools, W / 2^pools)."""
@@ -55,7 +51,7 @@ class ReconstructionNetwork(nn.Module):
         return torch.view_as_complex(output.permute(0, 2, 3, 1).float().contiguous()) * rms, latent
 
 
-class UNetModel(Section):
+class UNetModel(Model):
     """The network of every client."""
 
     name: Literal["unet"] = Field("unet", description="Network.")
@@ -71,30 +67,38 @@ class UNetModel(Section):
     )
     residual: bool = Field(True, description="Add the input to the output and start as the zero-filled image.")
 
-    def build(self, generator: torch.Generator) -> ReconstructionNetwork:
-        """The network, initialised from `generator` alone; torch's global stream is left untouched."""
-        with torch.device("meta"):  # no memory and no random numbers until `initialise`
-            network = self._assemble()
-        network = network.to_empty(device="cpu")
-        initialise(network, generator)
+    @property
+    def multiple(self) -> int:
+        """Every pool halves the matrix."""
+        return 1 << self.pools
+
+    @property
+    def smallest(self) -> int:
+        """The lowest level needs 2 x 2 pixels to be normalised."""
+        return 2 * self.multiple
+
+    def remedy(self, matrix: tuple[int, int]) -> str:
+        """Fewer pools, or another matrix."""
+        fewer = [n for n in range(1, self.pools) if self.model_copy(update={"pools": n}).fits(matrix)]
+        return (
+            f"multiples of {self.multiple} (2^model.pools), at least {self.smallest}: every pool halves the matrix, "
+            "and the lowest level needs 2 x 2 pixels to be normalised; "
+            + (f"set model.pools to at most {fewer[-1]}, or " if fewer else "")
+            + f"take {self.nearest(matrix)}"
+        )
+
+    def build(self, generator: torch.Generator) -> Network:
+        """As any network; a residual U-Net's last layer starts at zero, so that the network starts as the identity."""
+        network = super().build(generator)
+        for module in network.modules():
+            if isinstance(module, UNet) and module.residual:
+                nn.init.zeros_(module.decoder.last.weight)
+                nn.init.zeros_(module.decoder.last.bias)  # type: ignore[arg-type]
         return network
 
-    def _assemble(self) -> ReconstructionNetwork:
+    def network(self) -> ReconstructionNetwork:
+        """The U-Nets of the domain."""
         image, kspace = (UNet(parts, self.channels, self.pools, self.norm, self.residual) for parts in (1, 2))
         return ReconstructionNetwork(
             kspace=None if self.domain == "image" else kspace, image=None if self.domain == "kspace" else image
         )
-
-
-AnyModel = UNetModel
-"""Every known network; a new one joins here."""
-
-
-def is_encoder(parameter: str) -> bool:
-    """Whether a parameter name belongs to an encoder, in either domain."""
-    return "encoder" in parameter.split(".")
-
-
-def is_norm(parameter: str) -> bool:
-    """Whether a parameter (or running statistic) belongs to a norm layer."""
-    return any(part.startswith("norm") for part in parameter.split("."))

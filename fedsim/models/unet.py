@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from torch import Tensor, nn
 
-from fedsim.models.reset import reset
-
 Norm = Literal["instance", "affine", "batch"]
 """instance: no parameters; affine: instance norm with scale and shift; batch: these and running statistics."""
 
@@ -98,19 +96,3 @@ class UNet(nn.Module):
         features = self.encoder(x)
         out: Tensor = self.decoder(features)
         return x + out if self.residual else out, features[-1]
-
-
-@torch.no_grad()
-def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """torch's default initialisation of every module, drawn from `generator`.
-
-    A residual U-Net's last layer starts at zero, so the network starts as the identity.
-
-    Raises:
-        InputError: nothing sets a parameter or a buffer; names it.
-    """
-    reset(network, generator)
-    for module in network.modules():
-        if isinstance(module, UNet) and module.residual:
-            nn.init.zeros_(module.decoder.last.weight)
-            nn.init.zeros_(module.decoder.last.bias)  # type: ignore[arg-type]

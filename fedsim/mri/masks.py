@@ -5,13 +5,14 @@ obtained differ (a "3x" equispaced mask with an 8 % centre is really 2.6x), so r
 """
 
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator, model_validator
 
-from fedsim.core.section import Section
+from fedsim.core.errors import InputError
+from fedsim.core.extension import Catalogue, Extension, blamed
 
 BoolArray = NDArray[np.bool_]
 
@@ -21,9 +22,12 @@ def measured_acceleration(mask: BoolArray) -> float:
     return mask.size / int(mask.sum())
 
 
-class Mask(Section):
+class Mask(Extension):
     """What every mask kind has."""
 
+    tag: ClassVar[str] = "kind"
+
+    kind: str
     acceleration: float = Field(4.0, gt=1, le=64, description="Nominal acceleration: the measured one is reported.")
     center_fraction: float = Field(
         0.08, ge=0, lt=1, description="Fraction of each undersampled axis that is fully sampled around the centre."
@@ -33,6 +37,26 @@ class Mask(Section):
     @abstractmethod
     def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
         """A mask (H, W), True where k-space is measured."""
+
+    def drawn(self, shape: tuple[int, int], rng: np.random.Generator, where: str) -> BoolArray:
+        """What `sample` gives, if it is a mask.
+
+        Args:
+            shape: H, W.
+            rng: Of the volume or the site.
+            where: Whose mask it is, for messages.
+
+        Raises:
+            InputError: it raises, or gives another shape or type, or measures nothing.
+        """
+        with blamed(self, where):
+            mask = self.sample(shape, rng)
+        if not (isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == tuple(shape)):
+            found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise InputError(f"{where}: sample of {self.label} must return an array of bool {shape}, not {found}")
+        if not mask.any():
+            raise InputError(f"{where} samples nothing; raise mask.center_fraction")
+        return mask
 
     def _check_centre(self, fraction: float) -> None:
         if fraction * self.acceleration >= 1:
@@ -168,4 +192,19 @@ def _weighted_draw(
     return rng.choice(items, size=count, replace=False, p=weights / weights.sum())
 
 
-AnyMask = Annotated[Equispaced | Random | CartesianVariableDensity | Radial | Gaussian2D, Field(discriminator="kind")]
+class Unread(Mask):
+    """A user's mask of which only the keys are read: its file is not run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
+        """Not known."""
+        raise InputError(f"mask.kind: {self.kind} is a user's own, whose code was not run")
+
+
+_Known = Equispaced | Random | CartesianVariableDensity | Radial | Gaussian2D
+MASKS = Catalogue("mask.kind", Mask, Unread, _Known.__args__, "fedsim.masks", "mask")
+"""Where a user's own masks are found."""
+
+AnyMask = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="kind")]], WrapValidator(MASKS.read)]
+"""A known mask, or one of the user's own."""

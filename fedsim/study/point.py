@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedsim.algorithms.catalogue import own_method
 from fedsim.core.errors import DivergedError, InputError, RunError
-from fedsim.core.own import find_own, is_own
+from fedsim.core.own import find_own
 from fedsim.data.split import Part
 from fedsim.engine.simulation import Simulation
 from fedsim.study.bare_loop import Floor
 from fedsim.study.results import DIVERGED, mean_over_sites
+from fedsim.workload.reading import read_content
 from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")
@@ -67,9 +67,7 @@ def run_until_flag(text: str, study: Path, path: Path, part: Part, flag: Path) -
     if flag.exists():
         return Outcome(stopped=True)
     content = json.loads(text)
-    if is_own(content["algorithm"]["name"]):
-        own_method(content["algorithm"]["name"], (study,))
-    workload = Workload.model_validate(content)
+    workload = read_content(content, f"{path}: ", code=True, folders=(study,))
     for name in workload.federation.own_datasets():
         find_own(name, (study,))
     with _collected_warnings() as warnings:

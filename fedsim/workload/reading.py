@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from fedsim.algorithms.catalogue import ALGORITHMS, Unread, own_method
+from fedsim.algorithms.catalogue import METHODS
 from fedsim.core.errors import InputError, hint
-from fedsim.core.own import find_own, is_own
+from fedsim.core.extension import Catalogue
+from fedsim.core.own import find_own
 from fedsim.core.section import Section
 from fedsim.core.yaml import load_yaml, read_yaml
+from fedsim.models.catalogue import NETWORKS
 from fedsim.workload.explaining import explained, shown
-from fedsim.workload.schema import MODELS, Workload
+from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")
 
@@ -28,7 +30,7 @@ def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool
     Args:
         path: The file.
         overrides: Applied in turn.
-        code: Whether the file of a user's own method may be run; without it, the method has its keys alone.
+        code: Whether files of the user's own classes may be run; without it, such a section has its keys alone.
 
     Raises:
         InputError: the file, a key or a value is wrong; the message names it and what would be right.
@@ -37,28 +39,35 @@ def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool
     content = read_yaml(path)
     for override in overrides:
         _override(content, override)
-    if code or not _has_own_method(content):
-        _set_aside(content, "algorithm", [*ALGORITHMS, *_own_methods(content, path.parent)])
-    _set_aside(content, "model", MODELS)
-    workload = read_content(content, f"{path}: ", code=code)
+    folders = (path.parent, Path.cwd())
+    catalogues: dict[str, Catalogue[Any]] = {"algorithm": METHODS, "model": NETWORKS}
+    for section, catalogue in catalogues.items():
+        _set_aside(content, section, catalogue, folders if code else None)
+    workload = read_content(content, f"{path}: ", code=code, folders=folders)
     federation = workload.federation
     for name in federation.own_datasets():
-        find_own(name, (path.parent, Path.cwd()))
+        find_own(name, folders)
     where = {"root": _find(federation.root, path.parent), "cache": federation.cache.expanduser().absolute()}
     scratch = workload.engine.scratch and workload.engine.scratch.expanduser().absolute()
     engine = workload.engine.model_copy(update={"scratch": scratch})
     return workload.model_copy(update={"federation": federation.model_copy(update=where), "engine": engine})
 
 
-def read_content(content: Mapping[str, Any], where: str, *, code: bool = False) -> Workload:
-    """A workload from its keys; the file of a user's own method is run with `code` alone.
+def read_content(
+    content: Mapping[str, Any], where: str, *, code: bool = False, folders: Sequence[Path] = ()
+) -> Workload:
+    """A workload from its keys.
+
+    Args:
+        content: As a file has it.
+        where: What messages begin with.
+        code: Whether files of the user's own classes may be run; without it, such a section has its keys alone.
+        folders: Where these files are looked for.
 
     Raises:
-        InputError: a key or a value is wrong; the message begins with `where`.
+        InputError: a key or a value is wrong.
     """
-    if _has_own_method(content) and not code:
-        content = {**content, "algorithm": parse_section(Unread, content["algorithm"], where)}
-    return parse_section(Workload, content, where)
+    return parse_section(Workload, content, where, {"code": code, "folders": folders})
 
 
 def read_section(kind: type[S], settings: Sequence[str]) -> S:
@@ -73,14 +82,14 @@ def read_section(kind: type[S], settings: Sequence[str]) -> S:
     return parse_section(kind, content, "--set ")
 
 
-def parse_section(kind: type[S], content: Mapping[str, Any], where: str) -> S:
-    """A section from its keys.
+def parse_section(kind: type[S], content: Mapping[str, Any], where: str, context: Any = None) -> S:  # noqa: ANN401
+    """A section from its keys; `context` is for its validators.
 
     Raises:
         InputError: a key or a value is wrong; the message begins with `where`.
     """
     try:
-        return kind.model_validate(content)
+        return kind.model_validate(content, context=context)
     except ValidationError as error:
         raise InputError(f"{where}{explained(error, kind)}") from error
 
@@ -142,31 +151,27 @@ def _place(node: list[Any], index: str, key: str) -> int:
     )
 
 
-def _has_own_method(content: Mapping[str, Any]) -> bool:
-    given = content.get("algorithm")
-    return isinstance(given, dict) and is_own(given.get("name"))
+def _set_aside(
+    content: dict[str, Any], section: str, catalogue: Catalogue[Any], folders: Sequence[Path] | None
+) -> None:
+    """Name the default kind where none is named, and drop the keys that only other kinds of the section have.
 
-
-def _own_methods(content: Mapping[str, Any], beside: Path) -> list[type[Section]]:
-    """The user's own method, if the workload names one: from a file beside it, the working directory, or installed."""
-    given = content.get("algorithm")
-    name = given.get("name") if isinstance(given, dict) else None
-    return [own_method(str(name), (beside, Path.cwd()))] if is_own(name) else []
-
-
-def _set_aside(content: dict[str, Any], section: str, known: Sequence[type[Section]]) -> None:
-    """Name the default kind where none is named, and drop the keys that only other kinds of the section have."""
+    A user's own kind is looked for in the folders; without any its keys are left as they are.
+    """
     given = content.get(section)
     if not isinstance(given, dict):
         return
-    default = known[0].model_fields["name"].default
-    own = is_own(given.get("name"))
-    chosen = known[-1:] if own else [k for k in known if k.model_fields["name"].default == given.get("name", default)]
+    default, *_ = catalogue.names()
+    name = given.get("name", default)
+    if catalogue.has(name):
+        chosen = [catalogue.find(name, folders)] if folders is not None else []
+    else:
+        chosen = [kind for kind in catalogue.known if kind.model_fields["name"].default == name]
     if not chosen:
         return
-    others = {key for kind in known for key in kind.model_fields} - set(chosen[0].model_fields)
+    others = {key for kind in catalogue.known for key in kind.model_fields} - set(chosen[0].model_fields)
     for key in sorted(others & set(given)):
-        log.warning("%s.%s is not a key of %s: unused", section, key, given.get("name", default))
+        log.warning("%s.%s is not a key of %s: unused", section, key, name)
     content[section] = {"name": default, **{key: value for key, value in given.items() if key not in others}}
 
 

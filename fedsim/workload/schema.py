@@ -10,23 +10,14 @@ from fedsim.algorithms import hooks
 from fedsim.algorithms.catalogue import AnyAlgorithm
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.learner import Training
+from fedsim.core.extension import Extension
 from fedsim.core.section import Name, Section, Tag
-from fedsim.models.reconstruction import AnyModel, UNetModel
+from fedsim.models.catalogue import AnyModel
+from fedsim.models.reconstruction import UNetModel
 from fedsim.workload.engine import Engine
 from fedsim.workload.faults import Fault
 from fedsim.workload.metrics import Metrics
-from fedsim.workload.sites import Federation, Matrix, Site
-
-MODELS = (UNetModel,)
-"""Every known network; a new one joins here."""
-
-
-def _remedy(matrix: Matrix, pools: int) -> str:
-    """What would make a matrix and the number of pools fit each other."""
-    step = 2**pools
-    larger = [max(2 * step, -(-side // step) * step) for side in matrix]
-    fewer = [n for n in range(1, pools) if all(side % 2**n == 0 and side >= 2 ** (n + 1) for side in matrix)]
-    return (f"set model.pools to at most {fewer[-1]}, or " if fewer else "") + f"take {larger}"
+from fedsim.workload.sites import Federation, Site
 
 
 class Workload(Section):
@@ -48,17 +39,12 @@ class Workload(Section):
 
     @model_validator(mode="after")
     def _matrices_fit(self) -> "Workload":
-        step = 2**self.model.pools
         for where, matrix in [
             ("federation.matrix", self.federation.matrix),
             *((f"site {site.name}: matrix", site.matrix) for site in self.federation.sites if site.matrix),
         ]:
-            if any(side % step or side < 2 * step for side in matrix):
-                raise ValueError(
-                    f"{where}: {list(matrix)} must be multiples of {step} (2^model.pools), at least {2 * step}: "
-                    f"every pool halves the matrix, and the lowest level needs 2 x 2 pixels to be normalised; "
-                    f"{_remedy(matrix, self.model.pools)}"
-                )
+            if not self.model.fits(matrix):
+                raise ValueError(f"{where}: {list(matrix)} must be {self.model.remedy(matrix)}")
         return self
 
     @model_validator(mode="after")
@@ -82,6 +68,11 @@ class Workload(Section):
         """The workload with everything decided that its method leaves open until the number of clients is known."""
         clients = self.federation.clients or len(self.federation.expanded_sites())
         return self.model_copy(update={"algorithm": hooks.settled(self.algorithm, self.training.cohort(clients))})
+
+    def extensions(self) -> list[Extension]:
+        """The sections whose class may be a user's own: method, network, every site's source and mask."""
+        of_sites = (one for site in self.federation.sites for one in (site.source, site.mask))
+        return [self.algorithm, self.model, *of_sites]
 
     def training_of(self, site: Site) -> Training:
         """Local training with the site's overrides."""

@@ -82,7 +82,7 @@ class Federation(Section):
     partition: AnyPartition = Field(
         default_factory=Equal, description="How a site's training data are divided among its clients."
     )
-    matrix: Matrix = Field((128, 128), description="Matrix [H, W] to train at; multiples of 2^model.pools.")
+    matrix: Matrix = Field((128, 128), description="Matrix [H, W] to train at; multiples of 2^model.pools for a U-Net.")
     split: Split = Field(default_factory=Split, description="Shares of a site's subjects; a site may set its own.")
     normalise: Normalise = Field("std", description="What a slice is divided by: std or max of its zero-filled image.")
     sites: tuple[Site, ...] = Field(min_length=1, description="The sites.")

@@ -10,7 +10,8 @@ import pytest
 from fedsim.algorithms.base import Algorithm
 from fedsim.algorithms.catalogue import ALGORITHMS
 from fedsim.algorithms.fedmri import FedMRI
-from fedsim.models.reconstruction import UNetModel, is_encoder
+from fedsim.models.base import is_encoder
+from fedsim.models.reconstruction import UNetModel
 
 from .conftest import Simulate
 

@@ -19,7 +19,7 @@ from fedsim.core.errors import InputError
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.client import ClientSpec
-from fedsim.models.reconstruction import is_encoder
+from fedsim.models.base import is_encoder
 from fedsim.mri.metrics import volume_quality
 from fedsim.workload.schema import Workload
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim.models.reconstruction import UNetModel, is_encoder
+from fedsim.models.base import is_encoder
+from fedsim.models.reconstruction import UNetModel
 from fedsim.mri.fft import ifft2c
 
 DOMAINS = ("image", "kspace", "dual")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedsim.algorithms.base import Algorithm, Vector
 from fedsim.core.errors import ClientError
-from fedsim.models.reconstruction import AnyModel
+from fedsim.models.base import Model
 from fedsim.mri.metrics import Protocol
 from fedsim.workload.faults import Fault
 
@@ -23,7 +23,7 @@ class Setup:
     """What every host is made with."""
 
     algorithm: Algorithm
-    model: AnyModel
+    model: Model
     seed: int
     threads: int
     protocol: Protocol

@@ -111,7 +111,7 @@ def make_plan(
     private = _Private(learner, clients, calibration)
     sent, note = _traffic(workload, learner, len(clients), calibration)
     homes = filled(workload.engine, placed(workload.engine, clients, nodes), machine.rooms, private.bytes)
-    pixel_bytes = 0.0 if device == "cuda" else sizes.activation_bytes(learner, 2 ** (workload.model.pools + 1))
+    pixel_bytes = 0.0 if device == "cuda" else sizes.activation_bytes(learner, workload.model.smallest)
     saved = private.saved_bytes() + _driver_files_bytes(learner, clients, sent)
     saved += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
     missing = {m.shard: m for c in clients for m in c.data.members if m.maker and not m.shard.exists()}.values()

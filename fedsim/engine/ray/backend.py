@@ -11,7 +11,7 @@ from typing import Any
 
 from fedsim.algorithms.base import Vector
 from fedsim.core.errors import InputError, RunError, WorkerLostError
-from fedsim.core.own import is_own
+from fedsim.core.extension import own_modules
 from fedsim.engine.backend import ArgumentsOf, Backend, limits_of
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.host import Host
@@ -101,8 +101,9 @@ class RayBackend(Backend):
     def _place(self, setup: Setup, clients: tuple[ClientSpec, ...], nodes: list[Node]) -> None:
         """Decide on all actors; none is up after this."""
         self._end_actors()
-        if is_own(setup.algorithm.name):  # its module may not be importable where the actors are
-            self._ray.cloudpickle.register_pickle_by_value(sys.modules[type(setup.algorithm).__module__])
+        data = [section for client in clients for section in client.data.sections]
+        for module in own_modules([setup.algorithm, setup.model, *data]):  # actors may have no such file
+            self._ray.cloudpickle.register_pickle_by_value(sys.modules[module])
         before, self._setup = self._setup, replace(setup, device=device_of(self._engine, nodes))
         if before is not None and before.device != self._setup.device:
             raise RunError(

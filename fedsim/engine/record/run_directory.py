@@ -19,6 +19,7 @@ from torch import nn
 from fedsim.algorithms import hooks
 from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import DamagedError, InputError, WriteError
+from fedsim.core.extension import package_of
 from fedsim.core.files import write_text
 from fedsim.core.own import check_owner, file_of, is_own
 from fedsim.data.evaluation import reconstruct_coils
@@ -164,9 +165,9 @@ class Run:
         Raises:
             InputError: the run has no such client, or the shape does not suit its network.
         """
-        multiple = 2**self.workload.model.pools
+        multiple = self.runnable.model.multiple
         if raw.ndim < 2 or any(side % multiple for side in raw.shape[-2:]):
-            raise InputError(f"{raw.shape}: must be (..., H, W), H and W multiples of {multiple} (model.pools)")
+            raise InputError(f"{raw.shape}: must be (..., H, W), H and W multiples of {multiple}, as its network needs")
         network = self.model(client, which)
         kspace = raw if np.iscomplexobj(raw) else fft2c(torch.from_numpy(raw.astype(np.complex64))).numpy()
         kspace = kspace.astype(np.complex64).reshape(-1, 1, *raw.shape[-2:])
@@ -238,7 +239,7 @@ def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workloa
     Raises:
         InputError: the folder cannot be written.
     """
-    now = _provenance()
+    now = _provenance() | {name: at for one in workload.extensions() for name, at in package_of(one)}
     begun = Run(path).workload if (path / "workload.yaml").exists() else None
     before = begun and begun.provenance
     changed = [key for key, value in (before or {}).items() if now.get(key) != value]
@@ -265,13 +266,14 @@ def keep_own(path: Path, workload: Workload) -> None:
 
 
 def own_files(workload: Workload) -> list[Path]:
-    """The files of the user's own method and datasets, those of single modules."""
+    """The files of the user's own classes, those of single modules."""
     return list(dict.fromkeys(file for name in own_names(workload) if (file := file_of(name))))
 
 
 def own_names(workload: Workload) -> list[str]:
-    """The user's own method and datasets, module:Class."""
-    return [name for name in (workload.algorithm.name, *workload.federation.own_datasets()) if is_own(name)]
+    """The user's own classes that a workload names, module:Class."""
+    names = [one.label for one in workload.extensions()] + workload.federation.own_datasets()
+    return list(dict.fromkeys(name for name in names if is_own(name)))
 
 
 def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON

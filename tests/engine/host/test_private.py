@@ -14,7 +14,8 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import Host, make_learner
 from fedsim.engine.host.messages import Reply, Task
 from fedsim.engine.record.run_directory import Run, setup_of
-from fedsim.models.reconstruction import UNetModel, is_encoder
+from fedsim.models.base import is_encoder
+from fedsim.models.reconstruction import UNetModel
 from fedsim.workload.schema import Workload
 from tests.engine.conftest import load
 

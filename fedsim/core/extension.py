@@ -1,0 +1,170 @@
+"""Sections whose class may be a user's own: methods, networks, sources and masks are found and blamed alike."""
+
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar, get_args
+
+from pydantic import ValidationInfo, ValidatorFunctionWrapHandler
+
+from fedsim.core.errors import InputError, RunError
+from fedsim.core.own import file_of, is_own, own_class
+from fedsim.core.section import Section
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+class Extension(Section):
+    """The base of every kind of section that a user may add to."""
+
+    tag: ClassVar[str] = "name"
+    """The key that names the class."""
+
+    @property
+    def label(self) -> str:
+        """What the workload calls it: a plain name, or module:Class."""
+        return str(getattr(self, self.tag))
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its class is a user's own, not fedsim's."""
+        return type(self).__module__.partition(".")[0] != _PACKAGE
+
+    def code(self) -> str:
+        """What tells one version of a user's class from another: the text of its file, or the version of its package.
+
+        Empty for fedsim's own.
+        """
+        if not self.foreign:
+            return ""
+        file = file_of(self.label) if is_own(self.label) else None
+        return file.read_text(encoding="utf-8") if file else str(dict(package_of(self)))
+
+
+E = TypeVar("E", bound=Extension)
+
+
+@dataclass(frozen=True)
+class Catalogue(Generic[E]):
+    """All classes of a kind: fedsim's, those of installed packages, and those of files beside a workload."""
+
+    key: str
+    """Of a workload, for messages: algorithm.name."""
+    base: type[E]
+    unread: type[E]
+    """Stands for a user's class whose file must not be run; takes any keys."""
+    known: tuple[type[E], ...]
+    """Fedsim's own, the default first; no package takes their names."""
+    group: str
+    """Of the entry points by which an installed package offers classes under plain names."""
+    noun: str
+    """What one is called, for messages."""
+
+    def find(self, name: str, folders: Sequence[Path] = ()) -> type[E]:
+        """A user's class.
+
+        Args:
+            name: module:Class, or the name of an entry point.
+            folders: Where a file module.py is looked for, before the installed modules.
+
+        Raises:
+            InputError: there is no such module or class, or it is not derived from the base.
+        """
+        if not is_own(name):
+            return self._derived(self._installed(name), name, _offered(self.group)[name].module)
+        module, found = own_class(name, self.key, f"a known {self.noun}, or module:Class for one of your own", folders)
+        return self._derived(found, name.partition(":")[2], module)
+
+    def has(self, name: object) -> bool:
+        """Whether a name is a user's class: module:Class, or an entry point of an installed package."""
+        return is_own(name) or (isinstance(name, str) and name in _offered(self.group) and name not in self.names())
+
+    def names(self) -> list[str]:
+        """The plain names of fedsim's own classes."""
+        return [name for kind in self.known for name in get_args(kind.model_fields[self.base.tag].annotation)]
+
+    def read(self, value: Any, known: ValidatorFunctionWrapHandler, info: ValidationInfo) -> E:  # noqa: ANN401
+        """A section from what a file says, for pydantic's WrapValidator; `known` reads fedsim's own classes.
+
+        The validation's context may have `code`, False where no user's file may be run, and `folders` for `find`.
+        """
+        if isinstance(value, self.base):
+            return value
+        name = value.get(self.base.tag) if isinstance(value, Mapping) else None
+        if not self.has(name):
+            section: E = known(value)
+            return section
+        context = info.context or {}
+        if is_own(name) and not context.get("code", True):
+            return self.unread.model_validate(value)
+        return self.find(str(name), context.get("folders", ())).model_validate(value, context=info.context)
+
+    def _installed(self, name: str) -> object:
+        point = _offered(self.group)[name]
+        try:
+            return point.load()
+        except (Exception, SystemExit) as error:
+            where = f"{point.value} of the package {point.dist.name if point.dist else '?'}"
+            raise InputError(f"{self.key}: {where} cannot be imported ({_one_line(error)})") from error
+
+    def _derived(self, found: object, kind: str, module: str) -> type[E]:
+        if not (isinstance(found, type) and issubclass(found, self.base)):
+            base = f"{self.base.__module__}.{self.base.__name__}"
+            raise InputError(f"{self.key}: {module} has no class {kind} derived from {base}")
+        return found
+
+
+@cache
+def _offered(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+GROUPS = {"fedsim.methods", "fedsim.networks", "fedsim.sources", "fedsim.masks"}
+"""Entry points that a package may have."""
+
+
+def package_of(section: Extension) -> Iterator[tuple[str, str]]:
+    """Name and version of the package whose entry point a section is, if it is one."""
+    if section.foreign and not is_own(section.label):
+        for group in GROUPS:
+            point = _offered(group).get(section.label)
+            if point is not None and point.dist is not None and point.module == type(section).__module__:
+                yield point.dist.name, point.dist.version
+
+
+def own_modules(sections: Iterable[Extension]) -> set[str]:
+    """Names of the modules of those sections' classes that are of a file beside the workload, or named as such."""
+    return {type(section).__module__ for section in sections if is_own(section.label)}
+
+
+@contextmanager
+def blamed(section: Extension, where: str) -> Iterator[None]:
+    """Say of whatever a user's class raises inside that it is the class's; of fedsim's own, let it through.
+
+    Raises:
+        InputError: it raised.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, InputError, RunError):
+        raise
+    except BaseException as error:
+        if not section.foreign:
+            raise
+        raise InputError(f"{where}: {said_of(section, error)}; --debug shows where") from error
+
+
+def said_of(section: Extension, error: BaseException, hook: str = "") -> str:
+    """What a class raised, and in which of its methods: the innermost that the traceback shows, else `hook`."""
+    kinds = {kind.__name__ for kind in type(section).__mro__ if issubclass(kind, Extension)}
+    frames = [frame.f_code.co_qualname.split(".") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    called = ([parts[1] for parts in frames if len(parts) > 1 and parts[0] in kinds] or [hook])[-1]
+    return _one_line(error) + (f" (in {called} of {section.label})" if called else "")
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{' '.join(f'{type(error).__name__}: {error}'.split()):.400}"

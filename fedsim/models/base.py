@@ -1,0 +1,152 @@
+"""What the engine and the methods ask of a network, and the section of a workload that describes one.
+
+All networks map measured k-space and its mask to a magnitude image. Methods tell parameters by their names: a part of
+the name that is `encoder` makes it the encoder's, a part that begins with `norm` a norm layer's.
+"""
+
+import traceback
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import InputError, OwnCodeError
+from fedsim.core.extension import Extension, blamed
+from fedsim.models.reset import reset
+
+_LEAST = 16  # no matrix is smaller
+
+
+class Network(nn.Module):
+    """Measured k-space and its mask to a magnitude image; derive from it and write `forward`.
+
+    A network with features that stand between an encoder and a decoder writes `with_latent` instead, and says
+    `latent_channels`.
+    """
+
+    label = ""
+    """What the workload calls it, if it is a user's own."""
+
+    def __call__(self, kspace: Tensor, mask: Tensor) -> Tensor:
+        """The image (B, H, W) float.
+
+        Raises:
+            OwnCodeError: a user's own network raised, or returned something else.
+        """
+        if not self.label:
+            output: Tensor = super().__call__(kspace, mask)
+            return output
+        found = self._theirs("forward", super().__call__, kspace, mask)
+        self._expect(found, kspace.shape, "forward")
+        return found  # type: ignore[no-any-return]
+
+    @property
+    def latent_channels(self) -> int:
+        """C of the latent features; 0: it has none."""
+        return 0
+
+    def forward(self, kspace: Tensor, mask: Tensor) -> Tensor:
+        """Magnitude image (B, H, W) of k-space (B, H, W) complex, zero where `mask` (B, H, W) bool is False."""
+        return self.with_latent(kspace, mask)[0]
+
+    def with_latent(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The image (B, H, W), and latent features (B, C, h, w), for methods and drawings that use them."""
+        raise NotImplementedError("a network must have forward, or with_latent and latent_channels")
+
+    def latent(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What `with_latent` gives, if it is an image and features.
+
+        Raises:
+            OwnCodeError: a user's own network raised, or returned something else.
+        """
+        if not self.latent_channels:
+            what = "has no latent features; give it with_latent and latent_channels, or choose another method"
+            raise InputError(f"model.name: {self.label or type(self).__name__} {what}")
+        if not self.label:
+            return self.with_latent(kspace, mask)
+        found = self._theirs("with_latent", self.with_latent, kspace, mask)
+        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Tensor)):
+            raise OwnCodeError(f"with_latent of {self.label} must return two tensors, not {_shown(found)}")
+        self._expect(found[0], kspace.shape, "with_latent")
+        features = found[1]
+        if features.dim() < 3 or features.shape[:2] != (len(kspace), self.latent_channels):
+            shape = f"({len(kspace)}, latent_channels = {self.latent_channels}, h, w)"
+            raise OwnCodeError(f"with_latent of {self.label} must return features {shape}, not {_shown(features)}")
+        return found
+
+    def _theirs(self, hook: str, call: Any, *inputs: Tensor) -> Any:  # noqa: ANN401 - a user's own code
+        try:
+            return call(*inputs)
+        except (Exception, SystemExit) as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise OwnCodeError(f"{what:.400} (in {hook} of {self.label})", traceback.format_exc()) from error
+
+    def _expect(self, found: object, shape: tuple[int, ...], hook: str) -> None:
+        if not (isinstance(found, Tensor) and found.shape == shape and found.is_floating_point()):
+            what = f"magnitudes, a tensor of floats {tuple(shape)}"
+            raise OwnCodeError(f"{hook} of {self.label} must return {what}, not {_shown(found)}")
+
+
+def _shown(found: object) -> str:
+    return f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+
+
+class Model(Extension):
+    """The section `model`: the keys of a network, and how it is built. Derive from it and write `network`."""
+
+    tag: ClassVar[str] = "name"
+
+    name: str
+
+    @property
+    def multiple(self) -> int:
+        """What every side of a matrix must be a multiple of."""
+        return 1
+
+    @property
+    def smallest(self) -> int:
+        """The least side of a matrix that the network takes."""
+        return -(-_LEAST // self.multiple) * self.multiple
+
+    @abstractmethod
+    def network(self) -> Network:
+        """The network; made on the meta device, where what is computed is lost, and set by `reset_parameters`."""
+
+    def build(self, generator: torch.Generator) -> Network:
+        """The network, initialised from `generator` alone; torch's global stream is left untouched.
+
+        Raises:
+            InputError: nothing sets a parameter or a buffer, naming it; or a user's class raises or gives no network.
+        """
+        with blamed(self, "model"):
+            with torch.device("meta"):  # no memory and no random numbers until `reset`
+                network = self.network()
+            if not isinstance(network, Network):
+                raise InputError(f"model: network of {self.label} must return a Network, not {type(network).__name__}")
+            network = network.to_empty(device="cpu")
+            reset(network, generator)
+        network.label = self.label if self.foreign else ""
+        return network
+
+    def fits(self, matrix: tuple[int, int]) -> bool:
+        """Whether the network takes a matrix [H, W]."""
+        return not any(side % self.multiple or side < self.smallest for side in matrix)
+
+    def remedy(self, matrix: tuple[int, int]) -> str:
+        """What a matrix that does not fit must be instead, after "must be"."""
+        return f"multiples of {self.multiple}, at least {self.smallest}; take {self.nearest(matrix)}"
+
+    def nearest(self, matrix: tuple[int, int]) -> list[int]:
+        """The next larger matrix that fits."""
+        return [max(self.smallest, -(-side // self.multiple) * self.multiple) for side in matrix]
+
+
+def is_encoder(parameter: str) -> bool:
+    """Whether a parameter name belongs to an encoder, in either domain."""
+    return "encoder" in parameter.split(".")
+
+
+def is_norm(parameter: str) -> bool:
+    """Whether a parameter (or running statistic) belongs to a norm layer."""
+    return any(part.startswith("norm") for part in parameter.split("."))

@@ -1,0 +1,31 @@
+"""Every known network, and finding a user's own: `model.name: mymodule:MyModel`."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator
+
+from fedsim.core.errors import InputError
+from fedsim.core.extension import Catalogue
+from fedsim.models.base import Model, Network
+from fedsim.models.reconstruction import UNetModel
+
+
+class Unread(Model):
+    """A user's network of which only the keys are read: its file is not run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def network(self) -> Network:
+        """Not known."""
+        raise InputError(f"model.name: {self.name} is a user's own, whose code was not run")
+
+
+_Known = UNetModel
+MODELS: tuple[type[Model], ...] = (UNetModel,)
+"""Every known network, the default first; a new one joins here and in the union above."""
+
+NETWORKS = Catalogue("model.name", Model, Unread, MODELS, "fedsim.networks", "network")  # type: ignore[type-abstract]
+"""Where a user's own networks are found."""
+
+AnyModel = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="name")]], WrapValidator(NETWORKS.read)]
+"""A known network, or one of the user's own."""
