@@ -12,12 +12,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # Known exceptions, to be removed one by one.
 UP: set[Import] = {
-    ("fedsim.analysis.comparison", "fedsim.study.results"),
-    ("fedsim.analysis.scaling_law", "fedsim.report.drawing"),
-    ("fedsim.analysis.timeline", "fedsim.cli.display"),
-    ("fedsim.jobs.sending", "fedsim.cli.display"),
     ("fedsim.jobs.targets", "fedsim"),
-    ("fedsim.study.runner", "fedsim.cli.display"),
 }
 LONG = {
     "cli/app.py",

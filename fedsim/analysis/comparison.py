@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from fedsim.analysis.scores import QUALITIES, VOLUME_COLUMNS, scores, volume_rows
 from fedsim.core.errors import InputError
 from fedsim.core.text import counted
 from fedsim.engine.record.run_directory import Run, flat
-from fedsim.study.results import QUALITIES, VOLUME_COLUMNS, scores, volume_rows
 from fedsim.workload.schema import Workload
 
 ZERO_FILLED = "zero-filled"

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from fedsim.report.drawing import by_seed_at
+from fedsim.analysis.scores import by_seed_at
 
 STRONG, WEAK = "scaling-strong", "scaling-weak"
 """Kinds of study."""

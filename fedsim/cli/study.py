@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ def study(
     address: Address = None,
 ) -> None:
     """Run every point of a study, in parallel where each needs one core; the same command resumes it."""
+    from fedsim.cli.study_progress import study_progress
     from fedsim.report.conclude import conclude
     from fedsim.study.runner import run_study
     from fedsim.study.study import load_study
@@ -42,7 +44,7 @@ def study(
     out.print(f"{plan.study.name}: {plan.describe()}, into {path}", soft_wrap=True)
     _leave_notes_to_points()
     with replacing(path, overwrite) as begun, stop_on_signal() as stopped:
-        result = run_study(plan, path, out, begun(stopped), address)
+        result = run_study(plan, path, partial(study_progress, out), begun(stopped), address)
     if result.stopped:
         where = ["--address", address] if address else []
         command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path), *where])

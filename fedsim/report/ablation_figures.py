@@ -4,9 +4,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedsim.report.drawing import AXIS_LABELS, Looks, Named, bars_told, by_seed_at, error_line, grid, legend
+from fedsim.analysis.scores import QUALITIES, by_seed_at
+from fedsim.report.drawing import AXIS_LABELS, Looks, Named, bars_told, error_line, grid, legend
 from fedsim.report.drawing import looks as looks_of
-from fedsim.study.results import QUALITIES
 
 _MOST_ACROSS = 3
 

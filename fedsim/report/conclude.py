@@ -15,6 +15,7 @@ from rich.text import Text
 
 from fedsim.analysis.comparison import MEAN, compare, other_differences, results_of
 from fedsim.analysis.scaling_law import STRONG, WEAK
+from fedsim.analysis.scores import QUALITIES
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.ablation_figures import ablation_figures
@@ -31,7 +32,6 @@ from fedsim.report.study_tables import SHARED, StudyTables, study_tables
 from fedsim.report.tables import Tables, write_overview, write_tables
 from fedsim.report.viewer import MOST_BYTES, MOST_SITES, Stack, stacks_of
 from fedsim.report.wording import CI, caption, chance, confidence, means, number, sentences, spread
-from fedsim.study.results import QUALITIES
 
 _IN_LATENT_SPACE = {"single", "fedavg", "fedmri"}
 _MOST_PICTURED = 6  # regimes

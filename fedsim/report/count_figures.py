@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedsim.analysis.comparison import ZERO_FILLED
+from fedsim.analysis.scores import QUALITIES, by_seed_at
 from fedsim.report.drawing import (
     AXIS_LABELS,
     GREY,
@@ -13,7 +14,6 @@ from fedsim.report.drawing import (
     Named,
     bars_told,
     beside,
-    by_seed_at,
     error_line,
     from_zero_or_log,
     grid,
@@ -22,7 +22,6 @@ from fedsim.report.drawing import (
     looks,
     span,
 )
-from fedsim.study.results import QUALITIES
 
 _COSTS = {
     "round_seconds": "seconds a round (median)",

@@ -95,11 +95,6 @@ def titled(label: str, regime: str, regimes: Sequence[str]) -> str:
     return "\n".join(part for part in (regime if len(regimes) > 1 else "", label) if part)
 
 
-def by_seed_at(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """A method's values: a row a value of `x`, a column a seed."""
-    return points.pivot_table(index=x, columns="seed", values=y, dropna=False).dropna(how="all").sort_index()
-
-
 def beside(place: int, count: int) -> float:
     """What to multiply x with on a logarithmic axis, so that the error bars of `count` lines stand side by side."""
     return float(1.015 ** (place - (count - 1) / 2))

@@ -8,10 +8,10 @@ import pandas as pd
 
 from fedsim.analysis.comparison import MEAN, holm, interval, p_value, too_few
 from fedsim.analysis.scaling_law import LAWS, STRONG, WEAK, efficiencies, serial_shares, speed_ups, unit_of
+from fedsim.analysis.scores import by_seed_at
 from fedsim.core.text import precise_duration
 from fedsim.report.ablation_figures import axes_in, complete
 from fedsim.report.count_figures import switches, with_costs
-from fedsim.report.drawing import by_seed_at
 from fedsim.report.wording import CI, LOWER_IS_BETTER, confidence, sentences, verdict, with_unit
 
 Differences = dict[tuple[str, ...], "pd.Series[float]"]

@@ -9,12 +9,12 @@ import pandas as pd
 
 from fedsim.analysis.comparison import MEAN
 from fedsim.analysis.scaling_law import STRONG, WEAK, efficiencies, speed_ups, unit_of
+from fedsim.analysis.scores import QUALITIES
 from fedsim.core.text import bytes_text, precise_duration
 from fedsim.report.ablation_figures import axes_in
 from fedsim.report.count_figures import with_costs
 from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.wording import CI, Row, chance, confidence, number, spread
-from fedsim.study.results import QUALITIES
 
 METHOD = "method"
 """The last column of what tells rows apart."""

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from fedsim.algorithms.stopping import EarlyStopping
+from fedsim.analysis.scores import QUALITIES, mean_over_sites
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.yaml import read_yaml
 from fedsim.data.reading import one_line
@@ -21,7 +22,6 @@ from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.overview import Cell
 from fedsim.report.page import write_page
 from fedsim.report.wording import number
-from fedsim.study.results import QUALITIES, mean_over_sites
 
 PAGE = "runs.html"
 _HEADS = (

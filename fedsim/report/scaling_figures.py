@@ -6,11 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedsim.analysis.scaling_law import LAWS, STRONG, efficiencies, law, serial_shares, speed_ups, unit_of
+from fedsim.analysis.scores import by_seed_at
 from fedsim.report.drawing import (
     GREY,
     Named,
     beside,
-    by_seed_at,
     error_line,
     from_zero_or_log,
     grid,

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fedsim.analysis.comparison import FEWEST_SEEDS, FEWEST_SUBJECTS
+from fedsim.analysis.scores import QUALITIES
 from fedsim.core.text import precise_duration
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
@@ -17,7 +18,6 @@ from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.study_tables import SHARED, StudyTables
 from fedsim.report.viewer import Stack
 from fedsim.report.wording import CI, caption, number
-from fedsim.study.results import QUALITIES
 
 _MOST_POINTS = 300  # rows
 _MOST_PICTURES = 2_200_000  # bytes of PNG files in the page; the others are named

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fedsim.analysis.comparison import check_comparable, compare, terms_of
+from fedsim.analysis.scores import QUALITIES
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.findings import findings
@@ -15,7 +16,7 @@ from fedsim.report.overview import overview
 from fedsim.report.tables import Tables
 from fedsim.study.beta import beta_told
 from fedsim.study.frozen import open_study
-from fedsim.study.results import QUALITIES, collect, finished_points, read_failures
+from fedsim.study.results import collect, finished_points, read_failures
 from fedsim.study.study import Plan, Point
 
 SHARED = "points shared the machine, one on each core: times are upper bounds"

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedsim.analysis.scores import mean_over_sites
 from fedsim.core.errors import DivergedError, InputError, RunError
 from fedsim.core.own import find_own
 from fedsim.data.split import Part
 from fedsim.engine.simulation import Simulation
 from fedsim.study.bare_loop import Floor
-from fedsim.study.results import DIVERGED, mean_over_sites
+from fedsim.study.results import DIVERGED
 from fedsim.workload.reading import read_content
 from fedsim.workload.schema import Workload
 

@@ -9,32 +9,18 @@ from typing import Any
 import pandas as pd
 
 from fedsim.algorithms.fedmri import FedMRI
+from fedsim.analysis.scores import QUALITIES, VOLUME_COLUMNS, costs_of, mean_over_sites, scores, volume_rows
 from fedsim.analysis.timeline import PHASES, round_shares, timeline_of
-from fedsim.core.errors import DamagedError, InputError
-from fedsim.data.split import Part
 from fedsim.engine.record.ending import is_trained
 from fedsim.engine.record.ledger import read_table, write_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.study.bare_loop import floor_seconds
-from fedsim.study.kinds import Settings
 from fedsim.study.study import Pair, Plan, Point
 from fedsim.workload.schema import Workload
 
-QUALITIES = ("psnr", "ssim", "nmse")
 SHARES = (*PHASES, "idle")
 
-VOLUME_COLUMNS = (
-    "study", "regime", "method", "algorithm", "seed", "client", "site", "subject", "volume", "round", "protocol",
-    "normalise", "acceleration", "within_subject", "nmse", "psnr", "ssim", "zf_nmse", "zf_psnr", "zf_ssim",
-    "train_subjects", "rounds", "steps", "uplink_bytes_best", "downlink_bytes_best", "uplink_bytes", "downlink_bytes",
-    "seconds", "settings",
-)  # fmt: skip
-"""volumes.parquet: a row a test volume of each point's best round; from train_subjects on, the same for a whole point.
-
-train_subjects is the mean over clients; bytes are sums over clients, up to the best round and in all; steps is NaN
-where the ledger does not count them; settings are what tuning chose, as JSON.
-"""
 POINT_COLUMNS = (
     "study", "kind", "point", "regime", "method", "algorithm", "seed", "nodes", "cores", "clients", "participants",
     "negatives", "rounds", "best_round", "steps", "train_subjects", "protocol", "normalise", *QUALITIES,
@@ -121,24 +107,6 @@ def diverged(error: str) -> bool:
     return error.startswith(DIVERGED)
 
 
-def mean_over_sites(frame: pd.DataFrame, quality: str) -> float:
-    """The mean over sites of means over clients and volumes; within-subject sites are left out, unless all are."""
-    within = frame["within_subject"].astype(bool)
-    counted = frame if within.all() else frame[~within]
-    return float(counted.groupby("site")[quality].mean().mean())
-
-
-def scores(run: Run, part: Part) -> pd.DataFrame:
-    """The rows of evaluation.parquet of the run's best round and a part; none if it was not evaluated."""
-    try:
-        frame = run.evaluation
-        return frame[(frame["round"] == run.round("best")) & (frame["split"] == part)]
-    except DamagedError:
-        raise
-    except InputError:
-        return pd.DataFrame()
-
-
 def _tuning_psnr(point: Point, folder: Path, failures: Mapping[str, str]) -> float | None:
     """Validation PSNR of a tuning point, mean over sites; -inf if it diverged, None if it is not finished."""
     if is_finished(point, folder):
@@ -173,7 +141,7 @@ def point_row(plan: Plan, point: Point, run: Run) -> dict[str, Any]:
         "nodes": workload.engine.nodes, "cores": workload.engine.cores, "clients": count,
         "participants": workload.training.cohort(count), "negatives": negatives_of(workload),
         "best_round": run.round("best"), "protocol": workload.metrics.protocol,
-        "normalise": workload.federation.normalise, **quality, **_costs(run),
+        "normalise": workload.federation.normalise, **quality, **costs_of(run),
         "round_seconds": float(later["seconds"].median()), "memory_bytes": int(rounds["memory_bytes"].max()),
         "floor_seconds": floor_seconds(run.path), **_shares(run), "settings": json.dumps(point.settings),
         "workload": str(point.folder / "workload.yaml"), **plan.study.axes_of(point.regime),
@@ -194,27 +162,6 @@ def _shares(run: Run) -> dict[str, float]:
     shares = round_shares(timeline)
     mean = shares[shares.index > 1].mean() if len(shares) > 1 else shares.mean()
     return {f"{part}_share": float(mean[part]) for part in SHARES}
-
-
-def volume_rows(run: Run, study: str, regime: str, method: str, settings: Settings) -> Iterator[dict[str, Any]]:
-    """The rows of volumes.parquet of a run; none if its best round was not evaluated on the test split."""
-    of_run = {"study": study, "regime": regime, "method": method, **_costs(run), "settings": json.dumps(settings)}
-    for row in scores(run, "test").to_dict("records"):
-        yield {**{str(key): value for key, value in row.items()}, **of_run}
-
-
-def _costs(run: Run) -> dict[str, Any]:
-    """What a run took: rounds, steps, bytes, seconds, and training subjects (mean over clients)."""
-    rounds, manifest = run.rounds, run.manifest
-    subjects = manifest[manifest["split"] == "train"].drop_duplicates(["client", "site", "subject"])
-    until_best = rounds[rounds["round"] <= run.round("best")]
-    sums = {f"{way}_bytes": int(rounds[f"{way}_bytes"].sum()) for way in ("uplink", "downlink")}
-    sums_best = {f"{way}_bytes_best": int(until_best[f"{way}_bytes"].sum()) for way in ("uplink", "downlink")}
-    steps = float(run.clients["steps"].sum()) if "steps" in run.clients else math.nan
-    return {
-        "train_subjects": float(subjects.groupby("client").size().mean()), "rounds": len(rounds),
-        "steps": steps, **sums_best, **sums, "seconds": float(rounds["seconds"].sum()),
-    }  # fmt: skip
 
 
 def _curve(point: Point, folder: Path) -> pd.DataFrame:

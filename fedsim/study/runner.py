@@ -5,21 +5,17 @@ again. A point that stops a study from being judged fairly, because its tuning i
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedsim.analysis.comparison import Terms, check_comparable
 from fedsim.core.errors import InputError
-from fedsim.core.text import duration
 from fedsim.engine.federation import assemble
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.claim import Claim
@@ -41,7 +37,17 @@ from fedsim.study.study import Pair, Plan, Point
 
 log = logging.getLogger("fedsim")
 
+Report = Callable[[Point, Outcome], None]
+"""Is called with every point that ended."""
+Progress = Callable[[str, int], AbstractContextManager[Report]]
+"""Opens the display of some points: their name (tuning or points) and how many they are."""
+
 _LOOK_EVERY_S = 1.0  # a signal does not end a wait for Ray
+
+
+def silent(_name: str, _total: int) -> AbstractContextManager[Report]:
+    """No display."""
+    return nullcontext(lambda _point, _outcome: None)
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,14 @@ class StudyResult:
 
 
 def run_study(
-    plan: Plan, folder: Path, console: Console, stop: Stop = lambda: False, address: str | None = None
+    plan: Plan, folder: Path, progress: Progress = silent, stop: Stop = lambda: False, address: str | None = None
 ) -> StudyResult:
     """Run what is left of a study, and collect its tables.
 
     Args:
         plan: The study.
         folder: Where its runs and tables go.
-        console: For a line a point.
+        progress: Shows which points have ended.
         stop: Asked now and then; when true the rounds under way are the last.
         address: Ray cluster to use; None starts Ray on this machine.
 
@@ -77,7 +83,7 @@ def run_study(
         log.warning(beta)
     with Claim(folder):
         freeze(plan, folder)
-        runner = _Runner(plan, folder, console, stop, address)
+        runner = _Runner(plan, folder, progress, stop, address)
         runner.run(plan.tuning(), "tuning")
         chosen = choose(plan, folder, runner.failures)
         runner.run(plan.finals(chosen), "points")
@@ -125,8 +131,8 @@ def _data_key(point: Point) -> str:
 class _Runner:
     """Brings points to their end and remembers those that failed."""
 
-    def __init__(self, plan: Plan, folder: Path, console: Console, stop: Stop, address: str | None) -> None:
-        self._plan, self._folder, self._console, self._stop = plan, folder, console, stop
+    def __init__(self, plan: Plan, folder: Path, progress: Progress, stop: Stop, address: str | None) -> None:
+        self._plan, self._folder, self._progress, self._stop = plan, folder, progress, stop
         self._address = address
         self._flag = (folder / "stopping").absolute()
         self._flag.unlink(missing_ok=True)
@@ -142,7 +148,7 @@ class _Runner:
         self.stopped |= bool(left) and self._stop()
         if self.stopped or not left:
             return
-        with _progress(self._console, name, len(left)) as report:
+        with self._progress(name, len(left)) as report:
             for point, outcome in chain(self._side_by_side(left), self._in_turn(left)):
                 self.stopped |= outcome.stopped
                 self._warn_once(point, outcome)
@@ -221,26 +227,3 @@ def _outcome_of(ray: Any, ref: Any) -> Outcome:  # noqa: ANN401 - Ray's module a
         return outcome
     except ray.exceptions.RayError as error:
         return Outcome(" ".join(f"{type(error).__name__}: {error}".split())[:300])
-
-
-@contextmanager
-def _progress(console: Console, name: str, total: int) -> Iterator[Callable[[Point, Outcome], None]]:
-    """Reports a line for each point that ended; on a terminal with a bar under the lines."""
-    columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    task, since, done = bar.add_task(name, total=total), time.monotonic(), 0
-
-    def report(point: Point, outcome: Outcome) -> None:
-        nonlocal done
-        done += 1
-        bar.update(task, completed=done)
-        left = duration((time.monotonic() - since) / done * (total - done))
-        part = "validation" if point.part == "val" else point.part
-        what = f"{part} PSNR {outcome.psnr:.2f} dB"
-        if outcome.error:
-            what = outcome.error if diverged(outcome.error) else f"failed: {outcome.error}"
-        line = f"{name} {done}/{total}  {point.label}  {what}  {outcome.seconds:.0f} s  {left} left"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-    with bar:
-        yield report

@@ -2,11 +2,9 @@
 
 import json
 import re
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from fedsim.core.errors import InputError
 from fedsim.engine.place.machine import Room
@@ -142,7 +140,7 @@ def test_a_study_may_be_a_job_a_point(workload: Path, tmp_path: Path, monkeypatc
     (tmp_path / "workload.yaml").write_text(jobs[0].submission.files["workload.yaml"])
     run(load_workload(tmp_path / "workload.yaml"), jobs[0].submission.out)
     assert prepare_points(file, [], None)[0] == jobs[1:], "what is done is not sent again"
-    result = run_study(load_study(file), folder, Console(file=StringIO()))
+    result = run_study(load_study(file), folder)
     assert not result.failed
     assert len(read_table(folder / "results.parquet")) == 4
 

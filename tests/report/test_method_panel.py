@@ -10,9 +10,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from fedsim import Run, run
+from fedsim.analysis.latents import embed, latents, separation, vectors_of
 from fedsim.core.errors import InputError
 from fedsim.engine.federation import assemble
-from fedsim.report.latents import embed, latent_figure, latents, separation, vectors_of
+from fedsim.report.latents import latent_figure
 from fedsim.report.method_panel import collect, method_panels
 from fedsim.workload.schema import Workload
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fedsim.analysis.scores import mean_over_sites, scores
 from fedsim.core.errors import InputError
 from fedsim.engine.record.claim import Claim
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.runs_page import PAGE, write_runs_page
-from fedsim.study.results import mean_over_sites, scores
 from fedsim.workload.reading import write_yaml
 
 

@@ -1,13 +1,11 @@
 """What each kind of study sweeps over, and that its points do what they say."""
 
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
@@ -152,7 +150,7 @@ def test_bad_sweeps_get_one_line(plan_of: PlanOf, keys: dict[str, Any], message:
 @pytest.mark.long
 def test_a_scaling_study_has_its_floor_and_its_rounds_the_same_bits(plan_of: PlanOf, tmp_path: Path) -> None:
     plan, folder = plan_of(kind="scaling-strong", cores=[1, 2], set={"metrics.every": 0}), tmp_path / "study"
-    assert not run_study(plan, folder, Console(file=StringIO())).failed
+    assert not run_study(plan, folder).failed
     table = pd.read_parquet(folder / "results.parquet").set_index("cores")
     one, two = (Run(folder / "runs" / f"cores-{cores}" / "fedavg" / "seed-1") for cores in (1, 2))
     assert list(one.rounds["slots"]) == [1, 1]

@@ -17,13 +17,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from fedsim.analysis.scores import QUALITIES, VOLUME_COLUMNS, mean_over_sites
 from fedsim.core.errors import InputError
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.report.conclude import conclude
 from fedsim.study.kinds import Tune
-from fedsim.study.results import POINT_COLUMNS, QUALITIES, VOLUME_COLUMNS, mean_over_sites
+from fedsim.study.results import POINT_COLUMNS
 from fedsim.study.runner import StudyResult, run_study
 from fedsim.study.study import Plan, load_study
 from fedsim.workload.engine import Engine
@@ -94,7 +95,7 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture
 def run(ray_session: None) -> Callable[..., StudyResult]:
     def run(plan: Plan, folder: Path, **more: Any) -> StudyResult:
-        return run_study(plan, folder, Console(file=StringIO()), **more)
+        return run_study(plan, folder, **more)
 
     return run
 
@@ -104,7 +105,7 @@ def finished(home: Path, ray_session: None, tmp_path_factory: pytest.TempPathFac
     """The folder of a finished study; read it, do not write to it."""
     (home / "tiny.yaml").write_text(write_yaml(study_content()))
     folder = tmp_path_factory.mktemp("finished") / "tiny"
-    assert not run_study(load_study(home / "tiny.yaml"), folder, Console(file=StringIO())).failed
+    assert not run_study(load_study(home / "tiny.yaml"), folder).failed
     return folder
 
 
@@ -224,7 +225,7 @@ def test_a_study_grows_by_seeds_methods_and_regimes(
     run(plan_of(regimes=regimes), folder)
     frame = pd.read_parquet(folder / "volumes.parquet")
     assert dict(frame.groupby("regime")["train_subjects"].mean()) == {"one-subject": 1, "all": 2}
-    conclude(folder, Console(file=StringIO()))
+    conclude(folder)
     assert (folder / "figures" / "scarcity.png").exists()
 
 

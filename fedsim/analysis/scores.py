@@ -1,0 +1,71 @@
+"""The numbers of single runs: test scores, what they cost, and means that every comparison is made of."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from fedsim.core.errors import DamagedError, InputError
+from fedsim.data.split import Part
+from fedsim.engine.record.run_directory import Run
+
+QUALITIES = ("psnr", "ssim", "nmse")
+VOLUME_COLUMNS = (
+    "study", "regime", "method", "algorithm", "seed", "client", "site", "subject", "volume", "round", "protocol",
+    "normalise", "acceleration", "within_subject", "nmse", "psnr", "ssim", "zf_nmse", "zf_psnr", "zf_ssim",
+    "train_subjects", "rounds", "steps", "uplink_bytes_best", "downlink_bytes_best", "uplink_bytes", "downlink_bytes",
+    "seconds", "settings",
+)  # fmt: skip
+"""volumes.parquet: a row a test volume of each point's best round; from train_subjects on, the same for a whole point.
+
+train_subjects is the mean over clients; bytes are sums over clients, up to the best round and in all; steps is NaN
+where the ledger does not count them; settings are what tuning chose, as JSON.
+"""
+
+
+def scores(run: Run, part: Part) -> pd.DataFrame:
+    """The rows of evaluation.parquet of the run's best round and a part; none if it was not evaluated."""
+    try:
+        frame = run.evaluation
+        return frame[(frame["round"] == run.round("best")) & (frame["split"] == part)]
+    except DamagedError:
+        raise
+    except InputError:
+        return pd.DataFrame()
+
+
+def mean_over_sites(frame: pd.DataFrame, quality: str) -> float:
+    """The mean over sites of means over clients and volumes; within-subject sites are left out, unless all are."""
+    within = frame["within_subject"].astype(bool)
+    counted = frame if within.all() else frame[~within]
+    return float(counted.groupby("site")[quality].mean().mean())
+
+
+def volume_rows(
+    run: Run, study: str, regime: str, method: str, settings: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The rows of volumes.parquet of a run; none if its best round was not evaluated on the test split."""
+    of_run = {"study": study, "regime": regime, "method": method, **costs_of(run), "settings": json.dumps(settings)}
+    for row in scores(run, "test").to_dict("records"):
+        yield {**{str(key): value for key, value in row.items()}, **of_run}
+
+
+def costs_of(run: Run) -> dict[str, Any]:
+    """What a run took: rounds, steps, bytes, seconds, and training subjects (mean over clients)."""
+    rounds, manifest = run.rounds, run.manifest
+    subjects = manifest[manifest["split"] == "train"].drop_duplicates(["client", "site", "subject"])
+    until_best = rounds[rounds["round"] <= run.round("best")]
+    sums = {f"{way}_bytes": int(rounds[f"{way}_bytes"].sum()) for way in ("uplink", "downlink")}
+    sums_best = {f"{way}_bytes_best": int(until_best[f"{way}_bytes"].sum()) for way in ("uplink", "downlink")}
+    steps = float(run.clients["steps"].sum()) if "steps" in run.clients else math.nan
+    return {
+        "train_subjects": float(subjects.groupby("client").size().mean()), "rounds": len(rounds),
+        "steps": steps, **sums_best, **sums, "seconds": float(rounds["seconds"].sum()),
+    }  # fmt: skip
+
+
+def by_seed_at(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """A method's values: a row a value of `x`, a column a seed."""
+    return points.pivot_table(index=x, columns="seed", values=y, dropna=False).dropna(how="all").sort_index()
