@@ -18,7 +18,7 @@ from workload import Case, scratch_folder
 
 import fedsim.engine.host.host as hosts
 from fedsim.engine.federation import assemble
-from fedsim.engine.host.messages import Task
+from fedsim.engine.host.messages import Train
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.reading import load_workload
 
@@ -38,7 +38,8 @@ def trained(task: tuple[str, bool]) -> tuple[float, float]:
     seconds = []
     for round_ in range(_ROUNDS + 1):
         faults, begun = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
-        for _ in host.train(Task(round_ + 1, "train", time.time()), weights, server):
+        order = Train(clients=federation.names, round=round_ + 1, phase="train", since=time.time(), weights=weights)
+        for _ in host.handle(order, server):
             pass
         seconds.append((time.perf_counter() - begun) / len(weights))
         faulted = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) / len(weights)

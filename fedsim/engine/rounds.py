@@ -2,7 +2,6 @@
 
 import shlex
 import time
-from typing import Any
 
 import pandas as pd
 
@@ -13,7 +12,7 @@ from fedsim.core.seeds import numpy_stream
 from fedsim.engine.backend import Backend
 from fedsim.engine.federation import Federation
 from fedsim.engine.gather import Gathered
-from fedsim.engine.host.messages import Faults, Row, Task
+from fedsim.engine.host.messages import Faults, Row, Train, Validate
 from fedsim.engine.observer import Observer
 from fedsim.engine.record.failures import Action, Failure, Failures, Kind
 from fedsim.engine.record.ledger import UNKNOWN, idle_row, joined, round_row
@@ -153,15 +152,10 @@ class Rounds:
         weights = self._weights(phase.clients)
         uploads = self.server.uploads(phase.name, f"round {round_}")
         gathered = Gathered(phase, uploads, weights, len(self._federation.clients))
-        broadcast = self._backend.share(self.server.broadcast(phase.name, f"round {round_}"))
-        task = Task(round_, phase.name, time.time())
-
-        def arguments(mine: tuple[str, ...]) -> tuple[Any, ...]:
-            struck = {name: faults[name] for name in mine if name in faults}
-            return task, {name: weights[name] for name in mine}, broadcast, struck
-
+        broadcast = self.server.broadcast(phase.name, f"round {round_}")
         asked = tuple(client for client in phase.clients if client not in gone)
-        for reply in self._backend.call("train", asked, arguments):
+        order = Train(clients=asked, round=round_, phase=phase.name, since=time.time(), weights=weights, faults=faults)
+        for reply in self._backend.call(order, broadcast):
             gathered.add(reply)
             if reply.rows:
                 self._observer.clients_done(reply.rows)
@@ -197,9 +191,9 @@ class Rounds:
         every = self._workload.metrics.every
         if not every or round_ % every:
             return {}
-        shared = self._backend.share(self.server.deployed())
-        parts = self._backend.call("validate", self._federation.names, lambda mine: (round_, mine, shared, begun))
-        return {name: row for part in parts for name, row in part.items()}
+        order = Validate(clients=self._federation.names, round=round_, since=begun)
+        replies = self._backend.call(order, self.server.deployed())
+        return {row["client"]: row for reply in replies for row in reply.rows}
 
 
 def check_phases(workload: Workload, names: tuple[str, ...]) -> None:

@@ -14,10 +14,10 @@ import pandas as pd
 from fedsim.algorithms import hooks
 from fedsim.core.errors import DamagedError, InputError, RunError, WorkerLostError, WriteError
 from fedsim.data.split import Part
-from fedsim.engine.backend import Backend, SerialBackend
+from fedsim.engine.backend import Backend
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner
-from fedsim.engine.host.messages import Row
+from fedsim.engine.host.messages import Evaluate, Layouts, Load, Message, Reset, Row, Save
 from fedsim.engine.observer import Observer
 from fedsim.engine.plan.fits import check_fits
 from fedsim.engine.record.claim import LOCK, Claim, check_unclaimed
@@ -28,6 +28,7 @@ from fedsim.engine.record.resuming import check_manifest, check_resumed
 from fedsim.engine.record.run_directory import Run, Which, begin_run, check_client, setup_of
 from fedsim.engine.record.term import TERM_COLUMNS, ratio_by_round, term_warning
 from fedsim.engine.rounds import Rounds, check_phases
+from fedsim.engine.serial import SerialBackend
 from fedsim.engine.server import Server
 from fedsim.engine.state import checkpoint
 from fedsim.engine.state import client_files as clientfiles
@@ -161,12 +162,12 @@ class Simulation:
 
     def _evaluated(self, round_: int, part: Part, images: bool) -> list[Row]:
         self._put(round_)
-        shared = self._backend.share(self._server.deployed())
         folder = (self.path / "images").absolute() if images else None
         names = self._federation.names
-        parts = self._backend.call("evaluate", names, lambda mine: (round_, mine, shared, part, folder))
+        order = Evaluate(clients=names, round=round_, part=part, images=folder)
+        replies = self._backend.call(order, self._server.deployed())
         place = {name: index for index, name in enumerate(names)}
-        return sorted((row for rows in parts for row in rows), key=lambda row: place[row["client"]])
+        return sorted((row for reply in replies for row in reply.rows), key=lambda row: place[row["client"]])
 
     def _replaying(self, task: Callable[[], T]) -> T:
         """Do a task that starts from a checkpoint; do it again if a process is lost, while that leads on."""
@@ -273,11 +274,12 @@ class Simulation:
         self._backend.start(self._setup, self._federation.clients)
         if not round_:
             self._server.state = self._learner.fresh_server()
-            self._all("reset", lambda mine: (mine,))
+            self._ask(Reset(clients=self._federation.names))
             return None, None
         state = checkpoint.read_state(self.path, round_)
         self._server.state = checkpoint.read_server(self.path, round_, self._learner.shared_layout)
-        self._all("load", lambda mine: (checkpoint.parts(self.path, state, mine),))
+        names = self._federation.names
+        self._ask(Load(clients=names, parts=checkpoint.parts(self.path, state, names)))
         return state["best_round"], state["best_psnr"]
 
     def _on_schedule(self, round_: int) -> bool:
@@ -298,19 +300,14 @@ class Simulation:
             **({"stopped_early": reason} if (reason := self._stops_early()) else {}),
         }
         self._rounds.now = (round_, CHECKPOINT)
-        alike = self._backend.call("layouts", names, lambda mine: (mine,))
-        layouts = {name: layout for part in alike for layout, members in part.items() for name in members}
+        replies = self._backend.call(Layouts(clients=names))
+        layouts = {name: layout for reply in replies for layout, members in reply.layouts.items() for name in members}
         files = clientfiles.client_files(names)
         struck = self._failures.strike(self.workload, names, round_, CHECKPOINT)
 
         def save(folder: Path) -> dict[str, str]:
-            def arguments(mine: tuple[str, ...]) -> tuple[Any, ...]:
-                faults = {name: struck[name] for name in mine if name in struck}
-                return folder.absolute(), clientfiles.files_of(mine, files), faults
-
-            return {
-                name: digest for part in self._backend.call("save", names, arguments) for name, digest in part.items()
-            }
+            order = Save(clients=names, folder=folder.absolute(), files=files, faults=struck)
+            return {name: digest for reply in self._backend.call(order) for name, digest in reply.digests.items()}
 
         self._ledger.flush()
         clients = {name: layouts[name] for name in names}
@@ -318,13 +315,18 @@ class Simulation:
         passing = [r for r in checkpoint.complete_rounds(self.path) if r != round_ and not self._on_schedule(r)]
         checkpoint.prune(self.path, self.workload.engine.keep_last, best, passing)
 
-    def _all(self, method: str, arguments: Callable[[tuple[str, ...]], tuple[Any, ...]]) -> None:
-        for _ in self._backend.call(method, self._federation.names, arguments):
+    def _ask(self, message: Message) -> None:
+        """Let hosts do what has no answer."""
+        for _ in self._backend.call(message):
             pass
 
 
 def make_backend(engine: Engine, address: str | None = None) -> Backend:
-    """The backend that the workload names."""
+    """The backend that the workload names.
+
+    Raises:
+        InputError: there is an address, and the backend is serial.
+    """
     if engine.backend == "ray":
         from fedsim.engine.ray.backend import RayBackend  # noqa: PLC0415 - Ray only where it is used
 

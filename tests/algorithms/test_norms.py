@@ -10,7 +10,7 @@ import torch
 
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import Host, make_learner
-from fedsim.engine.host.messages import Task
+from fedsim.engine.host.messages import Train, Validate
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.models.reconstruction import UNetModel, is_norm
 from fedsim.models.unet import Norm
@@ -80,11 +80,13 @@ def test_clients_of_one_host_do_not_touch_each_other(workload: Callable[..., Wor
     specs, setup = assemble(one).clients, setup_of(one)
     together, nothing = Host(setup, specs), {"shared": np.zeros(0, np.float32)}
     alone = {spec.name: Host(setup, (spec,)) for spec in specs}
+    everybody, weights = tuple(alone), dict.fromkeys(alone, 1.0)
     for round_ in (1, 2, 3):
-        list(together.train(Task(round_, "train", time.time()), dict.fromkeys(alone, 1.0), {}))
-        list(together.validate(round_, tuple(alone), nothing, time.time()))
+        order = Train(clients=everybody, round=round_, phase="train", since=time.time(), weights=weights)
+        list(together.handle(order))
+        list(together.handle(Validate(clients=everybody, round=round_, since=time.time()), nothing))
         for name, host in alone.items():
-            list(host.train(Task(round_, "train", time.time()), {name: 1.0}, {}))
+            list(host.handle(order.for_clients((name,))))
     for name, host in alone.items():
         ours, theirs = together._states.take(name), host._states.take(name)
         assert ours.keys() == theirs.keys() >= {"local", "local_buffers"}

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import psutil
 import torch
@@ -15,13 +14,13 @@ from fedsim.algorithms.base import Phase, Received, Upload
 from fedsim.data.samples import ClientData, PooledData, SliceMemory
 from fedsim.data.shard import write_shard
 from fedsim.data.split import Part
-from fedsim.engine.backend import SerialBackend
 from fedsim.engine.gather import Gathered
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.host import make_learner
-from fedsim.engine.host.messages import Row, Task
+from fedsim.engine.host.messages import Layouts, Row, Train, Validate
 from fedsim.engine.plan.sizes import one_of_each
 from fedsim.engine.record.run_directory import setup_of
+from fedsim.engine.serial import SerialBackend
 from fedsim.engine.server import Server
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.workload.schema import Workload
@@ -155,23 +154,23 @@ class _Trial:
 
     def validate(self) -> float:
         """Seconds; 0 if the client has nothing to validate on."""
-        received = self._server.deployed()
-        parts = self._backend.call("validate", (self._client,), lambda mine: (2, mine, received, time.time()))
-        return float(sum(row["evaluate_seconds"] for part in parts for row in part.values()))
+        order = Validate(clients=(self._client,), round=2, since=time.time())
+        replies = self._backend.call(order, self._server.deployed())
+        return float(sum(row["evaluate_seconds"] for reply in replies for row in reply.rows))
 
     def layout(self) -> clientfiles.Layout:
         """What a checkpoint holds of the client."""
-        (alike,) = self._backend.call("layouts", (self._client,), lambda mine: (mine,))
-        (layout,) = alike
-        return cast(clientfiles.Layout, layout)
+        (reply,) = self._backend.call(Layouts(clients=(self._client,)))
+        (layout,) = reply.layouts
+        return layout
 
     def _phase(self, round_: int, phase: Phase) -> Row:
         uploads = self._server.uploads(phase.name, f"round {round_}")
         broadcast = self._server.broadcast(phase.name, f"round {round_}")
-        weights = {self._client: 1.0}
-        gathered = Gathered(Phase((self._client,), phase.name), uploads, weights, len(self._cohort))
-        task = Task(round_, phase.name, time.time())
-        for reply in self._backend.call("train", (self._client,), lambda mine: (task, weights, broadcast)):
+        alone, weights = (self._client,), {self._client: 1.0}
+        gathered = Gathered(Phase(alone, phase.name), uploads, weights, len(self._cohort))
+        order = Train(clients=alone, round=round_, phase=phase.name, since=time.time(), weights=weights)
+        for reply in self._backend.call(order, broadcast):
             gathered.add(reply)
         for error in gathered.failed.values():
             raise error

@@ -12,10 +12,11 @@ from typing import Any
 from fedsim.algorithms.base import Vector
 from fedsim.core.errors import InputError, RunError, WorkerLostError
 from fedsim.core.extension import own_modules
-from fedsim.engine.backend import ArgumentsOf, Backend, limits_of
+from fedsim.engine.backend import Backend, limits_of
 from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.faulty import host_class
 from fedsim.engine.host.host import Host
-from fedsim.engine.host.messages import Reply, Row, Setup
+from fedsim.engine.host.messages import NOTHING, Message, Reply, Row, Setup, Train
 from fedsim.engine.place.machine import nodes_of
 from fedsim.engine.place.placement import Node, Place, device_of, granted, homeless, placed
 from fedsim.engine.place.schedule import Expectations, balance
@@ -38,6 +39,15 @@ class _Actor:
     clients: dict[str, None]
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A message on its way to the actors of its clients."""
+
+    message: Message
+    broadcast: tuple[Any, ...]
+    """The reference to what the server sends, which actors map without copying; none if it sends nothing."""
+
+
 @dataclass
 class _Call:
     """A call under way, and what is to be fetched when it is over."""
@@ -50,12 +60,11 @@ class _Call:
     """When it last gave a sign of life [s]."""
     begun: bool = False
 
-    def hear(self, piece: Any) -> None:  # noqa: ANN401 - whatever a host gives
+    def hear(self, piece: Reply) -> None:
         """Take note of a piece of the answer."""
         self.heard, self.begun = time.monotonic(), True
-        if isinstance(piece, Reply):
-            for name in (*(row["client"] for row in piece.rows), *piece.failed):
-                self.awaited.pop(name, None)
+        for name in (*(row["client"] for row in piece.rows), *piece.failed):
+            self.awaited.pop(name, None)
 
     @property
     def at_work(self) -> str:
@@ -142,7 +151,8 @@ class RayBackend(Backend):
                 self._vacant.append(replace(actor.place, clients=tuple(specs[name] for name in actor.clients)))
 
     def _wave(self, places: list[Place]) -> list[_Actor]:
-        remote = self._ray.remote(Host)
+        assert self._setup is not None, "places are made with it"
+        remote = self._ray.remote(host_class(self._setup))
         handles = [
             remote.options(**self._options(place)).remote(self._setup, place.clients, self._limits) for place in places
         ]
@@ -162,21 +172,18 @@ class RayBackend(Backend):
 
     # Calls
 
-    def share(self, vectors: Mapping[str, Vector]) -> Any:  # noqa: ANN401 - a Ray reference
-        """One object in the store; readers map it without copying."""
-        with explained(self._ray):
-            return self._ray.put(dict(vectors))
-
     def learn(self, rows: Iterable[Row]) -> None:
         """From the last phase's rows."""
         parts = ("load_seconds", "train_seconds", "send_seconds")
         seconds = {row["client"]: sum(row[part] for part in parts) for row in rows}
         self._expected.learn(seconds, {row["client"]: row["private_bytes"] for row in rows})
 
-    def call(self, method: str, names: tuple[str, ...], arguments: ArgumentsOf) -> Iterator[Any]:
+    def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
         """Longest first; a node's next call starts when one of its calls is done."""
-        wanted = set(names)
-        moved = self._rebalance(wanted) if method == "train" and self._expected.measured else []
+        wanted = set(message.clients)
+        with explained(self._ray):
+            sent = _Sent(message, (self._ray.put(dict(broadcast)),) if broadcast else ())
+        moved = self._rebalance(wanted) if isinstance(message, Train) and self._expected.measured else []
         waiting: dict[str, list[tuple[_Actor, tuple[str, ...]]]] = defaultdict(list)
         for actor in self._actors:
             mine = tuple(name for name in actor.clients if name in wanted)
@@ -185,19 +192,17 @@ class RayBackend(Backend):
         for queue in waiting.values():
             queue.sort(key=lambda call: -sum(map(self._expected.seconds, call[1])))
         try:
-            yield from self._answers(method, waiting, arguments)
+            yield from self._answers(sent, waiting)
         except RunError:
             self._get(moved)  # a client that could not move is the cause, if there is one
             raise
         self._get(moved)
 
-    def _answers(
-        self, method: str, waiting: dict[str, list[tuple[_Actor, tuple[str, ...]]]], arguments: ArgumentsOf
-    ) -> Iterator[Any]:
+    def _answers(self, sent: _Sent, waiting: dict[str, list[tuple[_Actor, tuple[str, ...]]]]) -> Iterator[Reply]:
         """The pieces of all calls, as they come."""
         self._running = running = dict[Any, _Call]()
         for node, queue in waiting.items():
-            self._launch(method, queue, node, arguments)
+            self._launch(sent, queue, node)
         while running:
             ready = self._next_ready()
             call = running[ready]
@@ -205,7 +210,7 @@ class RayBackend(Backend):
                 piece = self._get(next(ready), call.at_work)
             except StopIteration:
                 del running[ready]
-                self._launch(method, waiting[call.actor.node], call.actor.node, arguments)
+                self._launch(sent, waiting[call.actor.node], call.actor.node)
                 if call.last is not None:
                     yield self._get(call.last)
                 continue
@@ -226,21 +231,16 @@ class RayBackend(Backend):
         late = next(iter(slowest.awaited))
         raise WorkerLostError(f"client {late} took longer than engine.client_timeout_s={patience:g}", late, late=True)
 
-    def _launch(
-        self,
-        method: str,
-        waiting: list[tuple[_Actor, tuple[str, ...]]],
-        node: str,
-        arguments: ArgumentsOf,
-    ) -> None:
+    def _launch(self, sent: _Sent, waiting: list[tuple[_Actor, tuple[str, ...]]], node: str) -> None:
         """Start the calls that the node has cores for; one that wants more than there are goes alone."""
         here = [call.actor.place.cpus for call in self._running.values() if call.actor.node == node]
         free, idle = self._nodes[node].cpus - sum(here), not here
         for call in list(waiting):
             actor, mine = call
             if actor.place.cpus <= free or idle:
-                remote = getattr(actor.handle, method).options(**streaming_ahead(_WINDOW))
-                pieces, training = remote.remote(*arguments(mine)), method == "train"
+                remote = actor.handle.handle.options(**streaming_ahead(_WINDOW))
+                pieces = remote.remote(sent.message.for_clients(mine), *sent.broadcast)
+                training = isinstance(sent.message, Train)
                 last = actor.handle.partial_sums.remote() if training else None
                 awaited = dict.fromkeys(mine if training else ())
                 self._running[pieces] = _Call(actor, last, awaited, time.monotonic())

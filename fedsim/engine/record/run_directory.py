@@ -44,13 +44,14 @@ def setup_of(workload: Workload) -> Setup:
     """What the workload's hosts are made with."""
     engine, training = workload.engine, workload.training
     return Setup(
-        workload.algorithm,
-        workload.model,
-        workload.seed,
-        engine.threads,
-        workload.metrics.protocol,
+        algorithm=workload.algorithm,
+        model=workload.model,
+        seed=workload.seed,
+        threads=engine.threads,
+        protocol=workload.metrics.protocol,
         channels_last=training.memory_format == "channels_last",
         tolerant=engine.on_error == "drop",
+        faulty=bool(workload.faults),
     )
 
 

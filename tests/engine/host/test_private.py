@@ -12,7 +12,7 @@ from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.single import Single
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import Host, make_learner
-from fedsim.engine.host.messages import Reply, Task
+from fedsim.engine.host.messages import Evaluate, Layouts, Reply, Train, Validate
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.models.base import is_encoder
 from fedsim.models.reconstruction import UNetModel
@@ -25,7 +25,7 @@ def arrays_in(value: Any) -> Iterator[np.ndarray]:
     if isinstance(value, np.ndarray):
         yield value
     elif isinstance(value, Reply):
-        yield from arrays_in([value.sums, value.collected, value.rows])
+        yield from arrays_in([value.sums, value.collected, value.rows, value.digests])
     elif isinstance(value, dict):
         yield from arrays_in(list(value.values()))
     elif isinstance(value, list | tuple):
@@ -41,16 +41,17 @@ def test_only_shared_parameters_leave_a_host(workload: Callable[..., Workload], 
     federation, setup = assemble(load), setup_of(load)
     host, learner = Host(setup, federation.clients), make_learner(setup)
     before = learner.shared.numpy().copy()
-    replies = list(host.train(Task(1, "train", time.time()), {"B": 1.0}, {"shared": before}))
+    server, everybody = {"shared": before}, federation.names
+    order = Train(clients=("B",), round=1, phase="train", since=time.time(), weights={"B": 1.0})
+    replies = list(host.handle(order, server))
     sent = list(arrays_in([*replies, host.partial_sums()]))
     assert len(sent) == uploads
     assert all(array.shape == before.shape for array in sent)
-    validated = list(host.validate(1, federation.names, {"shared": before}, time.time()))
-    assert validated[-1]
+    validated = list(host.handle(Validate(clients=everybody, round=1, since=time.time()), server))
+    assert validated[-1].rows
     assert not list(arrays_in(validated))
-    assert not list(arrays_in(list(host.evaluate(1, ("B",), {"shared": before}, "test", None))))
-    laid_out = list(host.layouts(federation.names))
-    assert not [value for part in laid_out for layout in part for value in arrays_in(layout)]
+    assert not list(arrays_in(list(host.handle(Evaluate(clients=("B",), round=1, part="test"), server))))
+    assert not list(arrays_in([list(reply.layouts) for reply in host.handle(Layouts(clients=everybody))]))
 
 
 @pytest.mark.parametrize(

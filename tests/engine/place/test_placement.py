@@ -8,14 +8,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from fedsim.algorithms.base import Vector
 from fedsim.engine import backend as backends
-from fedsim.engine.backend import ArgumentsOf, SerialBackend
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import Host, make_learner
-from fedsim.engine.host.messages import Limits, Task
+from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Reset, Train
 from fedsim.engine.place.placement import Node
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run, setup_of
+from fedsim.engine.serial import SerialBackend
 from fedsim.engine.simulation import run
 from fedsim.workload.schema import Workload
 from tests.engine.conftest import assert_same
@@ -38,11 +39,11 @@ class Shuffled(SerialBackend):
 
     draws = random.Random(5)
 
-    def call(self, method: str, names: tuple[str, ...], arguments: ArgumentsOf) -> Iterator[Any]:
-        order = list(names)
+    def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
+        order = list(message.clients)
         self.draws.shuffle(order)
         for name in order:
-            yield from super().call(method, (name,), arguments)
+            yield from super().call(message.for_clients((name,)), broadcast)
 
 
 def simulated_with(backend: type[backends.Backend], workload: Workload, out: Path) -> Run:
@@ -157,7 +158,8 @@ def test_progress_of_a_long_call_is_reported(workload: MakeWorkload) -> None:
     federation = assemble(load)
     host = Host(setup_of(load), federation.clients, Limits(report_seconds=0))
     weights: Mapping[str, float] = dict.fromkeys(federation.names, 0.25)
-    replies = list(host.train(Task(1, "train", 0.0), weights, host._learner.fresh_server()))
+    order = Train(clients=federation.names, round=1, phase="train", since=0.0, weights=weights)
+    replies = list(host.handle(order, host._learner.fresh_server()))
     assert [len(reply.rows) for reply in replies] == [0, 1, 1, 1, 1, 0]
     assert host.partial_sums().sums.keys() == {"shared"}
 
@@ -197,14 +199,14 @@ def test_hosts_in_the_middle_of_a_long_call_do_not_hold_up_a_start(workload: Mak
     clients = assemble(load).clients
     backend = RayBackend(load.engine)
     backend.start(setup_of(load), clients)
-    server = backend.share(make_learner(setup_of(load)).fresh_server())
+    server = make_learner(setup_of(load)).fresh_server()
     names = tuple(client.name for client in clients)
     weights = dict.fromkeys(names, 0.25)
     before = {actor.handle for actor in backend._actors}
-    answers = backend.call("train", names, lambda mine: (Task(1, "train", 0.0), {n: weights[n] for n in mine}, server))
+    answers = backend.call(Train(clients=names, round=1, phase="train", since=0.0, weights=weights), server)
     next(answers)
     backend.start(setup_of(load), clients)
     assert not before & {actor.handle for actor in backend._actors}, "they were in mid-call"
-    assert len(list(backend.call("reset", names, lambda mine: (mine,)))) == len(backend._actors)
+    assert len(list(backend.call(Reset(clients=names)))) == len(backend._actors)
     answers.close()  # type: ignore[attr-defined]
     backend._end_actors()

@@ -1,0 +1,31 @@
+"""Numbers of a client's training that are not finite, and where to look for their cause."""
+
+import numpy as np
+
+from fedsim.algorithms.learner import Learner
+from fedsim.core.errors import DivergedError
+from fedsim.data.samples import Slices, unsound
+
+
+def means(learner: Learner, data: Slices, who: str, own: str) -> dict[str, float]:
+    """The means of what a client noted in its steps; `own` is the method if it is a user's.
+
+    Raises:
+        DivergedError: one is not finite; names the client, and the slice that is to blame if one is.
+    """
+    noted = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
+    wrong = [key for key, value in noted.items() if not np.isfinite(value)]
+    if wrong:
+        raise DivergedError(f"{who}: the {wrong[0]} is not finite; {_suspects(learner, data, own)}")
+    return {**noted, "steps": len(learner.statistics["loss"])}
+
+
+def _suspects(learner: Learner, data: Slices, own: str) -> str:
+    """Where to look for the cause of a loss that is not finite: at the learning rate only if the data are sound."""
+    if slice_ := unsound(data):
+        return f"{slice_} is not as other images are: leave it out"
+    if learner.round > 1 or np.isfinite(learner.statistics["loss"][:1]).all():
+        return "its data are sound, so " + (f"look at {own}, then " if own else "") + "lower its learning rate"
+    return (
+        "it was so before the first step, and its data are sound: look at what the network starts from, not at the lr"
+    )

@@ -1,0 +1,56 @@
+"""A host on which things go wrong on purpose; it exists only where the workload has faults."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedsim.algorithms.base import Upload
+from fedsim.algorithms.learner import Learner
+from fedsim.core.files import writing
+from fedsim.engine.host.host import Host
+from fedsim.engine.host.messages import Save, Setup, Train
+from fedsim.engine.host.readonly import ReadOnly
+from fedsim.engine.host.uploads import Sent
+from fedsim.engine.state.client_files import Digests
+from fedsim.workload.faults import flip_a_bit
+
+
+class FaultyHost(Host):
+    """Does what a host does, and lets the faults of each message strike the clients that they name."""
+
+    def _work(self, order: Train, learner: Learner, received: ReadOnly, uploads: Sequence[Upload]) -> Sent:
+        """A client's work, before which it may die, wait or raise, and whose uploads may be spoiled.
+
+        Raises:
+            InjectedError: a fault raises.
+        """
+        faults = order.faults.get(learner.client, ())
+        for fault in faults:
+            fault.strike()
+        sent = super()._work(order, learner, received, uploads)
+        for fault in faults:
+            sent = {upload: fault.spoil(vector) for upload, vector in sent.items()}
+        return sent
+
+    def _is_to_blame(self, order: Train, name: str, sent: Sent) -> str:
+        """Nobody's method is, for what a fault has spoiled."""
+        return "" if name in order.faults else super()._is_to_blame(order, name, sent)
+
+    def _written(self, order: Save, file: Path, names: Sequence[str]) -> Digests:
+        """Written to a disk that may be full, or damaged afterwards.
+
+        Raises:
+            WriteError: the disk is full.
+        """
+        faults = [fault for name in names for fault in order.faults.get(name, ())]
+        with writing(file):
+            for fault in faults:
+                fault.strike()
+        digests = super()._written(order, file, names)
+        if any(fault.kind == "corrupt" for fault in faults):
+            flip_a_bit(file)
+        return digests
+
+
+def host_class(setup: Setup) -> type[Host]:
+    """What to make a workload's hosts of."""
+    return FaultyHost if setup.faulty else Host

@@ -1,0 +1,155 @@
+"""The clients of a host: whose private state is where, and how it comes and goes."""
+
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedsim.algorithms import hooks
+from fedsim.algorithms.learner import Learner
+from fedsim.core.errors import ClientError, InputError, RunError
+from fedsim.core.files import writing
+from fedsim.core.own import is_own
+from fedsim.data.samples import SliceMemory
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.messages import Layouts, Limits, Load, Reply, Reset, Save, Setup
+from fedsim.engine.host.readonly import ReadOnly
+from fedsim.engine.state import client_files as clientfiles
+from fedsim.engine.state.store import StateStore
+
+Handed = tuple[list[ClientSpec], list[clientfiles.FilePart]]
+"""Clients on their way to another host of the node, and the files that hold their private state."""
+
+
+class Residents:
+    """Some clients, their private state, and the one network that they share the use of."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        clients: tuple[ClientSpec, ...],
+        limits: Limits,
+        learner: Learner,
+        slices: SliceMemory,
+    ) -> None:
+        """Clients that have not trained yet.
+
+        Args:
+            setup: What every host is made with.
+            clients: Those that live here at first.
+            limits: What they may use of the node.
+            learner: The working network, as initialised.
+            slices: Their training slices in memory.
+        """
+        self._setup, self._limits = setup, limits
+        self._learner, self._slices = learner, slices
+        self._clients = {client.name: client for client in clients}
+        self._states = StateStore(learner.fresh_state, limits.state_bytes, limits.scratch)
+
+    def clients(self) -> tuple[str, ...]:
+        """Names of the clients that live here."""
+        return tuple(self._clients)
+
+    @contextmanager
+    def _at_work(self, name: str, round_: int, received: ReadOnly, training: bool = False) -> Iterator[Learner]:
+        """The working network with a client's private state swapped in; an error says whose it was.
+
+        Only training gives the state back to the store; looking at images changes nothing. Training changes a state in
+        place; on a copy, if the run may go on without this turn.
+        """
+        client, state = self._clients[name], self._states.take(name)
+        if training and self._setup.tolerant:
+            state = {key: value.clone() for key, value in state.items()}
+        try:
+            self._learner.enter(state, client.data, client.training, round_, name)
+            if "buffers" in received.tensors:
+                self._learner.shared_buffers.copy_(received.tensors["buffers"])
+            yield self._learner
+            received.check(f"client {name}, round {round_}")
+        except (RunError, InputError, GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            at = f"client {name}, round {round_}, seed {self._setup.seed}"
+            hook = "train" if training and is_own(self._setup.algorithm.name) else ""
+            what = hooks.explained(self._setup.algorithm, error, at, hook)
+            raise ClientError(what, traceback.format_exc()) from error
+
+    # To and from checkpoints
+
+    def _laid_out(self, order: Layouts) -> Iterator[Reply]:
+        """Clients whose states look alike, together."""
+        alike: dict[clientfiles.Layout, list[str]] = {}
+        for name in order.clients:
+            alike.setdefault(self._layout(name), []).append(name)
+        yield Reply(layouts=alike)
+
+    def _save(self, order: Save) -> Iterator[Reply]:
+        """A reply a file.
+
+        Raises:
+            WriteError: a file cannot be written.
+        """
+        for file, names in clientfiles.files_of(order.clients, order.files).items():
+            yield Reply(digests=self._written(order, order.folder / file, names))
+
+    def _written(self, order: Save, file: Path, names: Sequence[str]) -> clientfiles.Digests:
+        """Write some clients into a file of the order; the digest of each."""
+        states = ((name, self._states.take(name)) for name in names)
+        return clientfiles.fill(file, states, self._learner.local_layout)
+
+    def _load(self, order: Load) -> Iterator[Reply]:
+        """Take up clients' private state.
+
+        Raises:
+            DamagedError: a file is not what was written.
+        """
+        for part in order.parts:
+            self._take_up(part)
+        yield Reply()
+
+    def _reset(self, order: Reset) -> Iterator[Reply]:
+        """Forget clients' private state."""
+        for name in order.clients:
+            self._states.forget(name)
+        yield Reply()
+
+    # To and from another host of the node
+
+    def hand_over(self, names: Sequence[str]) -> Handed:
+        """Let go of some clients: their private state goes to a folder of this node, for its next host alone.
+
+        Raises:
+            WriteError: the folder cannot be written.
+        """
+        scratch = self._limits.scratch or Path(tempfile.gettempdir())
+        with writing(scratch):
+            scratch.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix="fedsim-", dir=scratch))
+        parts = []
+        for name in names:
+            file = folder / clientfiles.own_file(name)
+            with writing(file):
+                header = clientfiles.allocate(file, {name: self._layout(name)})
+            digests = clientfiles.fill(file, [(name, self._states.take(name))], self._learner.local_layout)
+            parts.append(clientfiles.FilePart(file, header, digests))
+            self._states.forget(name)
+            self._slices.forget(self._clients[name].data)
+        return [self._clients.pop(name) for name in names], parts
+
+    def take_over(self, handed: Handed) -> None:
+        """Take on what another host of this node has let go of."""
+        clients, parts = handed
+        self._clients.update({client.name: client for client in clients})
+        for part in parts:
+            self._take_up(part)
+            part.file.unlink()
+        parts[0].file.parent.rmdir()
+
+    def _layout(self, name: str) -> clientfiles.Layout:
+        """What a file will have to hold of a client."""
+        return clientfiles.client_layout(self._states.layout(name), self._learner.local_layout)
+
+    def _take_up(self, part: clientfiles.FilePart) -> None:
+        for name, state in clientfiles.read_clients(part, self._learner.local_layout):
+            self._states.put(name, state)

@@ -1,0 +1,54 @@
+"""All clients in this process: the readable reference, and the one for a debugger."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import torch
+
+from fedsim.algorithms.base import Vector
+from fedsim.core.errors import InputError
+from fedsim.engine.backend import Backend, limits_of
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.faulty import host_class
+from fedsim.engine.host.host import Host
+from fedsim.engine.host.messages import NOTHING, Message, Reply, Row, Setup, Train
+from fedsim.engine.place.machine import memory_here
+from fedsim.engine.place.placement import device_of
+from fedsim.workload.engine import Engine
+
+
+class SerialBackend(Backend):
+    """One host."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._threads = torch.get_num_threads()
+        self._host: Host | None = None
+
+    def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
+        """One host."""
+        if self._host is not None:
+            return
+        limits = limits_of(self._engine, memory_here(), 1)
+        device = device_of(self._engine, [])
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("engine.device: cuda needs a GPU, and torch knows of none; say auto or cpu")
+        self._host = host_class(setup)(replace(setup, device=device), clients, limits)
+
+    def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
+        """One host answers."""
+        assert self._host is not None, "start comes first"
+        yield from self._host.handle(message, broadcast)
+        if isinstance(message, Train):
+            yield self._host.partial_sums()
+
+    def learn(self, rows: Iterable[Row]) -> None:
+        """There is nothing to choose here."""
+
+    def slots(self) -> int:
+        """One."""
+        return 1
+
+    def close(self) -> None:
+        """Give torch its threads back."""
+        torch.set_num_threads(self._threads)
