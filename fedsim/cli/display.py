@@ -295,11 +295,14 @@ def _round_table(plan: Plan) -> Table:
     table = Table(box=box.SIMPLE, show_header=False, title="what a round costs")
     table.add_column(no_wrap=True)
     table.add_column()
+    unknown = plan.traffic.unknown
     for name, size in (("up", plan.uplink_bytes), ("down", plan.downlink_bytes)):
-        table.add_row(name, f"{bytes_text(size)} a client, {bytes_text(plan.cohort * size)} in all")
+        known = f"{bytes_text(size)} a client, {bytes_text(plan.cohort * size)} in all"
+        table.add_row(name, "unknown" if unknown else known)
     collected = plan.cohort * max((phase.collected for phase in plan.traffic.phases.values()), default=0.0)
     single = f"; {bytes_text(collected)} of single clients' vectors while a round goes on" if collected else ""
-    table.add_row("the server keeps", f"{bytes_text(plan.traffic.server)}{single}")
+    kept = f"unknown: {unknown}" if unknown else f"{bytes_text(plan.traffic.server)}{single}"
+    table.add_row("the server keeps", escape(kept))
     table.add_row("checkpoint", f"{bytes_text(plan.checkpoint_bytes)}, {_every(plan.workload.engine.checkpoint_every)}")
     if plan.times is not None:
         _add_times(table, plan, plan.times)

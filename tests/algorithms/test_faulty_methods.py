@@ -9,6 +9,13 @@ import pytest
 
 from fedsim.cli import app as cli
 from fedsim.core.errors import ClientError, MethodError
+from fedsim.engine.federation import assemble
+from fedsim.engine.host.host import make_learner
+from fedsim.engine.place.machine import machine_of
+from fedsim.engine.plan.calibration import calibrate
+from fedsim.engine.plan.fits import plan_run
+from fedsim.engine.plan.plan import make_plan
+from fedsim.engine.record.run_directory import setup_of
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
@@ -102,6 +109,34 @@ def test_a_fault_is_shown_as_the_methods(mine: Callable[..., Workload], tmp_path
     assert re.search(rf"\b({hook}|{SURFACES.get(hook, hook)})\b", said), said
     assert "mine:Mine" in said or "train returned 4 values where other clients returned 3" in said
     assert "Traceback" in error.value.trace or "values" in said or "finite" in said
+
+
+NORMED = """mean = received.mean('shared')
+        return {'shared': mean / np.abs(mean).max(), 'kept': np.ones(7, np.float32)}"""
+
+
+def test_a_method_that_cannot_be_told_from_zeros_is_planned_from_what_a_client_sends(
+    mine: Callable[..., Workload], tmp_path: Path
+) -> None:
+    """Zeros have no norm: the plan of FedAvg, without the vector that this server keeps, would be another method's."""
+    workload = mine("update", NORMED).settled()
+    learner = make_learner(setup_of(workload))
+    machine = machine_of(workload, tmp_path / "run")
+    untold = make_plan(workload, assemble(workload), learner, machine).traffic
+    assert not untold.phases
+    assert "in update of mine:Mine" in untold.unknown
+    told = plan_run(workload, tmp_path / "run").traffic
+    assert (told.unknown, told.server) == ("", learner.shared.nbytes + 4 * 7)
+    assert told.phases["train"].up == learner.shared.nbytes
+
+
+def test_an_exception_on_what_a_client_sent_is_no_plan(mine: Callable[..., Workload], tmp_path: Path) -> None:
+    workload = mine("update", "raise ValueError('boom')").settled()
+    calibration = calibrate(mine("deploy", "self.receive(learner, received)").settled(), assemble(workload).clients)
+    with pytest.raises(MethodError, match=r"round 1: ValueError: boom \(in update of mine:Mine\)"):
+        make_plan(
+            workload, assemble(workload), make_learner(setup_of(workload)), machine_of(workload, tmp_path), calibration
+        )
 
 
 ON_RAY = [

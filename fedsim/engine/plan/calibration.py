@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
 from fedsim.algorithms import hooks
-from fedsim.algorithms.base import Phase, Received, Upload
+from fedsim.algorithms.base import Phase, Vector
 from fedsim.data.samples import ClientData, PooledData, SliceMemory
 from fedsim.data.shard import write_shard
 from fedsim.data.split import Part
@@ -18,7 +19,8 @@ from fedsim.engine.gather import Gathered
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.host.messages import Layouts, Row, Train, Validate
-from fedsim.engine.plan.sizes import one_of_each
+from fedsim.engine.host.uploads import Sent
+from fedsim.engine.plan.sizes import MOST, as_if_all, one_of_each
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.engine.serial import SerialBackend
 from fedsim.engine.server import Server
@@ -28,10 +30,9 @@ from fedsim.workload.schema import Workload
 _STEPS = 8  # of a round, or a little more
 _SLICES = 16  # at least, if the client has them: what some methods send grows with the slices up to here
 _IDLE = 0.5  # of the cores in use by others: with less, whoever waits does not wait for them
-_MOST = 32  # clients that a method's server is shown; the numbers of more are told from the sizes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """What a client of ordinary size did in its second round."""
 
@@ -48,10 +49,11 @@ class Calibration:
     shard_pace: float
     """Making a phantom shard [s a pixel]; 0 if its data are no phantoms."""
     private_bytes: int
+    """Size of its private state [bytes]."""
     growth_bytes: int
-    """By which the private state grew in the second round; 0 for most methods."""
-    sizes: Mapping[str, int]
-    """Elements of its uploads."""
+    """By which the private state grew in the second round [bytes]; 0 for most methods."""
+    sent: Sent
+    """Its uploads, by name."""
     layout: clientfiles.Layout
     """What a checkpoint holds of it."""
     others: float = 0.0
@@ -68,11 +70,12 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
 
     Raises:
         RunError: its training failed; names the client.
+        MethodError: the method raises, or does what it may not.
     """
     client = _shortened(sorted(clients, key=lambda client: client.work())[len(clients) // 2])
     shard_pace = _shard_pace(client)
     cohort = workload.training.cohort(len(clients))
-    others = [other.name for other in clients if other.name != client.name][: min(cohort, _MOST) - 1]
+    others = [other.name for other in clients if other.name != client.name][: min(cohort, MOST) - 1]
     backend = SerialBackend(workload.engine.model_copy(update={"device": device}))
     try:
         backend.start(setup_of(workload), (client,))
@@ -85,17 +88,17 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
     before, last = (list(of.values())[-1]["private_bytes"] for of in (first, rows))
     work = max(client.work(), 1.0) * slower
     return Calibration(
-        client,
-        {name: (row["load_seconds"] + row["train_seconds"]) / work for name, row in rows.items()},
-        {name: row["send_seconds"] / slower for name, row in rows.items()},
-        _reading_seconds(client) / max(pixels(client, "train"), 1.0) / slower,
-        validation / max(pixels(client, "val"), 1.0) / slower,
-        shard_pace / slower,
-        last,
-        last - before,
-        trial.sizes,
-        layout,
-        busy,
+        client=client,
+        pace={name: (row["load_seconds"] + row["train_seconds"]) / work for name, row in rows.items()},
+        fixed={name: row["send_seconds"] / slower for name, row in rows.items()},
+        reading_pace=_reading_seconds(client) / max(pixels(client, "train"), 1.0) / slower,
+        validation_pace=validation / max(pixels(client, "val"), 1.0) / slower,
+        shard_pace=shard_pace / slower,
+        private_bytes=last,
+        growth_bytes=last - before,
+        sent=trial.sent,
+        layout=layout,
+        others=busy,
     )
 
 
@@ -145,7 +148,7 @@ class _Trial:
         self._algorithm, self._backend = workload.algorithm, backend
         self._client, self._cohort = client.name, (client.name, *others)
         self._server = Server(workload.algorithm, make_learner(setup_of(workload)).fresh_server())
-        self.sizes: dict[str, int] = {}
+        self.sent: dict[str, Vector] = {}
 
     def round(self, round_: int) -> dict[str, Row]:
         """The client's row of each phase."""
@@ -175,18 +178,13 @@ class _Trial:
         for error in gathered.failed.values():
             raise error
         received = gathered.received()
-        self.sizes |= {name: vector.size for name, vector in received.sums.items()}
-        self.sizes |= {name: vectors[0].size for name, vectors in received.collected.items()}
-        self._server.take_up(self._as_if_all(received, uploads, phase), f"round {round_}")
+        sent = {name: total.astype(np.float32) for name, total in received.sums.items()}
+        sent |= {name: vector for name, (vector,) in received.collected.items()}
+        self.sent |= sent
+        everybody = self._cohort if len(phase.clients) == len(self._cohort) else alone
+        seen = as_if_all(Phase(everybody, phase.name), uploads, sent, len(self._cohort))
+        self._server.take_up(seen, f"round {round_}")
         return gathered.rows[0]
-
-    def _as_if_all(self, received: Received, uploads: Sequence[Upload], phase: Phase) -> Received:
-        """What the server would have if all clients of the phase had sent the same."""
-        clients = self._cohort if len(phase.clients) == len(self._cohort) else (self._client,)
-        times = {upload.name: 1 if upload.weighted else len(clients) for upload in uploads}
-        sums = {name: total * times[name] for name, total in received.sums.items()}
-        collected = {name: [vector] * len(clients) for name, (vector,) in received.collected.items()}
-        return replace(received, phase=Phase(clients, phase.name), sums=sums, collected=collected)
 
 
 def _shard_pace(client: ClientSpec) -> float:

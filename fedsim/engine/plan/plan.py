@@ -4,15 +4,16 @@ Everything is told from sizes before anything runs. Times, and what a method kee
 engine knows of, come from a calibration where there is one.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from fedsim.algorithms.fedavg import FedAvg
+import numpy as np
+
 from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import MethodError
 from fedsim.core.files import as_json
-from fedsim.core.own import is_own
 from fedsim.data.samples import ClientData
 from fedsim.engine.federation import Federation
 from fedsim.engine.host.client import ClientSpec
@@ -34,7 +35,7 @@ Spread = tuple[float, float, float]
 """Smallest, median, largest."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run will take."""
 
@@ -75,12 +76,12 @@ class Plan:
 
     @property
     def uplink_bytes(self) -> float:
-        """What a client sends in a round."""
+        """What a client sends in a round; of no meaning if the traffic is unknown."""
         return sum(phase.up for phase in self.traffic.phases.values())
 
     @property
     def downlink_bytes(self) -> float:
-        """What a client receives in a round."""
+        """What a client receives in a round; of no meaning if the traffic is unknown."""
         return sum(phase.down for phase in self.traffic.phases.values())
 
     @property
@@ -105,11 +106,14 @@ def make_plan(
         learner: Their working network, as initialised.
         machine: What there is to run on.
         calibration: What a client did; without it there are no times, and private state is what the engine knows of.
+
+    Raises:
+        MethodError: a calibration's client was fine, and what the method's server made of its uploads is not.
     """
     clients, nodes = federation.clients, [room.node for room in machine.rooms]
     device = device_of(workload.engine, nodes)
     private = _Private(learner, clients, calibration)
-    sent, note = _traffic(workload, learner, len(clients), calibration)
+    sent = _traffic(workload, learner, federation.names, calibration)
     homes = filled(workload.engine, placed(workload.engine, clients, nodes), machine.rooms, private.bytes)
     pixel_bytes = 0.0 if device == "cuda" else sizes.activation_bytes(learner, workload.model.smallest)
     saved = private.saved_bytes() + _driver_files_bytes(learner, clients, sent)
@@ -117,14 +121,22 @@ def make_plan(
     missing = {m.shard: m for c in clients for m in c.data.members if m.maker and not m.shard.exists()}.values()
     fresh = [pixels_of_shard(member) for member in missing]
     return Plan(
-        workload, clients, machine, device, tuple(homes),
-        tuple(node_plans(workload, homes, machine.rooms, Working(learner, pixel_bytes, sent))),
-        spread(map(private.bytes, clients)), sum(map(private.bytes, clients)),
-        calibration.growth_bytes if calibration else 0.0, sent, saved,
-        len(missing), sum(map(_shard_bytes, missing, fresh)),
-        expected(workload, homes, machine.rooms, calibration, sum(fresh), saved) if calibration else None,
-        (*federation.notes, *([note] if note and calibration else [])),
-    )  # fmt: skip
+        workload=workload,
+        clients=clients,
+        machine=machine,
+        device=device,
+        homes=tuple(homes),
+        nodes=tuple(node_plans(workload, homes, machine.rooms, Working(learner, pixel_bytes, sent))),
+        private=spread(map(private.bytes, clients)),
+        private_bytes=sum(map(private.bytes, clients)),
+        growth_bytes=calibration.growth_bytes if calibration else 0.0,
+        traffic=sent,
+        checkpoint_bytes=saved,
+        missing_shards=len(missing),
+        cache_bytes=sum(map(_shard_bytes, missing, fresh)),
+        times=expected(workload, homes, machine.rooms, calibration, sum(fresh), saved) if calibration else None,
+        notes=tuple(federation.notes),
+    )
 
 
 class _Private:
@@ -175,22 +187,22 @@ def _driver_files_bytes(learner: Learner, clients: Sequence[ClientSpec], sent: T
     return sizes.shared_file_bytes(learner) + own + names + 150
 
 
-def _traffic(
-    workload: Workload, learner: Learner, clients: int, calibration: Calibration | None
-) -> tuple[Traffic, str]:
-    """What a round sends, with a calibration in true sizes; and why it is only told from FedAvg, if so."""
-    vectors = {name: vector.size for name, vector in learner.fresh_server().items()}
-    shrink = 1 if calibration else max(1, vectors["shared"] // _SHRUNK_TO)
-    known = calibration.sizes if calibration else {}
-    cohort = workload.training.cohort(clients)
+def _traffic(workload: Workload, learner: Learner, names: tuple[str, ...], calibration: Calibration | None) -> Traffic:
+    """What a round sends: with a calibration from what its client sent, else from zeros, where the method can be.
+
+    Raises:
+        MethodError: the method is wrong: it has failed on what a client sent.
+    """
+    start, method = learner.fresh_server(), workload.algorithm
+    cohort = workload.training.cohort(len(names))
+    if calibration is not None:
+        return sizes.traffic(method, start, calibration.sent, names, cohort)
+    shrink = max(1, start["shared"].size // _SHRUNK_TO)
+    short = {name: np.zeros(math.ceil(vector.size / shrink), np.float32) for name, vector in start.items()}
     try:
-        return sizes.traffic(workload.algorithm, vectors, cohort, clients, known, shrink), ""
-    except MethodError as error:
-        if not is_own(workload.algorithm.name):
-            raise
-        fedavg = FedAvg()  # its server wants what only clients can send
-        note = f"what travels and the server keeps is planned as for fedavg: on zeros, {error}"
-        return sizes.traffic(fedavg, vectors, cohort, clients, {}, shrink), note
+        return sizes.traffic(method, short, {}, names, cohort, shrink)
+    except MethodError as error:  # it may be right, and want what only clients can send
+        return Traffic.untold(start, f"on zeros, {error}")
 
 
 def spread(values: Iterable[float]) -> Spread:

@@ -1,17 +1,17 @@
 """How large the things are that a run moves and keeps, told from its method and network before anything runs."""
 
 import json
-import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedsim.algorithms import hooks
-from fedsim.algorithms.base import Algorithm, Phase, Received, Upload
+from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload, Vector
 from fedsim.algorithms.learner import Learner
+from fedsim.engine.host.uploads import Sent
 from fedsim.engine.server import Server
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.engine.state import store as states
@@ -19,6 +19,8 @@ from fedsim.engine.state import store as states
 _OPTIMIZER_VECTORS = {"rmsprop": ("square_avg",), "adam": ("exp_avg", "exp_avg_sq"), "sgd": ()}
 _PROCESS = 330e6  # bytes of an actor that trains a small U-Net, with its part of what actors share
 _WORKING_VECTORS = 6  # parameters, gradients, initial parameters, float64 sums, upload
+MOST = 32
+"""Clients that a method's server is shown; what more of them take is told from the sizes."""
 _STEP = 1.2  # of what autograd keeps, for what convolutions need besides
 
 
@@ -96,7 +98,7 @@ def activation_bytes(learner: Learner, side: int) -> float:
 # What travels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exchange:
     """What a phase of a round sends from round 2 on [bytes]."""
 
@@ -112,81 +114,116 @@ class Exchange:
     """A client's vectors that the driver keeps apart until the phase ends."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Traffic:
     """What a round sends and what the server keeps [bytes]."""
 
     phases: Mapping[str, Exchange]
+    """By name; empty if unknown."""
     server: float
-    """The server's state between rounds."""
+    """The server's state between rounds; if unknown, what it starts from."""
     peak: float
-    """The server's state at its largest."""
+    """The server's state at its largest; if unknown, what it starts from."""
+    unknown: str = ""
+    """Why it is unknown; empty if it is not."""
+
+    @classmethod
+    def untold(cls, start: ServerState, why: str) -> "Traffic":
+        """What is known of a method that cannot be told from zeros: what its server starts from."""
+        return cls(phases={}, server=nbytes(start), peak=nbytes(start), unknown=why)
 
 
 def traffic(
     algorithm: Algorithm,
-    vectors: Mapping[str, int],
+    start: ServerState,
+    sent: Sent,
+    names: Sequence[str],
     cohort: int,
-    population: int,
-    sizes: Mapping[str, int],
-    shrink: int,
+    shrink: float = 1.0,
 ) -> Traffic:
-    """The method's server at work on zeros: with one client and with two, and from there to any number.
+    """The method's server at work, as if all clients sent the same: with a cohort, and from some of a large one to all.
 
     Args:
         algorithm: Settled.
-        vectors: Elements of `shared`, and of `buffers` if there are any.
+        start: `shared` (P,), and `buffers` (B,) if there are any.
+        sent: A client's uploads, as far as known; others are zeros, as long as the vector of their name in `start`, or
+            else as `shared`.
+        names: The federation's clients.
         cohort: Clients in a round.
-        population: Clients of the federation.
-        sizes: Elements of uploads, as far as known; others are those of the vector of their name, or else as `shared`.
-        shrink: Work on vectors so many times shorter; sizes are then true to about as many elements.
-    """
-    sizes = {name: math.ceil(size / shrink) for name, size in {**vectors, **sizes}.items()}
-    one, two = (_Rehearsal(algorithm, vectors, sizes, clients, population) for clients in (1, 2))
+        shrink: How many times longer the true vectors are; sizes are then true to about as many elements.
 
-    def at_cohort(alone: float, with_another: float) -> float:
-        return shrink * (alone + (with_another - alone) * (cohort - 1))
+    Raises:
+        MethodError: the method cannot work on this, or is wrong.
+    """
+    many = min(cohort, MOST)
+    all_ = _Rehearsal(algorithm, start, sent, names[:many], len(names))
+    some = all_ if many == cohort else _Rehearsal(algorithm, start, sent, names[: many // 2], len(names))
+
+    def at_cohort(of_some: float, of_all: float) -> float:
+        return shrink * (of_all + (of_all - of_some) * (cohort - many) / (many - many // 2))
 
     phases = {
-        name: Exchange(*(at_cohort(getattr(a, f), getattr(two.phases[name], f)) for f in Exchange.__annotations__))
-        for name, a in one.phases.items()
-    }
-    return Traffic(phases, at_cohort(one.kept, two.kept), at_cohort(one.peak, two.peak))
+        name: Exchange(**{
+            field.name: at_cohort(getattr(some.phases[name], field.name), getattr(exchange, field.name))
+            for field in fields(Exchange)
+        })
+        for name, exchange in all_.phases.items()
+    }  # fmt: skip
+    kept, peak = at_cohort(some.kept, all_.kept), at_cohort(some.peak, all_.peak)
+    return Traffic(phases=phases, server=kept, peak=peak)
 
 
 class _Rehearsal:
-    """Two rounds of a method's server on zeros."""
+    """Two rounds of a method's server without clients."""
 
     def __init__(
-        self, algorithm: Algorithm, vectors: Collection[str], sizes: Mapping[str, int], clients: int, population: int
+        self, algorithm: Algorithm, start: ServerState, sent: Sent, names: Sequence[str], population: int
     ) -> None:
-        self._algorithm, self._sizes, self._population = algorithm, sizes, population
-        self._names = tuple(f"{number}" for number in range(clients))
         self.phases: dict[str, Exchange] = {}
-        self._server = Server(algorithm, {name: np.zeros(sizes[name], np.float32) for name in vectors})
-        self.kept = self.peak = _nbytes(self._server.state)
+        self.kept = self.peak = nbytes(start)
+        self._algorithm, self._sent, self._population = algorithm, sent, population
+        self._names, self._start = tuple(names), start
+        self._server = Server(algorithm, start)
         for round_ in (1, 2):
             for phase in one_of_each(hooks.phases(algorithm, self._names, round_, 0)):
-                self._phase(phase)
-            self.kept = _nbytes(self._server.state)
+                self._phase(phase, f"round {round_}")
+            self.kept = nbytes(self._server.state)
 
-    def _phase(self, phase: Phase) -> None:
-        uploads, broadcast = self._server.uploads(phase.name), self._server.broadcast(phase.name)
-        down = hooks.downlink(self._algorithm, self._names[0], broadcast, phase.name)
-        zeros = {upload.name: np.zeros(self._size(upload), np.float32) for upload in uploads}
+    def _phase(self, phase: Phase, where: str) -> None:
+        uploads, broadcast = self._server.uploads(phase.name, where), self._server.broadcast(phase.name, where)
+        down = hooks.downlink(self._algorithm, phase.clients[0], broadcast, phase.name)
+        sent = {upload.name: self._vector(upload.name) for upload in uploads}
         self.phases[phase.name] = Exchange(
-            _nbytes(zeros), sum(broadcast[name].nbytes for name in down), _nbytes(broadcast),
-            sum(2 * zeros[u.name].nbytes for u in uploads if u.summed),
-            sum(zeros[u.name].nbytes for u in uploads if u.collected),
-        )  # fmt: skip
-        sums = {upload.name: np.zeros(self._size(upload)) for upload in uploads if upload.summed}
-        collected = {u.name: [zeros[u.name]] * len(phase.clients) for u in uploads if u.collected}
+            up=nbytes(sent),
+            down=sum(broadcast[name].nbytes for name in down),
+            broadcast=nbytes(broadcast),
+            summed=sum(2 * sent[upload.name].nbytes for upload in uploads if upload.summed),
+            collected=sum(sent[upload.name].nbytes for upload in uploads if upload.collected),
+        )
         with np.errstate(all="ignore"):
-            self._server.take_up(Received(phase, sums, 1.0, collected, self._population))
-        self.peak = max(self.peak, _nbytes(self._server.state))
+            self._server.take_up(as_if_all(phase, uploads, sent, self._population), where)
+        self.peak = max(self.peak, nbytes(self._server.state))
 
-    def _size(self, upload: Upload) -> int:
-        return self._sizes.get(upload.name, self._sizes["shared"])
+    def _vector(self, upload: str) -> Vector:
+        """What a client sends."""
+        if upload in self._sent:
+            return self._sent[upload]
+        return np.zeros_like(self._start.get(upload, self._start["shared"]))
+
+
+def as_if_all(phase: Phase, uploads: Sequence[Upload], sent: Sent, population: int) -> Received:
+    """What the server would have if all clients of a phase had sent the same.
+
+    Args:
+        phase: With its clients.
+        uploads: What each of them sends.
+        sent: The vectors, by upload.
+        population: Clients of the federation.
+    """
+    clients = len(phase.clients)
+    sums = {u.name: sent[u.name].astype(np.float64) * (1 if u.weighted else clients) for u in uploads if u.summed}
+    collected = {upload.name: [sent[upload.name]] * clients for upload in uploads if upload.collected}
+    return Received(phase, sums, 1.0, collected, population)
 
 
 def one_of_each(phases: Collection[Phase]) -> list[Phase]:
@@ -194,5 +231,6 @@ def one_of_each(phases: Collection[Phase]) -> list[Phase]:
     return list({phase.name: phase for phase in reversed(list(phases))}.values())[::-1]
 
 
-def _nbytes(vectors: Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]) -> int:
+def nbytes(vectors: Mapping[str, Vector]) -> int:
+    """Size of some vectors."""
     return sum(vector.nbytes for vector in vectors.values())

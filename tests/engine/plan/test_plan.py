@@ -169,7 +169,7 @@ def calibration(plan: Plan, **changes: Any) -> Calibration:
     pixels = 32**2
     given: dict[str, Any] = {
         "client": plan.clients[0], "pace": {"train": 1 / pixels}, "fixed": {"train": 0.1}, "reading_pace": 1 / pixels,
-        "validation_pace": 0.1 / pixels, "shard_pace": 0.0, "private_bytes": 0, "growth_bytes": 0, "sizes": {},
+        "validation_pace": 0.1 / pixels, "shard_pace": 0.0, "private_bytes": 0, "growth_bytes": 0, "sent": {},
         "layout": (),
     }  # fmt: skip
     return Calibration(**{**given, **changes})
