@@ -29,7 +29,7 @@ POOLED = "all"
 _MOST_CONTRASTS = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Federation:
     """All clients, in the order of the sites, and one row for each slice."""
 
@@ -37,6 +37,7 @@ class Federation:
     unseen: tuple[ClientSpec, ...]
     """One for each site that takes no part in training; no host knows them."""
     manifest: pd.DataFrame
+    """A row a slice: its client, site, subject, volume, index, split, mask and digest."""
     left_out: tuple[LeftOut, ...] = ()
     """What the sites' folders hold and nobody reads."""
     shared: Mapping[str, list[str]] = field(default_factory=dict)
@@ -102,7 +103,13 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
     outside = tuple(members[len(members) - len(unseen) :])
     left_out = dict.fromkeys(unread for one in found for unread in one.left_out)
     shared = shared_people(read, who)
-    return Federation(tuple(taking_part), outside, manifest.drop(columns="person"), tuple(left_out), shared)
+    return Federation(
+        clients=tuple(taking_part),
+        unseen=outside,
+        manifest=manifest.drop(columns="person"),
+        left_out=tuple(left_out),
+        shared=shared,
+    )
 
 
 def clients_per_site(clients: int | None, sites: int) -> list[int]:
@@ -135,16 +142,19 @@ def check_leaks(manifest: pd.DataFrame) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Found:
     """What the sources of a site gave."""
 
     site: Site
     """Resolved."""
     path: Path
+    """The shard; not there yet if the site has a maker."""
     volumes: list[StoredVolume]
     maker: Source | None
+    """The phantom that makes the shard where it is first read; None: the shard is there."""
     left_out: list[LeftOut]
+    """What the site's folder holds and nobody reads."""
 
 
 def _find(workload: Workload, site: Site) -> _Found:
@@ -156,13 +166,13 @@ def _find(workload: Workload, site: Site) -> _Found:
     if volumes is not None:
         path = shard_path(*where)
         note_use(path)
-        return _Found(site, path, volumes, site.source, [])
+        return _Found(site=site, path=path, volumes=volumes, maker=site.source, left_out=[])
     with noting(federation.root) as seen:
         path = ensure_shard(*where)
     note_use(path)
     with Shard(path) as shard:
         there = [one for one in shard.left_out() if (federation.root / one.path).exists()]
-        return _Found(site, path, shard.volumes(), None, [*seen, *there])
+        return _Found(site=site, path=path, volumes=shard.volumes(), maker=None, left_out=[*seen, *there])
 
 
 def _site_clients(workload: Workload, found: _Found, parts: Mapping[str, Part] | None, count: int) -> list[ClientSpec]:

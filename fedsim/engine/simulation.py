@@ -1,4 +1,4 @@
-"""The driver: goes from round to round and keeps the run, whatever dies in between."""
+"""The driver: goes from round to round and keeps the run; `recovery.py` says what happens when a process dies."""
 
 import json
 import logging
@@ -7,38 +7,37 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import pandas as pd
 
 from fedsim.algorithms import hooks
-from fedsim.core.errors import DamagedError, InputError, RunError, WorkerLostError, WriteError
+from fedsim.core.errors import DamagedError, InputError, WriteError
 from fedsim.data.split import Part
 from fedsim.engine.backend import Backend
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner
-from fedsim.engine.host.messages import Evaluate, Layouts, Load, Message, Reset, Row, Save
+from fedsim.engine.host.messages import Evaluate, Row
 from fedsim.engine.observer import Observer
 from fedsim.engine.plan.fits import check_fits
-from fedsim.engine.record.claim import LOCK, Claim, check_unclaimed
-from fedsim.engine.record.failures import Action, Failure, Failures, Kind
+from fedsim.engine.record.claim import Claim, claimed
+from fedsim.engine.record.failures import Failures
 from fedsim.engine.record.ledger import Ledger, stamped, write_table
 from fedsim.engine.record.log import RunLog, round_said
-from fedsim.engine.record.resuming import check_manifest, check_resumed
+from fedsim.engine.record.resuming import check_manifest, resumes
 from fedsim.engine.record.run_directory import Run, Which, begin_run, check_client, setup_of
 from fedsim.engine.record.term import TERM_COLUMNS, ratio_by_round, term_warning
+from fedsim.engine.recovery import Recovery
 from fedsim.engine.rounds import Rounds, check_phases
 from fedsim.engine.serial import SerialBackend
 from fedsim.engine.server import Server
 from fedsim.engine.state import checkpoint
-from fedsim.engine.state import client_files as clientfiles
+from fedsim.engine.state.snapshots import Snapshots
 from fedsim.workload.engine import Engine
 from fedsim.workload.faults import CHECKPOINT
 from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")
-
-T = TypeVar("T")
 
 
 class Simulation:
@@ -70,26 +69,27 @@ class Simulation:
         """
         self.workload = workload = workload.settled()
         self.path, self._observer = out.folder if isinstance(out, Claim) else Path(out), observer or Observer()
-        with ExitStack() as closing:
-            self._claim = closing.enter_context(_claimed(out, resume)) if writes else None
-            self._log = closing.enter_context(RunLog())
-            self._prepare(address)
-            closing.callback(self._backend.close)
-            self._closing = closing.pop_all()
-
-    def _prepare(self, address: str | None) -> None:
-        workload, going_on = self.workload, self._goes_on()
-        self._setup = setup_of(workload)
-        self._federation = assemble(workload, self._observer.site_ready)
-        if going_on:
-            check_manifest(self.path, self._federation.manifest)
-        self._learner = make_learner(self._setup)
-        self._ledger, self._failures = Ledger(self.path), Failures(self.path)
+        self._stamped = workload
         self._best: tuple[int | None, float] = (None, -math.inf)
-        check_phases(workload, self._federation.names)
-        self._backend = make_backend(workload.engine, address)
-        self._server = Server(workload.algorithm, self._learner.fresh_server())
-        self._rounds = Rounds(workload, self._federation, self._server, self._backend, self._observer, self._failures)
+        setup = setup_of(workload)
+        with ExitStack() as closing:
+            self._claim = closing.enter_context(claimed(out, resume)) if writes else None
+            self._log = closing.enter_context(RunLog())
+            resumed = resumes(self.path, workload)
+            self._federation = assemble(workload, self._observer.site_ready)
+            if resumed:
+                check_manifest(self.path, self._federation.manifest)
+            self._learner = make_learner(setup)
+            self._ledger, self._failures = Ledger(self.path), Failures(self.path)
+            check_phases(workload, self._federation.names)
+            self._backend = make_backend(workload.engine, address)
+            closing.callback(self._backend.close)
+            self._server = Server(workload.algorithm, self._learner.fresh_server())
+            hosted = self._federation, self._server, self._backend
+            self._rounds = Rounds(workload, *hosted, self._observer, self._failures)
+            self._snapshots = Snapshots(self.path, setup, self._learner, *hosted)
+            self._recovery = Recovery(workload.engine, self._rounds, self._failures, self._snapshots.reached)
+            self._closing = closing.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +115,7 @@ class Simulation:
         self._log.open(self.path)
         checkpoint.sweep(self.path)
         try:
-            done = self._replaying(lambda: self._train(stop))
+            done = self._recovery.attempt(lambda: self._train(stop))
         except BaseException:
             with suppress(WriteError):  # what went wrong first is what to say
                 self._ledger.flush()
@@ -124,16 +124,16 @@ class Simulation:
         warning = term_warning(ratio_by_round(self._ledger.clients(TERM_COLUMNS))) if done else None
         if warning:
             log.warning(warning)
-        self._log.say("trained" if done else f"stopped after round {self._reached()}")
+        self._log.say("trained" if done else f"stopped after round {self._snapshots.reached()}")
         return done
 
     def evaluate(self, part: Part = "test", which: Which = "best", images: bool = False) -> pd.DataFrame:
         """Score every client's volumes of a part at a checkpoint, and keep the rows in evaluation.parquet."""
         round_ = Run(self.path).round(which)
         try:
-            rows = self._replaying(lambda: self._evaluated(round_, part, images))
+            rows = self._recovery.attempt(lambda: self._evaluated(round_, part, images))
         except DamagedError as error:
-            last = self._reached()
+            last = self._snapshots.reached()
             if which != "best" or last == round_:
                 raise
             log.warning("%s; the last round, %d, is evaluated instead of the best", error, last)
@@ -169,48 +169,11 @@ class Simulation:
         place = {name: index for index, name in enumerate(names)}
         return sorted((row for reply in replies for row in reply.rows), key=lambda row: place[row["client"]])
 
-    def _replaying(self, task: Callable[[], T]) -> T:
-        """Do a task that starts from a checkpoint; do it again if a process is lost, while that leads on."""
-        losses, reached = 0, self._reached()
-        while True:
-            try:
-                return task()
-            except WorkerLostError as error:
-                losses, reached = (losses if self._reached() == reached else 0), self._reached()
-                action = self._answer(error, losses)
-                losses += action == "replayed"
-                round_, phase = self._rounds.now
-                kind: Kind = "late" if error.late else "lost"
-                self._failures.note([Failure(round_, phase, error.client, kind, action, str(error))])
-                if action == "aborted":
-                    raise RunError(f"a process was lost: {error}; go on with --resume") from error
-                without = f" without client {error.client} in round {round_}" if action == "dropped" else ""
-                log.warning("a process was lost: %s; going on from round %d%s", error, reached, without)
-
-    def _answer(self, error: WorkerLostError, losses: int) -> Action:
-        """What to do about the loss of a process."""
-        policy = self.workload.engine.on_failure
-        if policy == "drop" and error.client and self._rounds.spares(error.client):
-            return "dropped"
-        return "aborted" if policy == "abort" or losses >= self.workload.engine.retries else "replayed"
-
-    def _reached(self) -> int:
-        """The last round with a checkpoint; 0 before the first."""
-        return max(checkpoint.complete_rounds(self.path), default=0)
-
     def _keep_evaluation(self, frame: pd.DataFrame, round_: int, part: Part) -> None:
         if (self.path / "evaluation.parquet").exists():
             old = Run(self.path).evaluation
             frame = pd.concat([old[(old["round"] != round_) | (old["split"] != part)], frame], ignore_index=True)
         write_table(self.path / "evaluation.parquet", frame)
-
-    def _goes_on(self) -> bool:
-        """Whether the directory holds a run to go on with."""
-        inside = [path.name for path in self.path.iterdir()]
-        if all(name == LOCK or name.endswith(".part") for name in inside):  # it was killed before it had begun
-            return False
-        check_resumed(self.path, self.workload)
-        return (self.path / "manifest.parquet").exists()
 
     def _warn(self) -> None:
         clients = self._federation.clients
@@ -248,12 +211,10 @@ class Simulation:
         rule = self.workload.training.early_stopping
         return rule.verdict(self._ledger.quality(rule.metric)) if rule else ""
 
-    # Checkpoints
-
     def _recover(self) -> int:
         """Go to the state of the last checkpoint that is whole; its round, 0 for the start."""
         while True:
-            round_ = self._reached()
+            round_ = self._snapshots.reached()
             try:
                 best, psnr = self._put(round_)
             except DamagedError as error:
@@ -265,22 +226,9 @@ class Simulation:
             return round_
 
     def _put(self, round_: int) -> tuple[int | None, float | None]:
-        """Put hosts and server into the state after a round; the best round so far and its PSNR.
-
-        Raises:
-            DamagedError: the round's checkpoint is not what was written.
-        """
+        """Put hosts and server into the state after a round; the best round so far and its PSNR."""
         self._rounds.now = (round_, "")
-        self._backend.start(self._setup, self._federation.clients)
-        if not round_:
-            self._server.state = self._learner.fresh_server()
-            self._ask(Reset(clients=self._federation.names))
-            return None, None
-        state = checkpoint.read_state(self.path, round_)
-        self._server.state = checkpoint.read_server(self.path, round_, self._learner.shared_layout)
-        names = self._federation.names
-        self._ask(Load(clients=names, parts=checkpoint.parts(self.path, state, names)))
-        return state["best_round"], state["best_psnr"]
+        return self._snapshots.put(round_)
 
     def _on_schedule(self, round_: int) -> bool:
         every = self.workload.engine.checkpoint_every
@@ -290,35 +238,21 @@ class Simulation:
         if self._claim is not None:
             self._claim.check()
         best, psnr = self._best
-        names = self._federation.names
         state: dict[str, Any] = {
             "round": round_,
             "workload": json.loads(self._stamped.model_dump_json(exclude_none=True)),
-            "clients": list(names),
+            "clients": list(self._federation.names),
             "best_round": best,
             "best_psnr": psnr if best else None,
             **({"stopped_early": reason} if (reason := self._stops_early()) else {}),
         }
         self._rounds.now = (round_, CHECKPOINT)
-        replies = self._backend.call(Layouts(clients=names))
-        layouts = {name: layout for reply in replies for layout, members in reply.layouts.items() for name in members}
-        files = clientfiles.client_files(names)
-        struck = self._failures.strike(self.workload, names, round_, CHECKPOINT)
-
-        def save(folder: Path) -> dict[str, str]:
-            order = Save(clients=names, folder=folder.absolute(), files=files, faults=struck)
-            return {name: digest for reply in self._backend.call(order) for name, digest in reply.digests.items()}
-
+        layouts = self._snapshots.layouts()
+        struck = self._failures.strike(self.workload, self._federation.names, round_, CHECKPOINT)
         self._ledger.flush()
-        clients = {name: layouts[name] for name in names}
-        checkpoint.write(self.path, state, self._server.state, self._learner.shared_layout, clients, save)
+        self._snapshots.write(state, layouts, struck)
         passing = [r for r in checkpoint.complete_rounds(self.path) if r != round_ and not self._on_schedule(r)]
         checkpoint.prune(self.path, self.workload.engine.keep_last, best, passing)
-
-    def _ask(self, message: Message) -> None:
-        """Let hosts do what has no answer."""
-        for _ in self._backend.call(message):
-            pass
 
 
 def make_backend(engine: Engine, address: str | None = None) -> Backend:
@@ -334,25 +268,6 @@ def make_backend(engine: Engine, address: str | None = None) -> Backend:
     if address is not None:
         raise InputError(f"--address {address}: needs engine.backend=ray")
     return SerialBackend(engine)
-
-
-def _claimed(out: str | Path | Claim, resume: bool) -> Claim:
-    """The claim of a run directory, which must not exist unless a run is resumed.
-
-    Raises:
-        InputError: it exists, is a file, or another process writes there.
-    """
-    if isinstance(out, Claim):
-        return out
-    path = Path(out)
-    try:
-        return Claim(path, new=not resume)
-    except FileExistsError:
-        if not path.is_dir():
-            raise InputError(f"--out {path}: is a file; choose a folder") from None
-        check_unclaimed(path)
-        remedy = "choose another folder, or --resume or --overwrite the run in it"
-        raise InputError(f"--out {path}: exists; {remedy}") from None
 
 
 def run(

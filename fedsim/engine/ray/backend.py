@@ -16,7 +16,7 @@ from fedsim.engine.backend import Backend, limits_of
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.faulty import host_class
 from fedsim.engine.host.host import Host
-from fedsim.engine.host.messages import NOTHING, Message, Reply, Row, Setup, Train
+from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Setup, Train
 from fedsim.engine.place.machine import nodes_of
 from fedsim.engine.place.placement import Node, Place, device_of, granted, homeless, placed
 from fedsim.engine.place.schedule import Expectations, balance
@@ -48,7 +48,7 @@ class _Sent:
     """The reference to what the server sends, which actors map without copying; none if it sends nothing."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Call:
     """A call under way, and what is to be fetched when it is over."""
 
@@ -83,6 +83,8 @@ class RayBackend(Backend):
         self._nodes: dict[str, Node] = {}
         self._vacant: list[Place] = []
         self._setup: Setup | None = None
+        self._limits = Limits()
+        self._expected = Expectations(())
         self._running: dict[Any, _Call] = {}
 
     # Placement
@@ -243,7 +245,7 @@ class RayBackend(Backend):
                 training = isinstance(sent.message, Train)
                 last = actor.handle.partial_sums.remote() if training else None
                 awaited = dict.fromkeys(mine if training else ())
-                self._running[pieces] = _Call(actor, last, awaited, time.monotonic())
+                self._running[pieces] = _Call(actor=actor, last=last, awaited=awaited, heard=time.monotonic())
                 waiting.remove(call)
                 free, idle = free - actor.place.cpus, False
 

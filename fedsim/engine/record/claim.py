@@ -171,3 +171,22 @@ def _said(holder: OwnerRecord) -> str:
             begun = datetime.fromtimestamp(psutil.Process(holder.pid).create_time()).astimezone()
             since = f", running since {begun:%Y-%m-%d %H:%M:%S}"
     return f"process {holder.pid} on {host}{since}"
+
+
+def claimed(out: str | Path | Claim, resume: bool) -> Claim:
+    """The claim of a run directory, which must not exist unless a run is resumed.
+
+    Raises:
+        InputError: it exists, is a file, or another process writes there.
+    """
+    if isinstance(out, Claim):
+        return out
+    path = Path(out)
+    try:
+        return Claim(path, new=not resume)
+    except FileExistsError:
+        if not path.is_dir():
+            raise InputError(f"--out {path}: is a file; choose a folder") from None
+        check_unclaimed(path)
+        remedy = "choose another folder, or --resume or --overwrite the run in it"
+        raise InputError(f"--out {path}: exists; {remedy}") from None

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fedsim.algorithms.learner import Training
 from fedsim.core.errors import DamagedError, InputError
+from fedsim.engine.record.claim import LOCK
 from fedsim.engine.record.run_directory import Run, flat, own_files
 from fedsim.engine.state.checkpoint import complete_rounds, read_state
 from fedsim.workload.reading import read_content
@@ -25,6 +26,23 @@ _FREE_ON_RESUME = (
 _CHANGES_BITS = ("threads", "device")
 _OF_VOLUMES = {"digest": "other images", "mask_kind": "another mask", "acceleration": "another acceleration"}
 """Columns of the manifest that are the same for all slices of a volume, and what a change of them is called."""
+
+
+def resumes(path: Path, workload: Workload) -> bool:
+    """Whether a run directory holds a run to resume.
+
+    Args:
+        path: The run directory, claimed.
+        workload: What is to run there.
+
+    Raises:
+        InputError: it holds something else, or a run that cannot be resumed with this workload.
+    """
+    inside = [file.name for file in path.iterdir()]
+    if all(name == LOCK or name.endswith(".part") for name in inside):  # it was killed before it had begun
+        return False
+    check_resumed(path, workload)
+    return (path / "manifest.parquet").exists()
 
 
 def check_resumed(path: Path, now: Workload) -> None:

@@ -1,0 +1,64 @@
+"""What happens when a process that hosts clients dies.
+
+`ray/backend.py` notices that an actor is gone and raises WorkerLostError; so does a client that takes too long. Here it
+is decided, as the workload says, whether the run goes on: with all clients, without the one that was being trained, or
+not at all. What goes on starts anew from the last checkpoint (`state/snapshots.py`), for which `Backend.start` brings
+up again what is missing, so the result is that of an undisturbed run.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from fedsim.core.errors import RunError, WorkerLostError
+from fedsim.engine.record.failures import Action, Failure, Failures, Kind
+from fedsim.engine.rounds import Rounds
+from fedsim.workload.schema import Engine
+
+log = logging.getLogger("fedsim")
+
+T = TypeVar("T")
+
+
+class Recovery:
+    """Does tasks that start from a checkpoint, and does them again after a loss, as often as the workload allows."""
+
+    def __init__(self, engine: Engine, rounds: Rounds, failures: Failures, reached: Callable[[], int]) -> None:
+        """Nothing is lost yet.
+
+        Args:
+            engine: What to do about a loss.
+            rounds: Know what is going on.
+            failures: Where losses are noted.
+            reached: Says the last round with a checkpoint.
+        """
+        self._engine, self._rounds, self._failures, self._reached = engine, rounds, failures, reached
+
+    def attempt(self, task: Callable[[], T]) -> T:
+        """Do a task that starts from a checkpoint; do it again if a process is lost, while that leads on.
+
+        Raises:
+            RunError: the workload says to abort, or losses follow each other without a checkpoint between them.
+        """
+        losses, reached = 0, self._reached()
+        while True:
+            try:
+                return task()
+            except WorkerLostError as error:
+                losses, reached = (losses if self._reached() == reached else 0), self._reached()
+                action = self._answer(error, losses)
+                losses += action == "replayed"
+                round_, phase = self._rounds.now
+                kind: Kind = "late" if error.late else "lost"
+                self._failures.note([Failure(round_, phase, error.client, kind, action, str(error))])
+                if action == "aborted":
+                    raise RunError(f"a process was lost: {error}; go on with --resume") from error
+                without = f" without client {error.client} in round {round_}" if action == "dropped" else ""
+                log.warning("a process was lost: %s; going on from round %d%s", error, reached, without)
+
+    def _answer(self, error: WorkerLostError, losses: int) -> Action:
+        """What to do about a loss, after so many without progress."""
+        policy = self._engine.on_failure
+        if policy == "drop" and error.client and self._rounds.spares(error.client):
+            return "dropped"
+        return "aborted" if policy == "abort" or losses >= self._engine.retries else "replayed"
