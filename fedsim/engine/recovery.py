@@ -13,7 +13,7 @@ from typing import TypeVar
 from fedsim.core.errors import RunError, WorkerLostError
 from fedsim.engine.record.failures import Action, Failure, Failures, Kind
 from fedsim.engine.rounds import Rounds
-from fedsim.workload.schema import Engine
+from fedsim.workload.engine import Engine
 
 log = logging.getLogger("fedsim")
 
