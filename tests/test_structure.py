@@ -11,11 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "fedsim"
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # Known exceptions, to be removed one by one.
-UP: set[Import] = {
-    ("fedsim.jobs.targets", "fedsim"),
-}
+UP: set[Import] = set()
 LONG = {
-    "cli/app.py",
     "cli/display.py",
     "engine/host/host.py",
     "engine/record/run_directory.py",

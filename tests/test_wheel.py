@@ -24,6 +24,7 @@ STUDY = """
 name: two
 kind: compare
 workload: try/workloads/quickstart.yaml
+seeds: [1]
 set: {training.rounds: 1, training.local_epochs: 1, engine.backend: serial}
 methods: {fedavg: {}, fedmri: {}}
 reference: fedmri

@@ -1,4 +1,4 @@
-"""Whether this machine can run fedsim."""
+"""fedsim doctor: whether this machine can run fedsim."""
 
 import os
 import shutil
@@ -9,14 +9,21 @@ from pathlib import Path
 
 import platformdirs
 import psutil
-import torch
 from rich.table import Table
 
+from fedsim.cli.common import out
+from fedsim.core.errors import RunError
 from fedsim.engine.place.cores import cores_here, quotas
-from fedsim.engine.ray.backend import RayBackend
-from fedsim.workload.engine import Engine
 
 _GB = 1e9
+
+
+def doctor() -> None:
+    """Check that this machine can run fedsim: versions, cores, memory, disk, and Ray itself."""
+    table, healthy = check()
+    out.print(table)
+    if not healthy:
+        raise RunError("something above needs attention")
 
 
 def check() -> tuple[Table, bool]:
@@ -36,10 +43,8 @@ def check() -> tuple[Table, bool]:
 def _versions() -> tuple[str, bool]:
     packages = ("fedsim", "ray", "torch", "numpy", "h5py", "pandas", "pyarrow")
     python = sys.version.split()[0]
-    return ", ".join([f"python {python}", *(f"{name} {version(name)}" for name in packages)]), sys.version_info >= (
-        3,
-        11,
-    )
+    found = [f"python {python}", *(f"{name} {version(name)}" for name in packages)]
+    return ", ".join(found), sys.version_info >= (3, 11)
 
 
 def _cores() -> tuple[str, bool]:
@@ -49,6 +54,8 @@ def _cores() -> tuple[str, bool]:
 
 
 def _gpus() -> tuple[str, bool]:
+    import torch
+
     names = [torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count())]
     if not names:
         return f"none that torch {torch.__version__} can use: clients train on the CPU", True
@@ -72,6 +79,9 @@ def _cache() -> tuple[str, bool]:
 
 
 def _ray() -> tuple[str, bool]:
+    from fedsim.engine.ray.backend import RayBackend
+    from fedsim.workload.engine import Engine
+
     backend = RayBackend(Engine())
     try:
         return f"starts, {backend.slots()} slots, on loopback, with a token", os.environ.get("RAY_AUTH_MODE") == "token"

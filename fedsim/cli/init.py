@@ -1,5 +1,6 @@
-"""fedsim init: a folder to start from, with workloads and cluster files."""
+"""fedsim init and fedsim schema: what there is to start from when a workload is written."""
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -32,3 +33,10 @@ def init(
         "fedsim submit workloads/quickstart.yaml --cluster slurm --dry-run    # what would be sent to a cluster",
     ):
         typer.echo(line)
+
+
+def schema() -> None:
+    """Print the JSON schema of workload files, for editors."""
+    from fedsim.workload.schema import Workload
+
+    print(json.dumps(Workload.model_json_schema(), indent=2))  # noqa: T201 - meant for a pipe

@@ -1,0 +1,111 @@
+"""fedsim run and fedsim plan: training a workload, and what that will take."""
+
+import logging
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsim.cli.common import (
+    Address,
+    Overrides,
+    Overwrite,
+    Tags,
+    Trust,
+    WorkloadFile,
+    err,
+    free_folder,
+    out,
+    replacing,
+    stop_on_signal,
+    tagged,
+)
+from fedsim.core.errors import InputError
+
+log = logging.getLogger("fedsim")
+
+
+def run(
+    workload: WorkloadFile,
+    overrides: Overrides = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/NAME, numbered.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    overwrite: Overwrite = False,
+    tags: Tags = None,
+    trust: Trust = False,
+    address: Address = None,
+) -> None:
+    """Train a workload, test its best round, and write a report."""
+    from fedsim.cli.display import evaluation_table, progress_of
+    from fedsim.engine.record.claim import claim_numbered
+    from fedsim.engine.simulation import Simulation
+    from fedsim.workload.reading import load_workload
+    from fedsim.workload.superseded import superseded
+
+    if resume:
+        _check_resume(out_dir, overwrite, trust)
+    loaded = load_workload(workload, tagged(overrides, tags))
+    default = Path("runs") / loaded.name
+    claimed = out_dir or (default if overwrite else claim_numbered(default))
+    path = claimed if isinstance(claimed, Path) else claimed.folder
+    out.print(f"{loaded.name}: {len(loaded.federation.expanded_sites())} sites, into {path}", soft_wrap=True)
+    with (
+        replacing(path, overwrite) as begun,
+        progress_of(loaded, out) as observer,
+        Simulation(loaded, claimed, resume=resume, address=address, observer=observer) as simulation,
+    ):
+        for line in superseded(loaded, overrides or []) if not resume else ():
+            log.warning(line)
+        with stop_on_signal() as stopped:
+            done = simulation.run(begun(stopped))
+        if done:
+            out.print("testing the best round")
+        frame = simulation.evaluate() if done else None
+    if frame is None:
+        command = shlex.join(["fedsim", "run", str(path / "workload.yaml"), "--out", str(path), "--resume"])
+        err.print(f"stopped; go on with: {command}", soft_wrap=True, highlight=False)
+        raise typer.Exit(130)
+    if len(frame):
+        out.print(evaluation_table(frame))
+    from fedsim.report.report import write_report  # matplotlib is late, so that the first round is not
+
+    out.print(f"report: {write_report(path, trust=None)}", soft_wrap=True, highlight=False)
+
+
+def plan(
+    workload: WorkloadFile,
+    overrides: Overrides = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Where the run would go; default runs/NAME.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to plan for; default: this machine.")] = None,
+) -> None:
+    """Say what a run will need, send and take, after timing one client here; refuse what cannot fit."""
+    from fedsim.cli.display import busy_line, plan_tables
+    from fedsim.engine.plan.fits import machine_at, plan_run, refuse, warnings
+    from fedsim.workload.reading import load_workload
+    from fedsim.workload.superseded import superseded
+
+    loaded = load_workload(workload, overrides or [])
+    path = out_dir or free_folder(Path("runs") / loaded.name)
+    with err.status("importing sites and timing a client"):
+        made = plan_run(loaded, path, None if address is None else machine_at(loaded, path, address))
+    for table in plan_tables(made):
+        out.print(table)
+    for note in made.notes:
+        out.print(note, soft_wrap=True, highlight=False, markup=False)
+    busy = busy_line(made.times) if made.times and address is None else None
+    for warning in [*superseded(loaded, overrides or []), *warnings(made), *([busy] if busy else [])]:
+        log.warning(warning)
+    refuse(made)
+
+
+def _check_resume(out_dir: Path | None, overwrite: bool, trust: bool) -> None:
+    """Refuse to go on with nothing, with what is to be replaced, or with another user's code."""
+    from fedsim.engine.record.run_directory import Run
+
+    if out_dir is None:
+        raise InputError("--resume: needs --out, the run directory to go on with")
+    if overwrite:
+        raise InputError("--overwrite: replaces what --resume would go on with; choose one")
+    if (out_dir / "workload.yaml").is_file():
+        Run(out_dir, trust=trust or None).check_code()
