@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fedsim.cli import app as cli
+from fedsim.engine.place.cores import cores_here
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
@@ -18,6 +19,29 @@ from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
 
 Fedsim = Callable[..., tuple[int, str, str]]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker per core that this job may use."""
+    return int(cores_here())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses a Ray of ours; in parallel runs one worker takes all tests on Ray, which uses every core."""
+    for item in items:
+        if {"ray_session", "brought_up"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("ray")
+        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let no test start Ray that is not marked `ray`, not even in a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not item.get_closest_marker("ray"):
+            patch.setenv("RAY_TMPDIR", "/a test that is not marked ray")
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -331,6 +331,7 @@ def simulate(make_workload: Callable[..., Workload], tmp_path_factory: pytest.Te
     return simulate
 
 
+@pytest.mark.slow
 def test_plain_runs_compare_like_a_study(simulate: Callable[..., Run], tmp_path: Path) -> None:
     runs = [simulate(f"algorithm.name={name}", f"seed={seed}") for name in ("single", "fedavg") for seed in (1, 2)]
     text = StringIO()
@@ -348,6 +349,7 @@ def test_plain_runs_compare_like_a_study(simulate: Callable[..., Run], tmp_path:
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".md", ".tex"}
 
 
+@pytest.mark.slow
 def test_runs_of_one_method_are_told_apart_by_their_settings(simulate: Callable[..., Run]) -> None:
     runs = {str(beta): simulate(f"algorithm.beta={beta}") for beta in (0, 2)}
     assert set(results_of(runs)["method"]) == {"fedmri (algorithm.beta=0.0)", "fedmri (algorithm.beta=2.0)"}

@@ -101,6 +101,7 @@ def test_table_marks_home_and_ends_with_zero_filled(trained: Run) -> None:
     assert "X (unseen)" in text(frame)
 
 
+@pytest.mark.slow
 def test_many_sites_fit_a_terminal(trained: Run) -> None:
     rows = [
         row.assign(client=f"S{i}", site=f"S{j}", own=i == j, volume=f"v{j}")
@@ -143,6 +144,7 @@ def test_data_that_changed_are_refused(copy: Run) -> None:
         cross_evaluate(copy)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(copy: Run) -> None:
     command = [sys.executable, "-c", "from fedsim.cli import main; main()", "evaluate", copy.path, "--cross"]
     done = subprocess.run([*command, "--split", "val"], capture_output=True, text=True, check=False)

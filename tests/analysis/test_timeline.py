@@ -248,6 +248,7 @@ def timed(finished: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     return finished.rounds.assign(seconds=10.0, slots=2), clients
 
 
+@pytest.mark.slow
 def test_the_report_says_where_the_time_went(finished: Run, tmp_path: Path) -> None:
     text = report_text(finished, tmp_path, *timed(finished))
     for words in (
@@ -261,11 +262,13 @@ def test_the_report_says_where_the_time_went(finished: Run, tmp_path: Path) -> N
     assert (tmp_path / "run" / "figures" / "timeline.png").exists()
 
 
+@pytest.mark.slow
 def test_phases_that_were_added_up_are_pointed_out(finished: Run, tmp_path: Path) -> None:
     rounds, clients = timed(finished)
     assert "Spans overlap" in report_text(finished, tmp_path, rounds, clients.assign(begin_seconds=0.0))
 
 
+@pytest.mark.slow
 def test_an_old_run_has_no_such_section(finished: Run, tmp_path: Path) -> None:
     rounds, clients = timed(finished)
     old = clients.drop(columns=["begin_seconds", "load_seconds", "send_seconds"])

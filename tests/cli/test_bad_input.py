@@ -91,6 +91,7 @@ def test_a_diverged_client_fails_the_run_by_name(fedsim: Fedsim, workload: Path,
     assert err.splitlines()[-1] == said
 
 
+@pytest.mark.slow
 def test_evaluating_leaves_the_workload_as_it_was(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     fedsim("run", workload, "--out", tmp_path / "run")
     before = (tmp_path / "run" / "workload.yaml").read_bytes()
@@ -126,7 +127,8 @@ def test_an_address_needs_ray(fedsim: Fedsim, workload: Path, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("backend", ["serial", "ray"])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["serial", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_damaged_checkpoint_is_named(fedsim: Fedsim, workload: Path, tmp_path: Path, backend: str) -> None:
     fedsim("run", workload, "--out", tmp_path / "run")
     (file,) = (tmp_path / "run").glob("checkpoints/round-0002/clients/A.safetensors")

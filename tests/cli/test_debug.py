@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 Fedsim = Callable[..., tuple[int, str, str]]
 FAULT = ("--set", "faults=[{kind: raise, client: B, round: 2}]")
 
 
+@pytest.mark.slow
 def test_a_step_again_has_the_loss_of_the_run(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     fedsim("run", workload, "--out", tmp_path / "run")
     rows = pd.read_parquet(tmp_path / "run" / "clients.parquet").set_index(["round", "client"])
@@ -38,6 +40,7 @@ def test_a_client_that_fails_shows_its_traceback_and_how_to_look_into_it(
     assert err.strip().splitlines()[-1].startswith("fedsim: client B, round 2, seed 0: InjectedError")
 
 
+@pytest.mark.slow
 def test_the_debugger_stops_where_the_client_failed(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     fedsim("run", workload, "--out", tmp_path / "run", *FAULT)
     command = [sys.executable, "-c", "from fedsim.cli import main; main()", "debug", tmp_path / "run", "--pdb"]
@@ -53,6 +56,7 @@ def test_the_debugger_stops_where_the_client_failed(fedsim: Fedsim, workload: Pa
     assert "(Pdb) 'raise'" in debugged.stdout
 
 
+@pytest.mark.slow
 def test_steps_that_cannot_be_done_again(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     fedsim("run", workload, "--out", run)

@@ -1,11 +1,13 @@
 """Hundreds of bad inputs through the command line: each gets one line and exit status 2, and leaves nothing behind."""
 
+import itertools
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from .bad_inputs import Bad, Outcome, make_folder, nothing, run, table
 from .catalogue import CATALOGUE
@@ -14,6 +16,14 @@ IN_A_PROCESS = (
     "run /dev/zero", "billion laughs", "claims 128 GB", "a page beyond its end",
     "a type that does not exist", "half a manifest",
 )  # fmt: skip
+
+
+IN_THE_QUICK_RUN = 20  # every 20th
+
+
+def named(number: int, bad: Bad) -> ParameterSet:
+    marks = [pytest.mark.slow] if number % IN_THE_QUICK_RUN else []
+    return pytest.param(bad, marks=marks, id=f"{bad.kind}: {ascii(bad.what)[1:-1]}")
 
 
 @pytest.fixture(scope="session")
@@ -30,13 +40,14 @@ def test_the_catalogue_has_no_input_twice() -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("bad", CATALOGUE, ids=lambda bad: f"{bad.kind}: {ascii(bad.what)[1:-1]}")
+@pytest.mark.parametrize("bad", list(itertools.starmap(named, enumerate(CATALOGUE))))
 def test_a_bad_input(bad: Bad, tmp_path: Path, cache: Path) -> None:
     make_folder(tmp_path, cache, bad)
     outcome = run(bad, tmp_path, cache)
     assert not outcome.faults(bad), outcome.error
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("what", IN_A_PROCESS)
 def test_a_bad_input_in_a_process(what: str, tmp_path: Path, cache: Path) -> None:

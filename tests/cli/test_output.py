@@ -28,6 +28,7 @@ def closed_pipe() -> TextIO:
     return os.fdopen(writing, "w")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full device", "closed pipe"])
 def test_a_run_goes_on_without_its_output(
     kind: str, workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -44,6 +45,7 @@ def test_a_run_goes_on_without_its_output(
     assert ("stdout:cannotbewritten(Nospaceleftondevice)" in said) == (kind == "full device")
 
 
+@pytest.mark.slow
 def test_what_a_terminal_cannot_show_becomes_a_question_mark(
     workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fedsim: Fedsim
 ) -> None:

@@ -25,6 +25,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_is_replaced(fedsim: Fedsim, workload: Path, old: Path) -> None:
     assert fedsim("run", workload, *ONE, "--set", "seed=9", "--out", old, "--overwrite")[0] == 0
     assert Run(old).workload.seed == 9

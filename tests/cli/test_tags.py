@@ -15,6 +15,7 @@ from fedsim.workload.schema import Workload
 Fedsim = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.slow
 def test_a_runs_tags_are_kept_shown_and_free_to_differ_on_resume(fedsim: Fedsim, workload: Path) -> None:
     keys = ("--set", "training.rounds=1", "--set", "tags=[file]")
     assert fedsim("run", workload, *keys, "--out", "one", "--tag", "<b>[red]", "--tag", "baseline")[0] == 0

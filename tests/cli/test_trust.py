@@ -51,6 +51,7 @@ def give_away(run: Path) -> None:
         pytest.skip("giving files away needs root")
 
 
+@pytest.mark.slow
 def test_reading_a_run_runs_nothing(own_run: Path, fedsim: Fedsim) -> None:
     shutil.rmtree(own_run / "figures")
     assert fedsim("watch", own_run, "--once")[0] == 0
@@ -66,6 +67,7 @@ def test_reading_a_run_runs_nothing(own_run: Path, fedsim: Fedsim) -> None:
     assert list((own_run / "figures").glob("panel-*"))
 
 
+@pytest.mark.slow
 def test_code_of_somebody_else_is_run_with_trust_alone(own_run: Path, fedsim: Fedsim) -> None:
     give_away(own_run)
     resume = ("run", own_run / "workload.yaml", "--out", own_run, "--resume")
@@ -86,6 +88,7 @@ def test_code_of_somebody_else_is_run_with_trust_alone(own_run: Path, fedsim: Fe
     assert Run(own_run, trust=True).model("A") is not None
 
 
+@pytest.mark.slow
 def test_ones_own_code_is_run_and_said(own_run: Path, fedsim: Fedsim) -> None:
     status, _, err = fedsim("evaluate", own_run)
     assert status == 0

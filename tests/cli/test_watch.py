@@ -59,6 +59,7 @@ def lines_of(subject: WatchedRun) -> list[str]:
     return [" ".join(line.split()[:2]) for line in subject.news()]
 
 
+@pytest.mark.slow
 def test_a_run_of_another_process_is_followed_to_its_end(workload: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code = f"import fedsim; fedsim.run(fedsim.load_workload('{workload}', ['training.rounds=15']), '{run}')"
@@ -114,6 +115,7 @@ def test_rounds_come_once_and_again_when_they_are_done_again(run: Path, tmp_path
     assert subject.done
 
 
+@pytest.mark.slow
 def test_more_rounds_of_a_run_that_goes_on_are_seen(fedsim: Fedsim, run: Path) -> None:
     subject = WatchedRun(run)
     assert lines_of(subject)[-1] == "done: 3"
@@ -182,6 +184,7 @@ def test_what_is_no_run_is_said_in_one_line(fedsim: Fedsim, tmp_path: Path) -> N
         assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_run_alone(run: Path) -> None:
     cut(run, 2)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}

@@ -11,6 +11,7 @@ from .blocks import DOCS, ROOT, Command, File, blocks, perform, workplace
 
 
 @pytest.mark.long
+@pytest.mark.ray
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", ["howto-data.md", "howto-method.md"])
 def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
@@ -31,6 +32,7 @@ def patched(source: str, diff: str) -> str:
 
 
 @pytest.mark.long
+@pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_the_network_joins_by_the_lines_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = workplace(tmp_path)

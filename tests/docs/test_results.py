@@ -3,9 +3,12 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+@pytest.mark.slow
 def test_results_are_made_from_the_tables() -> None:
     spec = importlib.util.spec_from_file_location("make_results", DOCS / "make_results.py")
     assert spec is not None

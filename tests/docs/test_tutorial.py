@@ -26,6 +26,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.long
+@pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_the_tutorial_does_what_it_says(folder: Path) -> None:
     for step in blocks(DOCS / "tutorial.md"):

@@ -10,7 +10,7 @@ from fedsim.engine.record.run_directory import Run
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(3000)]
 
 
 def simulate(name: str, root: Path, out: Path, *overrides: str) -> Run:

@@ -71,6 +71,7 @@ def test_a_job_that_failed_is_named_when_all_have_ended(workload: Path, tmp_path
         fedsim.collect([good, bad])
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_any_axes(
     workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -229,6 +229,7 @@ def test_a_study_is_submitted_as_one_job(fedsim: Fedsim, workload: Path, tmp_pat
     assert (tmp_path / "copy" / "results.parquet").is_file()
 
 
+@pytest.mark.slow
 def test_down_leaves_how_jobs_ended(fedsim: Fedsim, brought_up: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSIM_STATE", str(brought_up.state))
     before = fedsim("jobs", "list")[1]

@@ -70,6 +70,7 @@ def test_panel_text_is_taken_literally(panels: dict[str, Panel]) -> None:
     assert png(figures.site_panel(replace(panels["A"], contrast="$\\frac{$ <b>")))  # mathematics that does not parse
 
 
+@pytest.mark.slow
 def test_a_figure_is_the_same_every_time(finished: Run, panels: dict[str, Panel]) -> None:
     for draw in (
         lambda: figures.learning_curves(finished.clients, 2),

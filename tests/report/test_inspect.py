@@ -114,6 +114,7 @@ def test_inspect_points_out_what_is_odd(tmp_path: Path) -> None:
     assert "1024 values NaN or infinite" in text
 
 
+@pytest.mark.slow
 def test_inspect_keeps_huge_folders_short(tmp_path: Path) -> None:
     for i in range(62):
         write_volume(tmp_path / f"v{i:03d}.h5", np.ones((1, 16, 16)))
@@ -130,6 +131,7 @@ def test_inspect_refuses_a_folder_without_images(tmp_path: Path) -> None:
     assert not (tmp_path / "look.png").exists()
 
 
+@pytest.mark.slow
 def test_channels_are_counted_and_each_is_shown(tmp_path: Path) -> None:
     for number in range(13):
         tifffile.imwrite(

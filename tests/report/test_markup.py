@@ -63,6 +63,7 @@ def marked(run: Run, copy: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:constrained_layout not applied")  # names that long leave no room for the axes
 def test_the_report_of_a_run_with_markup_has_none_of_it(finished: Run, tmp_path: Path) -> None:
     clean, other = elements(finished.path), elements(marked(finished, tmp_path / "copy"))

@@ -70,6 +70,7 @@ def test_panel_has_a_row_of_images_and_one_of_errors_a_site(runs: dict[str, Run]
         assert words in texts(figure)
 
 
+@pytest.mark.slow
 def test_panel_is_readable_and_not_blank(runs: dict[str, Run]) -> None:
     image = np.asarray(Image.open(BytesIO(png(next(method_panels(runs, 2))))).convert("RGB"))
     height, width, _ = image.shape

@@ -51,6 +51,7 @@ def page(finished: Run) -> Page:
     return Page(write_report(finished.path))
 
 
+@pytest.mark.slow
 def test_report_needs_nothing_else(page: Page) -> None:
     assert page.tags.isdisjoint({"link", "iframe", "object", "embed", "form"})
     assert all(source.startswith("data:image/png;base64,") for source in [*page.sources, *page.viewed])
@@ -114,6 +115,7 @@ def test_the_ratio_of_the_contrastive_term_is_drawn_below_its_bound(finished: Ru
     assert lines["ratio P / N"] == pytest.approx([mean])
 
 
+@pytest.mark.slow
 def test_a_term_that_switches_itself_off_is_said(finished: Run, tmp_path: Path) -> None:
     copy = shutil.copytree(finished.path, tmp_path / "copy")
     clients = finished.clients
@@ -123,10 +125,12 @@ def test_a_term_that_switches_itself_off_is_said(finished: Run, tmp_path: Path) 
     assert "The contrastive term switches itself off: its ratio is above 0.9 of its bound (0.250)" in text
 
 
+@pytest.mark.slow
 def test_report_is_the_same_every_time(finished: Run) -> None:
     assert write_report(finished.path).read_bytes() == write_report(finished.path).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_client_that_got_worse_is_pointed_out(finished: Run, tmp_path: Path) -> None:
     copy = shutil.copytree(finished.path, tmp_path / "run")
     frame = finished.evaluation
@@ -136,6 +140,7 @@ def test_a_client_that_got_worse_is_pointed_out(finished: Run, tmp_path: Path) -
     assert "worse than the zero-filled image by at least one measure for 1 of 3 clients: W." in text
 
 
+@pytest.mark.slow
 def test_a_hostile_workload_is_shown_as_text(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
     root = tmp_path / "<img src=x onerror=alert(1)>"
     root.mkdir()
@@ -147,6 +152,7 @@ def test_a_hostile_workload_is_shown_as_text(make_workload: Callable[..., Worklo
     assert "x" not in page.sources
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_says_what_is_missing(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
     with Simulation(make_workload("metrics.every=0"), tmp_path / "run") as simulation:
         assert not simulation.run(stop=lambda: True)
@@ -175,6 +181,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_went_wrong_is_told_as_text(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
     struck = "faults=[{kind: nan, client: B, round: 2}]"
     wrong = run(make_workload(struck, "engine.on_error=drop"), tmp_path / "run")

@@ -68,6 +68,7 @@ def told(made_study: Made) -> Callable[[str], tuple[Path, str]]:
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FIGURES)
 def test_a_study_is_told_from_its_tables_alone(told: Told, kind: str) -> None:
     folder, said = told(kind)
@@ -184,6 +185,7 @@ def test_what_it_says_of_an_ablation(made_study: Made) -> None:
     assert all("after Holm's correction for 8 comparisons" in line for line in said), "3 pairs of beta and 1, twice"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["compare", "client-count", "ablation"])
 def test_two_seeds_show_nothing_in_any_kind_of_study(made_study: Made, kind: str) -> None:
     """No lead, no star: neither in what it says, nor in its tables, nor on the terminal."""
@@ -197,6 +199,7 @@ def test_two_seeds_show_nothing_in_any_kind_of_study(made_study: Made, kind: str
     assert not [path.name for path in (folder / "tables").glob("*.md") if " * |" in path.read_text()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["compare", "client-count", "scaling-strong", "scaling-weak"])
 def test_no_cell_is_broken_on_a_terminal_of_80_columns(made_study: Made, kind: str) -> None:
     folder, text = made_study(kind), StringIO()
@@ -221,6 +224,7 @@ def test_unfinished_and_failed_points_are_named(made_study: Made) -> None:
     assert [tag for tag, _ in page.tags].count("script") == 1
 
 
+@pytest.mark.slow
 def test_markup_in_the_tables_is_shown_as_text(made_study: Made) -> None:
     folder = made_study("compare", seeds=1)
     for name in ("results", "volumes", "curves"):

@@ -121,6 +121,7 @@ def assert_same_results(one: Path, two: Path) -> None:
 # What a finished study holds
 
 
+@pytest.mark.slow
 def test_results_have_a_row_a_point(finished: Path) -> None:
     frame = pd.read_parquet(finished / "results.parquet")
     assert list(frame.columns) == list(POINT_COLUMNS)
@@ -165,6 +166,7 @@ def test_results_are_those_of_the_run_directories(finished: Path, method: str) -
     assert list(curve["bytes"]) == list((rounds["uplink_bytes"] + rounds["downlink_bytes"]).cumsum())
 
 
+@pytest.mark.slow
 def test_it_writes_tables_and_figures_and_says_what_they_show(finished: Path) -> None:
     text = StringIO()
     conclude(finished, Console(file=text, width=120))
@@ -194,6 +196,7 @@ def test_a_study_that_is_done_runs_nothing_again(
 # Going on
 
 
+@pytest.mark.slow
 def test_a_stopped_study_goes_on_to_the_same_results(
     finished: Path, plan_of: Callable[..., Plan], run: Callable[..., StudyResult], tmp_path: Path
 ) -> None:
@@ -263,6 +266,7 @@ def test_a_folder_that_is_no_study_is_left_alone(
 # Failures
 
 
+@pytest.mark.slow
 def test_a_failed_point_is_named_the_others_finish_and_it_is_tried_again(
     finished: Path, plan_of: Callable[..., Plan], run: Callable[..., StudyResult], tmp_path: Path
 ) -> None:
@@ -298,6 +302,7 @@ def test_a_point_whose_process_dies_is_a_failed_point(
     assert (tmp_path / "out" / "dying.py").exists()
 
 
+@pytest.mark.slow
 def test_what_points_warn_of_is_said_once(
     plan_of: Callable[..., Plan], run: Callable[..., StudyResult], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -310,6 +315,7 @@ def test_what_points_warn_of_is_said_once(
 # Tuning
 
 
+@pytest.mark.slow
 def test_tuning_chooses_by_validation_and_never_sees_the_test_split(
     plan_of: Callable[..., Plan], run: Callable[..., StudyResult], tmp_path: Path
 ) -> None:

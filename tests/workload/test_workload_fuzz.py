@@ -173,6 +173,7 @@ def test_damaged_workloads(tmp_path: Path, content: Any) -> None:
     damage_workload(tmp_path, content)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(content=damaged(STUDY))
 def test_damaged_studies(tmp_path: Path, content: Any) -> None:
@@ -216,6 +217,7 @@ def test_binary_files(tmp_path: Path, content: bytes) -> None:
 PATHS = [".".join(map(str, where)) for content in (VALID, STUDY) for where in places(content)]
 
 
+@pytest.mark.slow
 @FUZZ
 @given(
     key=st.sampled_from(PATHS)
@@ -256,6 +258,7 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("kind", BOMBS)
 @pytest.mark.parametrize("load", [load_workload, load_study])

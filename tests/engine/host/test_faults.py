@@ -88,6 +88,7 @@ def test_faults_of_nobody_are_refused(simulate: Simulate, tmp_path: Path, fault:
 # Clients that fail
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_failing_client_ends_the_run_with_its_traceback(simulate: Simulate, tmp_path: Path) -> None:
     keys = (faults("{kind: raise, client: B, round: 2}"),)
     for more in ((), RAY):
@@ -145,6 +146,7 @@ def test_what_is_left_out_is_left_out_of_the_mean() -> None:
     assert means[0].tobytes() == means[1].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [kind.model_fields["name"].default for kind in ALGORITHMS])
 def test_every_method_goes_on_without_a_client(simulate: Simulate, method: str) -> None:
     struck = "{kind: raise, client: all, round: 1}" if method == "centralised" else "{kind: raise, client: B, round: 2}"
@@ -232,6 +234,7 @@ def test_a_straggler_is_replayed_by_default(simulate: Simulate) -> None:
 # One step again
 
 
+@pytest.mark.slow
 def test_a_step_again_is_the_step_of_the_run(
     simulate: Simulate, workload: Callable[..., Workload], tmp_path: Path
 ) -> None:
@@ -246,6 +249,7 @@ def test_a_step_again_is_the_step_of_the_run(
         assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
 
 
+@pytest.mark.slow
 def test_a_step_of_a_later_phase_meets_what_it_met_in_the_run(
     simulate: Simulate, workload: Callable[..., Workload], tmp_path: Path
 ) -> None:
@@ -286,6 +290,7 @@ def test_a_failing_step_fails_again(simulate: Simulate, workload: Callable[..., 
     assert len(noted(Run(tmp_path / "run"))) == 1
 
 
+@pytest.mark.slow
 def test_dropped_runs_differ_from_whole_ones(simulate: Simulate) -> None:
     """So that the equalities above say something."""
     assert tensors(simulate()) != tensors(simulate(DROP, faults("{kind: raise, client: B, round: 2}")))

@@ -125,6 +125,7 @@ with Simulation(load_workload(Path(sys.argv[1])), sys.argv[2]) as simulation:
 """
 
 
+@pytest.mark.ray
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows a GPU that torch cannot use")
 def test_a_run_with_one_gpu_that_torch_cannot_use(workload: MakeWorkload, tmp_path: Path) -> None:
     workload(RAY)

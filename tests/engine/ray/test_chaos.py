@@ -9,6 +9,8 @@ from tests.engine.conftest import assert_same
 
 from . import chaos
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="session")
 def workload(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import psutil
 import pytest
 
+pytestmark = pytest.mark.ray
+
 WORKLOAD = """
 name: small
 federation:

@@ -13,6 +13,8 @@ import pytest
 from fedsim.engine.record.run_directory import Run
 from tests.engine.conftest import assert_same
 
+pytestmark = pytest.mark.ray
+
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster

@@ -19,6 +19,8 @@ from fedsim.workload.schema import Workload
 
 from .test_cluster import CLUSTER
 
+pytestmark = pytest.mark.ray
+
 ENDS_WITHIN_S = 15.0
 LONG_ROUND = "training.local_epochs=100000"
 

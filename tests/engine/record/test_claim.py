@@ -75,6 +75,7 @@ def test_the_number_of_a_dead_process_may_be_another_ones(tmp_path: Path) -> Non
         pass
 
 
+@pytest.mark.slow
 def test_a_silent_holder_elsewhere_is_succeeded_and_one_that_is_heard_of_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_full_disk_stops_the_run_and_space_brings_it_back(
     assert not list((disk / "run").rglob("*.part")), "nothing half-written is left"
 
 
+@pytest.mark.slow
 def test_a_read_only_run_directory_stops_the_run(simulate: Simulate, disk: Path) -> None:
     def read_only() -> None:  # the disk's own mount is busy: the run's lock is open
         subprocess.run(["mount", "--bind", disk, disk], check=True)
@@ -108,6 +109,7 @@ def test_a_disk_that_is_full_by_the_workload(simulate: Simulate, tmp_path: Path,
 
 
 @pytest.mark.long
+@pytest.mark.ray
 def test_an_object_store_that_is_too_small_changes_nothing(simulate: Simulate, tmp_path: Path) -> None:
     """What the server sends (eight encoders of 19 MB) is twice the store; Ray puts the rest on the disk."""
     keys = (
@@ -127,6 +129,7 @@ def test_an_object_store_that_is_too_small_changes_nothing(simulate: Simulate, t
 
 
 @pytest.mark.long
+@pytest.mark.ray
 def test_a_node_without_memory_ends_the_run_with_the_reason(workload: Callable[..., Workload], tmp_path: Path) -> None:
     """Ray ends workers above a share of the node's memory, here one that is always exceeded."""
     workload()

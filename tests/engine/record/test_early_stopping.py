@@ -57,6 +57,7 @@ def test_a_run_stops_says_so_and_is_done(simulate: Simulate, tmp_path: Path, cap
     assert_same(run, simulate(*SOON, "engine.checkpoint_every=2", out=run.path, resume=True))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_stops_where_an_uninterrupted_one_does(simulate: Simulate, tmp_path: Path) -> None:
     whole = simulate(*SOON)
     asked = iter([False, False, True])
@@ -65,6 +66,7 @@ def test_an_interrupted_run_stops_where_an_uninterrupted_one_does(simulate: Simu
     assert_same(whole, simulate(*SOON, out=tmp_path / "part", resume=True))
 
 
+@pytest.mark.slow
 def test_more_patience_on_resume_equals_having_had_it(simulate: Simulate, tmp_path: Path) -> None:
     patient = "training.early_stopping.patience=3"
     whole = simulate(*SOON, patient)

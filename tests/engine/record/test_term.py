@@ -63,6 +63,7 @@ def test_the_bound_is_the_largest_weight_of_those_who_answered_in_the_round_befo
     assert ratio_by_round(clients.drop(columns="contrastive_ratio")).empty
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("beta", "warned"), [("100", True), ("0", False)])
 def test_a_run_warns_at_its_end(
     workload: Callable[..., Workload], tmp_path: Path, caplog: pytest.LogCaptureFixture, beta: str, warned: bool

@@ -26,6 +26,7 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(clientfiles, name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_blocks")
 def test_many_clients_share_files_and_resume_alike(simulate: Simulate, tmp_path: Path) -> None:
     whole = simulate()
@@ -69,6 +70,7 @@ def read_everything(run: Run, round_: int) -> None:
         run.learner(client, round_)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [False, True])
 def test_a_flipped_byte_in_any_file_is_found(
     simulate: Simulate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blocks: bool
@@ -106,6 +108,7 @@ def test_a_flipped_byte_in_any_file_is_found(
     read_everything(run, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["state.json", "shared.safetensors", "server.safetensors", "clients/B.safetensors"])
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
     simulate: Simulate, tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str
@@ -122,6 +125,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
     assert not list(run.path.rglob("state-damaged.json")), "it was made again"
 
 
+@pytest.mark.slow
 def test_without_a_whole_checkpoint_the_run_starts_over(simulate: Simulate, tmp_path: Path) -> None:
     run = simulate(out=tmp_path / "run")
     (run.path / "evaluation.parquet").unlink()
@@ -130,6 +134,7 @@ def test_without_a_whole_checkpoint_the_run_starts_over(simulate: Simulate, tmp_
     assert_same(simulate(), simulate(out=tmp_path / "run", resume=True))
 
 
+@pytest.mark.slow
 def test_a_corrupted_checkpoint_of_the_workload_is_found(simulate: Simulate, tmp_path: Path) -> None:
     struck = "faults=[{kind: corrupt, client: B, round: 2, phase: checkpoint}]"
     keys = (struck, "training.rounds=2", "metrics.every=0")
@@ -138,6 +143,7 @@ def test_a_corrupted_checkpoint_of_the_workload_is_found(simulate: Simulate, tmp
     assert_same(simulate(*keys[1:]), simulate(*keys, out=tmp_path / "run", resume=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["rounds", "clients"])
 def test_a_damaged_ledger_is_named(simulate: Simulate, tmp_path: Path, table: str) -> None:
     run = simulate("training.rounds=2", out=tmp_path / "run")
@@ -163,6 +169,7 @@ def test_a_ledger_behind_its_checkpoint_is_refused(simulate: Simulate, tmp_path:
         simulate(out=tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_what_a_crash_leaves_is_no_checkpoint_and_is_cleared(simulate: Simulate, tmp_path: Path) -> None:
     """A half-written folder under its other name, and a half-deleted one."""
     run = simulate("training.rounds=2", out=tmp_path / "run")
@@ -187,12 +194,14 @@ def test_its_digest_is_of_all_it_says(simulate: Simulate) -> None:
         checkpoint.read_state(run.path, 1)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_it_had_begun_can_begin(simulate: Simulate, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".workload.yaml.7.part").write_text("name: sma")
     assert_same(simulate(), simulate(out=tmp_path / "run", resume=True))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_read_just_now_is_no_damaged_one(simulate: Simulate, tmp_path: Path) -> None:
     """A folder in the place of a file is what the system refuses to read, as it may for want of descriptors."""
     run = simulate(out=tmp_path / "run")

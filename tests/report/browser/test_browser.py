@@ -71,6 +71,7 @@ def shows(page: Any, slice_: int, zoom: int) -> tuple[float, float]:
     return float(x), float(y)
 
 
+@pytest.mark.slow
 def test_a_click_on_a_head_sorts_and_a_second_one_turns_it_round(open_page: Any, study_report: Path) -> None:
     page = open_page(study_report)
     before = column(page, "PSNR [dB]")
@@ -118,6 +119,7 @@ def test_the_switch_changes_columns_charts_and_sentences(open_page: Any, study_r
     assert page.locator("section.of-ssim").is_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", REPORTS)
 def test_four_images_zoom_and_move_together(open_page: Any, report: str, request: pytest.FixtureRequest) -> None:
     page = open_page(request.getfixturevalue(report))
