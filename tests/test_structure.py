@@ -14,9 +14,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 UP: set[Import] = set()
 LONG = {
     "cli/display.py",
-    "engine/host/host.py",
     "engine/record/run_directory.py",
-    "engine/simulation.py",
 }
 
 

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from fedsim.algorithms.base import Vector
@@ -20,6 +20,7 @@ from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Se
 from fedsim.engine.place.machine import nodes_of
 from fedsim.engine.place.placement import Node, Place, device_of, granted, homeless, placed
 from fedsim.engine.place.schedule import Expectations, balance
+from fedsim.engine.ray.calls import Actor, Call, Outgoing
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.ray.errors import explained
 from fedsim.engine.ray.head import Head
@@ -29,49 +30,6 @@ from fedsim.workload.engine import Engine
 _WINDOW = 4  # pieces of an answer that a host may be ahead of the driver
 
 
-@dataclass
-class _Actor:
-    """A host elsewhere: the place it takes, where that turned out to be, and whom it has by now."""
-
-    handle: Any
-    place: Place
-    node: str
-    clients: dict[str, None]
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """A message on its way to the actors of its clients."""
-
-    message: Message
-    broadcast: tuple[Any, ...]
-    """The reference to what the server sends, which actors map without copying; none if it sends nothing."""
-
-
-@dataclass(kw_only=True)
-class _Call:
-    """A call under way, and what is to be fetched when it is over."""
-
-    actor: _Actor
-    last: Any | None
-    awaited: dict[str, None]
-    """The clients that it trains and has not answered for, in their order; the first is at work."""
-    heard: float
-    """When it last gave a sign of life [s]."""
-    begun: bool = False
-
-    def hear(self, piece: Reply) -> None:
-        """Take note of a piece of the answer."""
-        self.heard, self.begun = time.monotonic(), True
-        for name in (*(row["client"] for row in piece.rows), *piece.failed):
-            self.awaited.pop(name, None)
-
-    @property
-    def at_work(self) -> str:
-        """The client that it is training, as far as it has told; empty if it does something else, or nothing yet."""
-        return next(iter(self.awaited), "") if self.begun else ""
-
-
 class RayBackend(Backend):
     """Hosts as Ray actors, spread over the nodes; on each node as many calls at a time as it has cores for."""
 
@@ -79,13 +37,13 @@ class RayBackend(Backend):
         self._engine = engine
         self._ray, self._owned = connect(address)
         self._head = Head(self._ray)
-        self._actors: list[_Actor] = []
+        self._actors: list[Actor] = []
         self._nodes: dict[str, Node] = {}
         self._vacant: list[Place] = []
         self._setup: Setup | None = None
         self._limits = Limits()
         self._expected = Expectations(())
-        self._running: dict[Any, _Call] = {}
+        self._running: dict[Any, Call] = {}
 
     # Placement
 
@@ -132,7 +90,7 @@ class RayBackend(Backend):
         memory = min(node.memory for node in nodes)
         self._limits = limits_of(self._engine, memory, math.ceil(len(self._vacant) / len(nodes)))
 
-    def _silent(self) -> list[_Actor]:
+    def _silent(self) -> list[Actor]:
         """Actors that are gone, or that do not have the clients they should since a move was cut short."""
         asked = [actor.handle.clients.remote() for actor in self._actors]
         silent = []
@@ -143,7 +101,7 @@ class RayBackend(Backend):
             silent.append(actor)
         return silent
 
-    def _vacate(self, actors: list[_Actor], clients: tuple[ClientSpec, ...]) -> None:
+    def _vacate(self, actors: list[Actor], clients: tuple[ClientSpec, ...]) -> None:
         """End some actors; their places are to be taken again, by the clients that they have by now."""
         specs = {client.name: client for client in clients}
         for actor in actors:
@@ -152,7 +110,7 @@ class RayBackend(Backend):
                 self._actors.remove(actor)
                 self._vacant.append(replace(actor.place, clients=tuple(specs[name] for name in actor.clients)))
 
-    def _wave(self, places: list[Place]) -> list[_Actor]:
+    def _wave(self, places: list[Place]) -> list[Actor]:
         assert self._setup is not None, "places are made with it"
         remote = self._ray.remote(host_class(self._setup))
         handles = [
@@ -160,7 +118,7 @@ class RayBackend(Backend):
         ]
         homes = self._get([call_in(handle, _node_id) for handle in handles])
         return [
-            _Actor(handle, place, home, dict.fromkeys(client.name for client in place.clients))
+            Actor(handle, place, home, dict.fromkeys(client.name for client in place.clients))
             for handle, home, place in zip(handles, homes, places, strict=True)
         ]
 
@@ -184,9 +142,9 @@ class RayBackend(Backend):
         """Longest first; a node's next call starts when one of its calls is done."""
         wanted = set(message.clients)
         with explained(self._ray):
-            sent = _Sent(message, (self._ray.put(dict(broadcast)),) if broadcast else ())
+            sent = Outgoing(message, (self._ray.put(dict(broadcast)),) if broadcast else ())
         moved = self._rebalance(wanted) if isinstance(message, Train) and self._expected.measured else []
-        waiting: dict[str, list[tuple[_Actor, tuple[str, ...]]]] = defaultdict(list)
+        waiting: dict[str, list[tuple[Actor, tuple[str, ...]]]] = defaultdict(list)
         for actor in self._actors:
             mine = tuple(name for name in actor.clients if name in wanted)
             if mine:
@@ -200,9 +158,9 @@ class RayBackend(Backend):
             raise
         self._get(moved)
 
-    def _answers(self, sent: _Sent, waiting: dict[str, list[tuple[_Actor, tuple[str, ...]]]]) -> Iterator[Reply]:
+    def _answers(self, sent: Outgoing, waiting: dict[str, list[tuple[Actor, tuple[str, ...]]]]) -> Iterator[Reply]:
         """The pieces of all calls, as they come."""
-        self._running = running = dict[Any, _Call]()
+        self._running = running = dict[Any, Call]()
         for node, queue in waiting.items():
             self._launch(sent, queue, node)
         while running:
@@ -233,7 +191,7 @@ class RayBackend(Backend):
         late = next(iter(slowest.awaited))
         raise WorkerLostError(f"client {late} took longer than engine.client_timeout_s={patience:g}", late, late=True)
 
-    def _launch(self, sent: _Sent, waiting: list[tuple[_Actor, tuple[str, ...]]], node: str) -> None:
+    def _launch(self, sent: Outgoing, waiting: list[tuple[Actor, tuple[str, ...]]], node: str) -> None:
         """Start the calls that the node has cores for; one that wants more than there are goes alone."""
         here = [call.actor.place.cpus for call in self._running.values() if call.actor.node == node]
         free, idle = self._nodes[node].cpus - sum(here), not here
@@ -245,7 +203,7 @@ class RayBackend(Backend):
                 training = isinstance(sent.message, Train)
                 last = actor.handle.partial_sums.remote() if training else None
                 awaited = dict.fromkeys(mine if training else ())
-                self._running[pieces] = _Call(actor=actor, last=last, awaited=awaited, heard=time.monotonic())
+                self._running[pieces] = Call(actor=actor, last=last, awaited=awaited, heard=time.monotonic())
                 waiting.remove(call)
                 free, idle = free - actor.place.cpus, False
 

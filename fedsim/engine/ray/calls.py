@@ -1,0 +1,56 @@
+"""Actors, and the calls to them that are under way, as the driver knows them."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from fedsim.engine.host.messages import Message, Reply
+from fedsim.engine.place.placement import Place
+
+
+@dataclass
+class Actor:
+    """A host elsewhere: the place it takes, where that turned out to be, and whom it has by now."""
+
+    handle: Any
+    """Ray's, to call it by."""
+    place: Place
+    node: str
+    """Ray's name for the node on which it turned out to be."""
+    clients: dict[str, None]
+    """Names of those that live there by now, in their order."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message on its way to the actors of its clients."""
+
+    message: Message
+    broadcast: tuple[Any, ...]
+    """The reference to what the server sends, which actors map without copying; none if it sends nothing."""
+
+
+@dataclass(kw_only=True)
+class Call:
+    """A call under way, and what is to be fetched when it is over."""
+
+    actor: Actor
+    last: Any | None
+    """The reference to the host's partial sums; none if it does not train."""
+    awaited: dict[str, None]
+    """The clients that it trains and has not answered for, in their order; the first is at work."""
+    heard: float
+    """When it last gave a sign of life [s]."""
+    begun: bool = False
+    """Whether it has given one at all."""
+
+    def hear(self, piece: Reply) -> None:
+        """Take note of a piece of the answer."""
+        self.heard, self.begun = time.monotonic(), True
+        for name in (*(row["client"] for row in piece.rows), *piece.failed):
+            self.awaited.pop(name, None)
+
+    @property
+    def at_work(self) -> str:
+        """The client that it is training, as far as it has told; empty if it does something else, or nothing yet."""
+        return next(iter(self.awaited), "") if self.begun else ""
