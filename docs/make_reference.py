@@ -1,7 +1,7 @@
 """Writes docs/reference.md from the code: python docs/make_reference.py.
 
 Keys, ranges and descriptions come from the schema, commands from the command line, the library from its docstrings. The
-words between them, and what a table's columns mean, are in reference.md.j2.
+text between them, and the meaning of tables' columns, are in reference.md.j2.
 """
 
 import ast

@@ -1,6 +1,6 @@
 """Writes docs/results.md from the tables in docs/results: python docs/make_results.py.
 
-The words are in results.md.j2; every number comes from a table that a study, a run or a benchmark wrote.
+The text is in results.md.j2; every number comes from a table that a study, a run or a benchmark wrote.
 """
 
 import json
@@ -21,7 +21,7 @@ TABLES = DOCS / "results"
 
 
 def comparison(study: str, reference: str = "fedmri", quality: str = "psnr") -> str:
-    """The study's tables, a regime each, with what they say under them."""
+    """The study's tables, one per regime, each with its findings."""
     table = compare(pd.read_parquet(TABLES / study / "volumes.parquet"), quality, reference)
     parts = []
     for regime in table["regime"].unique():
@@ -33,7 +33,7 @@ def comparison(study: str, reference: str = "fedmri", quality: str = "psnr") -> 
 
 
 def tuned(study: str) -> str:
-    """What tuning chose for each method, and what it was chosen from."""
+    """The candidates of tuning for each method, and the one chosen."""
     tuning = pd.read_parquet(TABLES / study / "tuning.parquet")
     lines = ["| method | chosen | validation PSNR [dB] of every candidate |", "|---|---|---|"]
     for method, rows in tuning.groupby("method", sort=False):
@@ -53,7 +53,7 @@ def work(study: str) -> str:
     results["MB up"], results["MB down"] = results["uplink_bytes"] / 1e6, results["downlink_bytes"] / 1e6
     results["minutes"] = results["seconds"] / 60
     mean = results.groupby(["regime", "method"], sort=False)[["steps", "MB up", "MB down", "minutes"]].mean()
-    lines = ["| regime | method | steps | MB up | MB down | minutes a run |", "|---|---|---:|---:|---:|---:|"]
+    lines = ["| regime | method | steps | MB up | MB down | minutes per run |", "|---|---|---:|---:|---:|---:|"]
     for (regime, method), row in mean.iterrows():
         numbers = (f"{row['steps']:.0f}", *(f"{row[column]:.1f}" for column in ("MB up", "MB down", "minutes")))
         lines.append("| " + " | ".join([regime, method, *numbers]) + " |")
@@ -61,7 +61,7 @@ def work(study: str) -> str:
 
 
 def overview(study: str) -> str:
-    """A study's overview, and what the study says under PSNR."""
+    """A study's overview, and its findings in PSNR."""
     tables = study_tables(TABLES / study)
     lines = [as_markdown(as_text(columns_of(tables.overview, tables.reference))), ""]
     return "\n".join([*lines, *(f"* {line}" for line in tables.says("psnr"))])
