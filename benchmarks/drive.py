@@ -58,9 +58,9 @@ class Clock(Observer):
 def run_command(workload: str, out: str, overrides: list[str]) -> None:
     """`fedsim run`, which draws its progress as ever but tells it to a clock."""
     from fedsim.cli import app as cli  # noqa: PLC0415 - as the command itself, which imports only what it uses
-    from fedsim.cli import display  # noqa: PLC0415 - as the command itself, which imports only what it uses
+    from fedsim.cli import progress  # noqa: PLC0415 - as the command itself, which imports only what it uses
 
-    shown = display.progress_of
+    shown = progress.progress_of
 
     @contextmanager
     def told(*arguments: Any) -> Iterator[Observer]:  # noqa: ANN401 - whatever it takes
@@ -69,7 +69,7 @@ def run_command(workload: str, out: str, overrides: list[str]) -> None:
 
     command = ["fedsim", "run", workload, "--out", out]
     command += [word for override in overrides for word in ("--set", override)]
-    with patch.object(display, "progress_of", told), patch.object(sys, "argv", command):
+    with patch.object(progress, "progress_of", told), patch.object(sys, "argv", command):
         cli.main()
 
 

@@ -12,7 +12,6 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # Known exceptions, to be removed one by one.
 LONG = {
-    "cli/display.py",
     "engine/record/run_directory.py",
 }
 

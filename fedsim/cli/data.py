@@ -34,7 +34,8 @@ def data_inspect(
 @data.command("import")
 def data_import(workload: WorkloadFile, overrides: Overrides = None) -> None:
     """Import a workload's sites into the cache and show its splits and measured accelerations."""
-    from fedsim.cli.display import bars_of, manifest_table
+    from fedsim.cli.progress import bars_of
+    from fedsim.cli.tables import manifest_table
     from fedsim.engine.federation import assemble
     from fedsim.workload.reading import load_workload
 
@@ -64,7 +65,7 @@ def data_cache(
     older_than: Annotated[float, typer.Option(help="Days without use, for --clean.", metavar="DAYS", min=0)] = 30,
 ) -> None:
     """List the imported shards in a cache, or delete those that nobody has used for long."""
-    from fedsim.cli.display import cache_table
+    from fedsim.cli.tables import cache_table
     from fedsim.data import cache
     from fedsim.workload.sites import Federation
 

@@ -35,7 +35,7 @@ def evaluate(
         with Claim(run_dir):
             _evaluate_across(opened, split, which)
         return
-    from fedsim.cli.display import evaluation_table
+    from fedsim.cli.tables import evaluation_table
     from fedsim.engine.record.run_directory import Run
     from fedsim.engine.simulation import Simulation
 

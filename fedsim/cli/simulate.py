@@ -37,7 +37,8 @@ def run(
     address: Address = None,
 ) -> None:
     """Train a workload, test its best round, and write a report."""
-    from fedsim.cli.display import evaluation_table, progress_of
+    from fedsim.cli.progress import progress_of
+    from fedsim.cli.tables import evaluation_table
     from fedsim.engine.record.claim import claim_numbered
     from fedsim.engine.simulation import Simulation
     from fedsim.workload.reading import load_workload
@@ -80,7 +81,7 @@ def plan(
     address: Annotated[str | None, typer.Option(help="Ray cluster to plan for; default: this machine.")] = None,
 ) -> None:
     """Say what a run will need, send and take, after timing one client here; refuse what cannot fit."""
-    from fedsim.cli.display import busy_line, plan_tables
+    from fedsim.cli.plan_tables import busy_line, plan_tables
     from fedsim.engine.plan.fits import machine_at, plan_run, refuse, warnings
     from fedsim.workload.reading import load_workload
     from fedsim.workload.superseded import superseded

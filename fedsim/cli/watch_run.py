@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from fedsim.cli.display import round_line
+from fedsim.cli.progress import round_line
 from fedsim.core.errors import DamagedError
 from fedsim.core.text import bytes_text, duration
 from fedsim.engine.record.ending import stopped_early

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsim.cli.display import plan_tables
+from fedsim.cli.plan_tables import plan_tables
 from fedsim.engine.federation import assemble, clients_per_site
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.place.placement import Node, Place, device_of, homeless, placed

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.cli.display import plan_tables
+from fedsim.cli.plan_tables import plan_tables
 from fedsim.core.errors import InputError
 from fedsim.core.text import bytes_text
 from fedsim.engine.place.machine import Machine

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from fedsim.cli.display import busy_line
+from fedsim.cli.plan_tables import busy_line
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
