@@ -228,7 +228,7 @@ def test_a_study_grows_by_seeds_methods_and_regimes(
     run(plan_of(regimes=regimes), folder)
     frame = pd.read_parquet(folder / "volumes.parquet")
     assert dict(frame.groupby("regime")["train_subjects"].mean()) == {"one-subject": 1, "all": 2}
-    conclude(folder)
+    conclude(folder, Console(file=StringIO()))
     assert (folder / "figures" / "scarcity.png").exists()
 
 
