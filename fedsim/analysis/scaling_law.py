@@ -4,6 +4,7 @@ Workers are cores or nodes. All measures are relative to the smallest number of 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,20 @@ from scipy.optimize import nnls
 
 from fedsim.analysis.scores import by_seed_at
 
-STRONG, WEAK = "scaling-strong", "scaling-weak"
-"""Kinds of study."""
-LAWS = {STRONG: "Amdahl", WEAK: "Gustafson"}
-"""Whose law fits each."""
+
+@dataclass(frozen=True)
+class ScalingLaw:
+    """How the time of a round depends on the number of workers."""
+
+    author: str
+    work_grows: bool
+    """Whether there is as much more work as there are workers."""
+
+
+STRONG = ScalingLaw("Amdahl", work_grows=False)
+"""The same work on more workers."""
+WEAK = ScalingLaw("Gustafson", work_grows=True)
+"""As much more work as workers."""
 
 
 def amdahl(workers: Sequence[float], seconds: Sequence[float]) -> float:
@@ -50,9 +61,9 @@ def gustafson(workers: Sequence[float], speed_ups: Sequence[float]) -> float:
     return float(np.clip(((p - 1) * (p - measured)).sum() / more, 0, 1)) if more else np.nan
 
 
-def law(kind: str, share: float, workers: NDArray[np.float64]) -> NDArray[np.float64]:
+def predicted(law: ScalingLaw, share: float, workers: NDArray[np.float64]) -> NDArray[np.float64]:
     """The speed-up on p workers (relative to the fewest) under Amdahl's law, for weak scaling Gustafson's."""
-    return 1 / (share + (1 - share) / workers) if kind == STRONG else workers - share * (workers - 1)
+    return 1 / (share + (1 - share) / workers) if not law.work_grows else workers - share * (workers - 1)
 
 
 def unit_of(points: pd.DataFrame) -> str:
@@ -60,12 +71,12 @@ def unit_of(points: pd.DataFrame) -> str:
     return str(points["regime"].iloc[0]).partition("-")[0]
 
 
-def speed_ups(points: pd.DataFrame, kind: str, seconds: str) -> pd.DataFrame:
+def speed_ups(points: pd.DataFrame, law: ScalingLaw, seconds: str) -> pd.DataFrame:
     """Speed-ups of one method, each seed against its own time with the fewest workers.
 
     Args:
         points: Rows of results.parquet of one method.
-        kind: Strong: T(first) / T(p); weak: the scaled one, p / first T(first) / T(p).
+        law: Strong: T(first) / T(p); weak: the scaled one, p / first T(first) / T(p).
         seconds: Column with the time of a round.
 
     Returns:
@@ -75,7 +86,7 @@ def speed_ups(points: pd.DataFrame, kind: str, seconds: str) -> pd.DataFrame:
     if times.empty:
         return times
     gains = times.rdiv(times.iloc[0], axis=1)
-    return gains if kind == STRONG else gains.mul(times.index.to_series() / times.index[0], axis=0)
+    return gains if not law.work_grows else gains.mul(times.index.to_series() / times.index[0], axis=0)
 
 
 def efficiencies(gains: pd.DataFrame) -> pd.DataFrame:
@@ -83,20 +94,20 @@ def efficiencies(gains: pd.DataFrame) -> pd.DataFrame:
     return gains.div(gains.index.to_series() / gains.index[0], axis=0) if len(gains) else gains
 
 
-def serial_shares(points: pd.DataFrame, kind: str, seconds: str) -> list[float]:
+def serial_shares(points: pd.DataFrame, law: ScalingLaw, seconds: str) -> list[float]:
     """The serial share of one method, seed by seed: Amdahl's for strong scaling, Gustafson's for weak.
 
     Args:
         points: Rows of results.parquet of one method.
-        kind: Which law.
+        law: Amdahl's or Gustafson's.
         seconds: Column with the time of a round.
     """
-    if kind == STRONG:
+    if not law.work_grows:
         times = by_seed_at(points, unit_of(points), seconds)
         timed = [times[seed].dropna() for seed in times]
         shares = [amdahl(list(one.index / times.index[0]), one.tolist()) for one in timed]
     else:
-        gains = speed_ups(points, kind, seconds)
+        gains = speed_ups(points, law, seconds)
         known = [gains[seed].dropna() for seed in gains]
         shares = [gustafson(list(one.index / gains.index[0]), one.tolist()) for one in known]
     return [share for share in shares if np.isfinite(share)]

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fedsim.core.errors import DamagedError, InputError
@@ -69,3 +70,29 @@ def costs_of(run: Run) -> dict[str, Any]:
 def by_seed_at(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """A method's values: a row a value of `x`, a column a seed."""
     return points.pivot_table(index=x, columns="seed", values=y, dropna=False).dropna(how="all").sort_index()
+
+
+def with_costs(points: pd.DataFrame) -> pd.DataFrame:
+    """The points with `megabytes`, up and down, of a client that takes part and a round; and `gigabytes` of memory."""
+    sent = points["uplink_bytes"] + points["downlink_bytes"]
+    taking_part = points["participants"].fillna(points["clients"])
+    return points.assign(
+        megabytes=sent / points["rounds"] / taking_part / 1e6, gigabytes=points["memory_bytes"].astype(np.float64) / 1e9
+    )
+
+
+def switches(points: pd.DataFrame) -> list[str]:
+    """The methods whose contrastive term has exact negatives at some points and moments at others."""
+    forms = points.dropna(subset="negatives").groupby("method", sort=False)["negatives"].nunique()
+    return [str(method) for method in forms.index[forms > 1]]
+
+
+def axes_in(points: pd.DataFrame) -> list[str]:
+    """The columns of results.parquet that are axes: dotted keys of the workload."""
+    return [str(column) for column in points if "." in str(column)]
+
+
+def complete(points: pd.DataFrame) -> pd.DataFrame:
+    """The points of methods and seeds that have every combination: means over other axes are of the same ones then."""
+    done = points.groupby(["method", "seed"])["regime"].transform("nunique")
+    return points[done == points["regime"].nunique()]

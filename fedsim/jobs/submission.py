@@ -15,7 +15,6 @@ from fedsim.core.yaml import read_yaml
 from fedsim.engine.record.run_directory import keep_own
 from fedsim.jobs.target import Submission
 from fedsim.study.frozen import check_folder, freeze
-from fedsim.study.kinds import Scaling
 from fedsim.study.results import is_finished
 from fedsim.study.runner import check_data
 from fedsim.study.study import Plan, Point, load_study
@@ -86,7 +85,7 @@ def prepare_points(file: Path, overrides: Sequence[str], out: Path | None) -> tu
     plan = load_study(file, overrides)
     if plan.tuning():
         raise InputError(f"{file}: tune: its points wait for what tuning chooses; leave --per-point out")
-    if isinstance(plan.study, Scaling):
+    if plan.study.has_floor:
         raise InputError(f"{file}: kind: {plan.study.kind} measures a bare loop beside; leave --per-point out")
     folder = Path.cwd() / (out.expanduser() if out else Path("studies") / plan.study.name)
     check_data(plan)

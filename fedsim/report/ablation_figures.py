@@ -4,16 +4,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedsim.analysis.scores import QUALITIES, by_seed_at
-from fedsim.report.drawing import AXIS_LABELS, Looks, Named, bars_told, error_line, grid, legend
+from fedsim.analysis.scores import QUALITIES, axes_in, by_seed_at, complete
+from fedsim.report.drawing import Looks, Named, bars_told, error_line, grid, legend
 from fedsim.report.drawing import looks as looks_of
+from fedsim.report.wording import AXIS_LABELS
 
 _MOST_ACROSS = 3
-
-
-def axes_in(points: pd.DataFrame) -> list[str]:
-    """The columns of results.parquet that are axes: dotted keys of the workload."""
-    return [str(column) for column in points if "." in str(column)]
 
 
 def ablation_figures(points: pd.DataFrame, reference: str) -> Named:
@@ -45,12 +41,6 @@ def quality_by_axis(points: pd.DataFrame, quality: str, reference: str) -> Figur
     zero_filled = f"; zero-filled: {points[f'zf_{quality}'].mean():.4g}"
     legend(figure, cells[0], note=bars_told(whole["seed"].nunique()) + others + zero_filled)
     return figure
-
-
-def complete(points: pd.DataFrame) -> pd.DataFrame:
-    """The points of methods and seeds that have every combination: means over other axes are of the same ones then."""
-    done = points.groupby(["method", "seed"])["regime"].transform("nunique")
-    return points[done == points["regime"].nunique()]
 
 
 def _lines(axis: Axes, points: pd.DataFrame, key: str, quality: str, looks: Looks) -> None:

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedsim.analysis.comparison import CONFIDENCE, MEAN, ZERO_FILLED, by_seed, too_few
-from fedsim.report.drawing import AXIS_LABELS, GREY, Named, grid, legend, log_counts, looks, titled
+from fedsim.report.drawing import GREY, Named, grid, legend, log_counts, looks, titled
 from fedsim.report.figures import PALETTE
+from fedsim.report.wording import AXIS_LABELS
 
 BASELINE = "single"
 """Training alone: what a federated method must beat."""

@@ -14,28 +14,20 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.analysis.comparison import MEAN, compare, other_differences, results_of
-from fedsim.analysis.scaling_law import STRONG, WEAK
 from fedsim.analysis.scores import QUALITIES
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
-from fedsim.report.ablation_figures import ablation_figures
-from fedsim.report.comparison_figures import comparison_figures
-from fedsim.report.count_figures import count_figures
-from fedsim.report.drawing import AXIS_LABELS, Named
 from fedsim.report.figures import save_figure
 from fedsim.report.latents import latent_figure
 from fedsim.report.method_panel import method_panels
 from fedsim.report.overview import METHOD, Column, columns_of
-from fedsim.report.scaling_figures import scaling_figures
 from fedsim.report.study_report import write_study_report
 from fedsim.report.study_tables import SHARED, StudyTables, study_tables
 from fedsim.report.tables import Tables, write_overview, write_tables
 from fedsim.report.viewer import MOST_BYTES, MOST_SITES, Stack, stacks_of
-from fedsim.report.wording import CI, caption, chance, confidence, means, number, sentences, spread
+from fedsim.report.wording import AXIS_LABELS, CI, caption, chance, confidence, means, number, sentences, spread
 
 _IN_LATENT_SPACE = {"single", "fedavg", "fedmri"}
-_MOST_PICTURED = 6  # regimes
-_SCALING = (STRONG, WEAK)
 _NARROW: dict[str, Any] = {"collapse_padding": True, "pad_edge": False}  # so that tables fit 80 columns
 
 
@@ -59,7 +51,7 @@ def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> N
         return
     write_tables(study.by_quality, study.reference, folder / "tables")
     write_overview(study.overview, study.reference, folder / "tables")
-    drawn = _save(_figures(study), folder / "figures")
+    drawn = _save(study.kind.figures(study.found), folder / "figures")
     missing: list[str] = []
     stacks = _images(study, drawn, missing, trust)
     report = write_study_report(study, drawn, stacks, missing)
@@ -100,28 +92,17 @@ def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | Non
         console.print(f"tables: {out}", soft_wrap=True, highlight=False)
 
 
-def _figures(study: StudyTables) -> Named:
-    """Every figure that the tables of a study allow."""
-    if study.kind == "client-count":
-        return count_figures(study.points, study.reference, SHARED if study.shared_machine else "")
-    if study.kind == "ablation":
-        return ablation_figures(study.points, study.reference)
-    if study.kind in _SCALING:
-        return scaling_figures(study.points, study.kind, study.reference)
-    return comparison_figures(study.volumes, study.curves, study.by_quality, study.reference)
-
-
 def _images(study: StudyTables, drawn: list[Path], missing: list[str], trust: bool | None) -> list[Stack]:
     """Panels and latents of each regime's first seed, added to what was drawn; and what the viewer shows."""
     stacks: list[Stack] = []
     regimes = list(dict.fromkeys(point.regime for point in study.finished))
-    shown = regimes[: 1 if study.kind in _SCALING else _MOST_PICTURED]  # the others have the same, or more of the same
+    shown = regimes[: study.kind.most_pictured]
     for regime in shown:
         points = [point for point in study.finished if point.regime == regime]
         first = [point for point in points if point.seed == points[0].seed]
         runs = {point.method: Run(study.folder / point.folder, trust=trust) for point in first}
         try:
-            drawn += _save(_pictures(regime, runs, with_latents=study.kind == "compare"), study.folder / "figures")
+            drawn += _save(_pictures(regime, runs, with_latents=study.kind.shows_latents), study.folder / "figures")
             stacks += _stacks(regime, runs, len(shown))
         except InputError as error:
             missing.append(f"{regime}: some images are missing: {error}")
@@ -153,7 +134,7 @@ def _save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
 
 
 def _say_study(study: StudyTables, console: Console) -> None:
-    if study.kind == "compare":
+    if study.kind.told_by_regime:
         _say(study.by_quality, study.reference, console)
         return
     columns = columns_of(study.overview, study.reference)

@@ -1,14 +1,12 @@
 """Figures of a client-count study: quality, differences and costs against the number of clients N."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedsim.analysis.comparison import ZERO_FILLED
-from fedsim.analysis.scores import QUALITIES, by_seed_at
+from fedsim.analysis.scores import QUALITIES, by_seed_at, switches, with_costs
 from fedsim.report.drawing import (
-    AXIS_LABELS,
     GREY,
     Looks,
     Named,
@@ -22,6 +20,7 @@ from fedsim.report.drawing import (
     looks,
     span,
 )
+from fedsim.report.wording import AXIS_LABELS
 
 _COSTS = {
     "round_seconds": "seconds a round (median)",
@@ -92,21 +91,6 @@ def costs_by_count(points: pd.DataFrame, reference: str, note: str = "") -> Figu
     bars = "bars: range over seeds" if points["seed"].nunique() > 1 else bars_told(1)
     legend(figure, axes[0], note="; ".join(filter(None, (bars, note))))
     return figure
-
-
-def with_costs(points: pd.DataFrame) -> pd.DataFrame:
-    """The points with `megabytes`, up and down, of a client that takes part and a round; and `gigabytes` of memory."""
-    sent = points["uplink_bytes"] + points["downlink_bytes"]
-    taking_part = points["participants"].fillna(points["clients"])
-    return points.assign(
-        megabytes=sent / points["rounds"] / taking_part / 1e6, gigabytes=points["memory_bytes"].astype(np.float64) / 1e9
-    )
-
-
-def switches(points: pd.DataFrame) -> list[str]:
-    """The methods whose contrastive term has exact negatives at some points and moments at others."""
-    forms = points.dropna(subset="negatives").groupby("method", sort=False)["negatives"].nunique()
-    return [str(method) for method in forms.index[forms > 1]]
 
 
 def _moments(own: pd.DataFrame) -> set[float]:

@@ -18,7 +18,6 @@ from fedsim.analysis.comparison import CONFIDENCE, FEWEST_SEEDS, interval
 from fedsim.report.figures import LEGEND, PALETTE, STYLE
 
 GREY = "#808080"
-AXIS_LABELS = {"psnr": "PSNR [dB]", "ssim": "SSIM", "nmse": "NMSE"}
 _DASHES = ("-", "--", ":")
 _MARKERS = "osD^v"
 _WIDE = 10  # times: beyond it an axis is logarithmic

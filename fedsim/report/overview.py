@@ -8,13 +8,10 @@ import numpy as np
 import pandas as pd
 
 from fedsim.analysis.comparison import MEAN
-from fedsim.analysis.scaling_law import STRONG, WEAK, efficiencies, speed_ups, unit_of
-from fedsim.analysis.scores import QUALITIES
+from fedsim.analysis.scores import QUALITIES, with_costs
 from fedsim.core.text import bytes_text, precise_duration
-from fedsim.report.ablation_figures import axes_in
-from fedsim.report.count_figures import with_costs
-from fedsim.report.drawing import AXIS_LABELS
-from fedsim.report.wording import CI, Row, chance, confidence, number, spread
+from fedsim.report.kinds.base import StudyKind
+from fedsim.report.wording import AXIS_LABELS, CI, Row, chance, confidence, number, spread
 
 METHOD = "method"
 """The last column of what tells rows apart."""
@@ -55,16 +52,7 @@ class Column:
         return any(isinstance(cell.value, str) for cell in self.cells)
 
 
-def keys_of(points: pd.DataFrame, kind: str) -> list[str]:
-    """What tells the rows of a study's table apart."""
-    if kind == "client-count":
-        return ["clients", METHOD]
-    if kind in {STRONG, WEAK}:
-        return [unit_of(points), METHOD]
-    return [*axes_in(points), METHOD] if kind == "ablation" else ["regime", METHOD]
-
-
-def overview(points: pd.DataFrame, tables: Mapping[str, pd.DataFrame], kind: str) -> pd.DataFrame:
+def overview(points: pd.DataFrame, tables: Mapping[str, pd.DataFrame], kind: StudyKind) -> pd.DataFrame:
     """Means and standard deviations over seeds, differences to the reference paired by seed, and costs.
 
     Args:
@@ -76,10 +64,8 @@ def overview(points: pd.DataFrame, tables: Mapping[str, pd.DataFrame], kind: str
         A row a regime and method: its keys, seeds, for each quality mean, _sd, _pairs, _difference, _low, _high and
         _p (corrected), and mean costs.
     """
-    keys = keys_of(points, kind)
-    known = with_costs(points).assign(**{key: points[key] for key in keys})
-    if kind in {STRONG, WEAK}:
-        known = _with_speed(known, kind)
+    keys = [*kind.axes(points), METHOD]
+    known = kind.measured(with_costs(points).assign(**{key: points[key] for key in keys}))
     means = [
         {(row["regime"], row["method"]): {f"{quality}{end}": row[name] for name, end in _OF_QUALITY.items()}
          for row in table[table["site"] == MEAN].to_dict("records")}
@@ -92,16 +78,6 @@ def overview(points: pd.DataFrame, tables: Mapping[str, pd.DataFrame], kind: str
             row |= of_quality[regime, method]
         rows.append(row | {cost: group[cost].mean() for cost in _COSTS if cost in group})
     return pd.DataFrame(rows)
-
-
-def _with_speed(points: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The points of a scaling study with `speed_up` and `efficiency`, each seed against its own first."""
-    unit, known = unit_of(points), []
-    for method, own in points.groupby("method", sort=False):
-        gains = speed_ups(own, kind, "round_seconds")
-        both = pd.DataFrame({"speed_up": gains.stack(), "efficiency": efficiencies(gains).stack()}).reset_index()
-        known.append(both.assign(method=method))
-    return points.merge(pd.concat(known), on=[unit, "seed", "method"], how="left")
 
 
 def columns_of(table: pd.DataFrame, reference: str) -> list[Column]:

@@ -18,10 +18,9 @@ from fedsim.data.reading import one_line
 from fedsim.engine.record.claim import check_unclaimed
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.state.checkpoint import complete_rounds, read_state
-from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.overview import Cell
 from fedsim.report.page import write_page
-from fedsim.report.wording import number
+from fedsim.report.wording import AXIS_LABELS, number
 
 PAGE = "runs.html"
 _HEADS = (

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedsim.analysis.scaling_law import LAWS, STRONG, efficiencies, law, serial_shares, speed_ups, unit_of
+from fedsim.analysis.scaling_law import ScalingLaw, efficiencies, predicted, serial_shares, speed_ups, unit_of
 from fedsim.analysis.scores import by_seed_at
 from fedsim.report.drawing import (
     GREY,
@@ -30,20 +30,20 @@ _SHARE_COLOURS = {
 }  # fmt: skip
 
 
-def scaling_figures(points: pd.DataFrame, kind: str, reference: str) -> Named:
+def scaling_figures(points: pd.DataFrame, law: ScalingLaw, reference: str) -> Named:
     """Every figure of a scaling study.
 
     Args:
         points: Rows of results.parquet.
-        kind: Strong or weak.
+        law: Strong or weak.
         reference: Drawn thicker.
     """
-    yield "scaling", scaling(points, kind, reference)
+    yield "scaling", scaling(points, law, reference)
     if points[_COLUMNS].notna().to_numpy().any():
         yield "time-shares", time_shares(points)
 
 
-def scaling(points: pd.DataFrame, kind: str, reference: str) -> Figure:
+def scaling(points: pd.DataFrame, law: ScalingLaw, reference: str) -> Figure:
     """Time a round, speed-up and efficiency, with the ideal and the floor: a bare training loop of the same work."""
     unit = unit_of(points)
     counts = np.sort(points[unit].unique()).astype(np.float64)
@@ -55,31 +55,31 @@ def scaling(points: pd.DataFrame, kind: str, reference: str) -> Figure:
     lines += [("round_seconds", own, look_of[str(name)]) for name, own in points.groupby("method", sort=False)]
     fits = []
     for place, (seconds, own, look) in enumerate(lines):
-        gains, shift = speed_ups(own, kind, seconds), beside(place, len(lines))
+        gains, shift = speed_ups(own, law, seconds), beside(place, len(lines))
         for axis, table in ((time, by_seed_at(own, unit, seconds)), (gain, gains), (efficiency, efficiencies(gains))):
             error_line(axis, table, look, shift, bar_of=span)
-        shares = serial_shares(own, kind, seconds)
+        shares = serial_shares(own, law, seconds)
         if shares:
             fits.append(f"{look['label']} {100 * float(np.mean(shares)):.1f} %")
             gain.plot(
-                counts, law(kind, float(np.mean(shares)), counts / counts[0]), color=look["color"], lw=0.7, ls="--"
+                counts, predicted(law, float(np.mean(shares)), counts / counts[0]), color=look["color"], lw=0.7, ls="--"
             )
-    _label(time, gain, efficiency, kind, unit, counts)
+    _label(time, gain, efficiency, law, unit, counts)
     from_zero_or_log(time, pd.concat([points["round_seconds"], points["floor_seconds"]]))
     note = f"median round, the first left out; bars: range over {points['seed'].nunique()} seeds"
-    told = f"; thin dashes: {LAWS[kind]}'s law with a serial share of {', '.join(fits)}" if fits else ""
+    told = f"; thin dashes: {law.author}'s law with a serial share of {', '.join(fits)}" if fits else ""
     legend(figure, gain, note=note + told)
     return figure
 
 
-def _label(time: Axes, gain: Axes, efficiency: Axes, kind: str, unit: str, counts: np.ndarray) -> None:
+def _label(time: Axes, gain: Axes, efficiency: Axes, law: ScalingLaw, unit: str, counts: np.ndarray) -> None:
     for axis in (time, gain, efficiency):
         log_counts(axis, counts)
         axis.set_xlabel(unit)
     gain.set_yscale("log")
     value_ticks(gain.yaxis, counts / counts[0])
     time.set_ylabel("seconds a round")
-    scaled = "" if kind == STRONG else "scaled "
+    scaled = "scaled " if law.work_grows else ""
     gain.set_ylabel(f"{scaled}speed-up over {counts[0]:g} {unit.removesuffix('s') if counts[0] == 1 else unit}")
     efficiency.set_ylabel("efficiency")
     efficiency.set_ylim(0, max(1.1, 1.05 * efficiency.get_ylim()[1]))

@@ -12,12 +12,11 @@ from fedsim.analysis.scores import QUALITIES
 from fedsim.core.text import precise_duration
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
-from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.overview import Cell, Column, columns_of
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.study_tables import SHARED, StudyTables
 from fedsim.report.viewer import Stack
-from fedsim.report.wording import CI, caption, number
+from fedsim.report.wording import AXIS_LABELS, CI, caption, number
 
 _MOST_POINTS = 300  # rows
 _MOST_PICTURES = 2_200_000  # bytes of PNG files in the page; the others are named
@@ -26,11 +25,6 @@ _TITLES = {
     "scarcity": "Gain over training alone", "quality": "Test quality", "costs": "Time, bytes and memory",
     "scaling": "Time, speed-up and efficiency", "time-shares": "What the time went to",
     "panel": "Images of all methods", "latents": "Sites in latent space",
-}  # fmt: skip
-_KINDS = {
-    "compare": "a comparison of methods", "ablation": "an ablation", "client-count": "a study of the number of clients",
-    "scaling-strong": "a strong-scaling study: the same work on more workers",
-    "scaling-weak": "a weak-scaling study: as much more work as workers",
 }  # fmt: skip
 
 
@@ -49,7 +43,7 @@ def write_study_report(
     shown, left_out = _fitting(drawn)
     content = {
         "study": study.plan.study,
-        "kind": _KINDS[study.kind],
+        "kind": study.kind.description,
         "reference": study.reference,
         "counts": study.plan.describe(),
         "done": len(study.points),
@@ -135,7 +129,7 @@ def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
         )
         yield "rounds", f"{_range(points['rounds'])}: {what}"
     yield "a number", "mean over volumes and clients of a site, then over sites; spreads and intervals over seeds"
-    if study.kind in {"compare", "client-count"}:
+    if study.kind.explains_intervals:
         regime = str(study.by_quality["psnr"]["regime"].iloc[0])
         yield "intervals", caption(study.by_quality["psnr"], regime)
     if study.shared_machine:

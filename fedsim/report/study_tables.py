@@ -11,7 +11,8 @@ from fedsim.analysis.comparison import check_comparable, compare, terms_of
 from fedsim.analysis.scores import QUALITIES
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
-from fedsim.report.findings import findings
+from fedsim.report.kinds.base import Found, StudyKind
+from fedsim.report.kinds.catalogue import KINDS
 from fedsim.report.overview import overview
 from fedsim.report.tables import Tables
 from fedsim.study.beta import beta_told
@@ -34,9 +35,9 @@ class StudyTables:
     curves: pd.DataFrame  # rows of curves.parquet
 
     @property
-    def kind(self) -> str:
-        """Of the study."""
-        return self.plan.study.kind
+    def kind(self) -> StudyKind:
+        """What such a study shows."""
+        return KINDS[self.plan.study.kind]
 
     @property
     def reference(self) -> str:
@@ -61,6 +62,14 @@ class StudyTables:
         return {quality: compare(self.volumes, quality, self.reference) for quality in QUALITIES}
 
     @cached_property
+    def found(self) -> Found:
+        """The tables as its kind takes them."""
+        return Found(
+            points=self.points, volumes=self.volumes, curves=self.curves, by_quality=self.by_quality,
+            reference=self.reference, note=SHARED if self.shared_machine else "",
+        )  # fmt: skip
+
+    @cached_property
     def overview(self) -> pd.DataFrame:
         """A row a regime and method."""
         return overview(self.points, self.by_quality, self.kind)
@@ -78,7 +87,7 @@ class StudyTables:
     def says(self, quality: str) -> list[str]:
         """What the study says under a quality, in sentences."""
         beta = beta_told(self.plan)
-        return findings(self.points, self.by_quality, self.kind, quality, self.reference) + ([beta] if beta else [])
+        return [*self.kind.findings(self.found, quality), *([beta] if beta else [])]
 
 
 def study_tables(folder: Path) -> StudyTables:

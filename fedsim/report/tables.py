@@ -8,9 +8,8 @@ import pandas as pd
 
 from fedsim.analysis.comparison import MEAN
 from fedsim.core.files import replacing, write_text
-from fedsim.report.drawing import AXIS_LABELS
 from fedsim.report.overview import Column, columns_of
-from fedsim.report.wording import CI, Row, caption, chance, confidence, means, number, spread
+from fedsim.report.wording import AXIS_LABELS, CI, Row, caption, chance, confidence, means, number, spread
 
 Tables = dict[str, pd.DataFrame]
 """What `compare` returns, by quality."""

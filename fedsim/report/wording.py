@@ -10,6 +10,7 @@ from fedsim.analysis.comparison import CONFIDENCE, MEAN, ZERO_FILLED, shown, too
 from fedsim.core.text import counted
 
 LOWER_IS_BETTER = {"nmse"}
+AXIS_LABELS = {"psnr": "PSNR [dB]", "ssim": "SSIM", "nmse": "NMSE"}
 CI = f"{CONFIDENCE:.0%} CI".replace("%", " %")
 
 _UNITS = {"psnr": " dB", "ssim": "", "nmse": ""}

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -43,7 +43,14 @@ class Tune(Section):
 
 
 class Study(Section, ABC):
-    """Methods, regimes and seeds that a base workload is run with."""
+    """Methods, regimes and seeds that a base workload is run with; a subclass is a kind of study."""
+
+    needs_ray: ClassVar[bool] = False
+    """Whether points must run on Ray, for a serial run has one core."""
+    has_floor: ClassVar[bool] = False
+    """Whether a bare PyTorch loop is timed after every round of a point."""
+    measures_memory: ClassVar[bool] = True
+    """Whether memory is a result, so that points share no process."""
 
     name: Name = Field(description="Name of the study; the default folder is studies/NAME.")
     kind: str = Field(description="Its kind.")
@@ -121,6 +128,8 @@ class Study(Section, ABC):
 class Compare(Study):
     """Methods against a reference, seed by seed, in regimes that are written out."""
 
+    measures_memory: ClassVar[bool] = False
+
     kind: Literal["compare"] = Field("compare", description="compare: methods against a reference, seed by seed.")
     regimes: dict[Name, Settings] = Field({"all": {}}, min_length=1, description="Overrides by label.")
 
@@ -187,6 +196,9 @@ class ClientCount(Study):
 
 class Scaling(Study):
     """The number of cores or nodes, with all work divided among them or with as many more clients."""
+
+    needs_ray: ClassVar[bool] = True
+    has_floor: ClassVar[bool] = True
 
     cores: Counts | None = Field(None, description="Numbers of cores, the first is the base.")
     nodes: Counts | None = Field(None, description="Numbers of nodes of the Ray cluster, the first is the base.")

@@ -22,7 +22,6 @@ from fedsim.engine.record.claim import Claim
 from fedsim.engine.record.run_directory import Run
 from fedsim.study.beta import beta_warning
 from fedsim.study.frozen import check_same_point, freeze
-from fedsim.study.kinds import Compare, Scaling
 from fedsim.study.point import Outcome, Stop, run_point, run_until_flag
 from fedsim.study.results import (
     choose,
@@ -184,7 +183,7 @@ class _Runner:
         """Points that use all cores or a whole cluster."""
         for point in points:
             if point.workload.engine.backend == "ray" and not self.stopped:
-                path, timed = self._folder / point.folder, isinstance(self._plan.study, Scaling)
+                path, timed = self._folder / point.folder, self._plan.study.has_floor
                 yield point, run_point(point.workload, path, point.part, self._stop, self._address, timed)
 
     def _side_by_side(self, points: Sequence[Point]) -> Iterator[tuple[Point, Outcome]]:
@@ -210,8 +209,8 @@ class _Runner:
 
     def _submitted(self, ray: Any, points: Sequence[Point]) -> dict[Any, Point]:  # noqa: ANN401 - Ray's module
         """The points as tasks of Ray, by their references."""
-        alone = not isinstance(self._plan.study, Compare)  # its memory is a result, so it is not to be another's too
-        task = ray.remote(max_retries=0, max_calls=1 if alone else 0)(run_until_flag)
+        calls = 1 if self._plan.study.measures_memory else 0  # of a process; 0: any number
+        task = ray.remote(max_retries=0, max_calls=calls)(run_until_flag)
         cores = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())
         study, running = self._folder.absolute(), {}
         for point in points:

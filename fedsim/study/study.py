@@ -16,7 +16,7 @@ from fedsim.core.errors import InputError, hint
 from fedsim.core.text import counted
 from fedsim.core.yaml import read_yaml
 from fedsim.data.split import Part
-from fedsim.study.kinds import KINDS, Scaling, Settings, Study
+from fedsim.study.kinds import KINDS, Settings, Study
 from fedsim.workload.reading import load_workload, parse_section, parse_setting
 from fedsim.workload.schema import Workload
 
@@ -139,7 +139,7 @@ class Plan:
                 workload = load_workload(self.base, overrides, code=self._code)
         except InputError as error:
             raise InputError(f"{name}: {str(error).removeprefix(f'{self.base}: ')}") from error
-        if isinstance(self.study, Scaling) and workload.engine.backend != "ray":
+        if self.study.needs_ray and workload.engine.backend != "ray":
             raise InputError(f"{name}: engine.backend: {self.study.kind} needs ray, a serial run has one core")
         axes = self.study.tune.methods.get(method, {}) if self.study.tune else {}
         for key in (*own, *axes):

@@ -6,7 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedsim.analysis.scaling_law import STRONG, WEAK, amdahl, efficiencies, gustafson, law, serial_shares, speed_ups
+from fedsim.analysis.scaling_law import (
+    STRONG,
+    WEAK,
+    ScalingLaw,
+    amdahl,
+    efficiencies,
+    gustafson,
+    predicted,
+    serial_shares,
+    speed_ups,
+)
 
 
 def test_amdahl_by_hand() -> None:
@@ -65,12 +75,12 @@ def test_each_seed_is_against_its_own_first() -> None:
     assert weak.loc[4].tolist() == pytest.approx([4, 3.2]), "twice the work in half the time"
 
 
-@pytest.mark.parametrize("kind", [STRONG, WEAK])
-def test_the_laws_are_fitted_seed_by_seed_from_the_fewest_workers(kind: str) -> None:
+@pytest.mark.parametrize("law", [STRONG, WEAK])
+def test_the_laws_are_fitted_seed_by_seed_from_the_fewest_workers(law: ScalingLaw) -> None:
     """Times that follow the law from 2 nodes on, with a share of their own for each seed, give these shares back."""
     shares, counts = [0.05, 0.3], np.array([2.0, 4, 16])
-    gains = [law(kind, share, counts / 2) for share in shares]
-    work = 1 if kind == STRONG else counts / 2
+    gains = [predicted(law, share, counts / 2) for share in shares]
+    work = 1 if law is STRONG else counts / 2
     times = np.stack([7 * work / gain for gain in gains], axis=1)
     frame = points("nodes", {int(count): list(row) for count, row in zip(counts, times, strict=True)})
-    assert serial_shares(frame, kind, "round_seconds") == pytest.approx(shares)
+    assert serial_shares(frame, law, "round_seconds") == pytest.approx(shares)

@@ -16,7 +16,6 @@ from fedsim.analysis.comparison import interval, p_value
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.conclude import conclude
-from fedsim.report.findings import findings
 from fedsim.report.study_report import write_study_report
 from fedsim.report.study_tables import study_tables
 from fedsim.report.tables import as_latex
@@ -174,7 +173,7 @@ def test_what_it_says_of_scaling(made_study: Made) -> None:
     assert "fedmri: serial share by Amdahl's law 10.0 % (10.0 to 10.0 % over 3 seeds)" in said
     assert "fedmri: the same test PSNR to the last digit on every number of cores" in said
     study.points.loc[study.points["point"] == "cores-4/fedmri/seed-2", "psnr"] += 1e-9
-    again = findings(study.points, study.by_quality, study.kind, "psnr", "fedmri")
+    again = list(study.kind.findings(study.found, "psnr"))
     assert "fedmri: the test PSNR is NOT the same on all numbers of cores for seed 2" in again
 
 

@@ -11,6 +11,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from fedsim.analysis.comparison import interval
+from fedsim.analysis.scaling_law import STRONG, WEAK
 from fedsim.report.ablation_figures import ablation_figures, quality_by_axis
 from fedsim.report.count_figures import costs_by_count, quality_by_count
 from fedsim.report.drawing import bar
@@ -86,7 +87,7 @@ def test_participants_are_those_that_send(made_study: Made) -> None:
 @pytest.mark.parametrize(("kind", "name"), [("scaling-strong", "Amdahl"), ("scaling-weak", "Gustafson")])
 def test_scaling_has_its_ideal_its_floor_and_its_law(made_study: Made, kind: str, name: str) -> None:
     frame = points(made_study(kind))
-    figure = scaling(frame, kind, "fedmri")
+    figure = scaling(frame, STRONG if kind == "scaling-strong" else WEAK, "fedmri")
     figure.canvas.draw()
     time, gain, efficiency = figure.axes
     (ideal,) = [line for line in gain.lines if line.get_label() == "ideal"]
