@@ -1,8 +1,8 @@
 """FL-MRCM: FedAvg, and source sites' latent features aligned with target sites' (Guo et al., CVPR 2021, 2103.02148).
 
 A round has two phases. In `features` every client sends latent features of some slices under the received model. In
-`align` every client trains, and on each batch it is a source for one target, the other clients in turn. A discriminator
-of its own for each target learns to tell the two sites' features apart; the encoder learns to be taken for the target:
+`align` every client trains, and on each batch it is a source for one target, the other clients in turn. A separate
+discriminator for each target learns to distinguish the two sites' features; the encoder learns to pass for the target:
 
     encoder and decoder:   MSE + lam * BCE(D(z_source), target)
     discriminator:         BCE(D(z_source), source) + BCE(D(z_target), target)

@@ -148,10 +148,10 @@ def broadcast(algorithm: Algorithm, server: ServerState, phase: str, where: str 
 
 
 def downlink(algorithm: Algorithm, client: str, sent: Collection[str], phase: str) -> Collection[str]:
-    """Names of what is sent to a client of all that is broadcast.
+    """Names of the broadcast vectors that are sent to a client.
 
     Raises:
-        MethodError: it raises, or names what is not broadcast.
+        MethodError: it raises, or names a vector that is not broadcast.
     """
     with blamed(algorithm, "downlink", f"client {client}"):
         found = algorithm.downlink(client, sent, phase)

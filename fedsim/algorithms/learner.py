@@ -55,7 +55,7 @@ class Training(Section):
         return self.lr * self.lr_gamma ** ((round_ - 1) // self.lr_step) if self.lr_step else self.lr
 
     def cohort(self, clients: int) -> int:
-        """How many of so many clients are drawn for a round."""
+        """The number of clients drawn for a round, out of all clients."""
         return max(1, round(self.participation * clients))
 
 
@@ -104,7 +104,7 @@ class Learner:
         channels_last: bool = False,
         memory: SliceMemory | None = None,
     ) -> None:
-        """A network split into what is shared and what is not.
+        """A network split into a shared and a local part.
 
         Args:
             network: Its parameters become views of flat vectors.
@@ -127,11 +127,11 @@ class Learner:
         }
         self._start = {name: vector.clone() for name, vector in self._model().items()}
         self.private: State = {}
-        """The state of the client in work; an algorithm may add vectors of its own."""
+        """The state of the client in work; an algorithm may add vectors."""
         self._attributes = {*vars(self), "_attributes"}
 
     def _model(self) -> dict[str, Tensor]:
-        """All that the network is made of, as vectors by name; empty ones are left out, but for parameters."""
+        """All parameters and buffers of the network, as vectors by name; empty buffers are left out."""
         parameters = {part: flat.vector.data for part, flat in self._parts.items()}
         return parameters | {f"{part}_buffers": b.vector for part, b in self._buffers.items() if b.vector.numel()}
 
@@ -221,7 +221,7 @@ class Learner:
 
     @contextmanager
     def branch(self, name: str) -> Iterator[None]:
-        """Work on another model of the client, with an optimizer and epochs of its own.
+        """Work on another model of the client, with a separate optimizer and separate epochs.
 
         It starts from the initial parameters, and stays with the client as `<name>.shared`, `<name>.local`, ...
         """

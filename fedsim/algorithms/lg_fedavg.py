@@ -9,7 +9,7 @@ from fedsim.models.base import is_encoder
 
 
 class LGFedAvg(Algorithm):
-    """Every client keeps its own representation, and all share what is made of it."""
+    """Every client keeps its own encoder, and all share the decoder."""
 
     name: Literal["lg_fedavg"] = Field("lg_fedavg", description="Method.")
 

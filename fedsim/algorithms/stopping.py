@@ -19,7 +19,7 @@ class EarlyStopping(Section):
     )
 
     def verdict(self, validated: Iterable[tuple[int, float]]) -> str:
-        """Why the run stops, or an empty text while it goes on.
+        """Why the run stops, or an empty text while it continues.
 
         Args:
             validated: Rounds in their order, with their mean validation quality; NaN where a round has none.

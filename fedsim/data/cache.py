@@ -43,7 +43,7 @@ def entries(cache: Path) -> list[Entry]:
 
 
 def clean(cache: Path, days: float) -> list[Entry]:
-    """Delete the shards that nobody has used for some days; those deleted. A run that needs one makes it again.
+    """Delete the shards not used for some days, and return them. A run that needs one makes it again.
 
     Raises:
         InputError: there is no such folder.

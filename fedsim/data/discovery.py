@@ -16,7 +16,7 @@ _DERIVED = {"derivatives", "sourcedata", "__macosx"}
 def data_files(base: Path, root: Path, wanted: Callable[[Path], bool]) -> list[Path]:
     """Every wanted file at or below `base`, in natural order; a link to a file that is missing is among them.
 
-    Hidden files and folders, derivatives, labels, files of other kinds, and links to what is read already are left out.
+    Hidden files and folders, derivatives, labels, files of other kinds, and links to files already read are left out.
     Links are followed where they stay inside `root`, so that every file is read once.
 
     Raises:
@@ -28,7 +28,7 @@ def data_files(base: Path, root: Path, wanted: Callable[[Path], bool]) -> list[P
 
 
 def fetched(files: list[Path]) -> list[Path]:
-    """The files, all of which are there.
+    """The files, all of which exist.
 
     Raises:
         InputError: one is a link to nothing.

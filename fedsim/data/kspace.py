@@ -50,7 +50,7 @@ class KSpaceSource(FileSource):
 
 
 def measured(kspace: NDArray[Any]) -> BoolArray:
-    """(H, W): where k-space (..., H, W) has a sample in any coil; what is faint between samples is none."""
+    """(H, W): where k-space (..., H, W) has a sample in any coil; faint values between samples do not count."""
     levels = np.abs(kspace).reshape(-1, *kspace.shape[-2:]).max(0)
     samples: BoolArray = levels > 0
     for axis in (0, 1):

@@ -58,7 +58,7 @@ _NOTES: ContextVar[Notes | None] = ContextVar("left_out", default=None)
 
 @contextmanager
 def noting(root: Path) -> Iterator[Notes]:
-    """Collect what is left out inside, by paths relative to `root`; an outer collection does not hear of it."""
+    """Collect what is left out within the block, by paths relative to `root`; an outer collection does not see it."""
     notes = Notes(root)
     token = _NOTES.set(notes)
     try:
@@ -68,7 +68,7 @@ def noting(root: Path) -> Iterator[Notes]:
 
 
 def leave_out(path: Path, reason: str, part: str = "") -> None:
-    """Note that `path` (or a part of it) is not read; what is noted again keeps its first reason."""
+    """Note that `path` (or a part of it) is not read; the first reason given is kept."""
     notes = _NOTES.get()
     if notes is not None:
         notes.add(path, reason, part)

@@ -65,7 +65,7 @@ class Partition(Section):
 
 
 class Equal(Partition):
-    """Subjects are dealt in turn: clients differ by one subject at most."""
+    """Subjects are dealt round-robin: clients differ by one subject at most."""
 
     kind: Literal["equal"] = Field("equal", description="The same number of subjects for each client.")
 

@@ -133,7 +133,7 @@ class ClientData:
         return [self.mask, *([self.maker] if self.maker else [])]
 
     def open(self) -> Shard:
-        """The shard, made first if that was left to whoever needs it."""
+        """The shard; a shard that is made on first use is made now."""
         if self.maker is not None and not self.shard.exists():
             write_shard(self.maker, Path(), self.matrix, self.shard)
         return Shard(self.shard)

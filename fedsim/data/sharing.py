@@ -1,4 +1,4 @@
-"""People whom several sites read: who they are, and a division that keeps each of them in one part at all sites."""
+"""Subjects shared by several sites: who they are, and a division that keeps each of them in one part at all sites."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ def people(sites: Sequence[SiteVolumes], root: Path) -> dict[tuple[str, str], Pe
 def divide(sites: Sequence[SiteVolumes], who: People, seed: int) -> dict[str, dict[str, Part]]:
     """The part of every subject at every site that is split by subject; each person is in one part.
 
-    Sites that share nobody are divided each for itself, in an order drawn from (seed, source, subject). Sites that read
+    Sites that share no subject are divided separately, in an order drawn from (seed, source, subject). Sites that read
     the same people get one order; where this divides somebody otherwise at two sites, the parts are chosen for all of
     them together, as close to every site's shares as can be.
 
@@ -129,7 +129,7 @@ def _divided(sites: list[SiteVolumes], who: People, seed: int) -> dict[str, dict
 
 
 def _told(one: SiteVolumes) -> str:
-    """How the subjects were told, for a message; empty where every volume is a subject by a name of its own."""
+    """How the subjects were identified, for a message; empty if every volume is a separate subject."""
     ways = dict.fromkeys(volume.who.told for volume in one.volumes)
     plain = len(one.subjects) == len(one.volumes) and SITE not in ways
     return "" if plain else f"{len(one.volumes)} volume(s), told by {', '.join(ways)}"

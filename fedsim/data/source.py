@@ -110,7 +110,7 @@ class Source(Extension):
 
 
 def _pattern_or_word(value: object, word: ValidatorFunctionWrapHandler) -> object:
-    """Judge a mapping as a pattern alone, so that what is wrong with it is not hidden behind the words it is not."""
+    """Validate a mapping only as a pattern, so that its error is not hidden behind the words that it does not match."""
     return SubjectPattern.model_validate(value) if isinstance(value, Mapping) else word(value)
 
 
@@ -144,7 +144,7 @@ class FileSource(Source):
         return self.path
 
     def population(self, who: Subject) -> str:
-        """All people that have names; whoever is told by the whole site is known by its path alone."""
+        """All subjects that have names; one that stands for the whole site is known only by its path."""
         return self.path if who.told == SITE else ""
 
     @property

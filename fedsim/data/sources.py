@@ -1,4 +1,4 @@
-"""All sources of images, told apart by `format`."""
+"""All sources of images, distinguished by `format`."""
 
 from collections.abc import Iterator
 from pathlib import Path

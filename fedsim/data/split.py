@@ -147,5 +147,5 @@ def split_blocks(volumes: Sequence[tuple[str, str, int]], split: Split, site: st
 
 
 def deal(items: Sequence[T], hands: int) -> list[list[T]]:
-    """`items` dealt in turn, so that hand sizes differ by at most one."""
+    """`items` dealt round-robin, so that sizes differ by at most one."""
     return [list(items[hand::hands]) for hand in range(hands)]

@@ -1,7 +1,7 @@
 """Who was scanned, told from what names a person: never from the folder of a visit, a repetition or a contrast.
 
 Everything here is a function of names alone. Where names leave it open who is who, people are merged rather than
-divided: a site may then have too few subjects, but nobody is in training and in test.
+divided: a site may then have too few subjects, but no subject is in both training and test.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from fedsim.data.names import stem
 T = TypeVar("T")
 
 SITE = "the whole site"
-"""What a subject is told by that stands for all of its site, whoever that is."""
+"""Identifies a subject that stands for its whole site, when nothing names a person."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def connected(groups: Iterable[Iterable[T]]) -> list[list[T]]:
 
 
 def unique_name(text: str) -> str:
-    """`text` where it is a safe name; else what is safe of it and a digest, so that two texts never make one name.
+    """`text` if it is a safe name; otherwise its safe characters and a digest, so that no two texts make one name.
 
     Raises:
         InputError: the text is empty.
@@ -93,7 +93,7 @@ class SubjectPattern(Section):
         """Who is named by a path.
 
         Raises:
-            InputError: nobody.
+            InputError: nothing identifies a subject.
         """
         found = _compiled(self.pattern).search(unicodedata.normalize("NFC", path))
         if found is None or not found[1]:
@@ -155,7 +155,7 @@ _DATE = (
 )
 _SIDE = r"(?:left|right)(?:[-_ ]?(?:knee|hip|breast|shoulder|hand|foot|hemisphere))?"
 _BESIDE = r"[vmwdyet]\d{1,4}"
-"""What is a visit or an echo beside a name, and perhaps a name where it stands alone."""
+"""Words that mean a visit or an echo beside a name, and may be a name where they stand alone."""
 _HOLDER = (
     r"(?:train|training|val|valid|validation|test|testing|set|trainingset|images?|images(?:tr|ts|val)|imgs?|data|dataset"
     r"|raw|rawdata|nifti|nii|dicom|dcm|hgg|lgg|mri?|scans?|study|studies|patients|subjects|cases|all)"
@@ -244,8 +244,8 @@ def _without(words: re.Pattern[str], name: str) -> str:
 def apart(files: Iterable[Path]) -> Mapping[Path, str]:
     """Who each file is by its own name, for formats whose files are whole scans.
 
-    Files of a folder whose names have two parts that vary, such as anna_1 and anna_2 beside bert_1, are told apart by
-    the first.
+    Files of a folder whose names have two parts that vary, such as anna_1 and anna_2 beside bert_1, are distinguished
+    by the first.
     """
     folders: dict[Path, dict[Path, str]] = {}
     for file in files:

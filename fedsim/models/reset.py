@@ -58,7 +58,7 @@ def _reset_of(module: nn.Module) -> Callable[[], None] | None:
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
-    """Kind, name and value of all that a network is made of."""
+    """Kind, name and value of every parameter and buffer of a network."""
     yield from (("parameter", name, parameter) for name, parameter in network.named_parameters())
     yield from (("buffer", name, buffer) for name, buffer in network.named_buffers())
 

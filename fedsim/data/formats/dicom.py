@@ -118,7 +118,7 @@ class Dicom(FileSource):
         return series
 
     def _images_only(self, series: _Series, root: Path) -> _Series:
-        """The series without what is no magnitude image of an anatomy, unless there is nothing else.
+        """The series that are magnitude images of an anatomy; all of them if there is none.
 
         Raises:
             InputError: only colour or only phase images are left.

@@ -33,7 +33,7 @@ class Header:
     file: Path
     has_pixels: bool
     subject: str
-    """PatientID; empty where it names nobody."""
+    """PatientID; empty if it is a placeholder."""
     birth_date: str
     sex: str
     study: str
@@ -125,7 +125,7 @@ def _kinds(data: pydicom.Dataset) -> list[str]:
 
 
 def _component(data: pydicom.Dataset) -> str:
-    """M, P, R or I, as the standard, GE, Philips or Siemens say it; M where nobody does."""
+    """M, P, R or I, as recorded by the standard, GE, Philips or Siemens; M if not recorded."""
     ge, philips = _private(data, _GE_KIND), _private(data, _PHILIPS_KIND)
     if len(ge) == 1 and ge in "0123":
         return "MPRI"[int(ge)]

@@ -116,7 +116,7 @@ def _fields(kind: int, body: memoryview, order: str) -> Iterator[tuple[str, memo
 
 
 def _unpacked(kind: int, body: memoryview, order: str, most: int | None) -> memoryview:
-    """What a matrix is made of, at most the first `most` bytes."""
+    """The elements of a matrix, at most the first `most` bytes."""
     if kind == _MATRIX:
         return body
     inflate = zlib.decompressobj()

@@ -199,7 +199,7 @@ def _arrays(file: Path) -> list[_Array]:
 
 
 def _kind(item: h5py.Dataset) -> str:
-    """numeric, char, or nothing for what is neither."""
+    """numeric, char, or empty for neither."""
     kind = item.attrs.get("MATLAB_class", b"double")
     name = kind.decode() if isinstance(kind, bytes) else str(kind)
     if name == "char" and item.dtype.kind in "ui":
