@@ -32,7 +32,7 @@ def killed(case: Case) -> dict[int, str]:
 def results(case: Case, placement: str) -> Iterator[Row]:
     """A row for each kill of a run."""
     faults = ", ".join(f"{{kind: kill, client: {client}, round: {at}}}" for at, client in killed(case).items())
-    settings = ("engine.on_failure=replay", f"engine.clients_per_actor={placement}", f"faults=[{faults}]")
+    settings = ("engine.on_lost_process=replay", f"engine.clients_per_actor={placement}", f"faults=[{faults}]")
     case = Case(case.clients, checkpoints=True, rounds=ROUNDS, overrides=(*case.overrides, *settings))
     begun: dict[int, list[float]] = {}
     ended: dict[int, float] = {}

@@ -55,7 +55,7 @@ class Case:
             "engine": {
                 "clients_per_actor": "auto",
                 "checkpoint_every": int(self.checkpoints),
-                "on_failure": "abort",  # a round that is done again is not one to measure
+                "on_lost_process": "abort",  # a round that is done again is not one to measure
             },
             "metrics": {"every": int(self.evaluate)},
         }

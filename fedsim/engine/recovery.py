@@ -58,7 +58,7 @@ class Recovery:
 
     def _answer(self, error: WorkerLostError, losses: int) -> Action:
         """What to do about a loss, after so many without progress."""
-        policy = self._engine.on_failure
+        policy = self._engine.on_lost_process
         if policy == "drop" and error.client and self._rounds.spares(error.client):
             return "dropped"
         return "aborted" if policy == "abort" or losses >= self._engine.retries else "replayed"

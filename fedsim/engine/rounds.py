@@ -136,7 +136,7 @@ class Rounds:
         asked = [client for client in phase.clients if client not in gone]
         gathered = self._gather(round_, phase, gone, self._failures.strike(self._workload, asked, round_, phase.name))
         failed = {client: gathered.failed[client] for client in phase.clients if client in gathered.failed}
-        action: Action = "aborted" if self._workload.engine.on_error == "abort" else "dropped"
+        action: Action = "aborted" if self._workload.engine.on_client_error == "abort" else "dropped"
         self._failures.note([
             Failure(round_, phase.name, client, _kind(error), action, str(error), error.trace)
             for client, error in failed.items()
@@ -159,7 +159,7 @@ class Rounds:
             gathered.add(reply)
             if reply.rows:
                 self._observer.clients_done(reply.rows)
-            if gathered.failed and self._workload.engine.on_error == "abort":
+            if gathered.failed and self._workload.engine.on_client_error == "abort":
                 break
         return gathered
 

@@ -8,7 +8,9 @@ from fedsim.core.section import FolderPath, Section
 
 
 class Engine(Section):
-    """How the simulation runs; nothing here changes training. The best round is one that has a checkpoint."""
+    """How the simulation runs. Of these keys only the two that can drop a client from a round change what is trained:
+    `on_client_error`, which a resumed run must keep, and `on_lost_process`. The best round is one with a checkpoint.
+    """
 
     backend: Literal["ray", "serial"] = Field("ray", description="ray: actors; serial: this process, for debugging.")
     clients_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
@@ -34,13 +36,13 @@ class Engine(Section):
         "temporary files.")  # fmt: skip
     checkpoint_every: int = Field(1, ge=0, description="Rounds between checkpoints; 0: only at the end.")
     keep_last: int = Field(2, ge=1, description="Checkpoints kept besides the best round's.")
-    on_failure: Literal["replay", "drop", "abort"] = Field(
+    on_lost_process: Literal["replay", "drop", "abort"] = Field(
         "replay", description="When a process or a node is lost: replace it, go back to the last checkpoint and "
         "replay; or do the same, but leave the client that it was working for out of that round; or stop.")  # fmt: skip
     retries: int = Field(3, ge=0, description="Consecutive losses tolerated without a new checkpoint in between.")
     client_timeout_s: float | None = Field(
         None, gt=0, description="Seconds that a client may train in a phase, reading its data included; beyond that "
         "its process is killed and counts as lost. Default no limit; needs backend ray.")  # fmt: skip
-    on_error: Literal["abort", "drop"] = Field(
+    on_client_error: Literal["abort", "drop"] = Field(
         "abort", description="When a client raises in its training, or its numbers are not finite, which would only "
         "repeat itself: stop, or leave the client out of that round, its private state as it was.")  # fmt: skip

@@ -17,6 +17,7 @@ from fedsim.core.section import Section
 from fedsim.core.yaml import load_yaml, read_yaml
 from fedsim.models.catalogue import NETWORKS
 from fedsim.workload.explaining import explained, shown
+from fedsim.workload.old_keys import current_key, with_current_keys
 from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")
@@ -36,7 +37,7 @@ def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool
         InputError: the file, a key or a value is wrong; the message names it and what would be right.
     """
     path = Path(path)
-    content = read_yaml(path)
+    content = with_current_keys(read_yaml(path), f"{path}: ")
     for override in overrides:
         _override(content, override)
     folders = (path.parent, Path.cwd())
@@ -67,7 +68,7 @@ def read_content(
     Raises:
         InputError: a key or a value is wrong.
     """
-    return parse_section(Workload, content, where, {"code": code, "folders": folders})
+    return parse_section(Workload, with_current_keys(content, where), where, {"code": code, "folders": folders})
 
 
 def read_section(kind: type[S], settings: Sequence[str]) -> S:
@@ -120,6 +121,7 @@ def write_yaml(content: Mapping[str, Any]) -> str:
 
 def _override(content: dict[str, Any], override: str) -> None:
     key, value = parse_setting(override)
+    key = current_key(key)
     *parents, last = key.split(".")
     if parents[:1] == ["sites"]:
         parents.insert(0, "federation")

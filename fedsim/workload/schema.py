@@ -32,7 +32,9 @@ class Workload(Section):
     model: AnyModel = Field(default_factory=UNetModel, description="The network every client trains.")
     algorithm: AnyAlgorithm = Field(default_factory=FedMRI, description="The federated method.")
     training: Training = Field(default_factory=Training, description="Local training.")
-    engine: Engine = Field(default_factory=Engine, description="How the simulation runs; no effect on training.")
+    engine: Engine = Field(
+        default_factory=Engine, description="How the simulation runs; no effect on training unless a client is dropped."
+    )
     metrics: Metrics = Field(default_factory=Metrics, description="How images are judged.")
     faults: tuple[Fault, ...] = Field((), description="What goes wrong on purpose, to study robustness.")
     provenance: dict[str, str] | None = Field(None, description="Versions and machine, written by fedsim.")

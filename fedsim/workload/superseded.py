@@ -17,7 +17,7 @@ _SPLIT: tuple[Rule, ...] = (("gap", "by=subject", lambda split: split.by == "sub
 _FAULT: tuple[Rule, ...] = (("seconds", "kind", lambda fault: fault.kind != "delay"),)
 _ENGINE: tuple[Rule, ...] = (
     *((key, "backend=serial", lambda engine: engine.backend == "serial") for key in _OF_RAY),
-    ("retries", "on_failure=abort", lambda engine: engine.on_failure == "abort"),
+    ("retries", "on_lost_process=abort", lambda engine: engine.on_lost_process == "abort"),
 )
 _ALGORITHM: tuple[Rule, ...] = (
     *((key, "beta=0", lambda method: method.beta == 0) for key in _OF_NEGATIVES),

@@ -48,7 +48,7 @@ WORKLOADS: dict[str, list[str]] = {
         "algorithm.name=scaffold", "model.norm=batch", "training.participation=0.5",
     ],
     "dual network, a fault that drops": [
-        "algorithm={name: fedmri, beta: 1}", "model.domain=dual", "engine.on_error=drop",
+        "algorithm={name: fedmri, beta: 1}", "model.domain=dual", "engine.on_client_error=drop",
         "faults=[{kind: raise, client: B, round: 2}]",
     ],
 }  # fmt: skip

@@ -187,7 +187,7 @@ CHANGES = {
 @pytest.mark.parametrize("placement", ["serial", "ray-1", "ray-4"])
 def test_what_was_received_is_not_changed(mine: Callable[..., Workload], tmp_path: Path, placement: str) -> None:
     backend, _, size = placement.partition("-")
-    keys = [f"engine.backend={backend}", f"engine.clients_per_actor={size or 1}", "engine.on_error=drop"]
+    keys = [f"engine.backend={backend}", f"engine.clients_per_actor={size or 1}", "engine.on_client_error=drop"]
     cases = [(hook, change) for hook, changes in CHANGES.items() for change in changes]
     for number, (hook, change) in enumerate(cases if backend == "serial" else cases[:3]):
         body = f"{change}; return super().{hook}(*[v for k, v in locals().items() if k not in ('self', '__class__')])"

@@ -36,7 +36,7 @@ TYPES = [
     "algorithm=fedavg", "training=fast", "training.rounds=all", "training.lr=small", "training.optimizer=3",
     "training.precision=float16", "engine=ray", "engine.backend=dask", "engine.threads=a",
     "engine.clients_per_actor=some",
-    "engine.state_memory=8GB", "engine.on_failure=retry", "metrics=psnr", "metrics.every=often", "provenance=[a]",
+    "engine.state_memory=8GB", "engine.on_lost_process=retry", "metrics=psnr", "metrics.every=often", "provenance=[a]",
     ("provenance={a: [b]}", "provenance"), ("name=!!set {a}", "name"),
 ]  # fmt: skip
 

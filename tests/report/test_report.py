@@ -184,7 +184,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_what_went_wrong_is_told_as_text(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
     struck = "faults=[{kind: nan, client: B, round: 2}]"
-    wrong = run(make_workload(struck, "engine.on_error=drop"), tmp_path / "run")
+    wrong = run(make_workload(struck, "engine.on_client_error=drop"), tmp_path / "run")
     Failures(wrong.path).note([Failure(2, "train", "A.1", "lost", "replayed", "<script>alert(1)</script>")])
     page = write_report(wrong.path).read_text()
     assert "1 time a client was <strong>dropped</strong>" in page

@@ -51,7 +51,7 @@ def test_defaults_are_the_contracts(load) -> None:  # noqa: ANN001
     assert (t.lr_step, t.lr_gamma, t.participation) == (0, 0.1, 1.0)
     e = w.engine
     assert (e.backend, e.clients_per_actor, e.threads, e.device) == ("ray", 1, 1, "auto")
-    assert (e.checkpoint_every, e.keep_last, e.on_failure) == (1, 2, "replay")
+    assert (e.checkpoint_every, e.keep_last, e.on_lost_process) == (1, 2, "replay")
     assert (w.metrics.protocol, w.metrics.every) == ("fastmri", 1)
 
 

@@ -22,7 +22,10 @@ _FREE_ON_RESUME = (
     "engine", "federation.root", "federation.cache", "training.rounds", "training.early_stopping", "tags",
     "provenance",
 )  # fmt: skip
-
+_KEPT_ON_RESUME = ("engine.on_client_error",)
+"""What a client that fails does to its round is part of what the run computes. A lost process (`on_lost_process`,
+`client_timeout_s`) is an accident of the machine: no workload determines it, and a resumed run may answer it otherwise.
+"""
 _CHANGES_BITS = ("threads", "device")
 _OF_VOLUMES = {"digest": "other images", "mask_kind": "another mask", "acceleration": "another acceleration"}
 """Columns of the manifest that are the same for all slices of a volume, and what a change of them is called."""
@@ -125,7 +128,7 @@ def check_same(before: Workload, now: Workload) -> None:
     old, new = (dict(flat(json.loads(w.model_dump_json()))) for w in (before, now))
     for key in sorted(old.keys() | new.keys()):
         free = any(key == prefix or key.startswith(f"{prefix}.") for prefix in _FREE_ON_RESUME)
-        if not free and old.get(key) != new.get(key):
+        if (not free or key in _KEPT_ON_RESUME) and old.get(key) != new.get(key):
             raise InputError(f"{key}: was {old.get(key)!r} and is now {new.get(key)!r}; a resumed run must keep it")
     _check_no_shorter(before.training, now.training)
 

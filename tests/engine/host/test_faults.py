@@ -24,7 +24,7 @@ from tests.engine.conftest import assert_same, load, tensors
 
 Simulate = Callable[..., Run]
 RAY = ("engine.backend=ray", "engine.clients_per_actor=2")
-DROP = "engine.on_error=drop"
+DROP = "engine.on_client_error=drop"
 
 
 def faults(*listed: str) -> str:
@@ -201,7 +201,7 @@ def test_dropping_the_client_of_a_lost_process_is_dropping_a_client(
 ) -> None:
     """The same bits as when the client itself fails in that round; and dropped again when the round is done again."""
     failing = simulate(DROP, faults("{kind: raise, client: B, round: 2}"))
-    keys = (faults(how), *RAY, "engine.on_failure=drop", "engine.client_timeout_s=4")
+    keys = (faults(how), *RAY, "engine.on_lost_process=drop", "engine.client_timeout_s=4")
     run = simulate(*keys, out=tmp_path / "run")
     assert_same(failing, run)
     assert (2, "B", "late" if "delay" in how else "lost", "dropped") in noted(run)

@@ -195,7 +195,7 @@ def test_24_clients_give_the_same_bits_in_every_placement(
 
 def test_hosts_in_the_middle_of_a_long_call_do_not_hold_up_a_start(workload: MakeWorkload) -> None:
     """Nobody fetches any more what they stream, so they wait, and would answer no question."""
-    load = workload(*packed(4, "engine.on_failure=drop"))
+    load = workload(*packed(4, "engine.on_lost_process=drop"))
     clients = assemble(load).clients
     backend = RayBackend(load.engine)
     backend.start(setup_of(load), clients)

@@ -1,6 +1,8 @@
 """What a run may not go on with: other data, another workload in its own folder, other threads without a word."""
 
+import hashlib
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +12,12 @@ import pytest
 from fedsim.analysis.cross_site import cross_evaluate
 from fedsim.cli.phantoms import write_phantoms
 from fedsim.core.errors import InputError
+from fedsim.core.files import as_json, write_json
 from fedsim.engine.record.ledger import write_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
+from fedsim.engine.state.checkpoint import folder as checkpoint_folder
+from fedsim.engine.state.checkpoint import read_state
 from fedsim.workload.reading import load_workload
 from fedsim.workload.schema import Workload
 
@@ -122,3 +127,31 @@ def test_with_other_threads_and_a_word(
     assert "engine.threads: was 1 and is now 2: the last bits may differ from here on" in caplog.text
     assert more.rounds["threads"].tolist() == [1, 2]
     assert Run(more.path).workload.engine.threads == 1, "history is not rewritten"
+
+
+def test_a_run_with_old_keys_resumes_and_is_evaluated(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    file, names = tmp_path / "run" / "workload.yaml", {"on_client_error": "on_error", "on_lost_process": "on_failure"}
+    for new, old in names.items():
+        assert new in file.read_text()
+        file.write_text(file.read_text().replace(new, old))
+    state = read_state(tmp_path / "run", 1)
+    engine = state["workload"]["engine"]
+    state["workload"]["engine"] = {names.get(key, key): value for key, value in engine.items()}
+    digest = hashlib.sha256(as_json(state).encode()).hexdigest()
+    write_json(checkpoint_folder(tmp_path / "run", 1) / "state.json", {**state, "digest": digest})
+    workload = load_workload(trained / "w.yaml", ["training.rounds=2"])
+    with Simulation(workload, tmp_path / "run", resume=True) as simulation:
+        assert simulation.run()
+        assert len(simulation.evaluate())
+    assert Run(tmp_path / "run").round("last") == 2
+
+
+def test_what_a_failing_client_does_to_its_round_stays_as_it_was(trained: Path) -> None:
+    """It changes what is trained; what a lost process does, and all else in engine, may change."""
+    message = r"^engine\.on_client_error: was 'abort' and is now 'drop'; a resumed run must keep it$"
+    with pytest.raises(InputError, match=message):
+        go_on(trained, "engine.on_client_error=drop")
+    keys = ("engine.on_lost_process=drop", "engine.retries=9", "engine.keep_last=5")
+    with go_on(trained, *keys) as simulation:
+        assert simulation.run()

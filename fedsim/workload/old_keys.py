@@ -1,0 +1,39 @@
+"""Keys that had another name before: they are read under their new one, also in run directories of that time."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fedsim.core.errors import InputError
+
+log = logging.getLogger("fedsim")
+
+_RENAMED = {"engine": {"on_error": "on_client_error", "on_failure": "on_lost_process"}}
+"""By section: old names and new ones."""
+
+
+def current_key(key: str) -> str:
+    """A dotted key by its present name; an old one is noted in the log."""
+    section, _, name = key.partition(".")
+    new = _RENAMED.get(section, {}).get(name)
+    if new is None:
+        return key
+    log.info("%s is the old name of %s.%s; use the new one", key, section, new)
+    return f"{section}.{new}"
+
+
+def with_current_keys(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The content of a workload file with every key by its present name.
+
+    Raises:
+        InputError: a key stands there by both names; the message begins with `where`.
+    """
+    sections = {name: content[name] for name in _RENAMED if isinstance(content.get(name), Mapping)}
+    return {**content, **{name: _renamed(name, given, where) for name, given in sections.items()}}
+
+
+def _renamed(section: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    for old, new in _RENAMED[section].items():
+        if old in given and new in given:
+            raise InputError(f"{where}{section}.{old}: is the old name of {section}.{new}; delete one of them")
+    return {current_key(f"{section}.{key}").partition(".")[2]: value for key, value in given.items()}
