@@ -76,6 +76,6 @@ def compare(
     ] = None,
 ) -> None:
     """Compare the test scores of runs, in all and site by site, paired by seed; what cannot be compared is refused."""
-    from fedsim.report.conclude import compare_runs
+    from fedsim.report.compared import compare_runs
 
     compare_runs(run_dirs, reference, out_dir, out)

@@ -1,11 +1,9 @@
 """What a study comes to: its tables and figures as files, its report, and what it says on the terminal."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
@@ -13,22 +11,19 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.analysis.comparison import MEAN, compare, other_differences, results_of
-from fedsim.analysis.scores import QUALITIES
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
+from fedsim.report.compared import NARROW, say
 from fedsim.report.figures import save_figure
 from fedsim.report.latents import latent_figure
 from fedsim.report.method_panel import method_panels
 from fedsim.report.overview import METHOD, Column, columns_of
 from fedsim.report.study_report import write_study_report
 from fedsim.report.study_tables import SHARED, StudyTables, study_tables
-from fedsim.report.tables import Tables, write_overview, write_tables
+from fedsim.report.tables import write_overview, write_tables
 from fedsim.report.viewer import MOST_BYTES, MOST_SITES, Stack, stacks_of
-from fedsim.report.wording import AXIS_LABELS, CI, caption, chance, confidence, means, number, sentences, spread
 
 _IN_LATENT_SPACE = {"single", "fedavg", "fedmri"}
-_NARROW: dict[str, Any] = {"collapse_padding": True, "pad_edge": False}  # so that tables fit 80 columns
 
 
 def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> None:
@@ -61,35 +56,6 @@ def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> N
     places = {"tables": folder / "tables", "figures": folder / "figures", "report": report}
     for what, path in places.items():
         console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
-
-
-def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | None, console: Console) -> None:
-    """Compare plain runs: say what shows, and write the tables if a folder is given.
-
-    Raises:
-        InputError: the runs cannot be compared, or the reference is none of their methods.
-    """
-    twice = [str(folder) for index, folder in enumerate(folders) if folder in folders[:index]]
-    if twice or len(folders) < 2:
-        raise InputError(f"{twice[0]}: is named twice" if twice else "compare: needs two runs or more")
-    runs = {str(folder): Run(folder) for folder in folders}
-    results = results_of(runs)
-    methods = list(results["method"].unique())
-    reference = reference or ("fedmri" if "fedmri" in methods else methods[0])
-    if reference not in methods:
-        raise InputError(f"--reference {reference}: must be one of {', '.join(methods)}")
-    tables = {quality: compare(results, quality, reference) for quality in QUALITIES}
-    _say(tables, reference, console)
-    console.print(by_site(tables["psnr"], reference))
-    for name, run in runs.items():
-        if run.workload.tags:
-            console.print(f"{name}: {', '.join(run.workload.tags)}", highlight=False, soft_wrap=True, markup=False)
-    others = other_differences(runs.values())
-    if others:
-        console.print(f"the runs also differ in {', '.join(others)}", highlight=False, soft_wrap=True)
-    if out is not None:
-        write_tables(tables, reference, out)
-        console.print(f"tables: {out}", soft_wrap=True, highlight=False)
 
 
 def _images(study: StudyTables, drawn: list[Path], missing: list[str], trust: bool | None) -> list[Stack]:
@@ -135,7 +101,7 @@ def _save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
 
 def _say_study(study: StudyTables, console: Console) -> None:
     if study.kind.told_by_regime:
-        _say(study.by_quality, study.reference, console)
+        say(study.by_quality, study.reference, console)
         return
     columns = columns_of(study.overview, study.reference)
     keys = columns[: 1 + next(index for index, column in enumerate(columns) if column.head == METHOD)]
@@ -153,72 +119,10 @@ def _say_study(study: StudyTables, console: Console) -> None:
 
 def _table(title: str, columns: Sequence[Column]) -> Table:
     """Columns on a terminal: heads are broken into lines before a cell is."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, **_NARROW)
+    table = Table(box=box.SIMPLE_HEAD, title=title, **NARROW)
     for index, column in enumerate(columns):
         widest = max(len(cell.text) for cell in column.cells)
         table.add_column(escape(column.head), justify="right" if index else "left", overflow="fold", min_width=widest)
     for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*(Text(cell.text) for cell in row))
-    return table
-
-
-def _say(tables: Tables, reference: str, console: Console) -> None:
-    for regime in tables["psnr"]["regime"].unique():
-        of_regime = {quality: table[table["regime"] == regime] for quality, table in tables.items()}
-        console.print(summary(of_regime, regime, reference))
-        for line in sentences(of_regime["psnr"], "psnr", reference):
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-def by_site(psnr: pd.DataFrame, reference: str) -> Table:
-    """Where a method is better: PSNR at every site and its difference to the reference; the best is bold."""
-    sites = psnr[psnr["site"] != MEAN]
-    methods = list(dict.fromkeys(sites["method"]))
-    table = Table(box=box.SIMPLE_HEAD, title=escape(f"PSNR by site [dB], and the difference to {reference}"))
-    table.add_column("site", overflow="fold")
-    for method in methods:
-        table.add_column(escape(method), justify="right", overflow="fold")
-    for site, rows in sites.groupby("site", sort=False):
-        of_method = {row["method"]: row for row in rows.to_dict("records")}
-        best = max(of_method, key=lambda method: of_method[method]["mean"])
-        cells = [_at_site(of_method.get(method), bold=method == best) for method in methods]
-        table.add_row(str(site), *cells)
-    return table
-
-
-def _at_site(row: Mapping[Hashable, Any] | None, *, bold: bool) -> Text:
-    if row is None:
-        return Text("")
-    apart = f" ({number(row['difference'], 'psnr', '+')})" if row["difference"] == row["difference"] else ""
-    return Text(number(row["mean"], "psnr") + apart, style="bold" if bold else "")
-
-
-def summary(tables: Tables, regime: str, reference: str) -> Table:
-    """One regime's means over sites, methods sorted by PSNR, with their paired differences to the reference."""
-    psnr = means(tables["psnr"], "psnr")
-    others = {
-        quality: {row["method"]: row for row in means(tables[quality], quality).to_dict("records")}
-        for quality in ("ssim", "nmse")
-    }
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"{regime}: test split, mean over sites",
-        caption=caption(tables["psnr"], regime),
-        **_NARROW,
-    )
-    table.add_column("method", overflow="fold")
-    for column in ("n", *AXIS_LABELS.values()):
-        table.add_column(escape(column), justify="right", no_wrap=True)
-    differences = [
-        f"{number(row['difference'], 'psnr', '+')} {confidence(row['low'], row['high'], 'psnr')}".strip()
-        for row in psnr.to_dict("records")
-    ]
-    width = max(map(len, differences))
-    table.add_column(escape(f"PSNR − {reference} [{CI}]"), justify="right", min_width=width)
-    table.add_column("p (Holm)", justify="right", min_width=7)
-    for row, difference in zip(psnr.to_dict("records"), differences, strict=True):
-        rest = [number(rows[row["method"]]["mean"], quality) for quality, rows in others.items()]
-        own = spread(row["mean"], row["sd"], "psnr")
-        bold = "bold" if row["method"] == reference else None
-        table.add_row(row["method"], str(row["seeds"]), own, *rest, Text(difference), chance(row["p_holm"]), style=bold)
     return table

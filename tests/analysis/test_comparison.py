@@ -16,8 +16,8 @@ from fedsim.cli import app as cli
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
+from fedsim.report.compared import compare_runs
 from fedsim.report.comparison_figures import comparison_figures, convergence, differences, scarcity
-from fedsim.report.conclude import compare_runs
 from fedsim.report.tables import markdown
 from fedsim.report.wording import caption, sentences
 from fedsim.workload.schema import Workload

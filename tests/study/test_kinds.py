@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from fedsim.analysis.scores import QUALITIES
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.study.bare_loop import floor_seconds
@@ -159,6 +160,6 @@ def test_a_scaling_study_has_its_floor_and_its_rounds_the_same_bits(plan_of: Pla
     floor = pd.read_parquet(one.path / "floor.parquet")
     assert list(floor["round"]) == [1, 2]
     assert table["floor_seconds"][1] == floor_seconds(one.path) == floor["seconds"][1] > 0
-    for quality in ("psnr", "loss"):
-        assert list(one.evaluation["psnr"]) == list(two.evaluation["psnr"]), quality
+    for quality in QUALITIES:
+        assert list(one.evaluation[quality]) == list(two.evaluation[quality]), quality
     assert list(one.rounds["loss"]) == list(two.rounds["loss"])
