@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.algorithms.base import Algorithm
-from fedsim.algorithms.learner import Learner, Part
+from fedsim.algorithms.learner import Learner, ParameterGroup
 from fedsim.models.base import is_encoder
 
 
@@ -31,6 +31,6 @@ class FedRep(Algorithm):
         steps = epochs * learner.steps
         head = min(max(1, round(self.head_share * steps)), steps - 1)
         for index, batch in enumerate(chain.from_iterable(learner.batches() for _ in range(epochs))):
-            part: Part = "local" if index < head else "shared"
+            part: ParameterGroup = "local" if index < head else "shared"
             learner.step(batch, moves=(part,))
         return {"shared": learner.shared}

@@ -25,8 +25,8 @@ from fedsim.models.base import Network
 
 State = dict[str, Tensor]
 """A client's private state by name: `local`, `optimizer.<part>.<key>` and whatever the algorithm keeps."""
-Part = Literal["shared", "local"]
-PARTS: tuple[Part, ...] = ("shared", "local")
+ParameterGroup = Literal["shared", "local"]
+PARAMETER_GROUPS: tuple[ParameterGroup, ...] = ("shared", "local")
 
 
 class Training(Section):
@@ -117,7 +117,10 @@ class Learner:
         network.to(self.device)
         parameters = list(network.named_parameters())
         buffers = [(name, buffer) for name, buffer in network.named_buffers() if buffer.is_floating_point()]
-        of_part: dict[Part, Callable[[str], bool]] = {"shared": shares, "local": lambda name: not shares(name)}
+        of_part: dict[ParameterGroup, Callable[[str], bool]] = {
+            "shared": shares,
+            "local": lambda name: not shares(name),
+        }
         self.network = network
         self._parts = {
             part: FlatParameters([p for p in parameters if mine(p[0])], channels_last) for part, mine in of_part.items()
@@ -261,7 +264,7 @@ class Learner:
         *,
         loss: Callable[[Batch], Tensor] | None = None,
         regulariser: Callable[[], None] | None = None,
-        moves: Collection[Part] = PARTS,
+        moves: Collection[ParameterGroup] = PARAMETER_GROUPS,
     ) -> None:
         """One optimizer step.
 

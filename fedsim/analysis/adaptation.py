@@ -16,8 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from fedsim.algorithms.learner import Learner
-from fedsim.algorithms.learner import Part as LearnerPart
+from fedsim.algorithms.learner import Learner, ParameterGroup
 from fedsim.core.errors import InputError
 from fedsim.core.seeds import numpy_stream, torch_stream
 from fedsim.data.samples import ClientData
@@ -28,7 +27,7 @@ from fedsim.engine.record.run_directory import Run, Which, setup_of
 from fedsim.engine.state import checkpoint
 from fedsim.models.base import is_encoder
 
-_LOCAL: tuple[LearnerPart, ...] = ("local",)
+_LOCAL: tuple[ParameterGroup, ...] = ("local",)
 STEPS = (0, 5, 10, 25, 50, 100, 200, 400)
 """Optimizer steps after which the validation slices are looked at."""
 

@@ -56,10 +56,10 @@ def limits_of(engine: Engine, memory: float, hosts: int) -> Limits:
     """What each of some hosts may use of a node with so much memory [bytes]."""
     states = _STATE_SHARE * memory if engine.state_memory is None else engine.state_memory * _GB
     slices = _SLICE_SHARE * memory if engine.slice_memory is None else engine.slice_memory * _GB
-    told_apart = engine.on_lost_process == "drop" or engine.client_timeout_s is not None
+    client_known = engine.on_lost_process == "drop" or engine.client_timeout_s is not None
     return Limits(
         state_bytes=states / hosts,
         slice_bytes=slices / hosts,
         scratch=engine.scratch,
-        report_seconds=0.0 if told_apart else 1.0,
+        report_seconds=0.0 if client_known else 1.0,
     )

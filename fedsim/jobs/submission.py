@@ -17,7 +17,7 @@ from fedsim.jobs.target import Submission
 from fedsim.study.frozen import check_folder, freeze
 from fedsim.study.results import is_finished
 from fedsim.study.runner import check_data
-from fedsim.study.study import Plan, Point, load_study
+from fedsim.study.study import Point, StudyPlan, load_study
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Federation
@@ -36,7 +36,7 @@ class Job:
     kind: Literal["run", "study"]
     workloads: tuple[Workload, ...]
     """The run's; of a study one for each method in each regime."""
-    plan: Plan | None = None
+    plan: StudyPlan | None = None
     """Of a study."""
 
 
@@ -123,7 +123,7 @@ def _workload(file: Path, overrides: Sequence[str], beside: Path | None) -> Work
     return workload.model_copy(update={"federation": federation})
 
 
-def _plan(file: Path, overrides: Sequence[str], beside: Path | None) -> Plan:
+def _plan(file: Path, overrides: Sequence[str], beside: Path | None) -> StudyPlan:
     plan = load_study(file, overrides)
     cache = _cache(plan.finals(dict.fromkeys(plan.pairs, 0))[0].workload, beside)
     return load_study(file, [*overrides, f"set.federation.cache={json.dumps(str(cache))}"])  # which may be relative

@@ -18,7 +18,7 @@ from fedsim.report.tables import Tables
 from fedsim.study.beta import beta_told
 from fedsim.study.frozen import open_study
 from fedsim.study.results import collect, finished_points, read_failures
-from fedsim.study.study import Plan, Point
+from fedsim.study.study import Point, StudyPlan
 
 SHARED = "points shared the machine, one on each core: times are upper bounds"
 """Of a study whose points ran side by side."""
@@ -28,7 +28,7 @@ SHARED = "points shared the machine, one on each core: times are upper bounds"
 class StudyTables:
     """What a study found."""
 
-    plan: Plan
+    plan: StudyPlan
     folder: Path
     points: pd.DataFrame  # rows of results.parquet
     volumes: pd.DataFrame  # rows of volumes.parquet

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from fedsim.algorithms.fedmri import FedMRI
-from fedsim.study.study import Plan
+from fedsim.study.study import StudyPlan
 from fedsim.workload.schema import Workload
 
 _FIXED, _SCALED, _BY_HAND = "fixed", "beta_scaling: clients", "set by hand in each regime"
 
 
-def beta_told(plan: Plan) -> str | None:
+def beta_told(plan: StudyPlan) -> str | None:
     """A sentence on how each method chooses beta; None where no method has the term at several numbers of clients."""
     chosen = _choices(plan)
     if not chosen:
@@ -20,7 +20,7 @@ def beta_told(plan: Plan) -> str | None:
     return f"how beta is chosen: {both}{'; '.join(named)} (the contrastive term is at most beta / clients)"
 
 
-def beta_warning(plan: Plan) -> str | None:
+def beta_warning(plan: StudyPlan) -> str | None:
     """What to say before a study that changes the number of clients under fixed beta alone."""
     chosen = _choices(plan)
     if _FIXED not in chosen.values() or _SCALED in chosen.values():
@@ -33,7 +33,7 @@ def beta_warning(plan: Plan) -> str | None:
     )
 
 
-def _choices(plan: Plan) -> dict[str, str]:
+def _choices(plan: StudyPlan) -> dict[str, str]:
     """By method with the term at several numbers of clients, how it chooses beta."""
     chosen = {}
     for method in plan.study.methods:
@@ -45,7 +45,7 @@ def _choices(plan: Plan) -> dict[str, str]:
     return chosen
 
 
-def _terms(plan: Plan, method: str) -> Iterator[tuple[int, FedMRI]]:
+def _terms(plan: StudyPlan, method: str) -> Iterator[tuple[int, FedMRI]]:
     """Clients in a round, and the method's settings, in each regime where it has the term."""
     for point in plan.finals({(regime, method): 0 for regime in plan.regimes}):
         algorithm = point.workload.algorithm

@@ -10,12 +10,12 @@ from fedsim.engine.record.claim import LOCK
 from fedsim.engine.record.resuming import check_same
 from fedsim.engine.record.run_directory import keep_own
 from fedsim.study.kinds import Study
-from fedsim.study.study import Plan, load_study
+from fedsim.study.study import StudyPlan, load_study
 from fedsim.workload.reading import write_yaml
 from fedsim.workload.schema import Workload
 
 
-def open_study(folder: Path) -> Plan:
+def open_study(folder: Path) -> StudyPlan:
     """The plan of a study's folder.
 
     Raises:
@@ -26,7 +26,7 @@ def open_study(folder: Path) -> Plan:
     return load_study(folder / "study.yaml", code=False)
 
 
-def freeze(plan: Plan, folder: Path) -> None:
+def freeze(plan: StudyPlan, folder: Path) -> None:
     """Write the study and its base workload into its folder, or check that the folder's study is the same.
 
     Seeds, methods and regimes may grow, the reference may change, and so may what a resumed run may change.
@@ -50,7 +50,7 @@ def freeze(plan: Plan, folder: Path) -> None:
         raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from error
 
 
-def check_folder(plan: Plan, folder: Path) -> None:
+def check_folder(plan: StudyPlan, folder: Path) -> None:
     """Refuse a folder that is neither free nor the study's.
 
     Raises:
@@ -76,7 +76,7 @@ def check_same_point(name: str, was: Workload, is_: Workload) -> None:
         raise InputError(f"{name}: {error}") from error
 
 
-def _check_grown(before: Plan, now: Plan) -> None:
+def _check_grown(before: StudyPlan, now: StudyPlan) -> None:
     """Refuse a study that differs otherwise than by more seeds, methods and regimes."""
     old, new = before.study, now.study
     for key in ("name", "kind", "tune.seed", "tune.regime"):

@@ -16,7 +16,7 @@ from fedsim.engine.record.ledger import read_table, write_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.study.bare_loop import floor_seconds
-from fedsim.study.study import Pair, Plan, Point
+from fedsim.study.study import Pair, Point, StudyPlan
 from fedsim.workload.schema import Workload
 
 SHARES = (*PHASES, "idle")
@@ -44,7 +44,7 @@ DIVERGED = "diverged: "
 """How the error line of a point begins whose training diverged."""
 
 
-def collect(plan: Plan, folder: Path) -> None:
+def collect(plan: StudyPlan, folder: Path) -> None:
     """Rewrite results.parquet, volumes.parquet, curves.parquet and tuning.parquet from the study's runs."""
     failures = read_failures(folder)
     chosen = choose(plan, folder, failures)
@@ -65,7 +65,7 @@ def collect(plan: Plan, folder: Path) -> None:
     write_table(folder / "tuning.parquet", tuning)
 
 
-def finished_points(plan: Plan, folder: Path) -> list[Point]:
+def finished_points(plan: StudyPlan, folder: Path) -> list[Point]:
     """The points that count and are done."""
     chosen = choose(plan, folder, read_failures(folder))
     return [point for point in plan.finals(chosen) if is_finished(point, folder)]
@@ -77,7 +77,7 @@ def is_finished(point: Point, folder: Path) -> bool:
     return bool(complete_rounds(path)) and is_trained(Run(path)) and len(scores(Run(path), point.part)) > 0
 
 
-def choose(plan: Plan, folder: Path, failures: Mapping[str, str]) -> dict[Pair, int]:
+def choose(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Pair, int]:
     """The candidate with the best validation PSNR, by (regime, method); pairs whose tuning is not done are missing."""
     tuning = plan.tuning()
     quality = {point.label: _tuning_psnr(point, folder, failures) for point in tuning}
@@ -116,7 +116,7 @@ def _tuning_psnr(point: Point, folder: Path, failures: Mapping[str, str]) -> flo
 
 
 def _tuning_rows(
-    plan: Plan, folder: Path, failures: Mapping[str, str], chosen: Mapping[Pair, int]
+    plan: StudyPlan, folder: Path, failures: Mapping[str, str], chosen: Mapping[Pair, int]
 ) -> Iterator[dict[str, Any]]:
     for point in plan.tuning():
         psnr = _tuning_psnr(point, folder, failures)
@@ -128,7 +128,7 @@ def _tuning_rows(
         }  # fmt: skip
 
 
-def point_row(plan: Plan, point: Point, run: Run) -> dict[str, Any]:
+def point_row(plan: StudyPlan, point: Point, run: Run) -> dict[str, Any]:
     """The row of results.parquet of a finished point."""
     workload, rounds, tested = run.workload, run.rounds, scores(run, "test")
     count = workload.federation.clients or len(workload.federation.expanded_sites())

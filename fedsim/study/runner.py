@@ -32,7 +32,7 @@ from fedsim.study.results import (
     read_failures,
     write_failures,
 )
-from fedsim.study.study import Pair, Plan, Point
+from fedsim.study.study import Pair, Point, StudyPlan
 
 log = logging.getLogger("fedsim")
 
@@ -60,7 +60,7 @@ class StudyResult:
 
 
 def run_study(
-    plan: Plan, folder: Path, progress: Progress = silent, stop: Stop = lambda: False, address: str | None = None
+    plan: StudyPlan, folder: Path, progress: Progress = silent, stop: Stop = lambda: False, address: str | None = None
 ) -> StudyResult:
     """Run what is left of a study, and collect its tables.
 
@@ -90,7 +90,7 @@ def run_study(
     return StudyResult(folder, () if runner.stopped else tuple(runner.failed_lines(chosen)), runner.stopped)
 
 
-def _warn_of_switch(plan: Plan) -> None:
+def _warn_of_switch(plan: StudyPlan) -> None:
     """FedMRI's two forms of negatives are not the same term: say where a method changes between regimes."""
     forms: dict[str, set[str]] = {}
     for point in plan.finals(dict.fromkeys(plan.pairs, 0)):
@@ -102,7 +102,7 @@ def _warn_of_switch(plan: Plan) -> None:
             log.warning("%s has exact negatives in some regimes and moments in others; set algorithm.negatives", method)
 
 
-def check_data(plan: Plan) -> None:
+def check_data(plan: StudyPlan) -> None:
     """Import the data of every point and divide them, so that what is wrong with them shows before anything runs.
 
     Raises:
@@ -130,7 +130,7 @@ def _data_key(point: Point) -> str:
 class _Runner:
     """Brings points to their end and remembers those that failed."""
 
-    def __init__(self, plan: Plan, folder: Path, progress: Progress, stop: Stop, address: str | None) -> None:
+    def __init__(self, plan: StudyPlan, folder: Path, progress: Progress, stop: Stop, address: str | None) -> None:
         self._plan, self._folder, self._progress, self._stop = plan, folder, progress, stop
         self._address = address
         self._flag = (folder / "stopping").absolute()

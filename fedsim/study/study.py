@@ -64,7 +64,7 @@ class Point:
         return "/".join(self.folder.parts[1:])
 
 
-class Plan:
+class StudyPlan:
     """The points of a study, every workload of them validated."""
 
     def __init__(self, study: Study, base: Path, where: str, code: bool = True) -> None:
@@ -155,7 +155,7 @@ class Plan:
         return workload
 
 
-def load_study(path: Path, overrides: Sequence[str] = (), *, code: bool = True) -> Plan:
+def load_study(path: Path, overrides: Sequence[str] = (), *, code: bool = True) -> StudyPlan:
     """The plan of a study file with `KEY=VALUE` overrides of its keys; without `code`, to look at it alone.
 
     Raises:
@@ -167,7 +167,7 @@ def load_study(path: Path, overrides: Sequence[str] = (), *, code: bool = True) 
     study = parse_section(_kind_of(content, path), content, f"{path}: ")
     base = path.parent / study.workload.expanduser()
     load_workload(base, code=code)  # so that what is wrong with the base itself is said of it
-    return Plan(study, base, str(path), code)
+    return StudyPlan(study, base, str(path), code)
 
 
 def _kind_of(content: Mapping[str, Any], path: Path) -> type[Study]:

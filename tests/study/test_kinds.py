@@ -13,10 +13,10 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.study.bare_loop import floor_seconds
 from fedsim.study.beta import beta_told, beta_warning
 from fedsim.study.runner import run_study
-from fedsim.study.study import Plan, load_study
+from fedsim.study.study import StudyPlan, load_study
 from fedsim.workload.reading import write_yaml
 
-PlanOf = Callable[..., Plan]
+PlanOf = Callable[..., StudyPlan]
 SMALL = {"set": {"engine.backend": "serial"}, "seeds": [1], "methods": {"fedavg": None}}
 
 
@@ -38,7 +38,7 @@ def plan_of(tmp_path: Path) -> PlanOf:
     }
     (tmp_path / "small.yaml").write_text(write_yaml(base))
 
-    def make(*overrides: str, **keys: Any) -> Plan:
+    def make(*overrides: str, **keys: Any) -> StudyPlan:
         path = tmp_path / "tiny.yaml"
         path.write_text(write_yaml({"name": "tiny", "workload": "small.yaml", **SMALL, **keys}))
         return load_study(path, overrides)
@@ -46,7 +46,7 @@ def plan_of(tmp_path: Path) -> PlanOf:
     return make
 
 
-def clients_of(plan: Plan) -> dict[str, int]:
+def clients_of(plan: StudyPlan) -> dict[str, int]:
     return {
         point.regime: point.workload.federation.clients or len(point.workload.federation.expanded_sites())
         for point in plan.finals(dict.fromkeys(plan.pairs, 0))

@@ -26,7 +26,7 @@ from fedsim.report.conclude import conclude
 from fedsim.study.kinds import Tune
 from fedsim.study.results import POINT_COLUMNS
 from fedsim.study.runner import StudyResult, run_study
-from fedsim.study.study import Plan, load_study
+from fedsim.study.study import StudyPlan, load_study
 from fedsim.workload.engine import Engine
 from fedsim.workload.reading import read_yaml, write_yaml
 
@@ -73,10 +73,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def plan_of(home: Path, tmp_path: Path) -> Callable[..., Plan]:
+def plan_of(home: Path, tmp_path: Path) -> Callable[..., StudyPlan]:
     """Makes the plan of the tiny study with other keys; `overrides` are what --set would say."""
 
-    def make(*overrides: str, **keys: Any) -> Plan:
+    def make(*overrides: str, **keys: Any) -> StudyPlan:
         path = tmp_path / "tiny.yaml"
         path.write_text(write_yaml(study_content(workload=str(home / "small.yaml"), **keys)))
         return load_study(path, overrides)
@@ -94,7 +94,7 @@ def ray_session() -> Iterator[None]:
 
 @pytest.fixture
 def run(ray_session: None) -> Callable[..., StudyResult]:
-    def run(plan: Plan, folder: Path, **more: Any) -> StudyResult:
+    def run(plan: StudyPlan, folder: Path, **more: Any) -> StudyResult:
         return run_study(plan, folder, **more)
 
     return run
@@ -198,7 +198,7 @@ def test_a_study_that_is_done_runs_nothing_again(
 
 @pytest.mark.slow
 def test_a_stopped_study_goes_on_to_the_same_results(
-    finished: Path, plan_of: Callable[..., Plan], run: Callable[..., StudyResult], tmp_path: Path
+    finished: Path, plan_of: Callable[..., StudyPlan], run: Callable[..., StudyResult], tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
 
@@ -216,7 +216,7 @@ def test_a_stopped_study_goes_on_to_the_same_results(
 
 @pytest.mark.long
 def test_a_study_grows_by_seeds_methods_and_regimes(
-    finished: Path, plan_of: Callable[..., Plan], run: Callable[..., StudyResult], tmp_path: Path
+    finished: Path, plan_of: Callable[..., StudyPlan], run: Callable[..., StudyResult], tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
     run(plan_of(seeds=[2], methods={"fedmri": {"algorithm.beta": 1}}), folder)
@@ -245,7 +245,11 @@ def test_a_study_grows_by_seeds_methods_and_regimes(
     ],
 )
 def test_another_study_in_the_folder_is_refused(
-    finished: Path, plan_of: Callable[..., Plan], run: Callable[..., StudyResult], keys: dict[str, Any], message: str
+    finished: Path,
+    plan_of: Callable[..., StudyPlan],
+    run: Callable[..., StudyResult],
+    keys: dict[str, Any],
+    message: str,
 ) -> None:
     before = (finished / "study.yaml").read_bytes()
     with pytest.raises(InputError, match=message):
@@ -254,7 +258,7 @@ def test_another_study_in_the_folder_is_refused(
 
 
 def test_a_folder_that_is_no_study_is_left_alone(
-    plan_of: Callable[..., Plan], run: Callable[..., StudyResult], tmp_path: Path
+    plan_of: Callable[..., StudyPlan], run: Callable[..., StudyResult], tmp_path: Path
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious").write_text("mine")
@@ -268,7 +272,7 @@ def test_a_folder_that_is_no_study_is_left_alone(
 
 @pytest.mark.slow
 def test_a_failed_point_is_named_the_others_finish_and_it_is_tried_again(
-    finished: Path, plan_of: Callable[..., Plan], run: Callable[..., StudyResult], tmp_path: Path
+    finished: Path, plan_of: Callable[..., StudyPlan], run: Callable[..., StudyResult], tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
     blocked = folder / "runs" / "all" / "fedavg" / "seed-2"
@@ -287,7 +291,7 @@ def test_a_failed_point_is_named_the_others_finish_and_it_is_tried_again(
 
 
 def test_a_point_whose_process_dies_is_a_failed_point(
-    plan_of: Callable[..., Plan], run: Callable[..., StudyResult], home: Path, tmp_path: Path
+    plan_of: Callable[..., StudyPlan], run: Callable[..., StudyResult], home: Path, tmp_path: Path
 ) -> None:
     """The method is a user's own: its file travels with the study."""
     (home / "dying.py").write_text(
@@ -304,7 +308,7 @@ def test_a_point_whose_process_dies_is_a_failed_point(
 
 @pytest.mark.slow
 def test_what_points_warn_of_is_said_once(
-    plan_of: Callable[..., Plan], run: Callable[..., StudyResult], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    plan_of: Callable[..., StudyPlan], run: Callable[..., StudyResult], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(plan_of(methods={"fedmri": {"training.batch_size": 9}}), tmp_path / "out")
     (text,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -317,7 +321,7 @@ def test_what_points_warn_of_is_said_once(
 
 @pytest.mark.slow
 def test_tuning_chooses_by_validation_and_never_sees_the_test_split(
-    plan_of: Callable[..., Plan], run: Callable[..., StudyResult], tmp_path: Path
+    plan_of: Callable[..., StudyPlan], run: Callable[..., StudyResult], tmp_path: Path
 ) -> None:
     tune = {"seed": 9, "grid": {"training.lr": [1e-9, 1e-2, 1e30]}, "methods": {"fedmri": {"algorithm.beta": [1, 2]}}}
     methods = {"fedavg": {}, "fedmri": {}}
@@ -343,7 +347,7 @@ def test_tuning_chooses_by_validation_and_never_sees_the_test_split(
     assert final.training.lr == json.loads(chosen["fedmri"])["training.lr"]
 
 
-def test_tuning_in_one_regime_serves_all(plan_of: Callable[..., Plan]) -> None:
+def test_tuning_in_one_regime_serves_all(plan_of: Callable[..., StudyPlan]) -> None:
     regimes = {"few": {"federation.split.train_subjects": 1}, "all": {}}
     keys: dict[str, Any] = {"regimes": regimes, "methods": {"fedavg": {}, "fedmri": {}}}
     tune = {"seed": 9, "grid": {"training.lr": [1e-3, 1e-2]}, "methods": {"fedmri": {"algorithm.beta": [1, 2]}}}
@@ -370,7 +374,7 @@ def test_every_study_is_valid(path: Path) -> None:
     assert plan.finals(dict.fromkeys(plan.pairs, 0))
 
 
-def test_layers_override_one_another(plan_of: Callable[..., Plan]) -> None:
+def test_layers_override_one_another(plan_of: Callable[..., StudyPlan]) -> None:
     """Base, set, regime, method, candidate: the later one wins; and the seed is the point's."""
     plan = plan_of(
         "set.training.lr=2e-3",
@@ -397,7 +401,7 @@ def test_layers_override_one_another(plan_of: Callable[..., Plan]) -> None:
     ],
 )
 def test_set_reaches_dotted_workload_keys(
-    plan_of: Callable[..., Plan], setting: str, found: Callable[[Plan], bool]
+    plan_of: Callable[..., StudyPlan], setting: str, found: Callable[[StudyPlan], bool]
 ) -> None:
     assert found(plan_of(setting))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fedsim.core.errors import InputError
 from fedsim.core.yaml import LARGEST
-from fedsim.study.study import Plan, load_study
+from fedsim.study.study import StudyPlan, load_study
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
 
@@ -128,7 +128,7 @@ def text_of(content: Any) -> str:
     return json.dumps(content)
 
 
-def outcome(load: Callable[[], Workload | Plan], where: Sequence[str]) -> None:
+def outcome(load: Callable[[], Workload | StudyPlan], where: Sequence[str]) -> None:
     """Loads; what is wrong must be one short line of text that names the file or the key."""
     begun = time.monotonic()
     try:
@@ -140,7 +140,7 @@ def outcome(load: Callable[[], Workload | Plan], where: Sequence[str]) -> None:
         assert len(message) < 2000
         assert any(part in message for part in where), message
     else:
-        assert isinstance(loaded, Workload | Plan)
+        assert isinstance(loaded, Workload | StudyPlan)
         if isinstance(loaded, Workload):
             json.loads(loaded.model_dump_json())
     assert time.monotonic() - begun < 30
@@ -262,7 +262,7 @@ BOMBS = {
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("kind", BOMBS)
 @pytest.mark.parametrize("load", [load_workload, load_study])
-def test_bombs_are_refused(tmp_path: Path, kind: str, load: Callable[[Path], Workload | Plan]) -> None:
+def test_bombs_are_refused(tmp_path: Path, kind: str, load: Callable[[Path], Workload | StudyPlan]) -> None:
     path = tmp_path / "bomb.yaml"
     path.write_text(BOMBS[kind])
     with pytest.raises(InputError) as caught:
