@@ -2,11 +2,8 @@
 
 import json
 import logging
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from fedsim.data.samples import ClientData
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.host.messages import Setup
 from fedsim.engine.record.ledger import read_table, write_table
+from fedsim.engine.record.provenance import provenance
 from fedsim.engine.state import checkpoint
 from fedsim.mri.fft import fft2c
 from fedsim.mri.masks import BoolArray
@@ -240,7 +238,7 @@ def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workloa
     Raises:
         InputError: the folder cannot be written.
     """
-    now = _provenance() | {name: at for one in workload.extensions() for name, at in package_of(one)}
+    now = provenance() | {name: at for one in workload.extensions() for name, at in package_of(one)}
     begun = Run(path).workload if (path / "workload.yaml").exists() else None
     before = begun and begun.provenance
     changed = [key for key, value in (before or {}).items() if now.get(key) != value]
@@ -285,21 +283,3 @@ def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN
         return
     for key, value in items:
         yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
-
-
-def _provenance() -> dict[str, str]:
-    packages = ("fedsim", "ray", "torch", "numpy", "h5py", "scikit-image")
-    return {
-        **{package: version(package) for package in packages},
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
-    }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
