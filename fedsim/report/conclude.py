@@ -1,4 +1,4 @@
-"""What a study comes to: its tables and figures as files, its report, and what it says on the terminal."""
+"""The results of a study: tables and figures as files, its report, and a summary in the terminal."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
