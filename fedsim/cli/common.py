@@ -36,14 +36,12 @@ Tags = Annotated[
     typer.Option("--tag", metavar="TEXT", help="Label of the run; replaces the workload's tags. Repeatable."),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what --out (or the default) holds, if it is a run or a study.")
+    bool, typer.Option("--overwrite", help="Replace the run or study that --out (or the default folder) holds.")
 ]
 Stop = Callable[[], bool]
 Round = Annotated[str, typer.Option("--round", help="best (by validation PSNR), last, or a number.")]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Run the code of the run's own method or dataset, whoever it belongs to.")
-]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to use; default: start Ray here for this run.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the Python code stored with the run, whoever owns the file.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to run on; default: start Ray on this machine.")]
 
 
 def tagged(overrides: list[str] | None, tags: list[str] | None, key: str = "tags") -> list[str]:

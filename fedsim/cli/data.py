@@ -7,7 +7,7 @@ import typer
 
 from fedsim.cli.common import Overrides, WorkloadFile, out
 
-data = typer.Typer(no_args_is_help=True, help="Look at, import and make data.")
+data = typer.Typer(no_args_is_help=True, help="Inspect, import and generate data.")
 
 
 @data.command("inspect")
@@ -20,7 +20,7 @@ def data_inspect(
         bool, typer.Option("--all", help="Show every volume, in the table and in the picture.")
     ] = False,
 ) -> None:
-    """Say what a file or folder holds, and write a picture of a few slices."""
+    """Describe what a file or folder holds, and write a picture of a few slices."""
     from fedsim.report.inspect import inspect_path
 
     picture = picture or Path(f"inspect-{path.resolve().name}.png")
@@ -60,11 +60,12 @@ def data_cache(
         Path | None, typer.Argument(help="Cache of shards; default the user's.", metavar="FOLDER")
     ] = None,
     clean: Annotated[
-        bool, typer.Option("--clean", help="Delete what has not been used for long; it is made again when needed.")
+        bool,
+        typer.Option("--clean", help="Delete shards not used for --older-than days."),
     ] = False,
     older_than: Annotated[float, typer.Option(help="Days without use, for --clean.", metavar="DAYS", min=0)] = 30,
 ) -> None:
-    """List the imported shards in a cache, or delete those that nobody has used for long."""
+    """List the imported shards in a cache, or delete those not used recently."""
     from fedsim.cli.tables import cache_table
     from fedsim.data import cache
     from fedsim.workload.sites import Federation

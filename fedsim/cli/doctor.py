@@ -7,8 +7,6 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-import platformdirs
-import psutil
 from rich.table import Table
 
 from fedsim.cli.common import out
@@ -63,6 +61,8 @@ def _gpus() -> tuple[str, bool]:
 
 
 def _memory() -> tuple[str, bool]:
+    import psutil
+
     free = psutil.virtual_memory().available
     return f"{free / _GB:.1f} GB free: about {int(free / 0.2e9)} actors of a small network", free > 1 * _GB
 
@@ -73,6 +73,8 @@ def _disk() -> tuple[str, bool]:
 
 
 def _cache() -> tuple[str, bool]:
+    import platformdirs
+
     cache = platformdirs.user_cache_path("fedsim")
     cache.mkdir(parents=True, exist_ok=True)
     return str(cache), os.access(cache, os.W_OK)

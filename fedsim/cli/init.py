@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from fedsim.core.errors import InputError
-from fedsim.core.files import making
 from fedsim.core.shipped import shipped
 
 
@@ -22,6 +21,8 @@ def init(
     robustness, scaling-*, client-count-*) and examples for your own images (fedmri-*, paper-scenario-*), whose comments
     say which files they expect. DIR/clusters holds a commented file for each kind of cluster. Edit them freely.
     """
+    from fedsim.core.files import making
+
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder}: is not an empty folder; name a new or an empty one")
     with making(folder) as part:

@@ -1,4 +1,4 @@
-"""fedsim submit and fedsim jobs: giving runs and studies to a cluster, and asking after them."""
+"""fedsim submit and fedsim jobs: sending runs and studies to a cluster, and following them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,8 +8,8 @@ import typer
 from fedsim.cli.common import Overrides, Tags, err, out, readable, tagged
 from fedsim.core.errors import InputError, RunError
 
-jobs = typer.Typer(no_args_is_help=True, help="Look after submitted jobs.", rich_markup_mode="rich")
-JobId = Annotated[str, typer.Argument(help="Id of a job, or a beginning that no other has.", metavar="ID")]
+jobs = typer.Typer(no_args_is_help=True, help="List, follow, stop and fetch submitted jobs.", rich_markup_mode="rich")
+JobId = Annotated[str, typer.Argument(help="Id of a job, or an unambiguous prefix of it.", metavar="ID")]
 
 
 def submit(
@@ -19,7 +19,8 @@ def submit(
     cluster: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE|URL", help="A file of clusters/ by its name, any such file, or http://HOST:PORT."
+            metavar="NAME|FILE|URL",
+            help="Name of a file in clusters/ without its suffix, path of such a file, or http://HOST:PORT.",
         ),
     ] = None,
     overrides: Overrides = None,
@@ -27,13 +28,14 @@ def submit(
         Path | None, typer.Option("--out", help="Folder of the run or study; default runs/NAME or studies/NAME.")
     ] = None,
     tags: Tags = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Show what the job prints, and end as it ends.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job's output, and exit with its result.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent without sending it.")] = False,
     per_point: Annotated[
-        bool, typer.Option("--per-point", help="A job for each point of a study that is left, for a queue.")
+        bool,
+        typer.Option("--per-point", help="Submit one job per unfinished point of a study."),
     ] = False,
 ) -> None:
-    """Run a workload or a study on a cluster; submitting the same again goes on with it, and never runs it twice."""
+    """Run a workload or a study on a cluster; submitting it again resumes it, and never runs it twice."""
     from fedsim.core.yaml import read_yaml
     from fedsim.jobs.targets import find_target
 
@@ -64,7 +66,7 @@ def submit(
 
 @jobs.command("list")
 def list_jobs() -> None:
-    """List what was submitted from here, and how it does."""
+    """List the jobs submitted from this machine, with their states."""
     from fedsim.jobs.receipts import receipts, state_of
 
     gone: set[str] = set()
@@ -78,7 +80,7 @@ def list_jobs() -> None:
 
 @jobs.command()
 def logs(
-    job_id: JobId, follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False
+    job_id: JobId, follow: Annotated[bool, typer.Option("--follow", help="Keep following until the job ends.")] = False
 ) -> None:
     """Show what a job has printed."""
     from fedsim.jobs.receipts import log_of, receipt_of
@@ -89,13 +91,13 @@ def logs(
 
 @jobs.command()
 def wait(job_id: JobId) -> None:
-    """Wait until a job has ended; exit status 1 if it failed."""
+    """Wait for a job to end; exit status 1 if it failed."""
     _conclude(job_id)
 
 
 @jobs.command()
 def stop(job_id: JobId) -> None:
-    """End a job; submitted again, it goes on from its last checkpoint."""
+    """Stop a job; submitted again, it resumes from its last checkpoint."""
     from fedsim.jobs.receipts import receipt_of, status_of
     from fedsim.jobs.target import RUNS
     from fedsim.jobs.targets import find_target
@@ -112,9 +114,9 @@ def stop(job_id: JobId) -> None:
 @jobs.command()
 def fetch(
     job_id: JobId,
-    to: Annotated[Path | None, typer.Option("--to", help="Folder to make; default the folder's own name.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="New folder; default: the job's folder name.")] = None,
 ) -> None:
-    """Copy a job's run directory, or a study's folder, to here."""
+    """Copy a job's run directory, or a study's folder, to this machine."""
     from fedsim.jobs.receipts import fetch, receipt_of
 
     receipt = receipt_of(job_id)

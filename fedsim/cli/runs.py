@@ -56,14 +56,14 @@ def evaluate(
 def unseen(
     run_dir: RunFolder,
     slices: Annotated[
-        str, typer.Option(help="How many slices of the site to learn from: numbers or all, divided by commas.")
+        str, typer.Option(help="Numbers of slices of the site to adapt with, separated by commas; all for every slice.")
     ] = "0,4,16",
     which: Round = "best",
-    out_file: Annotated[Path | None, typer.Option("--out", help="Table; default RUN/unseen.parquet.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Table to write; default RUN/unseen.parquet.")] = None,
     overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
-    """Tell how a run serves the sites that took no part: as it is, and after learning from a few of their slices."""
+    """Score a run on the sites that took no part in it: as it is, and after adapting to a few of their slices."""
     from fedsim.analysis.unseen import line_of, parse_budgets, unseen_table
     from fedsim.analysis.unseen import unseen as serve
     from fedsim.engine.record.claim import Claim
@@ -85,12 +85,12 @@ def unseen(
 def reconstruct(
     run_dir: RunFolder,
     file: Annotated[Path, typer.Argument(help="File or folder with images or k-space.", metavar="FILE")],
-    client: Annotated[str, typer.Option(help="Whose model to use.")],
+    client: Annotated[str, typer.Option(help="Client whose model to use.")],
     which: Round = "best",
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for <volume>.h5.")] = Path("reconstructed"),
     trust: Trust = False,
 ) -> None:
-    """Reconstruct a file with a client's model, and the client's mask, or the file's own if it is undersampled."""
+    """Reconstruct a file with a client's model, using the client's mask, or the file's own if it is undersampled."""
     from fedsim.analysis.reconstruct import reconstruct_file
 
     for path, said in reconstruct_file(_opened(run_dir, None, trust), client, file, which, out_dir):
@@ -105,7 +105,7 @@ def report(
 ) -> None:
     """Draw a run's figures and write its report.html, a study's tables and figures, or a page over a folder of runs.
 
-    Runs no code of theirs, unless it is trusted.
+    Runs none of the code that they hold, unless --trust is given.
     """
     from fedsim.report.conclude import conclude
     from fedsim.report.report import write_report

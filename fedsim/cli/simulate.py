@@ -30,7 +30,7 @@ def run(
     workload: WorkloadFile,
     overrides: Overrides = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/NAME, numbered.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in --out.")] = False,
     overwrite: Overwrite = False,
     tags: Tags = None,
     trust: Trust = False,
@@ -77,10 +77,10 @@ def run(
 def plan(
     workload: WorkloadFile,
     overrides: Overrides = None,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Where the run would go; default runs/NAME.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory to plan for; default runs/NAME.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to plan for; default: this machine.")] = None,
 ) -> None:
-    """Say what a run will need, send and take, after timing one client here; refuse what cannot fit."""
+    """Estimate the memory, disk, traffic and time of a run, after timing one client here; refuse what does not fit."""
     from fedsim.cli.plan_tables import busy_line, plan_tables
     from fedsim.engine.plan.fits import machine_at, plan_run, refuse, warnings
     from fedsim.workload.reading import load_workload

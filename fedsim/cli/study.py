@@ -27,7 +27,7 @@ def study(
     study_file: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY", callback=readable)],
     overrides: Overrides = None,
     out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Study folder, gone on with if it exists; default studies/NAME.")
+        Path | None, typer.Option("--out", help="Study folder, resumed if it exists; default studies/NAME.")
     ] = None,
     overwrite: Overwrite = False,
     tags: Tags = None,
@@ -69,13 +69,13 @@ def _leave_notes_to_points() -> None:
 def compare(
     run_dirs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN...")],
     reference: Annotated[
-        str | None, typer.Option(help="Method that differences are taken to; default fedmri, or the first run's.")
+        str | None, typer.Option(help="Method to compare the others with; default fedmri, or the first run's.")
     ] = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder for the tables, as CSV, Markdown and LaTeX.")
     ] = None,
 ) -> None:
-    """Compare the test scores of runs, in all and site by site, paired by seed; what cannot be compared is refused."""
+    """Compare the test scores of runs, overall and site by site, paired by seed; refuse incomparable runs."""
     from fedsim.report.compared import compare_runs
 
     compare_runs(run_dirs, reference, out_dir, out)

@@ -10,9 +10,9 @@ from fedsim.cli.common import err, out
 
 def watch(
     path: Annotated[Path, typer.Argument(help="Run directory, or a study's folder.", metavar="RUN|STUDY")],
-    once: Annotated[bool, typer.Option("--once", help="Show the present state and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show the current state and exit.")] = False,
 ) -> None:
-    """Follow a run or a study until it is done; Ctrl-C leaves it running. A line a round where there is no terminal."""
+    """Follow a run or a study until it is done; Ctrl-C leaves it running. One line per round without a terminal."""
     from fedsim.cli.watching import follow, watched
 
     subject = watched(path)

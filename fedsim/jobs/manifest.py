@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from fedsim.engine.place.machine import Room
 
 Kind = Literal["RayJob", "RayCluster"]
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|[kMGT]i?|Ki)?")
-_UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_UNITS = {
+    "": 1, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
+}  # fmt: skip
+_QUANTITY = re.compile(rf"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)({'|'.join(_UNITS)})")
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]*")
 _NOT_TEXT = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})  # in YAML 1.1, which kubectl reads
 
@@ -86,7 +89,9 @@ def rooms_of(cluster: Mapping[str, Any], path: Path) -> "tuple[Room, ...] | None
         cpus = started.get("num-cpus", limits.get("cpu"))
         if replicas is None or cpus is None or "memory" not in limits:
             return None
-        has = [_amount(value, f"{path}: {name}") for value in (cpus, limits.get("nvidia.com/gpu", 0), limits["memory"])]
+        has = [
+            quantity(value, f"{path}: {name}") for value in (cpus, limits.get("nvidia.com/gpu", 0), limits["memory"])
+        ]
         rooms += [planned_room(f"{name} {at + 1}", *has) for at in range(replicas) if has[0]]
     return tuple(rooms)
 
@@ -132,9 +137,17 @@ def _describe(error: "ValidationError") -> str:
     return f"{where}: {error.message[:300]}" if where else error.message[:300]
 
 
-def _amount(value: object, where: str) -> float:
-    """A quantity as Kubernetes writes it: 500m, 16, 60Gi."""
+def quantity(value: object, where: str) -> float:
+    """A quantity as Kubernetes writes it, such as 500m, 16, 1e3 or 60Gi, in units or bytes.
+
+    Args:
+        value: Text or a number of a manifest.
+        where: File and field, for the error.
+
+    Raises:
+        InputError: it is not a quantity.
+    """
     found = _QUANTITY.fullmatch(str(value))
     if found is None:
         raise InputError(f"{where}: {value!r:.40} is not an amount; write 16, 500m or 60Gi")
-    return float(found[1]) * _UNITS.get(found[2] or "", 1)
+    return float(found[1]) * _UNITS[found[2]]

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from fedsim.core.errors import InputError
+from fedsim.jobs.manifest import quantity
+
 WRITTEN = Path(__file__).parents[2] / "fedsim" / "jobs" / "kuberay_schema.json"
 KINDS = {"RayCluster": "ray.io_rayclusters.yaml", "RayJob": "ray.io_rayjobs.yaml"}
 LEFT_OUT = ("description", "format", "x-kubernetes-")
@@ -93,3 +96,17 @@ def test_the_schemas_are_those_of_the_operator() -> None:
 
 if __name__ == "__main__":
     WRITTEN.write_text(made_from(Path(sys.argv[1])))
+
+
+@pytest.mark.parametrize(("text", "amount"), [
+    (16, 16), ("0.5", 0.5), (".5", 0.5), ("500m", 0.5), ("5u", 5e-6), ("2n", 2e-9), ("1k", 1e3), ("60Gi", 60 * 2**30),
+    ("3G", 3e9), ("1Ki", 1024), ("2Pi", 2**51), ("1e3", 1e3), ("1E", 1e18), ("1E3", 1e3), ("1Ei", 2**60),
+])  # fmt: skip
+def test_a_quantity_is_read_as_kubernetes_does(text: object, amount: float) -> None:
+    assert quantity(text, "pod") == pytest.approx(amount, rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["", "60ki", "60mi", "16 cores", "-1", "Gi", "1.2.3", None])
+def test_what_is_no_quantity_is_refused_with_its_place(text: object) -> None:
+    with pytest.raises(InputError, match=r"^pod: .* is not an amount; write 16, 500m or 60Gi$"):
+        quantity(text, "pod")
