@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.core.files import lease, replacing, writing
 from fedsim.data.left_out import LeftOut, lines, noting
-from fedsim.data.source import Source, StoredVolume, Volume
+from fedsim.data.source import Source, StoredVolume, Volume, volumes_of
 from fedsim.data.subjects import Subject
 from fedsim.data.values import settled, showing
 from fedsim.mri.geometry import kspace_at, square
@@ -195,7 +195,7 @@ def _digest(source: Source, root: Path, matrix: tuple[int, int]) -> str:
 def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> None:
     with h5py.File(path, "w", locking=False, libver="latest") as file, noting(root) as left_out:
         group = file.create_group("kspace", track_order=True)
-        for volume in source.volumes(root):
+        for volume in volumes_of(source, root):
             if volume.name in group:
                 raise InputError(f"{volume.origin}: a second volume named {volume.name}; names must differ")
             volume = settled(volume, source, root)  # noqa: PLW2901

@@ -1,10 +1,11 @@
 """What every importer offers: a section of the workload that yields a site's volumes."""
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +110,40 @@ class Source(Extension):
         """
 
 
+def volumes_of(source: Source, root: Path) -> Iterator[Volume]:
+    """The volumes of a source; those of a user's own are looked at first.
+
+    Raises:
+        InputError: a user's importer yields what is no volume, or nothing.
+    """
+    count = 0
+    for count, volume in enumerate(source.volumes(root), start=1):  # noqa: B007 - counted after the loop
+        if source.foreign:
+            _check(source, volume)
+        yield volume
+    if source.foreign and not count:
+        raise InputError(f"volumes of {source.label} yielded nothing; look at what it finds below {root}")
+
+
+def _check(source: Source, volume: object) -> None:
+    """Refuse what is no volume."""
+    if not isinstance(volume, Volume):
+        raise InputError(f"volumes of {source.label} must yield Volume, not {type(volume).__name__}")
+    if not isinstance(volume.who, Subject):
+        raise InputError(f"volumes of {source.label}: who of {volume.name} must be a Subject, not {volume.who!r:.60}")
+    if not (isinstance(volume.name, str) and re.fullmatch(r"[A-Za-z0-9_-]+", volume.name)):
+        raise InputError(
+            f"volumes of {source.label}: the name {volume.name!r:.60} must be letters, digits, '_' and '-' "
+            "(fedsim.data.names.safe_name makes it so)"
+        )
+    images: Any = volume.images
+    array = isinstance(images, np.ndarray)
+    if not (array and images.ndim == 3 and images.size and images.dtype in (np.float32, np.complex64)):
+        found = f"{images.dtype} {images.shape}" if array else type(images).__name__
+        wanted = "float32 or complex64 (slices, H, W)"
+        raise InputError(f"volumes of {source.label}: images of {volume.name} must be {wanted}, not {found}")
+
+
 def _pattern_or_word(value: object, word: ValidatorFunctionWrapHandler) -> object:
     """Validate a mapping only as a pattern, so that its error is not hidden behind the words that it does not match."""
     return SubjectPattern.model_validate(value) if isinstance(value, Mapping) else word(value)
@@ -164,6 +199,8 @@ class FileSource(Source):
         """What `read` yields, without labels; a name that has been given is followed by _2, _3 and so on."""
         given: set[str] = set()
         for volume in self.read(root):
+            if self.foreign:
+                _check(self, volume)
             if looks_like_label(volume.images):
                 leave_out(root / volume.origin, "label by its content")
                 continue

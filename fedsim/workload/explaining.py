@@ -37,6 +37,10 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
         )
         where += "." + error["ctx"]["discriminator"].strip("'")
         message = f"unknown {tag!r}; {hint(tag, known)}"
+    elif error["type"] == "union_tag_not_found":
+        key = error["ctx"]["discriminator"].strip("'")
+        where = f"{where}.{key}" if where else key
+        message = f"is required; one of {', '.join(_tags_at(error['loc'], key, root))}"
     elif error["type"] == "string_pattern_mismatch":
         message = f"must be letters, digits, '_' and '-', at most 64, not {error['input']!r:.60}"
     elif error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
@@ -45,9 +49,15 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
         message = "is required"
     elif error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
         message = f"must have keys, as in {{key: value}}, not {error['input']!r:.60}"
-    elif error["type"] not in {"value_error", "union_tag_not_found"}:
+    elif error["type"] != "value_error":
         message += f", got {error['input']!r:.60}"
     return f"{where}: {message}" if where else message
+
+
+def _tags_at(location: tuple[int | str, ...], key: str, root: type[Section]) -> list[str]:
+    """The values of the key that tells apart the sections that may stand at a location."""
+    fields = [kind.model_fields[key].annotation for kind in _sections_at(location, root) if key in kind.model_fields]
+    return list(dict.fromkeys(str(tag) for field in fields for tag in get_args(field)))
 
 
 def _taken_for(value: bool | float) -> str:

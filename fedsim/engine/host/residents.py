@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.learner import Learner
-from fedsim.core.errors import ClientError, InputError, RunError
+from fedsim.core.errors import ClientError, InputError, OwnCodeError, RunError
 from fedsim.core.files import writing
 from fedsim.core.own import is_own
 from fedsim.data.samples import SliceMemory
@@ -61,16 +61,18 @@ class Residents:
         client, state = self._clients[name], self._states.take(name)
         if training and self._setup.tolerant:
             state = {key: value.clone() for key, value in state.items()}
+        at = f"client {name}, round {round_}, seed {self._setup.seed}"
         try:
             self._learner.enter(state, client.data, client.training, round_, name)
             if "buffers" in received.tensors:
                 self._learner.shared_buffers.copy_(received.tensors["buffers"])
             yield self._learner
             received.check(f"client {name}, round {round_}")
+        except OwnCodeError as error:
+            raise ClientError(f"{at}: {error}", error.trace) from error
         except (RunError, InputError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            at = f"client {name}, round {round_}, seed {self._setup.seed}"
             hook = "train" if training and is_own(self._setup.algorithm.name) else ""
             what = hooks.explained(self._setup.algorithm, error, at, hook)
             raise ClientError(what, traceback.format_exc()) from error

@@ -179,7 +179,7 @@ class Run:
 
     def _mask(self, client: str, shape: tuple[int, int]) -> BoolArray:
         """A mask of the client's site; of a site with another for each volume, the one of a volume named raw."""
-        federation = self.workload.federation
+        federation = self.runnable.federation
         sites = {site.name: site for site in federation.expanded_sites()}
         site = sites.get(client.partition(".")[0], next(iter(sites.values())))
         data = ClientData(Path(), site.name, (), (), site.mask, shape, federation.normalise, self.workload.seed)
