@@ -101,7 +101,7 @@ class Watch:
         return replace(peak, read_bytes=read - read_before, written_bytes=written - written_before)
 
     def unnamed_bytes(self, folder: Path) -> int:
-        """Room that files without a name, which only the processes have open, take on the disk of a folder."""
+        """NodeCapacity that files without a name, which only the processes have open, take on the disk of a folder."""
         device, found = folder.stat().st_dev, {}
         for pid in list(self._traffic):
             with suppress(OSError):  # it ended

@@ -44,7 +44,7 @@ def disk_traffic(folder: Path) -> tuple[int, int]:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Room that the files in a folder take."""
+    """NodeCapacity that the files in a folder take."""
     return sum(512 * (Path(at) / name).lstat().st_blocks for at, _, names in os.walk(folder) for name in names)
 
 

@@ -12,7 +12,7 @@ from fedsim.core.files import making
 from fedsim.jobs.target import Submission
 
 if TYPE_CHECKING:
-    from fedsim.engine.place.machine import Room
+    from fedsim.engine.place.machine import NodeCapacity
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,43}[a-z0-9])?")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -99,12 +99,12 @@ def _reason_in(said: str, program: str) -> str:
     return "; ".join(errors or lines[:1])[:300]
 
 
-def planned_room(name: str, cpus: float, gpus: float, memory: float) -> "Room":
+def planned_room(name: str, cpus: float, gpus: float, memory: float) -> "NodeCapacity":
     """A node that a job would have, as Ray would count it; memory in bytes."""
-    from fedsim.engine.place.machine import RAY_COUNTS, Room
+    from fedsim.engine.place.machine import RAY_COUNTS, NodeCapacity
     from fedsim.engine.place.placement import Node
 
-    return Room(Node(name, cpus, gpus, RAY_COUNTS * memory), memory, name=name)
+    return NodeCapacity(Node(name, cpus, gpus, RAY_COUNTS * memory), memory, name=name)
 
 
 def fetch_shared(out: Path, to: Path, absent: str) -> None:

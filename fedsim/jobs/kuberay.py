@@ -21,7 +21,7 @@ from fedsim.jobs.manifest import as_yaml, check, groups_of, pods_of, read_manife
 from fedsim.jobs.target import ENDED, State, Status, Submission
 
 if TYPE_CHECKING:
-    from fedsim.engine.place.machine import Room
+    from fedsim.engine.place.machine import NodeCapacity
 
 RUNS_KEY = "fedsim/runs"
 _MOUNTED = "/etc/fedsim"
@@ -79,7 +79,7 @@ class KubeRay:
         mounted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": kept, "data": dict(sorted(files.items()))}
         return as_yaml(mounted, job)
 
-    def rooms(self) -> "tuple[Room, ...] | None":
+    def rooms(self) -> "tuple[NodeCapacity, ...] | None":
         """The pods' limits, as often as their replicas; None if the manifest leaves some out."""
         return rooms_of(self._manifest["spec"]["rayClusterSpec"], self.path)
 

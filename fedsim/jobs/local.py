@@ -14,7 +14,7 @@ from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import Submission
 
 if TYPE_CHECKING:
-    from fedsim.engine.place.machine import Room
+    from fedsim.engine.place.machine import NodeCapacity
 
 
 class Local(RayJobs):
@@ -29,7 +29,7 @@ class Local(RayJobs):
         """Whether the cluster is up."""
         return self._script("address").returncode == 0
 
-    def rooms(self) -> "tuple[Room, ...] | None":
+    def rooms(self) -> "tuple[NodeCapacity, ...] | None":
         """The nodes that are up, or those that `up` would bring up."""
         if self.is_up():
             return super().rooms()
@@ -82,14 +82,14 @@ class Local(RayJobs):
         return subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
 
 
-def _room(number: int, amounts: list[str]) -> "Room":
+def _room(number: int, amounts: list[str]) -> "NodeCapacity":
     """A node by its cores, and its bytes for actors and for the object store."""
-    from fedsim.engine.place.machine import Room
+    from fedsim.engine.place.machine import NodeCapacity
     from fedsim.engine.place.placement import Node
 
     cores, memory, store = map(int, amounts)
     name = f"node {number}"
-    return Room(Node(name, cores, 0, memory), memory + store, name=name)
+    return NodeCapacity(Node(name, cores, 0, memory), memory + store, name=name)
 
 
 def _said(stderr: str) -> str:

@@ -20,7 +20,7 @@ from fedsim.jobs.common import planned_room
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError
 
-    from fedsim.engine.place.machine import Room
+    from fedsim.engine.place.machine import NodeCapacity
 
 Kind = Literal["RayJob", "RayCluster"]
 _UNITS = {
@@ -72,13 +72,13 @@ def pods_of(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [group["template"]["spec"] for group in groups_of(cluster)]
 
 
-def rooms_of(cluster: Mapping[str, Any], path: Path) -> "tuple[Room, ...] | None":
+def rooms_of(cluster: Mapping[str, Any], path: Path) -> "tuple[NodeCapacity, ...] | None":
     """The nodes with cores of a Ray cluster; None if limits or replicas are left out.
 
     Raises:
         InputError: a quantity is none.
     """
-    rooms: list[Room] = []
+    rooms: list[NodeCapacity] = []
     for group in groups_of(cluster):
         name, replicas = (
             group.get("groupName", "head"),

@@ -21,7 +21,7 @@ from fedsim.jobs.target import ENDED, State, Status, Submission
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-    from fedsim.engine.place.machine import Room
+    from fedsim.engine.place.machine import NodeCapacity
 
 _STATES: dict[str, State] = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped",
@@ -49,7 +49,7 @@ class RayJobs:
         said = {"submission_id": checked_id(submission.id), **self._request(submission)}
         return "\n".join([*files, "# Ray job", *(f"{key}: {value}" for key, value in said.items()), ""])
 
-    def rooms(self) -> "tuple[Room, ...] | None":
+    def rooms(self) -> "tuple[NodeCapacity, ...] | None":
         """The nodes that are alive and have cores, the head first: that is where the driver runs."""
         with self._asking():
             answer = self._client._do_request("GET", "/api/v0/nodes").json()
@@ -222,13 +222,13 @@ def _exactly_there(url: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _room(node: dict[str, Any]) -> "Room":
-    from fedsim.engine.place.machine import Room
+def _room(node: dict[str, Any]) -> "NodeCapacity":
+    from fedsim.engine.place.machine import NodeCapacity
     from fedsim.engine.place.placement import Node
 
     has = node["resources_total"]
     counted = Node(node["node_id"], has["CPU"], has.get("GPU", 0), has.get("memory", 0))
-    return Room(counted, counted.memory + has.get("object_store_memory", 0), name=node["node_name"])
+    return NodeCapacity(counted, counted.memory + has.get("object_store_memory", 0), name=node["node_name"])
 
 
 def _reason(message: str) -> str:

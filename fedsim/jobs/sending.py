@@ -10,7 +10,7 @@ from fedsim.core.text import duration
 from fedsim.data.source import FileSource
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner
-from fedsim.engine.place.machine import Disk, Machine, Room, machine_of
+from fedsim.engine.place.machine import Disk, Machine, NodeCapacity, machine_of
 from fedsim.engine.place.placement import granted
 from fedsim.engine.plan.fits import check_fits, plan_run, refuse, warnings
 from fedsim.engine.record.claim import check_unclaimed
@@ -155,7 +155,7 @@ def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
     _check_rooms(job, rooms, here, tell)
 
 
-def _rooms(target: Target, there: bool) -> tuple[Room, ...] | None:
+def _rooms(target: Target, there: bool) -> tuple[NodeCapacity, ...] | None:
     try:
         return target.rooms()
     except (InputError, RunError):
@@ -164,7 +164,7 @@ def _rooms(target: Target, there: bool) -> tuple[Room, ...] | None:
         return None
 
 
-def _check_rooms(job: Job, rooms: tuple[Room, ...], here: bool, tell: Tell) -> None:
+def _check_rooms(job: Job, rooms: tuple[NodeCapacity, ...], here: bool, tell: Tell) -> None:
     out = job.submission.out
     if job.kind == "run":
         workload = job.workloads[0]
@@ -179,13 +179,13 @@ def _check_rooms(job: Job, rooms: tuple[Room, ...], here: bool, tell: Tell) -> N
         tell(line)
 
 
-def _warnings(workload: Workload, out: Path, rooms: tuple[Room, ...], here: bool) -> list[str]:
+def _warnings(workload: Workload, out: Path, rooms: tuple[NodeCapacity, ...], here: bool) -> list[str]:
     """By sizes alone: a study has too many runs to time a client of each."""
     machine = _machine(workload, out, rooms, here)
     return check_fits(workload, assemble(workload), make_learner(setup_of(workload)), out, machine)
 
 
-def _machine(workload: Workload, out: Path, rooms: tuple[Room, ...], here: bool) -> Machine:
+def _machine(workload: Workload, out: Path, rooms: tuple[NodeCapacity, ...], here: bool) -> Machine:
     """The target's nodes, as far as the workload wants them, with this machine's disks if it has the same."""
     nodes = {node.id: node for node in granted(workload.engine, [room.node for room in rooms])}
     every = workload.engine.model_copy(update={"nodes": None, "cores": None})  # they count the target's, not this one's

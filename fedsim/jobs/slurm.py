@@ -21,7 +21,7 @@ from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import RUNS, Status, Submission
 
 if TYPE_CHECKING:
-    from fedsim.engine.place.machine import Room
+    from fedsim.engine.place.machine import NodeCapacity
 
 _LOOK_EVERY_S = 5.0
 _WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SUSPENDED",
@@ -50,7 +50,7 @@ class Slurm:
         path = f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
         return "\n".join([*files, f"# command\n{path} {shlex.join(self._command(submission))}\n"])
 
-    def rooms(self) -> "tuple[Room, ...] | None":
+    def rooms(self) -> "tuple[NodeCapacity, ...] | None":
         """The nodes as the script's #SBATCH lines have them; None if those leave out nodes, cores or memory."""
         nodes, cpus, memory = self._amount("nodes"), self._amount("cpus-per-task"), self._amount("mem", "M")
         gpus = self._amount("gpus-per-node") or 0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from fedsim.engine.place.machine import Room
+    from fedsim.engine.place.machine import NodeCapacity
 
 State = Literal["unknown", "pending", "running", "succeeded", "failed", "stopped"]
 """Of a job; unknown: the cluster does not know it (it never did, or has forgotten it)."""
@@ -51,7 +51,7 @@ class Target(Protocol):
             InputError: the cluster's file is wrong; names the field and what would be right.
         """
 
-    def rooms(self) -> "tuple[Room, ...] | None":
+    def rooms(self) -> "tuple[NodeCapacity, ...] | None":
         """The nodes that a job would have, to plan for; None where that cannot be known from here."""
 
     def submit(self, submission: Submission) -> None:

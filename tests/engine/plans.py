@@ -7,7 +7,7 @@ from typing import Any
 
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner
-from fedsim.engine.place.machine import Disk, Machine, Room
+from fedsim.engine.place.machine import Disk, Machine, NodeCapacity
 from fedsim.engine.place.placement import Node
 from fedsim.engine.plan.fits import check_fits
 from fedsim.engine.plan.plan import Plan, make_plan
@@ -30,7 +30,9 @@ def disk(folder: str, free: float, number: int) -> Disk:
 def machine(**changes: Any) -> Machine:
     """Two nodes with four cores and 16 GB, of which Ray counts ten; every folder has a disk of its own."""
     rooms = tuple(
-        Room(Node(name, 4, changes.pop(f"gpus_{name}", 0), 10 * GB), 16 * GB, disk("/scratch", 100 * GB, 1), name)
+        NodeCapacity(
+            Node(name, 4, changes.pop(f"gpus_{name}", 0), 10 * GB), 16 * GB, disk("/scratch", 100 * GB, 1), name
+        )
         for name in ("one", "two")
     )
     given: dict[str, Any] = {

@@ -35,7 +35,7 @@ class Disk:
 
 
 @dataclass(frozen=True)
-class Room:
+class NodeCapacity:
     """A node with what Ray does not count."""
 
     node: Node
@@ -50,7 +50,7 @@ class Room:
 class Machine:
     """The nodes, the driver's first, and the disks that the driver writes to."""
 
-    rooms: tuple[Room, ...]
+    rooms: tuple[NodeCapacity, ...]
     cache: Disk
     out: Disk
     out_bytes: float
@@ -84,11 +84,11 @@ def disk_of(folder: Path) -> Disk:
     return Disk(folder, shutil.disk_usage(there).free, there.stat().st_dev)
 
 
-def _this_machine(workload: Workload, scratch: Path) -> Room:
+def _this_machine(workload: Workload, scratch: Path) -> NodeCapacity:
     memory = memory_here()
     node = Node("", cores_here(), torch.cuda.device_count(), RAY_COUNTS * memory, gpu_memory=_gpu_memory())
     node = granted(workload.engine, [node])[0] if workload.engine.backend == "ray" else node
-    return Room(node, memory, disk_of(scratch))
+    return NodeCapacity(node, memory, disk_of(scratch))
 
 
 def memory_here() -> float:
@@ -103,7 +103,7 @@ def _open_files(raised: bool) -> int:
     return max(soft, min(hard, _RAY_RAISES_TO)) if raised else soft
 
 
-def _rooms_of(ray: Any, engine: Engine, scratch: Path, look: bool) -> tuple[Room, ...]:  # noqa: ANN401 - the module ray
+def _rooms_of(ray: Any, engine: Engine, scratch: Path, look: bool) -> tuple[NodeCapacity, ...]:  # noqa: ANN401 - the module ray
     """The nodes of a cluster that the run may use."""
     here = ray.get_runtime_context().get_node_id()
     known = {node["NodeID"]: node for node in ray.nodes()}
@@ -134,9 +134,9 @@ def _gpu_memory() -> float:
     return float(min((torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus), default=math.inf))
 
 
-def _room(node: Node, known: dict[str, Any], scratch: Disk | None, here: bool) -> Room:
+def _room(node: Node, known: dict[str, Any], scratch: Disk | None, here: bool) -> NodeCapacity:
     memory = memory_here() if here else node.memory + known["Resources"].get("object_store_memory", 0)
-    return Room(node, memory, scratch, known["NodeManagerHostname"])
+    return NodeCapacity(node, memory, scratch, known["NodeManagerHostname"])
 
 
 def _disks_of(ray: Any, scratch: Path, nodes: list[str]) -> dict[str, Disk]:  # noqa: ANN401 - the module ray

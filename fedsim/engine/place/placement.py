@@ -46,7 +46,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Place:
+class ActorPlace:
     """An actor to be: its clients, the number of its node, and what it takes there."""
 
     node: int
@@ -77,7 +77,7 @@ def granted(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
     return [replace(nodes[at], cpus=shares[at]) for at in sorted(shares)]
 
 
-def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]) -> list[Place]:
+def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]) -> list[ActorPlace]:
     """The actors of a run; where the nodes are left to Ray, in turn over all of them.
 
     With `clients_per_actor: auto` there is none where no node has the GPUs that its clients ask for.
@@ -88,13 +88,13 @@ def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node])
         nodes: Of the cluster.
     """
     if engine.backend == "serial":
-        return [Place(0, True, tuple(clients), 0, 0, 0)]
+        return [ActorPlace(0, True, tuple(clients), 0, 0, 0)]
     on_gpus = uses_gpus(engine, nodes)
     limited = engine.nodes is not None or engine.cores is not None  # Ray would choose among all nodes
     groups = _pinned(engine, clients, nodes) if engine.clients_per_actor == "auto" else _cut(engine, clients, nodes)
     turns = [at for at, node in enumerate(nodes) if node.gpus or not on_gpus]
     places = [
-        Place(
+        ActorPlace(
             turns[number % len(turns)] if node is None else node,
             node is not None or limited,
             tuple(group),
@@ -123,19 +123,19 @@ def _takes(engine: Engine, group: Sequence[ClientSpec], on_gpus: bool) -> tuple[
     return cpus, gpus, 1e9 * max(client.resources.memory or 0 for client in group)
 
 
-def unasked(place: Place) -> bool:
+def unasked(place: ActorPlace) -> bool:
     """Whether an actor's clients leave open how much of a GPU it gets."""
     return all(client.resources.gpus is None for client in place.clients)
 
 
-def _sharing(places: Sequence[Place], nodes: Sequence[Node]) -> list[Place]:
+def _sharing(places: Sequence[ActorPlace], nodes: Sequence[Node]) -> list[ActorPlace]:
     """The actors with equal shares of GPUs for those that ask for none; the largest shares that leave nobody out."""
     count, gpus = sum(map(unasked, places)), sum(math.floor(node.gpus) for node in nodes)
     parts, shared = max(1, math.ceil(count / max(gpus, 1))), list(places)
     while count and parts <= 1 / _SMALLEST_SHARE:
         share = math.floor(1 / parts / _SMALLEST_SHARE) * _SMALLEST_SHARE
         shared = [replace(place, gpus=share) if unasked(place) else place for place in places]
-        if not homeless([replace(place, memory=0.0) for place in shared], nodes):
+        if not unplaced([replace(place, memory=0.0) for place in shared], nodes):
             break
         parts *= 2
     return shared
@@ -167,7 +167,7 @@ def _pinned(
             yield from zip(places, spread(members, min(len(places), len(members))), strict=False)
 
 
-def homeless(places: Sequence[Place], nodes: Sequence[Node]) -> list[Place]:
+def unplaced(places: Sequence[ActorPlace], nodes: Sequence[Node]) -> list[ActorPlace]:
     """The actors that Ray would never start, since others have reserved the memory or the GPUs that they need."""
     memory = [node.memory for node in nodes]
     gpus = [[1.0] * math.floor(node.gpus) for node in nodes]

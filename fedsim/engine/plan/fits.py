@@ -12,7 +12,7 @@ from fedsim.core.text import bytes_text
 from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
-from fedsim.engine.place.placement import homeless, unasked, uses_gpus
+from fedsim.engine.place.placement import unasked, unplaced, uses_gpus
 from fedsim.engine.plan import disks
 from fedsim.engine.plan.calibration import calibrate
 from fedsim.engine.plan.needs import usable_bytes
@@ -152,11 +152,11 @@ def _reservations(plan: Plan) -> str | None:
             asked = f"{client.resources.memory:g} GB, and Ray counts no more than {bytes_text(most)} on any node"
             return f"site {client.site}: resources.memory: {asked}; at most {_floor(most / _GB)}"
     places = [home.place for home in plan.homes]
-    left = homeless(places, nodes)
+    left = unplaced(places, nodes)
     if not left:
         return None
     auto = "" if plan.workload.engine.clients_per_actor == "auto" else ", or engine.clients_per_actor to auto"
-    if homeless([replace(place, memory=0.0) for place in places], nodes):
+    if unplaced([replace(place, memory=0.0) for place in places], nodes):
         gpus = sum(math.floor(node.gpus) for node in nodes)
         if any(map(unasked, left)):
             others = sum(map(unasked, places))

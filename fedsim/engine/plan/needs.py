@@ -9,8 +9,8 @@ from fedsim.data.samples import slice_bytes
 from fedsim.engine.backend import limits_of
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Limits
-from fedsim.engine.place.machine import Room
-from fedsim.engine.place.placement import Node, Place
+from fedsim.engine.place.machine import NodeCapacity
+from fedsim.engine.place.placement import ActorPlace, Node
 from fedsim.engine.plan.sizes import Traffic, process_bytes
 from fedsim.workload.engine import Engine
 from fedsim.workload.schema import Workload
@@ -24,7 +24,7 @@ _RAY = 0.5e9  # bytes of Ray's own processes on a node
 class NodePlan:
     """What a run takes of a node [bytes]."""
 
-    room: Room
+    room: NodeCapacity
     actors: int
     clients: int
     slots: int
@@ -52,10 +52,10 @@ def usable_bytes(node: NodePlan) -> float:
 
 
 @dataclass
-class Home:
+class ActorNeeds:
     """An actor filled with what its clients keep, first come, first kept."""
 
-    place: Place
+    place: ActorPlace
     state_bytes: float = 0.0
     scratch_bytes: float = 0.0
     slice_bytes: float = 0.0
@@ -66,11 +66,14 @@ class Home:
 
 
 def filled(
-    engine: Engine, places: Sequence[Place], rooms: Sequence[Room], private_bytes: Callable[[ClientSpec], float]
-) -> list[Home]:
+    engine: Engine,
+    places: Sequence[ActorPlace],
+    rooms: Sequence[NodeCapacity],
+    private_bytes: Callable[[ClientSpec], float],
+) -> list[ActorNeeds]:
     """The actors with their clients' private state and slices, as far as their shares of their nodes' memory go."""
     limits = _limits(engine, rooms, len(places))
-    homes = [Home(place) for place in places]
+    homes = [ActorNeeds(place) for place in places]
     for home in homes:
         for client in home.place.clients:
             _keep_state(home, private_bytes(client), limits.state_bytes)
@@ -78,21 +81,21 @@ def filled(
     return homes
 
 
-def _limits(engine: Engine, rooms: Sequence[Room], actors: int) -> Limits:
+def _limits(engine: Engine, rooms: Sequence[NodeCapacity], actors: int) -> Limits:
     """What an actor may keep: an even share of its node's memory, or all of what this process may have."""
     if engine.backend == "serial":
         return limits_of(engine, rooms[0].memory, 1)
     return limits_of(engine, min(room.node.memory for room in rooms), math.ceil(max(actors, 1) / len(rooms)))
 
 
-def _keep_state(home: Home, size: float, budget: float) -> None:
+def _keep_state(home: ActorNeeds, size: float, budget: float) -> None:
     if home.state_bytes + size <= budget:
         home.state_bytes += size
     else:
         home.scratch_bytes += size
 
 
-def _keep_slices(home: Home, client: ClientSpec, budget: float) -> None:
+def _keep_slices(home: ActorNeeds, client: ClientSpec, budget: float) -> None:
     opened = 0
     for member in client.data.members:
         samples = member.samples()
@@ -114,7 +117,7 @@ class Working:
     """What a training step keeps for each pixel of its batch."""
     sent: Traffic
 
-    def process_bytes(self, place: Place) -> float:
+    def process_bytes(self, place: ActorPlace) -> float:
         """Memory of an actor without its clients' private state and slices."""
         largest = max((_batch_pixels(client) for client in place.clients), default=0.0)
         return process_bytes(self.learner, self.pixel_bytes * largest)
@@ -130,7 +133,9 @@ class Working:
         return 2 * self.sent.peak + max((3 * p.summed + cohort * p.collected for p in phases), default=0.0)
 
 
-def node_plans(workload: Workload, homes: Sequence[Home], rooms: Sequence[Room], working: Working) -> list[NodePlan]:
+def node_plans(
+    workload: Workload, homes: Sequence[ActorNeeds], rooms: Sequence[NodeCapacity], working: Working
+) -> list[NodePlan]:
     """What a run takes of every node; the driver is on the first."""
     clients = sum(len(home.place.clients) for home in homes)
     driver = working.driver_bytes(workload.training.cohort(clients)) if clients else 0.0
@@ -149,7 +154,7 @@ def node_plans(workload: Workload, homes: Sequence[Home], rooms: Sequence[Room],
     return plans
 
 
-def _slots(node: Node, homes: Sequence[Home]) -> int:
+def _slots(node: Node, homes: Sequence[ActorNeeds]) -> int:
     at_once = [max(1, math.floor(node.cpus / home.place.cpus)) if home.place.cpus else 1 for home in homes]
     return min([len(homes), *at_once])
 

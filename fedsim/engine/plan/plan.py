@@ -21,7 +21,7 @@ from fedsim.engine.place.machine import Machine
 from fedsim.engine.place.placement import device_of, placed
 from fedsim.engine.plan import sizes
 from fedsim.engine.plan.calibration import Calibration, pixels_of_shard
-from fedsim.engine.plan.needs import Home, NodePlan, Working, filled, node_plans
+from fedsim.engine.plan.needs import ActorNeeds, NodePlan, Working, filled, node_plans
 from fedsim.engine.plan.sizes import Traffic
 from fedsim.engine.plan.times import Times, checkpoints, expected
 from fedsim.engine.state import client_files as clientfiles
@@ -43,7 +43,7 @@ class Plan:
     clients: tuple[ClientSpec, ...]
     machine: Machine
     device: str
-    homes: tuple[Home, ...]
+    homes: tuple[ActorNeeds, ...]
     """The actors; one, without Ray."""
     nodes: tuple[NodePlan, ...]
     """The driver's first."""

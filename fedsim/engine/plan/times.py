@@ -9,10 +9,10 @@ from statistics import median
 from fedsim.algorithms import hooks
 from fedsim.data.split import PARTS
 from fedsim.engine.host.client import ClientSpec
-from fedsim.engine.place.machine import Room
-from fedsim.engine.place.placement import Place
+from fedsim.engine.place.machine import NodeCapacity
+from fedsim.engine.place.placement import ActorPlace
 from fedsim.engine.plan.calibration import Calibration, pixels
-from fedsim.engine.plan.needs import Home
+from fedsim.engine.plan.needs import ActorNeeds
 from fedsim.workload.schema import Workload
 
 _START = 5.0  # s until Ray and the driver are up
@@ -46,8 +46,8 @@ class Times:
 
 def expected(
     workload: Workload,
-    homes: Sequence[Home],
-    rooms: Sequence[Room],
+    homes: Sequence[ActorNeeds],
+    rooms: Sequence[NodeCapacity],
     calibration: Calibration,
     missing: float,
     checkpoint_bytes: float,
@@ -108,7 +108,7 @@ def _seconds(client: ClientSpec, calibration: Calibration, phase: str, unkept: f
 class _Wall:
     """Time on the wall, where the clients of an actor come one after the other and a node has so many cores."""
 
-    def __init__(self, places: Sequence[Place], rooms: Sequence[Room]) -> None:
+    def __init__(self, places: Sequence[ActorPlace], rooms: Sequence[NodeCapacity]) -> None:
         self._places, self._home = places, {c.name: at for at, place in enumerate(places) for c in place.clients}
         self._at_once = [max(1, math.floor(rooms[p.node].node.cpus / p.cpus)) if p.cpus else 1 for p in places]
         there = Counter(place.node for place in places)

@@ -18,7 +18,7 @@ from fedsim.engine.host.faulty import host_class
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Setup, Train
 from fedsim.engine.place.machine import nodes_of
-from fedsim.engine.place.placement import Node, Place, device_of, granted, homeless, placed
+from fedsim.engine.place.placement import ActorPlace, Node, device_of, granted, placed, unplaced
 from fedsim.engine.place.schedule import Expectations, balance
 from fedsim.engine.ray.calls import Actor, Call, Outgoing
 from fedsim.engine.ray.cluster import connect, disconnect
@@ -39,7 +39,7 @@ class RayBackend(Backend):
         self._head = Head(self._ray)
         self._actors: list[Actor] = []
         self._nodes: dict[str, Node] = {}
-        self._vacant: list[Place] = []
+        self._vacant: list[ActorPlace] = []
         self._setup: Setup | None = None
         self._limits = Limits()
         self._expected = Expectations(())
@@ -85,7 +85,7 @@ class RayBackend(Backend):
         self._vacant = sorted(placed(self._engine, clients, nodes), key=lambda place: -place.gpus)
         if sum(len(place.clients) for place in self._vacant) < len(clients):
             raise InputError("resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share")
-        if before is not None and homeless(self._vacant, nodes):
+        if before is not None and unplaced(self._vacant, nodes):
             raise RunError("the nodes that are left cannot hold all clients (site resources); go on with --resume")
         memory = min(node.memory for node in nodes)
         self._limits = limits_of(self._engine, memory, math.ceil(len(self._vacant) / len(nodes)))
@@ -110,7 +110,7 @@ class RayBackend(Backend):
                 self._actors.remove(actor)
                 self._vacant.append(replace(actor.place, clients=tuple(specs[name] for name in actor.clients)))
 
-    def _wave(self, places: list[Place]) -> list[Actor]:
+    def _wave(self, places: list[ActorPlace]) -> list[Actor]:
         assert self._setup is not None, "places are made with it"
         remote = self._ray.remote(host_class(self._setup))
         handles = [
@@ -122,7 +122,7 @@ class RayBackend(Backend):
             for handle, home, place in zip(handles, homes, places, strict=True)
         ]
 
-    def _options(self, place: Place) -> dict[str, Any]:
+    def _options(self, place: ActorPlace) -> dict[str, Any]:
         node = list(self._nodes)[place.node]
         pinned = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
         return {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedsim.engine.host.messages import Message, Reply
-from fedsim.engine.place.placement import Place
+from fedsim.engine.place.placement import ActorPlace
 
 
 @dataclass
@@ -14,7 +14,7 @@ class Actor:
 
     handle: Any
     """Ray's, to call it by."""
-    place: Place
+    place: ActorPlace
     node: str
     """Ray's name for the node on which it turned out to be."""
     clients: dict[str, None]

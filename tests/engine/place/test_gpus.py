@@ -11,7 +11,7 @@ import torch
 from fedsim.cli.plan_tables import plan_tables
 from fedsim.engine.federation import assemble, clients_per_site
 from fedsim.engine.host.client import ClientSpec
-from fedsim.engine.place.placement import Node, Place, device_of, homeless, placed
+from fedsim.engine.place.placement import ActorPlace, Node, device_of, placed, unplaced
 from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload, read_yaml
 from fedsim.workload.schema import Workload
@@ -43,7 +43,7 @@ def clients_of(workload: Workload, like: ClientSpec) -> list[ClientSpec]:
     ]
 
 
-def has_a_share(place: Place) -> bool:
+def has_a_share(place: ActorPlace) -> bool:
     return 1e-4 <= place.gpus <= 1
 
 
@@ -56,7 +56,7 @@ def test_no_workload_is_refused_for_want_of_gpus(path: Path, workload: MakeWorkl
         for gpus in (1, 2, 8):
             nodes = [Node("here", 4, gpus, 16 * GB)]
             places = placed(engine, clients, nodes)
-            assert homeless(places, nodes) == []
+            assert unplaced(places, nodes) == []
             assert all(map(has_a_share, places))
             assert sum(len(place.clients) for place in places) == len(clients)
 
@@ -82,7 +82,7 @@ def test_what_is_asked_for_is_given_and_the_rest_shared(workload: MakeWorkload) 
     places = placed(load.engine, assemble(load).clients, nodes)
     assert [place.gpus for place in places[:2]] == [0.4, 0.4]
     assert [place.gpus for place in places[2:]] == [pytest.approx(0.0625, abs=1e-4)] * 2
-    assert homeless(places, nodes) == []
+    assert unplaced(places, nodes) == []
 
 
 def test_actors_are_on_nodes_that_have_gpus(workload: MakeWorkload) -> None:

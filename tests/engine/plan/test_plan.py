@@ -16,7 +16,7 @@ from fedsim.cli.plan_tables import busy_line
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
-from fedsim.engine.place.placement import Node, Place, homeless, placed
+from fedsim.engine.place.placement import ActorPlace, Node, placed, unplaced
 from fedsim.engine.plan.calibration import Calibration, _Load
 from fedsim.engine.plan.fits import plan_run
 from fedsim.engine.plan.plan import Plan
@@ -153,13 +153,13 @@ def test_gpus_are_shared_within_one() -> None:
     """0.6 of a GPU fits once into each; whole ones must be free altogether."""
     nodes = [Node("one", 4, 2, 0)]
 
-    def actors(*gpus: float) -> list[Place]:
-        return [Place(0, True, (), 1, share, 0) for share in gpus]
+    def actors(*gpus: float) -> list[ActorPlace]:
+        return [ActorPlace(0, True, (), 1, share, 0) for share in gpus]
 
-    assert homeless(actors(0.6, 0.4, 0.6, 0.4), nodes) == []
-    assert len(homeless(actors(0.6, 0.6, 0.6), nodes)) == 1
-    assert homeless(actors(2), nodes) == []
-    assert len(homeless(actors(0.1, 2), nodes)) == 1
+    assert unplaced(actors(0.6, 0.4, 0.6, 0.4), nodes) == []
+    assert len(unplaced(actors(0.6, 0.6, 0.6), nodes)) == 1
+    assert unplaced(actors(2), nodes) == []
+    assert len(unplaced(actors(0.1, 2), nodes)) == 1
 
 
 # Times
