@@ -48,7 +48,7 @@ def study(
     if result.stopped:
         where = ["--address", address] if address else []
         command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path), *where])
-        err.print(f"stopped; go on with: {command}", soft_wrap=True, highlight=False)
+        err.print(f"stopped; resume with: {command}", soft_wrap=True, highlight=False)
         raise typer.Exit(130)
     conclude(path, out, trust=None)
     if result.failed:

@@ -1,7 +1,7 @@
-"""Running a study's points: side by side where each needs a core, one after the other where each uses a cluster.
+"""Running the points of a study: in parallel where each needs one core, one after another where each uses a cluster.
 
-Every point is an ordinary run directory, so a study that stopped goes on where it was, and a point that failed is tried
-again. A point that stops a study from being judged fairly, because its tuning is not finished, waits.
+Every point is an ordinary run directory, so a stopped study resumes where it stopped, and a failed point is tried
+again. The points of a method are not run before its tuning has ended: its settings are not known earlier.
 """
 
 import logging
