@@ -80,7 +80,7 @@ def traffic(pid: int) -> tuple[int, int]:
 
 
 class Watch:
-    """Samples a process and its descendants every so many seconds, until closed."""
+    """Samples a process and its descendants every N seconds, until closed."""
 
     def __init__(self, pid: int, interval_s: float = 1.0) -> None:
         self._process = psutil.Process(pid)

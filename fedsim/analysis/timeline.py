@@ -29,7 +29,7 @@ class Timeline:
     """What a run's ledger says about time."""
 
     rounds: pd.DataFrame  # one row a round, indexed by it: seconds, slots
-    turns: pd.DataFrame  # one row a client and round in which an actor worked for it; with `actor`, as node:pid
+    turns: pd.DataFrame  # one row per client per round in which an actor worked for it; with `actor`, as node:pid
 
     @property
     def shown(self) -> int:
@@ -42,7 +42,7 @@ def timeline_of(rounds: pd.DataFrame, clients: pd.DataFrame) -> Timeline | None:
 
     Args:
         rounds: One row a round.
-        clients: One row a client and round.
+        clients: One row per client per round.
     """
     if not (set(rounds) >= _OF_ROUND and set(clients) >= _OF_CLIENT):
         return None

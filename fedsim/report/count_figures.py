@@ -78,7 +78,7 @@ def _differences(axis: Axes, points: pd.DataFrame, quality: str, reference: str,
 
 
 def costs_by_count(points: pd.DataFrame, reference: str, note: str = "") -> Figure:
-    """Time a round, bytes a client and round, and memory, against N."""
+    """Time per round, bytes per client per round, and memory, against N."""
     known, look_of = with_costs(points), looks(list(points["method"].unique()), reference)
     figure, (axes,) = grid(1, len(_COSTS), 9.2, 3.0)
     for axis, (cost, label) in zip(axes, _COSTS.items(), strict=True):

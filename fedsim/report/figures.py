@@ -47,7 +47,7 @@ def learning_curves(clients: pd.DataFrame, best: int | None) -> Figure:
     """Training loss, validation PSNR and SSIM against the round, a line a client; `best` is marked.
 
     Args:
-        clients: One row a client and round, in the federation's order.
+        clients: One row per client per round, in the federation's order.
         best: The round that validation chose, if it chose one.
     """
     names = list(clients["client"].unique())
@@ -130,7 +130,7 @@ def time_and_bytes(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
 
     Args:
         rounds: One row a round.
-        clients: One row a client and round.
+        clients: One row per client per round.
     """
     figure, (time, size) = _figure(9.2, 2.9, 2)
     training = clients.groupby("round")["train_seconds"].sum()

@@ -111,7 +111,7 @@ class Run:
 
     @property
     def clients(self) -> pd.DataFrame:
-        """One row a client and round."""
+        """One row per client per round."""
         return self._table("clients")
 
     @property
