@@ -40,8 +40,18 @@ engine: {{backend: serial}}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a site's files, a workload and a run of it."""
-    folder = tmp_path_factory.mktemp("trained")
+    """A folder with a site's files, a workload and a run of it; tests replace the files."""
+    return train_in(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def untouched(tmp_path: Path) -> Path:
+    """Such a folder whose files no other test replaces."""
+    (tmp_path / "untouched").mkdir()
+    return train_in(tmp_path / "untouched")
+
+
+def train_in(folder: Path) -> Path:
     list(write_phantoms(folder / "A", SETTINGS, 1))
     (folder / "w.yaml").write_text(FILES.format(folder=folder))
     run(load_workload(folder / "w.yaml"), folder / "run")
@@ -129,8 +139,8 @@ def test_with_other_threads_and_a_word(
     assert Run(more.path).workload.engine.threads == 1, "history is not rewritten"
 
 
-def test_a_run_with_old_keys_resumes_and_is_evaluated(trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained / "run", tmp_path / "run")
+def test_a_run_with_old_keys_resumes_and_is_evaluated(untouched: Path, tmp_path: Path) -> None:
+    shutil.copytree(untouched / "run", tmp_path / "run")
     file, names = tmp_path / "run" / "workload.yaml", {"on_client_error": "on_error", "on_lost_process": "on_failure"}
     for new, old in names.items():
         assert new in file.read_text()
@@ -140,18 +150,18 @@ def test_a_run_with_old_keys_resumes_and_is_evaluated(trained: Path, tmp_path: P
     state["workload"]["engine"] = {names.get(key, key): value for key, value in engine.items()}
     digest = hashlib.sha256(as_json(state).encode()).hexdigest()
     write_json(checkpoint_folder(tmp_path / "run", 1) / "state.json", {**state, "digest": digest})
-    workload = load_workload(trained / "w.yaml", ["training.rounds=2"])
+    workload = load_workload(untouched / "w.yaml", ["training.rounds=2"])
     with Simulation(workload, tmp_path / "run", resume=True) as simulation:
         assert simulation.run()
         assert len(simulation.evaluate())
     assert Run(tmp_path / "run").round("last") == 2
 
 
-def test_what_a_failing_client_does_to_its_round_stays_as_it_was(trained: Path) -> None:
+def test_what_a_failing_client_does_to_its_round_stays_as_it_was(untouched: Path) -> None:
     """It changes what is trained; what a lost process does, and all else in engine, may change."""
     message = r"^engine\.on_client_error: was 'abort' and is now 'drop'; a resumed run must keep it$"
     with pytest.raises(InputError, match=message):
-        go_on(trained, "engine.on_client_error=drop")
+        go_on(untouched, "engine.on_client_error=drop")
     keys = ("engine.on_lost_process=drop", "engine.retries=9", "engine.keep_last=5")
-    with go_on(trained, *keys) as simulation:
+    with go_on(untouched, *keys) as simulation:
         assert simulation.run()
