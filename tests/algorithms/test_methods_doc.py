@@ -28,7 +28,7 @@ NAMES = [name_of(kind) for kind in ALGORITHMS]
 
 def crossing(method: Algorithm, model: UNetModel, clients: int, latents: int) -> tuple[int, int]:
     """Bytes up and down of a client in a round from the second on; `latents`: latent vectors a client sends."""
-    network = model._assemble()
+    network = model.network()
     P = sum(p.numel() for name, p in network.named_parameters() if method.shares(name))
     features = latents * network.latent_channels
     up, down = {
@@ -83,7 +83,7 @@ def test_the_page_has_the_tables_that_the_code_makes(what: str) -> None:
 
 
 def test_the_page_counts_the_parameters_right() -> None:
-    sizes = {name: p.numel() for name, p in UNetModel()._assemble().named_parameters()}
+    sizes = {name: p.numel() for name, p in UNetModel().network().named_parameters()}
     encoder = sum(size for name, size in sizes.items() if is_encoder(name))
     page = " ".join(PAGE.read_text(encoding="utf-8").split())
     assert f"{encoder:,} parameters in the encoder, {sum(sizes.values()):,} in all" in page

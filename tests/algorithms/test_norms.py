@@ -12,7 +12,8 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import Host, make_learner
 from fedsim.engine.host.messages import Train, Validate
 from fedsim.engine.record.run_directory import Run, setup_of
-from fedsim.models.reconstruction import UNetModel, is_norm
+from fedsim.models.base import is_norm
+from fedsim.models.reconstruction import UNetModel
 from fedsim.models.unet import Norm
 from fedsim.workload.schema import Workload
 
@@ -141,7 +142,7 @@ def test_every_parameter_learns(workload: Callable[..., Workload], norm: str, do
 @pytest.mark.parametrize(("norm", "parameters", "statistics"), [("instance", 0, 0), ("affine", 2, 0), ("batch", 2, 2)])
 def test_norm_layers_add_what_they_say(norm: str, parameters: int, statistics: int) -> None:
     """Vectors a norm layer, of its channels' size."""
-    plain, network = (UNetModel.model_validate({"norm": n, "channels": 4})._assemble() for n in ("instance", norm))
+    plain, network = (UNetModel.model_validate({"norm": n, "channels": 4}).network() for n in ("instance", norm))
     widths = [m.num_features for m in plain.modules() if isinstance(m, torch.nn.InstanceNorm2d)]
     added = sum(p.numel() for p in network.parameters()) - sum(p.numel() for p in plain.parameters())
     assert added == parameters * sum(widths)

@@ -84,7 +84,7 @@ def test_fedbn_with_norm_parameters_is_not_fedavg(
 @pytest.mark.parametrize("domain", ["image", "kspace", "dual"])
 @pytest.mark.parametrize("norm", ["instance", "affine", "batch"])
 def test_lg_fedavg_shares_what_fedmri_keeps(domain: str, norm: str) -> None:
-    network = UNetModel.model_validate({"domain": domain, "norm": norm, "channels": 2, "pools": 2})._assemble()
+    network = UNetModel.model_validate({"domain": domain, "norm": norm, "channels": 2, "pools": 2}).network()
     names = [name for name, _ in (*network.named_parameters(), *network.named_buffers())]
     ours, theirs = ({name for name in names if method.shares(name)} for method in (FedMRI(), LGFedAvg()))
     assert ours

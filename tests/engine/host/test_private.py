@@ -48,7 +48,7 @@ def test_only_shared_parameters_leave_a_host(workload: Callable[..., Workload], 
     assert len(sent) == uploads
     assert all(array.shape == before.shape for array in sent)
     validated = list(host.handle(Validate(clients=everybody, round=1, since=time.time()), server))
-    assert validated[-1].rows
+    assert any(reply.rows for reply in validated)
     assert not list(arrays_in(validated))
     assert not list(arrays_in(list(host.handle(Evaluate(clients=("B",), round=1, part="test"), server))))
     assert not list(arrays_in([list(reply.layouts) for reply in host.handle(Layouts(clients=everybody))]))
@@ -59,7 +59,7 @@ def test_only_shared_parameters_leave_a_host(workload: Callable[..., Workload], 
 )
 def test_uplink_of_the_paper(model: dict[str, Any], expected: int) -> None:
     """Bytes a client and round that FedMRI sends, as the shapes say."""
-    network = UNetModel.model_validate(model)._assemble()
+    network = UNetModel.model_validate(model).network()
     assert 4 * sum(p.numel() for name, p in network.named_parameters() if FedMRI().shares(name)) == expected
 
 
@@ -87,7 +87,7 @@ def test_a_checkpoint_holds_encoders_once_and_every_decoder(simulate: Callable[.
 
 
 def test_shares_of_the_methods() -> None:
-    names = [name for name, _ in UNetModel(domain="dual", channels=2, pools=1)._assemble().named_parameters()]
+    names = [name for name, _ in UNetModel(domain="dual", channels=2, pools=1).network().named_parameters()]
     assert all(FedAvg().shares(name) for name in names)
     assert not any(Single().shares(name) for name in names)
     assert 0 < sum(FedMRI().shares(name) for name in names) < len(names)

@@ -62,7 +62,7 @@ def test_a_full_disk_stops_the_run_and_space_brings_it_back(
     ballast = disk / "ballast"
     with pytest.raises(WriteError, match=r"cannot be written \(No space left on device\); make room there and repeat"):
         simulate(*keys, out=disk / "run", observer=AfterRoundTwo(lambda: fill(ballast)))
-    with pytest.raises(InputError, match="of checkpoints do not fit into the 0 B that are free"):
+    with pytest.raises(InputError, match="of checkpoints do not fit into the 0 bytes that are free"):
         simulate(*keys, out=disk / "run", resume=True)
     assert Run(disk / "run").round("last") == 2
     ballast.unlink()
@@ -89,7 +89,7 @@ def test_a_read_only_run_directory_stops_the_run(simulate: Simulate, disk: Path)
 def test_a_full_cache_is_named(simulate: Simulate, disk: Path, tmp_path: Path) -> None:
     """Before the run, where it can be foreseen; else when a shard is written."""
     fill(disk / "ballast")
-    with pytest.raises(InputError, match=r"^federation\.cache: .* of shards do not fit into the 0 B that are free"):
+    with pytest.raises(InputError, match=r"^federation\.cache: .* of shards do not fit into the 0 bytes that are free"):
         simulate(f"federation.cache={disk / 'cache'}", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     source = PhantomSource(format="phantom", subjects=2, slices=2, size=48, contrast="t1").resolve(1, "A")
