@@ -82,7 +82,8 @@ def trained(content: dict[str, Any], folder: Path) -> Iterator[tuple[int, Tensor
     learner = make_learner(setup_of(Run(folder / "run").workload))
     states = [learner.fresh_server()]
     for round_ in range(1, content["training"]["rounds"] + 1):
-        states.append(checkpoint.read_server(folder / "run", round_, learner.shared_layout))
+        state = checkpoint.read_state(folder / "run", round_)
+        states.append(checkpoint.read_server(folder / "run", state, learner.shared_layout))
     for round_ in range(1, content["training"]["rounds"]):
         before, now, after = states[round_ - 1 : round_ + 2]
         vectors = before["shared"], now["previous"], now["shared"], after["previous"]

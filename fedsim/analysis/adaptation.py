@@ -78,7 +78,8 @@ class Deployed:
         learner = make_learner(setup_of(self.run.runnable))
         if learner.local.numel():
             return None
-        server = checkpoint.read_server(self.run.path, self.round, learner.shared_layout)
+        state = checkpoint.read_state(self.run.path, self.round)
+        server = checkpoint.read_server(self.run.path, state, learner.shared_layout)
         learner.shared.copy_(torch.from_numpy(server["shared"]))
         if "buffers" in server:
             learner.shared_buffers.copy_(torch.from_numpy(server["buffers"]))

@@ -191,15 +191,14 @@ class Run:
         Raises:
             InputError: the run has no such client.
         """
-        round_ = self.round(which)
-        names = checkpoint.read_state(self.path, round_)["clients"]
-        check_client(client, names)
+        at = checkpoint.read_state(self.path, self.round(which))
+        check_client(client, at["clients"])
         with torch.inference_mode(mode=False):  # a caller may be in it
             learner = make_learner(setup_of(self.runnable))
-        state = checkpoint.read_client(self.path, round_, client, learner.local_layout)
+        state = checkpoint.read_client(self.path, at, client, learner.local_layout)
         learner.private = state
         learner.adopt(state)
-        server = checkpoint.read_server(self.path, round_, learner.shared_layout)
+        server = checkpoint.read_server(self.path, at, learner.shared_layout)
         if "buffers" in server:
             learner.shared_buffers.copy_(torch.from_numpy(server["buffers"]))
         with hooks.blamed(self.runnable.algorithm, "deploy", f"client {client}"):

@@ -121,13 +121,13 @@ def read_state(run: Path, round_: int) -> dict[str, Any]:
     return state
 
 
-def read_server(run: Path, round_: int, layout: FlatParameters) -> ServerState:
-    """The server's state at a checkpoint; `shared` are its parameters (P,).
+def read_server(run: Path, state: Mapping[str, Any], layout: FlatParameters) -> ServerState:
+    """The server's state at a checkpoint, given what its state.json says; `shared` are its parameters (P,).
 
     Raises:
         DamagedError: a file is not what was written.
     """
-    at, digests = folder(run, round_), read_state(run, round_)["file_digests"]
+    at, digests = folder(run, state["round"]), state["file_digests"]
     arrays = _load(at / "shared.safetensors", digests)
     shared = layout.flatten({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
     own = _load(at / "server.safetensors", digests) if "server.safetensors" in digests else {}
@@ -151,13 +151,13 @@ def parts(run: Path, state: Mapping[str, Any], clients: Sequence[str]) -> list[c
     ]
 
 
-def read_client(run: Path, round_: int, name: str, layout: FlatParameters) -> State:
-    """A client's private state at a checkpoint.
+def read_client(run: Path, state: Mapping[str, Any], name: str, layout: FlatParameters) -> State:
+    """A client's private state at a checkpoint, given what its state.json says.
 
     Raises:
         DamagedError: the file that holds it is not what was written.
     """
-    (part,) = parts(run, read_state(run, round_), [name])
+    (part,) = parts(run, state, [name])
     ((_, private),) = clientfiles.read_clients(part, layout)
     return private
 

@@ -59,7 +59,7 @@ class Snapshots:
             self._tell(Reset(clients=self._names))
             return None, None
         state = checkpoint.read_state(self._run, round_)
-        self._server.state = checkpoint.read_server(self._run, round_, self._learner.shared_layout)
+        self._server.state = checkpoint.read_server(self._run, state, self._learner.shared_layout)
         self._tell(Load(clients=self._names, parts=checkpoint.parts(self._run, state, self._names)))
         return state["best_round"], state["best_psnr"]
 
