@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedsim.core import extension
-from fedsim.core.errors import ClientError, InputError, OwnCodeError
+from fedsim.core.errors import ClientError, InputError, MethodError, OwnCodeError
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
@@ -254,18 +254,43 @@ def test_a_changed_importer_imports_again(folder: Path) -> None:
     assert len(list((folder / "cache").glob("theirs.Theirs-*.h5"))) == 2
 
 
-def test_an_installed_packages_classes_have_plain_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distribution as an installer leaves it, on the path."""
+def install(folder: Path, code: str, points: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a distribution on the path as an installer leaves it: the module `plugged`, and its entry points."""
     site = folder / "site"
     info = site / "fedsim_plugged-1.2.dist-info"
     info.mkdir(parents=True)
-    (site / "plugged.py").write_text(example("cascade"))
+    (site / "plugged.py").write_text(code)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fedsim-plugged\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(
-        "[fedsim.networks]\nmynet = plugged:CascadeModel\nbroken = nowhere:Model\nunet = plugged:CascadeModel\n"
-    )
+    (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(site)
     forget()
+
+
+@pytest.mark.parametrize(
+    ("hook", "body", "message"),
+    [
+        ("train", "received['shared'].data.mul_(0.5)\n        return super().train(learner, received, phase)",
+         "round 1: mine changed what it received, 'shared', in place"),
+        ("train", "return {'shared': learner.shared * torch.nan}",
+         "train of mine returned NaN, infinite or too large numbers as 'shared'"),
+        ("train", "raise SystemExit", r"SystemExit: \(in train of mine\)"),
+        ("deploy", "learner.shared.fill_(torch.nan)", r"mine left NaN or infinite parameters .* \(in deploy\)"),
+    ],
+)  # fmt: skip
+def test_a_packages_method_gets_the_checks_of_any_users_method(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, hook: str, body: str, message: str
+) -> None:
+    arguments = "learner, received, phase" if hook == "train" else "learner, received"
+    code = "import torch\nfrom fedsim.algorithms.base import Algorithm\n\n\nclass Mine(Algorithm):\n"
+    code += f"    def {hook}(self, {arguments}):\n        {body}\n"
+    install(folder, code, "[fedsim.methods]\nmine = plugged:Mine\n", monkeypatch)
+    with pytest.raises((ClientError, MethodError), match=message):
+        run(load_workload(folder / "own.yaml", ["algorithm={name: mine}"]), folder / "run")
+
+
+def test_an_installed_packages_classes_have_plain_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = "[fedsim.networks]\nmynet = plugged:CascadeModel\nbroken = nowhere:Model\nunet = plugged:CascadeModel\n"
+    install(folder, example("cascade"), points, monkeypatch)
     with pytest.raises(InputError, match="nowhere:Model of the package fedsim-plugged cannot be imported"):
         load_workload(folder / "own.yaml", ["model.name=broken"])
     with pytest.raises(InputError, match=r"model\.stride: unknown key"):

@@ -18,7 +18,6 @@ from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Upload, Vector
 from fedsim.algorithms.learner import Learner, State
 from fedsim.core.errors import ClientError, DivergedError
-from fedsim.core.own import is_own
 from fedsim.core.seeds import torch_stream
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.samples import SliceMemory
@@ -166,7 +165,7 @@ class Host(Residents):
             watch.lap("load")
             sent = self._work(order, learner, received, uploads)
             watch.lap("train")
-            own = self._setup.algorithm.name if is_own(self._setup.algorithm.name) else ""
+            own = self._setup.algorithm.name if self._setup.algorithm.foreign else ""
             who = f"client {name}, round {order.round}"
             noted = means(learner, self._clients[name].data, who, own)
             state = learner.leave()
@@ -200,7 +199,7 @@ class Host(Residents):
         """The upload that a user's own method has made of a sound network, and that cannot be summed; empty if none."""
         network = largest(self._learner.shared.cpu().numpy())
         wrong = [key for key, vector in sent.items() if key != "buffers" and not largest(vector) <= network]
-        own = is_own(self._setup.algorithm.name) and np.isfinite(network)
+        own = self._setup.algorithm.foreign and np.isfinite(network)
         return wrong[0] if own and wrong else ""
 
     # Images
@@ -264,7 +263,7 @@ class Host(Residents):
         with self._at_work(name, round_, received) as learner:
             with hooks.contained():
                 self._setup.algorithm.deploy(learner, received.tensors)
-            own = is_own(self._setup.algorithm.name)  # others only load what has been found finite
+            own = self._setup.algorithm.foreign  # others only load what has been found finite
             if own and not np.isfinite(largest(learner.shared.cpu().numpy())):
                 who = f"client {name}, round {round_}: {self._setup.algorithm.name}"
                 raise ClientError(f"{who} left NaN or infinite parameters in the network (in deploy)")

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fedsim.algorithms.base import Algorithm, Vector
 from fedsim.core.errors import MethodError
-from fedsim.core.own import is_own
 from fedsim.engine.host.uploads import as_tensors
 
 
@@ -21,7 +20,7 @@ class ReadOnly:
     """
 
     def __init__(self, broadcast: Mapping[str, Vector], device: torch.device, algorithm: Algorithm) -> None:
-        own = is_own(algorithm.name)
+        own = algorithm.foreign
         moved = {name: tensor.to(device, copy=own) for name, tensor in as_tensors(broadcast).items()}
         self.tensors: Mapping[str, Tensor] = MappingProxyType(moved)
         self._versions = {name: tensor._version for name, tensor in moved.items()}

@@ -10,7 +10,6 @@ from fedsim.algorithms import hooks
 from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import ClientError, InputError, OwnCodeError, RunError
 from fedsim.core.files import writing
-from fedsim.core.own import is_own
 from fedsim.data.samples import SliceMemory
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Layouts, Limits, Load, Reply, Reset, Save, Setup
@@ -73,7 +72,7 @@ class Residents:
         except (RunError, InputError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            hook = "train" if training and is_own(self._setup.algorithm.name) else ""
+            hook = "train" if training and self._setup.algorithm.foreign else ""
             what = hooks.explained(self._setup.algorithm, error, at, hook)
             raise ClientError(what, traceback.format_exc()) from error
 
