@@ -2,12 +2,13 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 
 from fedsim.cli import app as cli
 from fedsim.engine.place.cores import cores_here
@@ -42,6 +43,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         if not item.get_closest_marker("ray"):
             patch.setenv("RAY_TMPDIR", "/a test that is not marked ray")
         return (yield)
+
+
+def every(step: int, cases: Iterable[tuple[Any, ...]]) -> list[ParameterSet]:
+    """The cases as parameters; the quick run has the first and every `step`-th after it."""
+    return [pytest.param(*case, marks=[pytest.mark.slow] if number % step else []) for number, case in enumerate(cases)]
 
 
 @pytest.fixture(scope="session", autouse=True)

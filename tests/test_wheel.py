@@ -72,6 +72,7 @@ def place(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_source_and_wheel_hold_the_cluster_files_and_workloads_and_no_results(sdist: Path, wheel: Path) -> None:
     with tarfile.open(sdist) as archive:
         source = {name.partition("/")[2] for name in archive.getnames()}
@@ -85,6 +86,7 @@ def test_source_and_wheel_hold_the_cluster_files_and_workloads_and_no_results(sd
     assert max(wheel.stat().st_size, sdist.stat().st_size) < LARGEST
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_submits_from_any_folder(place: Path, tmp_path: Path) -> None:
     surroundings = {"PYTHONPATH": str(place), "FEDSIM_STATE": str(place / "state")}
     fedsim = [sys.executable, place / "bin" / "fedsim"]  # dependencies are those of this environment
@@ -95,6 +97,7 @@ def test_an_installed_wheel_submits_from_any_folder(place: Path, tmp_path: Path)
     assert "name: quickstart" in done.stdout
 
 
+@pytest.mark.slow
 def test_init_writes_what_the_project_ships(fedsim: Fedsim, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()  # an empty folder will do
     status, out, err = fedsim("init", "new")
@@ -108,6 +111,7 @@ def test_init_writes_what_the_project_ships(fedsim: Fedsim, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
+@pytest.mark.slow
 def test_init_leaves_alone_what_is_there(fedsim: Fedsim, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.yaml").write_text("name: mine")

@@ -19,6 +19,7 @@ from fedsim.engine.record.run_directory import setup_of
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
+from tests.conftest import every
 
 from .conftest import assert_equal, load, small
 
@@ -100,7 +101,7 @@ def mine(tmp_path: Path, cache: Path) -> Callable[..., Workload]:
     return make
 
 
-@pytest.mark.parametrize(("hook", "body"), CASES)
+@pytest.mark.parametrize(("hook", "body"), every(5, CASES))
 def test_a_fault_is_shown_as_the_methods(mine: Callable[..., Workload], tmp_path: Path, hook: str, body: str) -> None:
     with pytest.raises((MethodError, ClientError)) as error:
         run(mine(hook, body), tmp_path / "run")
@@ -153,6 +154,7 @@ def test_it_is_shown_on_ray(mine: Callable[..., Workload], tmp_path: Path, hook:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_it_is_shown_on_the_command_line(
     mine: Callable[..., Workload], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

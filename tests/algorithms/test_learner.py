@@ -29,6 +29,7 @@ def test_channels_last_weights_are_views_of_the_vector_in_that_order() -> None:
     assert torch.equal(flat.flatten(flat.by_name(flat.vector.data)), flat.vector.data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "tolerance"), [("training.memory_format=channels_last", 1e-3), ("training.precision=bfloat16", 0.05)]
 )

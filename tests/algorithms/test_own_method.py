@@ -97,6 +97,7 @@ def test_the_example_runs_on_ray_and_outlives_its_file(
     assert set(reopened.evaluation["algorithm"]) == {"median:Median"}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_from_its_own_copy(folder: Path, tmp_path: Path) -> None:
     whole = run(load_workload(folder / "workload.yaml"), tmp_path / "whole")
     asked = iter([False, False, True])

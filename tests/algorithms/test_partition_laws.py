@@ -37,6 +37,7 @@ def assert_same_networks(one: Run, other: Run) -> None:
     assert_same_tables(one, other, without=("uplink_bytes", "downlink_bytes"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), (HALF, "model.domain=dual")], ids=["all", "drawn"])
 def test_fedmri_without_its_term_is_a_shared_encoder(simulate: Simulate, tmp_path: Path, keys: tuple[str, ...]) -> None:
     (tmp_path / "shared_encoder.py").write_text(SHARED_ENCODER)

@@ -11,6 +11,7 @@ import torch
 
 from fedsim.core.seeds import numpy_stream
 from fedsim.workload.schema import Workload
+from tests.conftest import every
 
 from .conftest import Bench, Models, Reference, Simulate, assert_close, bench, error, mean, put, state
 
@@ -175,13 +176,14 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("method", "reference", "keys"), CASES)
+@pytest.mark.parametrize(("method", "reference", "keys"), every(6, CASES))
 def test_equals_its_definition(
     simulate: Simulate, workload: Callable[..., Workload], method: str, reference: Reference, keys: tuple[str, ...]
 ) -> None:
     assert_close(simulate(method, *keys), reference(bench(workload(method, *keys))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "reference", "keys", "wrong"), WRONG)
 def test_a_slightly_other_definition_is_told_apart(
     simulate: Simulate,

@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from fedsim.core.seeds import torch_stream
 from fedsim.workload.schema import Workload
+from tests.conftest import every
 
 from .conftest import Bench, Models, Reference, Simulate, assert_close, bench, error, mean, put, state
 
@@ -208,13 +209,14 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("method", "reference", "keys"), CASES)
+@pytest.mark.parametrize(("method", "reference", "keys"), every(4, CASES))
 def test_equals_its_definition(
     simulate: Simulate, workload: Callable[..., Workload], method: str, reference: Reference, keys: tuple[str, ...]
 ) -> None:
     assert_close(simulate(method, *keys), reference(bench(workload(method, *keys))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "reference", "keys", "wrong"), WRONG)
 def test_a_slightly_other_definition_is_told_apart(
     simulate: Simulate,

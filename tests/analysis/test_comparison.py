@@ -296,6 +296,7 @@ def test_differences_are_filled_where_they_are_shown() -> None:
     assert at["fedavg"] == pytest.approx(row(table, "fedavg")["difference"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("frame", "names"),
     [
@@ -357,6 +358,7 @@ def test_runs_of_one_method_are_told_apart_by_their_settings(simulate: Callable[
     assert set(results_of(seeds)["method"]) == {"fedavg"}
 
 
+@pytest.mark.slow
 def test_settings_that_differ_beside_the_method_are_named(simulate: Callable[..., Run]) -> None:
     text, runs = StringIO(), (simulate("algorithm.name=fedavg"), simulate("training.lr=2e-3"))
     compare_runs([one.path for one in runs], None, None, Console(file=text, width=120))
@@ -379,6 +381,7 @@ MIXES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("override", "message"), MIXES)
 def test_mixes_are_refused(
     simulate: Callable[..., Run],
@@ -416,6 +419,7 @@ def test_masks_of_one_acceleration_that_are_not_the_same_are_refused(simulate: C
         scores.to_parquet(two.path / "evaluation.parquet", index=False)
 
 
+@pytest.mark.slow
 def test_different_seeds_may_have_different_splits(simulate: Callable[..., Run]) -> None:
     results_of({"one": simulate("seed=1", "algorithm.name=fedavg"), "two": simulate("seed=2", "algorithm.name=single")})
 
@@ -436,6 +440,7 @@ def test_wrong_runs(
         compare_runs(change(paths), None, None, Console(file=StringIO()))
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_and_an_unknown_reference(
     simulate: Callable[..., Run], make_workload: Callable[..., Workload], tmp_path: Path
 ) -> None:

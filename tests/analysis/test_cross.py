@@ -57,6 +57,7 @@ def text(frame: pd.DataFrame, width: int = 100) -> str:
     return console.export_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["test", "val"])
 def test_at_home_the_numbers_are_those_of_evaluate(trained: Run, part: str) -> None:
     frame = cross_evaluate(trained, "best", part)
@@ -82,6 +83,7 @@ def test_away_from_home_it_is_the_clients_own_network(trained: Run) -> None:
     assert volume.score("fastmri")["psnr"] == row["psnr"]
 
 
+@pytest.mark.slow
 def test_pooled_data_are_all_at_home(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
     pooled = run(make_workload(f"federation.sites={json.dumps(SITES)}", "algorithm.name=centralised"), tmp_path / "run")
     frame = cross_evaluate(pooled)
@@ -124,6 +126,7 @@ def test_many_clients_stand_under_their_sites(trained: Run) -> None:
     assert rows == ["B"]
 
 
+@pytest.mark.slow
 def test_what_is_kept(copy: Run) -> None:
     frame = cross_evaluate(copy)
     picture = write_cross(copy, frame)

@@ -31,6 +31,7 @@ LINES = np.zeros(32, bool)
 LINES[1::3] = LINES[13:19] = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1.0, 1e-6, 3e4])
 def test_raw_kspace_gives_images_in_its_own_units(finished: Run, unit: float) -> None:
     """As if the caller had divided by the scale and multiplied by it again, which is nobody else's affair."""

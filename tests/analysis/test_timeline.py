@@ -195,6 +195,7 @@ def test_an_old_ledger_has_no_timeline(small: Timeline, column: str) -> None:
 # Figure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("actors", "clients"), [(1, 1), (2, 16), (30, 1), (MOST_ROWS, 2), (2, 1000)])
 def test_a_figure_has_a_row_an_actor(tmp_path: Path, actors: int, clients: int) -> None:
     figure = gantt(crowd(actors, clients), 1)
@@ -205,6 +206,7 @@ def test_a_figure_has_a_row_an_actor(tmp_path: Path, actors: int, clients: int) 
     assert 300 < height < 1500
 
 
+@pytest.mark.slow
 def test_of_too_many_actors_the_slow_and_the_fast_are_drawn() -> None:
     figure = gantt(crowd(100, 1), 1)
     slow, fast = [f"n:{pid}" for pid in range(100, 80, -1)], [f"n:{pid}" for pid in range(20, 0, -1)]

@@ -88,6 +88,7 @@ def with_tensors(run: Run, tensors: dict[str, np.ndarray]) -> torch.nn.Module:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "as_it_is", "learning"),
     [
@@ -111,6 +112,7 @@ def test_every_rule_has_its_rows(train: Train, method: str, as_it_is: set[str], 
     assert frame["zf_psnr"].nunique() == 1
 
 
+@pytest.mark.slow
 def test_rows_are_the_same_every_time(fedmri: Run, rows: pd.DataFrame) -> None:
     files = {path: path.read_bytes() for path in fedmri.path.glob("unseen/X/*.safetensors")}
     names = {"fresh-2.safetensors", "tuned-2.safetensors", "fresh-all.safetensors", "tuned-all.safetensors"}
@@ -145,6 +147,7 @@ def test_best_is_the_client_with_the_lowest_validation_error(fedmri: Run, rows: 
     assert row["psnr"] == psnr_of(fedmri.model(row["client"]), spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_global_is_the_servers_model(train: Train, norm: str) -> None:
     trained = train("fedavg", f"model.norm={norm}")
@@ -187,6 +190,7 @@ def test_few_slices_depend_on_the_seed(fedmri: Run) -> None:
     assert len(drawn) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuned", [False, True])
 def test_the_chosen_step_has_the_lowest_validation_error(fedmri: Run, tuned: bool) -> None:
     spec, models = newcomer(fedmri), deployed(fedmri)
@@ -208,6 +212,7 @@ def test_validation_error_is_of_normalised_slices(fedmri: Run) -> None:
     assert error_on(fedmri.model("A"), data, "val", 8) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedmri", "fedavg", "lg_fedavg", "fedbn"])
 @pytest.mark.parametrize("tuned", [False, True])
 def test_what_is_shared_stays(train: Train, method: str, tuned: bool) -> None:
@@ -280,6 +285,7 @@ def test_more_slices_than_there_are_is_refused_before_anything_is_done(fedmri: R
         unseen(fedmri, [0, 7], tell=lambda served: pytest.fail("too late"))
 
 
+@pytest.mark.slow
 def test_a_site_without_the_data_is_refused(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
     lacking = [*SITES[:3], {**SITES[3], "split": {"train": 0, "val": 0.5, "test": 0.5}}]
     trained = run(make_workload(f"federation.sites={json.dumps(lacking)}", "training.rounds=1"), tmp_path / "run")

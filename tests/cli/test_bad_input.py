@@ -99,6 +99,7 @@ def test_evaluating_leaves_the_workload_as_it_was(fedsim: Fedsim, workload: Path
     assert (tmp_path / "run" / "workload.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_going_on_with_other_data_is_refused(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     for subject in range(6):
         (tmp_path / "data" / "tiff" / f"s{subject}").mkdir(parents=True)

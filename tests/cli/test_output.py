@@ -64,6 +64,7 @@ def test_a_closed_output_is_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not exit_.value.code
 
 
+@pytest.mark.slow
 def test_the_log_is_appended_to_and_says_why_a_run_ended(workload: Path, tmp_path: Path, fedsim: Fedsim) -> None:
     status, _, _ = fedsim("run", workload, "--set", "faults=[{kind: raise, client: A, round: 2}]", "--out", "run")
     assert status == 1

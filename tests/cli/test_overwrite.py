@@ -32,6 +32,7 @@ def test_a_run_is_replaced(fedsim: Fedsim, workload: Path, old: Path) -> None:
     assert not list(old.parent.glob(".*replaced"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong", [("--set", "federation.clients=99"), ("--set", "faults=[{kind: kill, round: 1}]"), ("--resume",)]
 )
@@ -56,6 +57,7 @@ def test_a_study_is_replaced(fedsim: Fedsim, workload: Path) -> None:
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("foreign", ["notes.txt", "data/scan.nii", "code.py"])
 def test_nothing_that_a_run_did_not_write_is_deleted(old: Path, foreign: str) -> None:
     (old / foreign).parent.mkdir(exist_ok=True)

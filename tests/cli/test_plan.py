@@ -62,6 +62,7 @@ def test_a_cluster_that_is_not_there(fedsim: Fedsim, workload: Path, keys: tuple
     assert err.startswith("fedsim: --address 127.0.0.1:9: ")
 
 
+@pytest.mark.slow
 def test_importing_makes_phantom_shards_too(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     cache = ("--set", f"federation.cache={tmp_path / 'cache'}")
     status, out, _ = fedsim("data", "import", workload, *cache, "--set", "federation.clients=4")

@@ -28,11 +28,14 @@ finally:
 """
 
 
-@pytest.mark.parametrize("arguments", [
-    "--help", "--version", "submit --help", "jobs list", "jobs wait nothing", "stduy x", "run --sett x y",
-    "run none.yaml", "study none.yaml", "submit none.yaml --cluster local", "submit x.yaml --cluster lokal",
-    "watch --help",
-])  # fmt: skip
+QUICK = ("--help", "jobs list", "run none.yaml", "submit none.yaml --cluster local")
+SLOW = (
+    "--version", "submit --help", "jobs wait nothing", "stduy x", "run --sett x y", "study none.yaml",
+    "submit x.yaml --cluster lokal", "watch --help",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [*QUICK, *(pytest.param(words, marks=pytest.mark.slow) for words in SLOW)])
 def test_a_command_loads_only_what_it_needs(arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSIM_STATE", str(tmp_path / "state"))
     (tmp_path / "x.yaml").write_text("name: x")

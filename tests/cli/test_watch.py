@@ -77,6 +77,7 @@ def test_a_run_of_another_process_is_followed_to_its_end(workload: Path, tmp_pat
     assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.slow
 def test_the_present_state(fedsim: Fedsim, run: Path) -> None:
     status, out, err = fedsim("watch", run, "--once")
     best = pd.read_parquet(run / "rounds.parquet").set_index("round")["psnr"]
@@ -147,6 +148,7 @@ methods: {fedavg: {}, single: {}}
 """
 
 
+@pytest.mark.slow
 def test_a_study_is_counted_point_by_point(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     (tmp_path / "pair.yaml").write_text(STUDY)
     plan, folder = load_study(tmp_path / "pair.yaml"), tmp_path / "pair"

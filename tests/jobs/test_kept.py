@@ -28,6 +28,7 @@ def kept_run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "status"), [
     (0, Status("succeeded")), (1, Status("failed", "lr: is wrong")), (130, Status("stopped")),
 ])  # fmt: skip

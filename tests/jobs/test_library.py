@@ -46,6 +46,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     return cluster
 
 
+@pytest.mark.slow
 def test_jobs_are_submitted_waited_for_and_collected(workload: Path, tmp_path: Path, here: Here) -> None:
     jobs = [
         fedsim.submit(workload, "x", {"training.lr": lr, "federation.matrix": [32, 32]}, tmp_path / f"lr-{lr}")
@@ -61,6 +62,7 @@ def test_jobs_are_submitted_waited_for_and_collected(workload: Path, tmp_path: P
     assert (again.id, len(here.sent)) == (jobs[0].id, 2), "nothing is run twice"
 
 
+@pytest.mark.slow
 def test_a_job_that_failed_is_named_when_all_have_ended(workload: Path, tmp_path: Path) -> None:
     good = fedsim.submit(workload, "x", out=tmp_path / "good")
     bad = fedsim.submit(workload, "x", ["training.lr=2"], tmp_path / "bad")

@@ -54,6 +54,7 @@ def test_only_the_first_sites_are_shown_and_unchanged(finished: Run, panels: dic
     np.testing.assert_array_equal(first.reconstruction, panels["A"].reconstruction)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["A", "W"])
 def test_error_maps_share_a_scale_and_images_a_window(panels: dict[str, Panel], name: str) -> None:
     panel = panels[name]

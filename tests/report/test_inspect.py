@@ -88,6 +88,7 @@ def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
         next(write_phantoms(tmp_path, [], seed=0))
 
 
+@pytest.mark.slow
 def test_inspect_names_what_is_there(phantoms: Path, tmp_path: Path) -> None:
     text = printed(inspect_path(phantoms, tmp_path / "look.png"))
     assert "fastmri, 4 volumes of 2 subjects, 20 slices" in text
@@ -104,6 +105,7 @@ def test_inspect_says_what_else_is_there(tmp_path: Path) -> None:
     assert "not shown: 1 dicom file; inspect their folders" in printed(inspect_path(tmp_path, tmp_path / "look.png"))
 
 
+@pytest.mark.slow
 def test_inspect_points_out_what_is_odd(tmp_path: Path) -> None:
     images = np.ones((4, 16, 16))
     images[1] = 0

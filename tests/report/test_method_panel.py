@@ -36,6 +36,7 @@ def cells(figure: Figure, rows: int) -> list[list[object]]:
     return [images[row * len(images) // rows :][: len(images) // rows] for row in range(rows)]
 
 
+@pytest.mark.slow
 def test_methods_are_shown_on_the_same_slice(runs: dict[str, Run]) -> None:
     panels = collect(runs, 4)
     assert [of_site[0].site for of_site in panels] == ["A", "B", "W"]
@@ -46,6 +47,7 @@ def test_methods_are_shown_on_the_same_slice(runs: dict[str, Run]) -> None:
             assert not np.array_equal(panel.reconstruction, of_site[0].reconstruction)
 
 
+@pytest.mark.slow
 def test_panel_has_a_row_of_images_and_one_of_errors_a_site(runs: dict[str, Run]) -> None:
     figure, panels = next(method_panels(runs)), collect(runs, 4)
     rows = cells(figure, 6)
@@ -115,6 +117,7 @@ def test_latents_of_pooled_data_know_their_site(runs: dict[str, Run]) -> None:
     assert set(latents(runs["pooled"])["site"]) == {"A", "B", "W"}
 
 
+@pytest.mark.slow
 def test_latent_figure_is_the_same_every_time_and_not_blank(runs: dict[str, Run]) -> None:
     shown = {name: runs[name] for name in ("FedMRI", "SingleSet")}
     figure = latent_figure(shown)

@@ -61,6 +61,7 @@ def test_report_needs_nothing_else(page: Page) -> None:
     assert "@import" not in page.text
 
 
+@pytest.mark.slow
 def test_pictures_are_those_of_the_figures_folder(page: Page, finished: Run) -> None:
     shown = {base64.b64decode(source.partition(",")[2]) for source in page.sources}
     files = {path.name: path.read_bytes() for path in (finished.path / "figures").iterdir()}
@@ -165,6 +166,7 @@ def test_an_unfinished_run_says_what_is_missing(make_workload: Callable[..., Wor
     assert len(page.sources) == 3 + 3
 
 
+@pytest.mark.slow
 def test_data_that_is_gone_is_said(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object) -> None:
         raise InputError("tcga-lgg/CS: no such file or folder")

@@ -85,6 +85,7 @@ def test_a_study_is_told_from_its_tables_alone(told: Told, kind: str) -> None:
         assert line in page.text
 
 
+@pytest.mark.slow
 def test_it_is_all_the_same_when_made_again(told: Told, tmp_path: Path) -> None:
     """From the committed files alone: study.yaml, base.yaml and three tables."""
     folder, _ = told("scaling-weak")
@@ -100,6 +101,7 @@ def test_it_is_all_the_same_when_made_again(told: Told, tmp_path: Path) -> None:
     assert second == first
 
 
+@pytest.mark.slow
 def test_the_overview_has_means_differences_and_costs(told: Told) -> None:
     folder, _ = told("client-count")
     points = pd.read_parquet(folder / "results.parquet")

@@ -367,6 +367,7 @@ def test_candidates_are_the_product_of_the_axes() -> None:
 # The study file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_is_valid(path: Path) -> None:
     plan = load_study(path)

@@ -97,6 +97,7 @@ def test_a_run_keeps_the_files_and_is_read_without_running_them(folder: Path) ->
     assert "cascade" in sys.modules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", PAGES)
 def test_a_changed_file_is_refused_on_resume(folder: Path, module: str) -> None:
     run(load_workload(folder / "own.yaml"), folder / "run")

@@ -167,6 +167,7 @@ def test_the_undamaged_ones_are_valid(tmp_path: Path) -> None:
     assert load_study(tmp_path / "tiny.yaml").describe() == "1 regime x 2 methods x 2 seeds, after 4 tuning runs"
 
 
+@pytest.mark.slow
 @FUZZ
 @given(content=damaged(VALID))
 def test_damaged_workloads(tmp_path: Path, content: Any) -> None:
@@ -197,6 +198,7 @@ def test_many_damaged_studies(tmp_path: Path, content: Any) -> None:
 YAML_TEXT = st.text(st.sampled_from(list("abx01 \n\t:-?#&*!|>'\"%@`,[]{}<=~.\\_\ufeff\0\x85\u2028")), max_size=60)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(begin=YAML_TEXT, middle=YAML_TEXT, end=YAML_TEXT, at=st.integers(0, 2000))
 def test_text_that_is_hardly_yaml(tmp_path: Path, begin: str, middle: str, end: str, at: int) -> None:

@@ -230,6 +230,7 @@ def test_the_undamaged_file_is_read(name: str, tmp_path: Path) -> None:
         assert len(shard.volumes()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_damaged_file(name: str) -> None:
@@ -257,6 +258,7 @@ def test_many_damaged_files(name: str) -> None:
     run()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @given(content=st.binary(max_size=2000))
 @settings(deadline=None, derandomize=True, max_examples=30, database=None)

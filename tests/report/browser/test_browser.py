@@ -83,6 +83,7 @@ def test_a_click_on_a_head_sorts_and_a_second_one_turns_it_round(open_page: Any,
     assert [float(text.split()[0]) for text in column(page, "PSNR [dB]")] == sorted(values, reverse=True)
 
 
+@pytest.mark.slow
 def test_a_table_sorts_by_keyboard_numbers_by_value_and_what_is_missing_last(
     open_page: Any, study_report: Path
 ) -> None:
@@ -189,6 +190,7 @@ def test_volume_and_method_are_chosen(open_page: Any, study_report: Path) -> Non
     assert "PSNR" in page.locator(".viewer .score").nth(2).inner_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", REPORTS)
 @pytest.mark.parametrize("width", [390, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
