@@ -161,6 +161,7 @@ def test_every_method_goes_on_without_a_client(simulate: Simulate, method: str) 
     assert all(np.isfinite(value).all() for value in load(run, 3, "clients/B").values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["features", "align"])
 def test_a_client_that_fails_in_a_phase_is_gone_for_the_rest_of_the_round(simulate: Simulate, phase: str) -> None:
     keys = ("algorithm.name=fl_mrcm", DROP, faults(f"{{kind: raise, client: B, round: 2, phase: {phase}}}"))
