@@ -47,6 +47,7 @@ def has_a_share(place: ActorPlace) -> bool:
     return 1e-4 <= place.gpus <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", WORKLOADS, ids=lambda path: path.stem)
 def test_no_workload_is_refused_for_want_of_gpus(path: Path, workload: MakeWorkload) -> None:
     like = assemble(workload()).clients[0]

@@ -56,6 +56,7 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [
@@ -219,6 +220,7 @@ def test_this_machine(workload: MakeWorkload, tmp_path: Path) -> None:
     assert there.out_bytes == 99
 
 
+@pytest.mark.slow
 def test_a_busy_machine_is_noticed_and_said() -> None:
     spins = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
     cores = psutil.cpu_count() or 1

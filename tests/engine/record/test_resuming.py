@@ -128,6 +128,7 @@ def test_not_with_a_workload_edited_in_its_folder(
     assert was in file.read_text()
 
 
+@pytest.mark.slow
 def test_with_other_threads_and_a_word(
     workload: Callable[..., Workload], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
