@@ -1,5 +1,6 @@
 """Sections whose class may be a user's own: methods, networks, sources and masks are found and blamed alike."""
 
+import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,9 +10,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
-from pydantic import ValidationInfo, ValidatorFunctionWrapHandler
+from pydantic import ValidationError, ValidationInfo, ValidatorFunctionWrapHandler
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from fedsim.core.errors import InputError, RunError
+from fedsim.core.errors import InputError, RunError, hint
 from fedsim.core.own import file_of, is_own, own_class
 from fedsim.core.section import Section
 
@@ -101,7 +103,9 @@ class Catalogue(Generic[E]):
         context = info.context or {}
         if is_own(name) and not context.get("code", True):
             return self.unread.model_validate(value)
-        return self.find(str(name), context.get("folders", ())).model_validate(value, context=info.context)
+        kind = self.find(str(name), context.get("folders", ()))
+        _refuse_unknown_key(kind, value)
+        return kind.model_validate(value, context=info.context)
 
     def _installed(self, name: str) -> object:
         point = _offered(self.group)[name]
@@ -114,8 +118,26 @@ class Catalogue(Generic[E]):
     def _derived(self, found: object, kind: str, module: str) -> type[E]:
         if not (isinstance(found, type) and issubclass(found, self.base)):
             base = f"{self.base.__module__}.{self.base.__name__}"
-            raise InputError(f"{self.key}: {module} has no class {kind} derived from {base}")
+            there = [name for name, one in vars(sys.modules[module]).items() if self._is_of(one, module)]
+            others = f"; it has {', '.join(there)}" if there else ""
+            raise InputError(f"{self.key}: {module} has no class {kind} derived from {base}{others}")
+        if missing := sorted(found.__abstractmethods__):
+            raise InputError(f"{self.key}: {kind} of {module} must define {' and '.join(missing)}")
         return found
+
+    def _is_of(self, one: object, module: str) -> bool:
+        return isinstance(one, type) and issubclass(one, self.base) and one.__module__ == module
+
+
+def _refuse_unknown_key(kind: type[Section], value: Mapping[str, object]) -> None:
+    """As pydantic does, but hinting at the keys of this class, which the schema of workloads does not know."""
+    for key in value:
+        if isinstance(key, str) and key not in kind.model_fields:
+            message = f"unknown key; {hint(key, kind.model_fields, 'known here')}"
+            error = PydanticCustomError("value_error", "{said}", {"said": message})
+            raise ValidationError.from_exception_data(
+                kind.__name__, [InitErrorDetails(type=error, loc=(key,), input=value[key])]
+            )
 
 
 @cache
@@ -142,8 +164,13 @@ def own_modules(sections: Iterable[Extension]) -> set[str]:
 
 
 @contextmanager
-def blamed(section: Extension, where: str) -> Iterator[None]:
+def blamed(section: Extension, where: str, hook: str = "") -> Iterator[None]:
     """Say of whatever a user's class raises inside that it is the class's; of fedsim's own, let it through.
+
+    Args:
+        section: Of the user's class.
+        where: Key, site or client, for the message.
+        hook: What of it is called, if the error does not show a hook that this one called.
 
     Raises:
         InputError: it raised.
@@ -155,12 +182,13 @@ def blamed(section: Extension, where: str) -> Iterator[None]:
     except BaseException as error:
         if not section.foreign:
             raise
-        raise InputError(f"{where}: {said_of(section, error)}; --debug shows where") from error
+        raise InputError(f"{where}: {said_of(section, error, hook)}; --debug shows where") from error
 
 
 def said_of(section: Extension, error: BaseException, hook: str = "") -> str:
     """What a class raised, and in which of its methods: the innermost that the traceback shows, else `hook`."""
-    kinds = {kind.__name__ for kind in type(section).__mro__ if issubclass(kind, Extension)}
+    mro = type(section).__mro__
+    kinds = {kind.__name__ for kind in mro if issubclass(kind, Extension) and Extension not in kind.__bases__}
     frames = [frame.f_code.co_qualname.split(".") for frame, _ in traceback.walk_tb(error.__traceback__)]
     called = ([parts[1] for parts in frames if len(parts) > 1 and parts[0] in kinds] or [hook])[-1]
     return _one_line(error) + (f" (in {called} of {section.label})" if called else "")

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from types import ModuleType
 
 from fedsim.core.errors import InputError
@@ -40,6 +41,8 @@ def own_class(name: str, key: str, wanted: str, folders: Sequence[Path] = ()) ->
     if match is None:
         raise InputError(f"{key}: {name!r:.80} must be {wanted}")
     module, kind = match.groups()
+    if module.endswith(".py"):
+        raise InputError(f"{key}: {name!r:.80} must be module:Class without '.py': {module.removesuffix('.py')}:{kind}")
     find_own(name, folders)
     found = getattr(_import(module, key), kind, None)
     return module, found if isinstance(found, type) else None
@@ -85,7 +88,7 @@ def check_owner(folder: Path, names: Sequence[str], trust: bool | None) -> None:
             f"{theirs[0]}: belongs to {_owner(theirs[0])}, not to you, and {code} would be run; read it, then repeat "
             "with --trust"
         )
-    log.info("runs code of %s: %s", _owner((files or [folder])[0]), code)
+    log.info("runs the code in %s, which belongs to %s", code, _owner((files or [folder])[0]))
 
 
 def _owner(path: Path) -> str:
@@ -107,6 +110,6 @@ def _import(module: str, key: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         sys.modules.pop(module, None)
         where = file or module
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{key}: {where} cannot be imported ({what:.300})") from error
+        what = shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+        raise InputError(f"{key}: {where} cannot be imported ({what})") from error
     return loaded

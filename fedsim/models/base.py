@@ -119,7 +119,7 @@ class Model(Extension):
         Raises:
             InputError: nothing sets a parameter or a buffer, naming it; or a user's class raises or gives no network.
         """
-        with blamed(self, "model"):
+        with blamed(self, "model", "network"):
             with torch.device("meta"):  # no memory and no random numbers until `reset`
                 network = self.network()
             if not isinstance(network, Network):

@@ -49,13 +49,14 @@ class Mask(Extension):
         Raises:
             InputError: it raises, or gives another shape or type, or measures nothing.
         """
-        with blamed(self, where):
+        with blamed(self, where, "sample"):
             mask = self.sample(shape, rng)
         if not (isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == tuple(shape)):
             found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
             raise InputError(f"{where}: sample of {self.label} must return an array of bool {shape}, not {found}")
         if not mask.any():
-            raise InputError(f"{where} samples nothing; raise mask.center_fraction")
+            remedy = f"sample of {self.label} must set some of it" if self.foreign else "raise mask.center_fraction"
+            raise InputError(f"{where} samples nothing; {remedy}")
         return mask
 
     def _check_centre(self, fraction: float) -> None:

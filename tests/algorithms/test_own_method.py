@@ -92,7 +92,7 @@ def test_the_example_runs_on_ray_and_outlives_its_file(
         cli.main()
     said = " ".join(capsys.readouterr().err.split())
     assert not exit_.value.code
-    assert "INFO runs code of " in said
+    assert "INFO runs the code in " in said
     assert set(reopened.evaluation["split"]) == {"val", "test"}
     assert set(reopened.evaluation["algorithm"]) == {"median:Median"}
 

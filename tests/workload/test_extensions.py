@@ -111,6 +111,9 @@ def test_a_changed_file_is_refused_on_resume(folder: Path, module: str) -> None:
     ("setting", "message"),
     [
         ("model.stride=2", "model.stride: unknown key"),
+        ("model.stage=2", "model.stage: unknown key; did you mean 'stages'?"),
+        ("federation.sites.A.source.axes=1", "federation.sites.0.source.axes: unknown key; did you mean 'axis'?"),
+        ("model.name=cascade.py:CascadeModel", "must be module:Class without '.py': cascade:CascadeModel"),
         ("model.stages=0", "model.stages: Input should be greater"),
         ("federation.sites.A.mask.width=0", "federation.sites.0.mask.width: Input should be greater"),
         ("federation.sites.A.mask.sigma=1", "federation.sites.0.mask.sigma: unknown key"),
@@ -118,7 +121,7 @@ def test_a_changed_file_is_refused_on_resume(folder: Path, module: str) -> None:
         ("federation.sites.A.source.channel=1", "federation.sites.0.source.channel: unknown key"),
         (
             "model.name=cascade:Cascade",
-            "cascade has no class Cascade derived from fedsim.models.base.Model",
+            "cascade has no class Cascade derived from fedsim.models.base.Model; it has CascadeModel",
         ),
         ("federation.sites.A.mask.kind=nowhere:M", "mask.kind: nowhere cannot be imported (ModuleNotFoundError"),
         (
@@ -131,6 +134,12 @@ def test_a_wrong_key_or_name_gets_one_line(folder: Path, setting: str, message: 
     with pytest.raises(InputError, match=re.escape(message)) as error:
         load_workload(folder / "own.yaml", [setting])
     assert "\n" not in str(error.value)
+
+
+def test_a_class_without_what_its_base_asks_for_is_refused_by_that_name(folder: Path) -> None:
+    (folder / "theirs.py").write_text("from fedsim.models.base import Model\n\nclass Theirs(Model):\n    pass\n")
+    with pytest.raises(InputError, match=r"^model\.name: Theirs of theirs must define network$"):
+        load_workload(folder / "own.yaml", ["model={name: 'theirs:Theirs'}"])
 
 
 NETWORK = """
@@ -191,7 +200,7 @@ SAMPLES = [
     ("return np.ones(shape)", "sample of theirs:Theirs must return an array of bool (16, 16), not float64 (16, 16)"),
     ("return np.ones(4, bool)", "must return an array of bool (16, 16), not bool (4,)"),
     ("return None", "must return an array of bool (16, 16), not NoneType"),
-    ("return np.zeros(shape, bool)", "samples nothing"),
+    ("return np.zeros(shape, bool)", "samples nothing; sample of theirs:Theirs must set some of it"),
 ]
 
 

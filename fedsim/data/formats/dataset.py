@@ -176,7 +176,7 @@ class DatasetSource(Source):
             raise InputError(
                 f"{_KEY}: {module} has no class {name} with __len__ and __getitem__, as PyTorch's Dataset has"
             )
-        with self._theirs(""), _seeded():
+        with self._theirs("constructed with source.arguments: "), _seeded():
             takes_root = "root" in signature(kind).parameters and "root" not in self.arguments
             return kind(**self.arguments, **({"root": root} if takes_root else {}))
 
