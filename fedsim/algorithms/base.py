@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.algorithms.learner import Learner
+from fedsim.core.errors import hint
 from fedsim.core.extension import Extension
 
 Vector = NDArray[np.float32]
@@ -62,7 +63,13 @@ class Received:
     """Number of clients in the federation, drawn for this round or not."""
 
     def mean(self, name: str) -> Vector:
-        """The weighted mean of an upload."""
+        """The weighted mean of an upload.
+
+        Raises:
+            LookupError: no upload of this name is summed.
+        """
+        if name not in self.sums:
+            raise LookupError(f"no upload {name!r} is summed; {hint(name, self.sums)}")
         return (self.sums[name] / self.weight).astype(np.float32)
 
 

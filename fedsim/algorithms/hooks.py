@@ -139,7 +139,7 @@ def broadcast(algorithm: Algorithm, server: ServerState, phase: str, where: str 
     """
     with blamed(algorithm, "broadcast", where):
         found = algorithm.broadcast(_read_only(server), phase)
-        _expect(_by_name(found), "vectors by name", found)
+        _expect(_by_name(found), "a dict of vectors", found)
         vectors = {name: _vector(name, value) for name, value in found.items()}
         for name, vector in vectors.items():
             finite = not algorithm.foreign or np.isfinite(vector).all()
@@ -167,7 +167,7 @@ def update(algorithm: Algorithm, server: ServerState, received: Received, where:
     """
     with blamed(algorithm, "update", where):
         found = algorithm.update(server, received)
-        _expect(_by_name(found), "arrays by name", found)
+        _expect(_by_name(found), "a dict of arrays", found)
         for name, value in found.items():
             numbers = isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
             _expect(numbers, f"an array of numbers as {name!r}", value)
@@ -187,7 +187,7 @@ def sent(algorithm: Algorithm, learner: Learner, returned: Mapping[str, Tensor],
     """
     own = {"buffers": learner.shared_buffers.cpu().numpy()}
     who = f"train of {algorithm.name} "
-    _expect(_by_name(returned), "tensors by name", returned, who)
+    _expect(_by_name(returned), "a dict of tensors", returned, who)
     for key, value in learner.private.items():
         _expect(isinstance(value, Tensor), f"with tensors in learner.private, as {key!r}", value, who)
     vectors = dict(own)
@@ -229,5 +229,5 @@ def _expect(right: Any, what: str, found: object, who: str = "") -> None:  # noq
     if right:
         return
     shape = f" of {found.dtype} {tuple(found.shape)}" if isinstance(found, np.ndarray | Tensor) else f" {found!r:.80}"
-    said = found if isinstance(found, str) else f"{type(found).__name__}{shape}"
+    said = found if isinstance(found, str) else "None" if found is None else f"{type(found).__name__}{shape}"
     raise TypeError(f"{who}must return {what}, not {said}")
