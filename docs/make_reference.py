@@ -204,7 +204,7 @@ def _commands_in(group: Any, prefix: str) -> Iterator[str]:  # noqa: ANN401 - of
 def _command(command: Any, name: str) -> str:  # noqa: ANN401 - of typer's own copy of click
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
-    named = " ".join(f"[{a.metavar}]" if not a.required else a.metavar for a in arguments)
+    named = " ".join((a.metavar if a.required else f"[{a.metavar}]") + "..." * (a.nargs == -1) for a in arguments)
     lines = [
         f"### {name}",
         "",

@@ -11,8 +11,8 @@ from fedsim.core.errors import ClientError
 
 def debug(
     run_dir: RunFolder,
-    client: Annotated[str, typer.Option(help="Whose step.")],
-    round_: Annotated[int, typer.Option("--round", min=1, help="Which round; the checkpoint before it must be there.")],
+    client: Annotated[str, typer.Option(help="Client that trains again.")],
+    round_: Annotated[int, typer.Option("--round", min=1, help="Round to repeat; needs the checkpoint before it.")],
     debugger: Annotated[bool, typer.Option("--pdb", help="Stop in the debugger where the client fails.")] = False,
     overrides: Overrides = None,
     trust: Trust = False,

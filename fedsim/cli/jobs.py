@@ -20,7 +20,7 @@ def submit(
         str | None,
         typer.Option(
             metavar="NAME|FILE|URL",
-            help="Name of a file in clusters/ without its suffix, path of such a file, or http://HOST:PORT.",
+            help="Required: name of a file in clusters/ without its suffix, path of such a file, or http://HOST:PORT.",
         ),
     ] = None,
     overrides: Overrides = None,

@@ -67,7 +67,7 @@ def _leave_notes_to_points() -> None:
 
 
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN...")],
+    run_dirs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN")],
     reference: Annotated[
         str | None, typer.Option(help="Method to compare the others with; default fedmri, or the first run's.")
     ] = None,
