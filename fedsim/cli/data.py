@@ -46,7 +46,7 @@ def data_import(workload: WorkloadFile, overrides: Overrides = None) -> None:
         members = [member for client in (*federation.clients, *federation.unseen) for member in client.data.members]
         shards = {member.shard: member for member in members}  # clients of a site share one
         for member in shards.values():
-            with member.open():  # phantoms are made where they are first read
+            with member.open():  # phantoms are generated on first use
                 step("shards", member.site, len(shards))
     out.print(manifest_table(federation.manifest))
     for note in federation.notes:
@@ -88,6 +88,9 @@ def data_phantom(
 ) -> None:
     """Write phantom volumes in fastMRI's HDF5 layout."""
     from fedsim.cli.phantoms import write_phantoms
+    from fedsim.data.formats.phantom import PhantomSource
+    from fedsim.workload.reading import read_section
 
-    for path in write_phantoms(folder, overrides or [], seed):
+    source = read_section(PhantomSource, overrides or []).resolve(seed, "phantom")
+    for path in write_phantoms(folder, source):
         out.print(str(path), soft_wrap=True, highlight=False)

@@ -1,6 +1,6 @@
-"""Phantom volumes as files, in fastMRI's HDF5 layout: something to try an importer or another program on."""
+"""Phantom volumes as files, in fastMRI's HDF5 layout: for trying out an importer or another program."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -13,7 +13,6 @@ from fedsim.data.formats.phantom import PhantomSource
 from fedsim.data.source import Volume
 from fedsim.mri.fft import fft2c
 from fedsim.mri.phantom import COVERAGE, FIELD_OF_VIEW
-from fedsim.workload.reading import read_section
 
 _SPACE = (
     "<{name}><matrixSize><x>{size}</x><y>{size}</y><z>1</z></matrixSize>"
@@ -29,18 +28,12 @@ _HEADER = (
 _HERTZ_PER_TESLA = 42.577e6  # protons
 
 
-def write_phantoms(folder: Path, settings: Sequence[str], seed: int) -> Iterator[Path]:
-    """Write every volume of a phantom source to a file of its own in a new folder; yields each path once it is there.
-
-    Args:
-        folder: Must not exist.
-        settings: Keys of a phantom source as KEY=VALUE; values are YAML.
-        seed: Draws the subjects and whatever is given as [low, high].
+def write_phantoms(folder: Path, source: PhantomSource) -> Iterator[Path]:
+    """Write each volume of a resolved phantom source to a separate file in a new folder; yields each path when written.
 
     Raises:
-        InputError: the folder exists or a setting is wrong.
+        InputError: the folder exists.
     """
-    source = read_section(PhantomSource, settings).resolve(seed, "phantom")
     if folder.exists():
         raise InputError(f"{folder}: exists; name a new folder")
     folder.mkdir(parents=True)

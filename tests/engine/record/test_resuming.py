@@ -13,6 +13,7 @@ from fedsim.analysis.cross_site import cross_evaluate
 from fedsim.cli.phantoms import write_phantoms
 from fedsim.core.errors import InputError
 from fedsim.core.files import as_json, write_json
+from fedsim.data.formats.phantom import PhantomSource
 from fedsim.engine.record.ledger import write_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
@@ -21,7 +22,7 @@ from fedsim.engine.state.checkpoint import read_state
 from fedsim.workload.reading import load_workload
 from fedsim.workload.schema import Workload
 
-SETTINGS = ["subjects=4", "slices=2", "size=48"]
+SOURCE = PhantomSource(subjects=4, slices=2, size=48)
 FILES = """
 name: files
 federation:
@@ -52,7 +53,7 @@ def untouched(tmp_path: Path) -> Path:
 
 
 def train_in(folder: Path) -> Path:
-    list(write_phantoms(folder / "A", SETTINGS, 1))
+    list(write_phantoms(folder / "A", SOURCE.resolve(1, "phantom")))
     (folder / "w.yaml").write_text(FILES.format(folder=folder))
     run(load_workload(folder / "w.yaml"), folder / "run")
     return folder
@@ -61,7 +62,7 @@ def train_in(folder: Path) -> Path:
 @pytest.fixture
 def other_images(trained: Path, tmp_path: Path) -> None:
     """Every file replaced by another subject's of the same name."""
-    list(write_phantoms(tmp_path / "others", SETTINGS, 2))
+    list(write_phantoms(tmp_path / "others", SOURCE.resolve(2, "phantom")))
     for path in (tmp_path / "others").iterdir():
         path.replace(trained / "A" / path.name)
 
@@ -72,7 +73,7 @@ def go_on(folder: Path, *overrides: str) -> Simulation:
 
 def test_with_the_same_images_elsewhere(trained: Path, tmp_path: Path) -> None:
     """The digests are of what was read: not of a file's time, place or matrix."""
-    list(write_phantoms(tmp_path / "A", SETTINGS, 1))
+    list(write_phantoms(tmp_path / "A", SOURCE.resolve(1, "phantom")))
     with go_on(trained, f"federation.root={tmp_path}", f"federation.cache={tmp_path / 'cache'}") as simulation:
         assert len(simulation.evaluate())
 
