@@ -1,4 +1,4 @@
-"""The driver: goes from round to round and keeps the run; `recovery.py` says what happens when a process dies."""
+"""The driver: runs the rounds and writes the run directory; `recovery.py` handles the death of a process."""
 
 import json
 import logging
@@ -58,10 +58,10 @@ class Simulation:
         Args:
             workload: What to run.
             out: Run directory, or a claim of it, which is released at the end.
-            resume: It may exist.
+            resume: Whether the run may exist already.
             address: Ray cluster to use; None starts Ray on this machine.
-            observer: Is told what happens.
-            writes: Whether anything is to be written; otherwise the directory may be another process's.
+            observer: Told what happens.
+            writes: Whether to write anything; if not, another process may be writing there.
 
         Raises:
             InputError: the workload or its data are wrong, `out` exists and `resume` is False, or another process
@@ -99,8 +99,8 @@ class Simulation:
             self._log.fail(error)
         self._closing.close()
 
-    def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train until training.rounds, an early stop, or until `stop` is true after a round.
+    def run(self, stop: Callable[[], bool] = lambda: False, between: Callable[[Row], None] = lambda _: None) -> bool:
+        """Train until training.rounds, an early stop, or until `stop` is true after a round; rounds wait for `between`.
 
         Returns whether nothing is left to train: all rounds are done, or validation no longer improves.
 
@@ -109,20 +109,19 @@ class Simulation:
             RunError: a client failed, processes kept being lost, or the disk is full.
         """
         if self.workload.engine.backend == "serial" and any(fault.kind == "kill" for fault in self.workload.faults):
-            raise InputError("faults: kill needs engine.backend=ray; a serial run has no process but its own")
+            raise InputError("faults: kill needs engine.backend=ray; a serial run has no worker process to kill")
         self._warn()
         self._stamped = begin_run(self.path, self.workload, self._federation.manifest)
         self._log.open(self.path)
         checkpoint.sweep(self.path)
         try:
-            done = self._recovery.attempt(lambda: self._train(stop))
+            done = self._recovery.attempt(lambda: self._train(stop, between))
         except BaseException:
-            with suppress(WriteError):  # what went wrong first is what to say
+            with suppress(WriteError):  # report the first error
                 self._ledger.flush()
             raise
         self._ledger.flush()
-        warning = term_warning(ratio_by_round(self._ledger.clients(TERM_COLUMNS))) if done else None
-        if warning:
+        if done and (warning := term_warning(ratio_by_round(self._ledger.clients(TERM_COLUMNS)))):
             log.warning(warning)
         self._log.say("trained" if done else f"stopped after round {self._snapshots.reached()}")
         return done
@@ -136,7 +135,7 @@ class Simulation:
             last = self._snapshots.reached()
             if which != "best" or last == round_:
                 raise
-            log.warning("%s; the last round, %d, is evaluated instead of the best", error, last)
+            log.warning("%s; the last round, %d, is evaluated instead of the best round", error, last)
             return self.evaluate(part, last, images)
         frame = stamped(rows, self.workload, self._federation.manifest)
         if rows:
@@ -146,7 +145,7 @@ class Simulation:
         return frame
 
     def debug(self, client: str, round_: int) -> Row:
-        """Do one client's part of a round again, from the checkpoint before it; its row. Nothing is written.
+        """Repeat one client's part of a round, from the checkpoint before it; returns its row. Nothing is written.
 
         Raises:
             InputError: there is no such checkpoint, or the client was not drawn for the round.
@@ -186,9 +185,9 @@ class Simulation:
 
     # Rounds
 
-    def _train(self, stop: Callable[[], bool]) -> bool:
+    def _train(self, stop: Callable[[], bool], between: Callable[[Row], None]) -> bool:
         begun = round_ = self._recover()
-        self._log.say(f"goes on from round {begun}" if begun else "begins")
+        self._log.say(f"resumes after round {begun}" if begun else "begins")
         last = self.workload.training.rounds
         while round_ < last and not self._stops_early() and not stop():
             round_ += 1
@@ -200,6 +199,7 @@ class Simulation:
                 self._checkpoint(round_)
             self._log.say(round_said(row, last))
             self._observer.round_ends(row)
+            between(row)
         if round_ > begun and not self._on_schedule(round_):
             self._checkpoint(round_)
         if reason := self._stops_early():
@@ -212,7 +212,7 @@ class Simulation:
         return rule.verdict(self._ledger.quality(rule.metric)) if rule else ""
 
     def _recover(self) -> int:
-        """Go to the state of the last checkpoint that is whole; its round, 0 for the start."""
+        """Restore the last complete checkpoint; returns its round, 0 for the start."""
         while True:
             round_ = self._snapshots.reached()
             try:
@@ -226,7 +226,7 @@ class Simulation:
             return round_
 
     def _put(self, round_: int) -> tuple[int | None, float | None]:
-        """Put hosts and server into the state after a round; the best round so far and its PSNR."""
+        """Restore hosts and server to the state after a round, and the best round so far and its PSNR."""
         self._rounds.now = (round_, "")
         return self._snapshots.put(round_)
 
@@ -283,10 +283,10 @@ def run(
 
     Args:
         workload: From `load_workload`, or built in code.
-        out: Run directory; must not exist unless `resume`, and nobody else may be writing there.
-        resume: Go on from the last checkpoint in `out`, if there is one.
+        out: Run directory; must not exist unless `resume`, and no other process may be writing there.
+        resume: Resume from the last checkpoint in `out`, if there is one.
         address: Ray cluster to use; None starts Ray on this machine for the run's time.
-        observer: Is told what happens.
+        observer: Told what happens.
         stop: Asked after every round; when true the run ends there with a checkpoint.
 
     Raises:

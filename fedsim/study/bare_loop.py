@@ -1,10 +1,10 @@
 """The floor of a scaling study: the same clients, network and batches in a bare PyTorch loop, beside the engine.
 
-Processes on the run's own nodes, one a slot, share the clients. In a round each loads the shared parameters and a
-client's own, takes its local epochs with an optimizer that starts anew, keeps its own parameters, and adds the shared
-ones to a running sum. There is no method's term, no Ray traffic, no optimizer state, no ledger, no validation and no
-checkpoint; batches lie in memory as they are used. It takes its turn after every round of the engine, so both meet the
-same machine, and a round ends when the slowest process does.
+Processes on the run's own nodes, one per slot, share the clients. In a round, for each of its clients a process loads
+the shared and the private parameters, runs the local epochs with a fresh optimizer, stores the private parameters, and
+adds the shared ones to a running sum. There is no method's term, no Ray traffic, no optimizer state, no ledger, no
+validation and no checkpoint; batches are held in memory, ready to use. The loop runs after every round of the engine,
+so that both are timed on the same machine in the same state; its round ends when the slowest process does.
 """
 
 import math
@@ -24,7 +24,6 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Row
 from fedsim.engine.host.process import keep_freed_memory
-from fedsim.engine.observer import Observer
 from fedsim.engine.place.machine import nodes_of
 from fedsim.engine.place.placement import granted
 from fedsim.engine.place.schedule import spread
@@ -42,8 +41,8 @@ def floor_seconds(run: Path) -> float:
     return float(seconds[1:].median() if len(seconds) > 1 else seconds.median())
 
 
-class Floor(Observer):
-    """Lets the bare loop take its turn after every round of a run, and keeps its seconds in floor.parquet."""
+class Floor:
+    """Times a round of the bare loop after every round of a run, and keeps its seconds in floor.parquet."""
 
     def __init__(self, workload: Workload, run: Path) -> None:
         self._workload, self._run = workload, run
@@ -51,8 +50,8 @@ class Floor(Observer):
         before = run / _FILE
         self._rows: list[Row] = read_table(before).to_dict("records") if before.exists() else []  # type: ignore[assignment]
 
-    def round_ends(self, row: Row) -> None:
-        """A round of the bare loop."""
+    def take_turn(self, row: Row) -> None:
+        """Run one round of the bare loop, after the round of the run that has this row."""
         import ray  # noqa: PLC0415 - the run has started it
 
         self._processes = self._processes or self._started(ray)
@@ -72,12 +71,12 @@ class Floor(Observer):
             loop.options(scheduling_strategy=affinity(node, soft=False)).remote(self._workload, share)
             for node, share in zip(places, shares, strict=False)
         ]
-        ray.get([process.round.remote() for process in processes])  # has read its data
+        ray.get([process.round.remote() for process in processes])  # warm-up: reads the data
         return processes
 
 
 class _BareLoop:
-    """One process of it."""
+    """One process of the bare loop."""
 
     def __init__(self, workload: Workload, clients: Sequence[ClientSpec]) -> None:
         torch.set_num_threads(workload.engine.threads)
@@ -92,7 +91,7 @@ class _BareLoop:
         self._clients = {client.name: (client, _batches(client)) for client in clients}
 
     def round(self) -> None:
-        """All clients once."""
+        """Train each client once."""
         total = {name: torch.zeros_like(value) for name, value in self._shared.items()}
         for name, (client, batches) in self._clients.items():
             self._network.load_state_dict({**self._shared, **self._own[name]})

@@ -13,6 +13,7 @@ from fedsim.analysis.scores import mean_over_sites
 from fedsim.core.errors import DivergedError, InputError, RunError
 from fedsim.core.own import find_own
 from fedsim.data.split import Part
+from fedsim.engine.host.messages import Row
 from fedsim.engine.simulation import Simulation
 from fedsim.study.bare_loop import Floor
 from fedsim.study.results import DIVERGED
@@ -43,15 +44,15 @@ class Outcome:
 def run_point(
     workload: Workload, path: Path, part: Part, stop: Stop, address: str | None = None, timed: bool = False
 ) -> Outcome:
-    """Train a point, or go on with it, and evaluate its best round on a part; a failure is an outcome too.
+    """Train a point, or resume it, and evaluate its best round on a part; a failure is an outcome too.
 
-    With `timed`, the bare loop takes its turn after every round.
+    With `timed`, the bare loop takes a turn between rounds.
     """
     since = time.monotonic()
-    observer = Floor(workload, path) if timed else None
+    between: Callable[[Row], None] = Floor(workload, path).take_turn if timed else lambda _: None
     try:
-        with Simulation(workload, path, resume=True, address=address, observer=observer) as simulation:
-            if not simulation.run(stop):
+        with Simulation(workload, path, resume=True, address=address) as simulation:
+            if not simulation.run(stop, between):
                 return Outcome(stopped=True)
             frame = simulation.evaluate(part)
     except Exception as error:  # a study goes on whatever happens to a point
