@@ -1,4 +1,4 @@
-"""The fedsim command: its groups of commands, and what is common to all."""
+"""The fedsim command: its groups of commands, and what all of them share."""
 
 import logging
 import sys
@@ -32,11 +32,11 @@ PANELS = {
     "Clusters": ("submit", "jobs"),
     "When something is wrong": ("doctor", "debug", "schema"),
 }
-"""The commands by what they are for, in the order of --help."""
+"""The commands grouped by purpose, in the order of --help."""
 
 
 class _Grouped(TyperGroup):
-    """The commands, by what they are for."""
+    """The commands, grouped by purpose."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """Every command, in the order of PANELS."""
@@ -99,7 +99,7 @@ def main() -> None:
 
 def _main() -> NoReturn:
     log.addHandler(RichHandler(console=err, show_time=False, show_path=False))
-    arguments = sorted(sys.argv[1:], key=lambda argument: argument != "--debug")  # it may stand anywhere
+    arguments = sorted(sys.argv[1:], key=lambda argument: argument != "--debug")  # allowed anywhere on the line
     try:
         sys.exit(app(arguments, prog_name="fedsim", standalone_mode=False) or 0)
     except (InputError, RunError, TyperException) as error:
@@ -115,12 +115,12 @@ def _main() -> NoReturn:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        _say(f"{type(error).__name__}: {error}; this is a fault in fedsim, --debug shows where")
+        _say(f"{type(error).__name__}: {error}; this is a bug in fedsim; --debug shows where")
         sys.exit(1)
 
 
 def _say(message: str) -> None:
-    """One line on stderr, if there is anything to say."""
+    """Print one line on stderr, unless the message is empty."""
     if message:
         line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
         print(f"fedsim: {line}", file=sys.stderr)  # noqa: T201 - never wrapped

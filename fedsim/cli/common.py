@@ -15,7 +15,7 @@ out, err = Console(), Console(stderr=True)
 
 
 def readable(path: Path) -> Path:
-    """Refuse a file that is not there at once, before torch is loaded."""
+    """Refuse a missing file at once, before torch is loaded."""
     from fedsim.core.yaml import read_yaml
 
     if not os.path.isfile(path):  # noqa: PTH113 - False for a name that is too long, too
@@ -59,7 +59,7 @@ def free_folder(path: Path) -> Path:
 
 @contextmanager
 def replacing(folder: Path, overwrite: bool) -> Iterator[Callable[[Stop], Stop]]:
-    """With `--overwrite`, set what is in `folder` aside; yields what makes a stop delete it when it is first asked."""
+    """With `--overwrite`, set the old `folder` aside; yields a wrapper of `stop` that deletes it when first called."""
     if not overwrite:
         yield lambda stopped: stopped
         return
@@ -79,14 +79,14 @@ def replacing(folder: Path, overwrite: bool) -> Iterator[Callable[[Stop], Stop]]
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM came; the first one lets the round finish, a second one interrupts."""
+    """A function that says whether SIGINT or SIGTERM arrived; the first lets the round finish, a second interrupts."""
     stops: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
         if stops:
             raise KeyboardInterrupt
         stops.append(number)
-        err.print("\nstopping after this round, with a checkpoint; once more to stop at once")
+        err.print("\nstopping after this round, with a checkpoint; interrupt again to stop at once")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

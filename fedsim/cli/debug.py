@@ -1,4 +1,4 @@
-"""fedsim debug: one client's step of a run again, in the foreground."""
+"""fedsim debug: repeat one client's training in one round, in the foreground."""
 
 import pdb
 from typing import Annotated
@@ -17,7 +17,7 @@ def debug(
     overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
-    """Let one client train one round again, in this process, from the checkpoint before it; writes nothing."""
+    """Repeat one client's training in one round, in this process, from the checkpoint before it; writes nothing."""
     from fedsim.engine.record.run_directory import Run
     from fedsim.engine.simulation import Simulation
 

@@ -25,7 +25,7 @@ def doctor() -> None:
 
 
 def check() -> tuple[Table, bool]:
-    """A table of what was looked at, and whether all of it is well."""
+    """The table of checks, and whether all passed."""
     table = Table("", "what", "found")
     healthy = True
     for name, look in _CHECKS.items():
@@ -48,7 +48,7 @@ def _versions() -> tuple[str, bool]:
 def _cores() -> tuple[str, bool]:
     quota = min(quotas(), default=None)
     allowed = "" if quota is None else f" (its CPU quota is {quota:g})"
-    return f"{cores_here()} of {os.cpu_count()} for this job{allowed}: as many clients train at once", True
+    return f"{cores_here()} of {os.cpu_count()} for this job{allowed}; as many clients train at once", True
 
 
 def _gpus() -> tuple[str, bool]:

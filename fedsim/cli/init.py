@@ -1,4 +1,4 @@
-"""fedsim init and fedsim schema: what there is to start from when a workload is written."""
+"""fedsim init and fedsim schema: starting points for writing a workload."""
 
 import json
 import shlex

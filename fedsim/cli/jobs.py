@@ -59,7 +59,7 @@ def submit(
         if wait:
             _follow(submission.id)
         else:
-            _say(f"look at it with: fedsim jobs logs {submission.id} --follow")
+            _say(f"follow it with: fedsim jobs logs {submission.id} --follow")
     if per_point:
         _say(f"when all are done, fedsim study {file} with the same --set and --out makes tables and report")
 
@@ -74,7 +74,7 @@ def list_jobs() -> None:
     for receipt in receipts():
         rows.append((receipt.id, receipt.shown, state_of(receipt, gone), receipt.submitted, str(receipt.out)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:  # whole, however narrow the terminal is: ids and folders are for copying
+    for row in rows:  # not wrapped, however narrow the terminal is: ids and folders are to be copied
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
@@ -128,12 +128,12 @@ def fetch(
 
 
 def _follow(job_id: str) -> None:
-    """Show what a job prints, and end as it ends."""
+    """Show a job's output, and exit with its result."""
     try:
         logs(job_id, follow=True)
         _conclude(job_id)
     except KeyboardInterrupt:
-        _say(f"\nthe job goes on; look at it with: fedsim jobs logs {job_id} --follow")
+        _say(f"\nthe job keeps running; follow it with: fedsim jobs logs {job_id} --follow")
         raise typer.Exit(130) from None
 
 

@@ -1,4 +1,4 @@
-"""Output that ends no command: not on a full disk, into a closed pipe, or on a terminal without Unicode."""
+"""Output that cannot fail a command: not on a full disk, into a closed pipe, or on a terminal without Unicode."""
 
 import io
 import logging
@@ -13,7 +13,7 @@ log = logging.getLogger("fedsim")
 
 
 class _Lasting:
-    """A text stream. What cannot be encoded becomes '?'; from the first write that fails on, all is thrown away."""
+    """A text stream. What cannot be encoded becomes '?'; after the first write that fails, all output is discarded."""
 
     def __init__(self, stream: TextIO | None, name: str) -> None:
         self._stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - None: it was closed
@@ -22,7 +22,7 @@ class _Lasting:
             self._stream.reconfigure(errors="replace")
 
     def write(self, text: str) -> int:
-        """Write, or lose, some text."""
+        """Write some text, or discard it."""
         try:
             return self._stream.write(text)
         except OSError as error:
@@ -30,7 +30,7 @@ class _Lasting:
         return len(text)
 
     def flush(self) -> None:
-        """Write, or lose, what has waited."""
+        """Write buffered text, or discard it."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -44,12 +44,12 @@ class _Lasting:
             os.dup2(nothing.fileno(), self._stream.fileno())
             self._stream.flush()
         if error.errno != EPIPE and self._name == "stdout":
-            log.warning("stdout: cannot be written (%s); what follows goes on without it", error.strerror)
+            log.warning("stdout: cannot be written (%s); continuing without it", error.strerror)
 
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Standard output and error as streams whose failures end nothing."""
+    """Make standard output and error streams whose failures do not fail the command."""
     before = sys.stdout, sys.stderr
     lasting = _Lasting(sys.stdout, "stdout"), _Lasting(sys.stderr, "stderr")
     sys.stdout, sys.stderr = (cast("TextIO", stream) for stream in lasting)

@@ -18,12 +18,12 @@ _NOTICEABLE = 1.2  # of a run's time
 
 
 def busy_line(times: Times) -> str | None:
-    """What to say of a plan that was made on a busy machine."""
+    """The warning for a plan that was made on a busy machine."""
     if times.beside_others < _NOTICEABLE * times.total:
         return None
     return (
         f"other programs asked for {times.others:.1f} cores of this machine while a client was timed; the plan's "
-        f"{duration(times.total)} is for a quiet one, expect about {duration(times.beside_others)} while they go on"
+        f"{duration(times.total)} is for an idle one; expect about {duration(times.beside_others)} while they run"
     )
 
 
@@ -34,7 +34,7 @@ def plan_tables(plan: Plan) -> list[Table]:
 
 
 def _shares_table(plan: Plan) -> Table:
-    """What a skewed partition gives each client of its site's training data."""
+    """The training data that a skewed partition gives each client."""
     more = len(plan.clients) - _MOST_ROWS
     table = Table(
         box=box.SIMPLE_HEAD, title="training data of each client", caption=f"and {more} more" if more > 0 else None
@@ -63,14 +63,16 @@ def _runs_table(plan: Plan) -> Table:
     table.add_column()
     table.add_row("method", f"{workload.algorithm.name}, {workload.training.rounds} rounds")
     table.add_row("clients", f"{clients:,} of {sites:,} sites, {plan.cohort:,} in a round")
-    table.add_row("training slices", f"{_between(plan.slices, '{:.0f}'.format)} a client")
+    table.add_row("training slices", f"{_between(plan.slices, '{:.0f}'.format)} per client")
     table.add_row("actors", _actors(plan))
     grows = (
-        f"; after two rounds, and still growing by {bytes_text(plan.growth_bytes)} a round" if plan.growth_bytes else ""
+        f"; after two rounds, and still growing by {bytes_text(plan.growth_bytes)} per round"
+        if plan.growth_bytes
+        else ""
     )
     table.add_row(
         "private state",
-        f"{_between(plan.private, bytes_text)} a client, {bytes_text(plan.private_bytes)} in all{grows}",
+        f"{_between(plan.private, bytes_text)} per client, {bytes_text(plan.private_bytes)} in all{grows}",
     )
     return table
 
@@ -130,10 +132,10 @@ def _round_table(plan: Plan) -> Table:
     table.add_column()
     unknown = plan.traffic.unknown
     for name, size in (("up", plan.uplink_bytes), ("down", plan.downlink_bytes)):
-        known = f"{bytes_text(size)} a client, {bytes_text(plan.cohort * size)} in all"
+        known = f"{bytes_text(size)} per client, {bytes_text(plan.cohort * size)} in all"
         table.add_row(name, "unknown" if unknown else known)
     collected = plan.cohort * max((phase.collected for phase in plan.traffic.phases.values()), default=0.0)
-    single = f"; {bytes_text(collected)} of single clients' vectors while a round goes on" if collected else ""
+    single = f"; {bytes_text(collected)} of individual clients' vectors during a round" if collected else ""
     kept = f"unknown: {unknown}" if unknown else f"{bytes_text(plan.traffic.server)}{single}"
     table.add_row("the server keeps", escape(kept))
     table.add_row("checkpoint", f"{bytes_text(plan.checkpoint_bytes)}, {_every(plan.workload.engine.checkpoint_every)}")
@@ -161,7 +163,7 @@ def _every(rounds: int) -> str:
 
 
 def _between(spread: Spread, say: Callable[[float], str]) -> str:
-    """One value where all are alike, else smallest to largest and the median."""
+    """One value if all are equal, else smallest to largest and the median."""
     low, middle, high = map(say, spread)
     return middle if low == high else f"{low} to {high} (median {middle})"
 

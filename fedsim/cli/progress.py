@@ -26,7 +26,7 @@ class LiveProgress(Observer):
         self._clock = _Clock(self._rounds)
 
     def site_ready(self, site: str) -> None:
-        """One more site."""
+        """Advance the bar of sites."""
         self._progress.update(self._sites, advance=1, note=site)
 
     def round_begins(self, round_: int, clients: int) -> None:
@@ -37,7 +37,7 @@ class LiveProgress(Observer):
         self._progress.reset(self._client_bar, total=clients, visible=True, note=f"round {round_}")
 
     def clients_done(self, rows: list[Row]) -> None:
-        """Some more clients."""
+        """Advance the bar of clients."""
         self._progress.update(self._client_bar, advance=len(rows))
 
     def round_ends(self, row: Row) -> None:
@@ -47,7 +47,7 @@ class LiveProgress(Observer):
 
 
 class PlainProgress(Observer):
-    """One line a round, for logs."""
+    """One line per round, for logs."""
 
     def __init__(self, workload: Workload, console: Console) -> None:
         self._rounds = workload.training.rounds
@@ -81,7 +81,7 @@ class _Clock:
 
 @contextmanager
 def progress_of(workload: Workload, console: Console) -> Iterator[Observer]:
-    """A live display on a terminal, a line a round elsewhere."""
+    """A live display on a terminal, one line per round elsewhere."""
     if not console.is_terminal:
         yield PlainProgress(workload, console)
         return
@@ -91,7 +91,7 @@ def progress_of(workload: Workload, console: Console) -> Iterator[Observer]:
 
 @contextmanager
 def bars_of(console: Console, *names: str) -> Iterator[Callable[[str, str, int], None]]:
-    """Bars on a terminal, nothing elsewhere; what it gives is told of a step: which bar, a note, out of how many."""
+    """Bars on a terminal, nothing elsewhere; yields a function that reports a step: which bar, a note, the total."""
     with Progress(*_columns(), console=console, disable=not console.is_terminal) as progress:
         bars = {name: progress.add_task(name, total=None, note="", visible=False) for name in names}
         yield lambda name, note, total: progress.update(bars[name], advance=1, note=note, total=total, visible=True)
@@ -105,5 +105,5 @@ def _columns() -> tuple[ProgressColumn, ...]:
 
 
 def round_line(row: Row, rounds: int, left: str) -> str:
-    """A round of so many as one line; `left` is the time left."""
+    """One round out of `rounds` as a line; `left` is the time left."""
     return f"{round_said(row, rounds)}  {left} left"

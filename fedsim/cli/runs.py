@@ -122,7 +122,7 @@ def report(
 
 
 def _opened(run_dir: Path, overrides: list[str] | None, trust: bool) -> "Run":
-    """A run to look at, with overrides of what a resumed run may change."""
+    """Open a run with overrides of keys that a resumed run may change."""
     from fedsim.engine.record.resuming import began_with, check_same
     from fedsim.engine.record.run_directory import Run
 

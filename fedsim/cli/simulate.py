@@ -1,4 +1,4 @@
-"""fedsim run and fedsim plan: training a workload, and what that will take."""
+"""fedsim run and fedsim plan: training a workload, and estimating what that takes."""
 
 import logging
 import shlex
@@ -65,11 +65,11 @@ def run(
         frame = simulation.evaluate() if done else None
     if frame is None:
         command = shlex.join(["fedsim", "run", str(path / "workload.yaml"), "--out", str(path), "--resume"])
-        err.print(f"stopped; go on with: {command}", soft_wrap=True, highlight=False)
+        err.print(f"stopped; resume with: {command}", soft_wrap=True, highlight=False)
         raise typer.Exit(130)
     if len(frame):
         out.print(evaluation_table(frame))
-    from fedsim.report.report import write_report  # matplotlib is late, so that the first round is not
+    from fedsim.report.report import write_report  # imported late, so that training starts sooner
 
     out.print(f"report: {write_report(path, trust=None)}", soft_wrap=True, highlight=False)
 
@@ -101,12 +101,12 @@ def plan(
 
 
 def _check_resume(out_dir: Path | None, overwrite: bool, trust: bool) -> None:
-    """Refuse to go on with nothing, with what is to be replaced, or with another user's code."""
+    """Refuse to resume without --out, with --overwrite, or with another user's code."""
     from fedsim.engine.record.run_directory import Run
 
     if out_dir is None:
-        raise InputError("--resume: needs --out, the run directory to go on with")
+        raise InputError("--resume: needs --out, the run directory to resume")
     if overwrite:
-        raise InputError("--overwrite: replaces what --resume would go on with; choose one")
+        raise InputError("--overwrite: replaces what --resume would continue; choose one")
     if (out_dir / "workload.yaml").is_file():
         Run(out_dir, trust=trust or None).check_code()

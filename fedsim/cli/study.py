@@ -1,4 +1,4 @@
-"""The commands that run many workloads or look at many runs."""
+"""The commands that run many workloads or compare many runs."""
 
 import logging
 import shlex
@@ -55,11 +55,11 @@ def study(
         first, *others = result.failed
         named = f"; also {', '.join(line.partition(':')[0] for line in others[:10])}" if others else ""
         more = f" and {len(others) - 10} more" if len(others) > 10 else ""
-        raise RunError(f"{len(result.failed)} failed, the rest is done; {first}{named}{more}")
+        raise RunError(f"{len(result.failed)} failed, the rest are done; {first}{named}{more}")
 
 
 def _leave_notes_to_points() -> None:
-    """What is noted of a point's data stands in its log.txt; here it would come again with every point."""
+    """Drop notes on a point's data, which are in its log.txt; here they would repeat with every point."""
     log = logging.getLogger("fedsim")
     if log.level > logging.DEBUG:
         for handler in log.handlers:

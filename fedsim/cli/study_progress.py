@@ -16,7 +16,7 @@ from fedsim.study.study import Point
 
 @contextmanager
 def study_progress(console: Console, name: str, total: int) -> Iterator[Report]:
-    """Prints a line for each point that ended; on a terminal with a bar below the lines."""
+    """Prints a line for each finished point, on a terminal with a bar below the lines."""
     columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=console, disable=not console.is_terminal)
     task, since, done = bar.add_task(name, total=total), time.monotonic(), 0

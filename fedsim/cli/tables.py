@@ -15,7 +15,7 @@ _MOST_ROWS = 40
 
 
 def evaluation_table(frame: pd.DataFrame) -> Table:
-    """Zero-filled beside reconstructed, a row a client (a site where there are many), means over volumes."""
+    """Zero-filled beside reconstructed, one row per client (per site if clients are many), means over volumes."""
     key = row_key(frame, _MOST_ROWS)
     protocol, split, round_ = (frame[column].iloc[0] for column in ("protocol", "split", "round"))
     table = Table(

@@ -1,4 +1,4 @@
-"""fedsim watch: a run or a study followed in the terminal, from its folder alone."""
+"""fedsim watch: follow a run or a study in the terminal, from its folder alone."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,5 +23,5 @@ def watch(
     try:
         follow(subject, out)
     except KeyboardInterrupt:
-        err.print("no longer watched; what was watched goes on")
+        err.print("stopped watching; the run or study itself keeps running")
         raise typer.Exit(130) from None

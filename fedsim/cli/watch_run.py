@@ -1,4 +1,4 @@
-"""A run directory as it grows: what has come since the last look, and how the run stands."""
+"""A run directory as it grows: what is new since the last look, and the run's present state."""
 
 import time
 from pathlib import Path
@@ -17,14 +17,14 @@ from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state.checkpoint import complete_rounds
 
-_RECENT = 10  # rounds that the time left is taken from
+_RECENT = 10  # rounds from which the time left is estimated
 _SPARKS = "▁▂▃▄▅▆▇█"
 _MOST_SPARKS = 40
 _MOST_NAMED = 3
 
 
 class WatchedRun:
-    """A run directory. Of a run that was stopped or killed no more will come, but its folder does not say so."""
+    """A run directory. One of a stopped or killed run grows no more, which its folder does not say."""
 
     def __init__(self, path: Path) -> None:
         """Open it.
@@ -42,7 +42,7 @@ class WatchedRun:
 
     @property
     def done(self) -> bool:
-        """The last round has its checkpoint; what follows is an evaluation and a report."""
+        """Whether the last round has its checkpoint; only evaluation and report follow."""
         if self.total in self._complete:
             return True
         saved = self._rounds["round"] <= self._complete[-1] if self._complete and len(self._rounds) else None
@@ -59,10 +59,10 @@ class WatchedRun:
         return int(self._rounds["round"].max()) if len(self._rounds) else 0
 
     def look(self) -> None:
-        """Read the files that are others than at the last look.
+        """Read the files that have changed since the last look.
 
         Raises:
-            DamagedError: a file cannot be read, twice in a row: on a network's disk one may go while it is read.
+            DamagedError: a file cannot be read twice in a row (on a network disk, one may vanish while it is read).
         """
         try:
             self._read()
@@ -75,9 +75,9 @@ class WatchedRun:
 
     def _read(self) -> None:
         path = self._run.path
-        if self._is_new("workload.yaml"):  # a run that goes on may have got more rounds
+        if self._is_new("workload.yaml"):  # a resumed run may have more rounds
             self._run = Run(path)
-        complete = complete_rounds(path)  # before the ledger, which is written first: what is done is in it
+        complete = complete_rounds(path)  # before the ledger, which is written first
         if self._is_new("rounds.parquet"):
             self._rounds = self._run.rounds
         if self._is_new("clients.parquet"):
@@ -98,7 +98,7 @@ class WatchedRun:
         return stamp != before
 
     def news(self) -> list[str]:
-        """A line for each new round, rounds that are done again after a loss included; and one at the end."""
+        """A line for each new round, including rounds repeated after a loss; and one at the end."""
         self._told = min(self._told, self.reached)
         lines = [
             round_line(row, self.total, duration(self._left(row["round"])))
@@ -113,7 +113,7 @@ class WatchedRun:
         return lines
 
     def _left(self, round_: int) -> float:
-        """Seconds that the rounds after this one will take, as long as those before it."""
+        """Seconds that the remaining rounds will take if they are like the last ones."""
         seconds = self._rounds.loc[self._rounds["round"] <= round_, "seconds"].tail(_RECENT)
         return float(seconds.mean()) * (self.total - round_)
 
@@ -149,7 +149,7 @@ class WatchedRun:
         table.add_row("a round", duration(self._rounds["seconds"].tail(_RECENT).mean()))
         since = duration(max(0.0, time.time() - self._stamps["rounds.parquet"][0] / 1e9))
         done = stopped_early(self._run.workload, self._rounds) or "nothing: done"
-        ahead = done if self.done else f"{duration(self._left(self.reached))}; last heard of {since} ago"
+        ahead = done if self.done else f"{duration(self._left(self.reached))}; last update {since} ago"
         table.add_row("left", ahead)
         up, down = (self._rounds[f"{way}_bytes"] for way in ("uplink", "downlink"))
         sent = f"{bytes_text(up.iloc[-1])} up, {bytes_text(down.iloc[-1])} down per round"
@@ -159,7 +159,7 @@ class WatchedRun:
 
 
 def _last_round(path: Path) -> pd.DataFrame:
-    """Who trained in the last round of clients.parquet and for how long.
+    """The clients of the last round in clients.parquet and how long each trained.
 
     Raises:
         DamagedError: it cannot be read.
@@ -183,7 +183,7 @@ def _failures_said(failures: pd.DataFrame) -> str:
 
 
 def spark_line(values: list[float]) -> str:
-    """The last values as a line of bars, the lowest of them lowest."""
+    """The last values as a line of bars, scaled to their range."""
     shown = values[-_MOST_SPARKS:]
     low, span = min(shown), max(shown) - min(shown)
     return "".join(_SPARKS[round((value - low) / span * (len(_SPARKS) - 1)) if span else 0] for value in shown)

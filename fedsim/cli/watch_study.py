@@ -26,7 +26,7 @@ class WatchedStudy:
         """
         plan = open_study(path)
         self._path, self._name = path, plan.study.name
-        finals = plan.finals(dict.fromkeys(plan.pairs, 0))  # whatever tuning chooses, the folders are the same
+        finals = plan.finals(dict.fromkeys(plan.pairs, 0))  # folder names do not depend on the tuning
         self._open: dict[str, Point] = {point.label: point for point in (*plan.tuning(), *finals)}
         self._total, self._finished = len(self._open), 0
         self._failed: dict[str, str] = {}
@@ -35,11 +35,11 @@ class WatchedStudy:
 
     @property
     def done(self) -> bool:
-        """Every point is finished or has failed; running the study again tries those again."""
+        """Whether every point has finished or failed; running the study again retries those that failed."""
         return self._open.keys() <= self._failed.keys()
 
     def look(self) -> None:
-        """Look at the points that were not finished at the last look.
+        """Update the points that were not finished at the last look.
 
         Raises:
             DamagedError: a file cannot be read.
@@ -62,7 +62,7 @@ class WatchedStudy:
         return {label: run for label, run in self._begun.items() if label not in self._failed}
 
     def news(self) -> list[str]:
-        """The counts, if they are others than they were."""
+        """The counts, if they have changed."""
         counts = self._counts()
         new = counts != self._told
         self._told = counts
@@ -72,11 +72,11 @@ class WatchedStudy:
         running, failed = len(self._running), len(self._failed)
         waiting = self._total - self._finished - running - failed
         return (
-            f"points {self._finished}/{self._total} finished, {running} running, {failed} failed, {waiting} not begun"
+            f"points {self._finished}/{self._total} finished, {running} running, {failed} failed, {waiting} not started"
         )
 
     def view(self) -> RenderableType:
-        """Counts, and how far the points are that have begun."""
+        """The counts, and the progress of each point that is running."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""Following a run or a study from its folder alone, whoever writes it: this machine, or a cluster on a shared disk."""
+"""Following a run or a study from its folder alone, whether this machine or a cluster writes it to a shared disk."""
 
 import time
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from fedsim.cli.watch_run import WatchedRun
 from fedsim.cli.watch_study import WatchedStudy
 from fedsim.core.errors import InputError
 
-# A file system tells of changes only on the machine that makes them, and Python's own library cannot listen to it.
+# File systems report changes only on the machine that makes them, and Python's standard library cannot listen.
 _LOOK_EVERY_S = 1.0
 
 
 class Watched(Protocol):
-    """What can be followed."""
+    """A run or a study that can be followed."""
 
     @property
     def done(self) -> bool:
-        """Nothing more will come."""
+        """Whether nothing more will happen."""
 
     def look(self) -> None:
         """Read what has changed since the last look.
@@ -31,20 +31,20 @@ class Watched(Protocol):
         """
 
     def news(self) -> list[str]:
-        """A line for each thing that has come since the last call."""
+        """A line for each event since the last call."""
 
     def view(self) -> RenderableType:
-        """All there is to see now."""
+        """The present state, to be shown on a terminal."""
 
 
 def watched(path: Path) -> Watched:
     """The run or the study in a folder.
 
     Raises:
-        InputError: there is neither.
+        InputError: the folder holds neither.
     """
     if not path.exists():
-        raise InputError(f"{path}: no such folder; name the folder (--out) of a run or a study that has begun")
+        raise InputError(f"{path}: no such folder; name the folder (--out) of a run or a study that has started")
     return WatchedStudy(path) if (path / "study.yaml").is_file() else WatchedRun(path)
 
 
@@ -61,7 +61,7 @@ def follow(subject: Watched, console: Console) -> None:
 
 
 def _looks(subject: Watched) -> Iterator[None]:
-    """One look after the other, the last when it is done."""
+    """Yield after every look until all is done."""
     subject.look()
     yield
     while not subject.done:

@@ -53,5 +53,5 @@ def safe_name(text: str) -> str:
     """
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
     if not name:
-        raise InputError(f"{text!r:.60}: cannot be made into a name of letters, digits, '_' and '-'")
+        raise InputError(f"{text!r:.60}: cannot be turned into a name of letters, digits, '_' and '-'")
     return name if len(name) <= 100 else f"{name[:91]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

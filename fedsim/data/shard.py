@@ -117,7 +117,7 @@ def _describe(name: str, group: h5py.Group) -> StoredVolume:
     """A volume; its name becomes a file's, and its k-space lies in this file."""
     own = isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Dataset)
     if not own or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ValueError(f"{name!r:.60} is no volume")
+        raise ValueError(f"{name!r:.60} is not a volume")
     at = group[name].attrs
     slices, support = (tuple(at[key].tolist()) for key in ("slices", "support"))
     who = Subject(at["subject"], at["told"], at["original"])

@@ -17,7 +17,7 @@ class Backend(ABC):
 
     @abstractmethod
     def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
-        """Bring up hosts for the clients; those that are up and idle stay, with whatever state their clients have.
+        """Start hosts for the clients; those that are running and idle stay, with their clients' present state.
 
         Raises:
             WorkerLostError: a process was lost meanwhile.
@@ -25,11 +25,11 @@ class Backend(ABC):
 
     @abstractmethod
     def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
-        """Send a message to every host that has some of its clients; the pieces of all answers as they come.
+        """Send a message to every host that holds some of its clients; yields the pieces of all answers as they come.
 
         Args:
             message: Each host gets it narrowed to its own clients.
-            broadcast: What the server sends: one object that all hosts of a node read.
+            broadcast: What the server sends: one object, read by all hosts of a node.
 
         Yields:
             Replies of all hosts, in any order; of Train the hosts' partial sums, too.
@@ -41,7 +41,7 @@ class Backend(ABC):
 
     @abstractmethod
     def learn(self, rows: Iterable[Row]) -> None:
-        """Take up from the ledger how long clients take."""
+        """Learn from the ledger how long clients take."""
 
     @abstractmethod
     def slots(self) -> int:
@@ -53,7 +53,7 @@ class Backend(ABC):
 
 
 def limits_of(engine: Engine, memory: float, hosts: int) -> Limits:
-    """What each of some hosts may use of a node with so much memory [bytes]."""
+    """The limits of each of some hosts on a node with this much memory [bytes]."""
     states = _STATE_SHARE * memory if engine.state_memory is None else engine.state_memory * _GB
     slices = _SLICE_SHARE * memory if engine.slice_memory is None else engine.slice_memory * _GB
     client_known = engine.on_lost_process == "drop" or engine.client_timeout_s is not None

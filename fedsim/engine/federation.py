@@ -1,4 +1,4 @@
-"""From a workload's sites to clients: shards, splits by subject, dealing to clients, and a manifest of every slice."""
+"""From a workload's sites to clients: shards, splits by subject, division among clients, a manifest of slices."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -35,11 +35,11 @@ class Federation:
 
     clients: tuple[ClientSpec, ...]
     unseen: tuple[ClientSpec, ...]
-    """One for each site that takes no part in training; no host knows them."""
+    """One for each site that takes no part in training; not known to any host."""
     manifest: pd.DataFrame
-    """A row a slice: its client, site, subject, volume, index, split, mask and digest."""
+    """One row per slice: its client, site, subject, volume, index, split, mask and digest."""
     left_out: tuple[LeftOut, ...] = ()
-    """What the sites' folders hold and nobody reads."""
+    """What the sites' folders hold that is not read."""
     shared: Mapping[str, list[str]] = field(default_factory=dict)
     """Subjects that several sites read, with the sites."""
 
@@ -50,7 +50,7 @@ class Federation:
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know of how the data were read, in lines."""
+        """Notes for the user on how the data were read, one per line."""
         ways = self.manifest.drop_duplicates(["site", "subject"])["subject_from"].value_counts()
         subjects = subject_lines({str(way): count for way, count in ways.items()}, self.shared)
         return [*subjects, *filter(None, [self._contrasts()]), *lines(self.left_out)]
@@ -113,7 +113,7 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
 
 
 def clients_per_site(clients: int | None, sites: int) -> list[int]:
-    """How many clients each site becomes: the same for all, the first ones get one more where it does not divide.
+    """The number of clients of each site: equal, with one more for the first sites if the total does not divide.
 
     Raises:
         InputError: there are fewer clients than sites.
@@ -126,7 +126,7 @@ def clients_per_site(clients: int | None, sites: int) -> list[int]:
 
 
 def check_leaks(manifest: pd.DataFrame) -> None:
-    """Refuse a federation in which a person is in two splits, unless one site alone has divided that person's slices.
+    """Refuse a federation with a person in two splits, unless a single site has divided that person's slices.
 
     Raises:
         InputError: naming the sites, the subject and the splits.
@@ -154,7 +154,7 @@ class _Found:
     maker: Source | None
     """The phantom that makes the shard where it is first read; None: the shard is there."""
     left_out: list[LeftOut]
-    """What the site's folder holds and nobody reads."""
+    """What the site's folder holds that is not read."""
 
 
 def _find(workload: Workload, site: Site) -> _Found:
@@ -208,7 +208,7 @@ def _cut(workload: Workload, site: Site, pieces: list[Piece], count: int) -> Ite
 def _manifest_rows(
     found: _Found, clients: list[ClientSpec], who: People, owner: str | None
 ) -> Iterator[dict[str, Any]]:
-    """A row a slice; training slices belong to their client, or to `owner`, or to nobody if the site is unseen."""
+    """One row per slice; training slices belong to their client, to `owner`, or to none if the site is unseen."""
     site, stored = found.site, {volume.name: volume for volume in found.volumes}
     data = {client.name: member for client in clients for member in client.data.members}
     some = next(iter(data.values()))

@@ -1,4 +1,4 @@
-"""Folding in what comes back from the hosts of a phase, in whatever order it comes."""
+"""Collecting the replies of the hosts of a phase, in whatever order they arrive."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from fedsim.engine.host.sums import OrderFreeSum
 
 
 class Gathered:
-    """Running sums, collected vectors and ledger rows of a phase; memory for one vector an upload, unless collected.
+    """Running sums, collected vectors and ledger rows of a phase; memory for one vector per upload, unless collected.
 
     Clients that failed, or were never asked, count neither in means nor as clients of the phase. The weights of the
     others stay what they were and are divided by their sum at the end, so that the bits do not depend on when it was
@@ -28,7 +28,7 @@ class Gathered:
         self._collected: dict[str, Mapping[str, Vector]] = {}
 
     def add(self, reply: Reply) -> None:
-        """Fold in the reply of one host."""
+        """Add the reply of one host."""
         for name, partial in reply.sums.items():
             total = self._sums.setdefault(name, OrderFreeSum(partial.size, self._uploads[name].grid))
             if total.total.size != partial.size:
@@ -40,7 +40,7 @@ class Gathered:
         self.failed.update(reply.failed)
 
     def received(self) -> Received:
-        """Everything, once all hosts have answered; nothing in it depends on the order of arrival."""
+        """The result, once all hosts have answered; it does not depend on the order of arrival."""
         there = {row["client"] for row in self.rows}
         clients = tuple(client for client in self._phase.clients if client in there)
         sums = {name: total.total for name, total in self._sums.items()}

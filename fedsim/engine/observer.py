@@ -1,16 +1,16 @@
-"""Who watches a run."""
+"""The interface for watching a run."""
 
 from fedsim.engine.host.messages import Row
 
 
 class Observer:
-    """What a display may want to know; the base ignores it."""
+    """Is told what a run does and changes nothing; this base class ignores it all."""
 
     def site_ready(self, site: str) -> None:
         """A site's shard is in the cache."""
 
     def round_begins(self, round_: int, clients: int) -> None:
-        """So many clients are about to train."""
+        """A round starts, in which this many clients train."""
 
     def clients_done(self, rows: list[Row]) -> None:
         """Some clients have trained in this round."""

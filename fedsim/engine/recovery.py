@@ -1,9 +1,9 @@
 """What happens when a process that hosts clients dies.
 
-`ray/backend.py` notices that an actor is gone and raises WorkerLostError; so does a client that takes too long. Here it
-is decided, as the workload says, whether the run goes on: with all clients, without the one that was being trained, or
-not at all. What goes on starts anew from the last checkpoint (`state/snapshots.py`), for which `Backend.start` brings
-up again what is missing, so the result is that of an undisturbed run.
+`ray/backend.py` notices that an actor is gone and raises WorkerLostError; so does a client that takes too long. As the
+workload sets, the run then continues with all clients, continues without the one that was being trained, or stops. It
+continues from the last checkpoint (`state/snapshots.py`) after `Backend.start` has replaced what is missing, so its
+result is identical to that of an undisturbed run.
 """
 
 import logging
@@ -21,21 +21,21 @@ T = TypeVar("T")
 
 
 class Recovery:
-    """Does tasks that start from a checkpoint, and does them again after a loss, as often as the workload allows."""
+    """Runs tasks that start from a checkpoint, and repeats them after a loss as often as the workload allows."""
 
     def __init__(self, engine: Engine, rounds: Rounds, failures: Failures, reached: Callable[[], int]) -> None:
-        """Nothing is lost yet.
+        """Start without losses.
 
         Args:
-            engine: What to do about a loss.
-            rounds: Know what is going on.
-            failures: Where losses are noted.
-            reached: Says the last round with a checkpoint.
+            engine: How to respond to a loss.
+            rounds: Know the present round and phase.
+            failures: Where losses are recorded.
+            reached: Returns the last round with a checkpoint.
         """
         self._engine, self._rounds, self._failures, self._reached = engine, rounds, failures, reached
 
     def attempt(self, task: Callable[[], T]) -> T:
-        """Do a task that starts from a checkpoint; do it again if a process is lost, while that leads on.
+        """Run a task that starts from a checkpoint; repeat it if a process is lost, as long as there is progress.
 
         Raises:
             RunError: the workload says to abort, or losses follow each other without a checkpoint between them.
@@ -52,12 +52,12 @@ class Recovery:
                 kind: Kind = "late" if error.late else "lost"
                 self._failures.note([Failure(round_, phase, error.client, kind, action, str(error))])
                 if action == "aborted":
-                    raise RunError(f"a process was lost: {error}; go on with --resume") from error
+                    raise RunError(f"a process was lost: {error}; continue with --resume") from error
                 without = f" without client {error.client} in round {round_}" if action == "dropped" else ""
-                log.warning("a process was lost: %s; going on from round %d%s", error, reached, without)
+                log.warning("a process was lost: %s; continuing from round %d%s", error, reached, without)
 
     def _answer(self, error: WorkerLostError, losses: int) -> Action:
-        """What to do about a loss, after so many without progress."""
+        """How to respond to a loss, given the number of losses without progress."""
         policy = self._engine.on_lost_process
         if policy == "drop" and error.client and self._rounds.spares(error.client):
             return "dropped"

@@ -1,4 +1,4 @@
-"""A round: who takes part, what travels, what the server makes of it, and how good the result is."""
+"""A round: the cohort, the exchange of each phase, the server's update, and validation."""
 
 import shlex
 import time
@@ -23,7 +23,7 @@ from fedsim.workload.schema import Workload
 
 
 class Rounds:
-    """The server's side of all rounds. Clients that fail are left out of the rest of a round if the run allows it."""
+    """The server's side of all rounds. Clients that fail are dropped from the rest of a round if the run allows it."""
 
     def __init__(
         self,
@@ -34,10 +34,10 @@ class Rounds:
         observer: Observer,
         failures: Failures,
     ) -> None:
-        """Nothing has been trained yet."""
+        """Start before the first round."""
         self.server = server
         self.now: tuple[int, str] = (0, "")
-        """The round and phase that is going on; no phase: none is."""
+        """The present round and phase; an empty phase between rounds."""
         self._workload, self._algorithm = workload, workload.algorithm
         self._federation, self._backend = federation, backend
         self._observer, self._failures = observer, failures
@@ -47,8 +47,8 @@ class Rounds:
         """Train and validate; the round's row, and a row for each client.
 
         Raises:
-            WorkerLostError: a process was lost; the round has not been.
-            ClientError: a client failed, and the run is not to go on without it.
+            WorkerLostError: a process was lost; the round does not count.
+            ClientError: a client failed, and the run may not continue without it.
             RunError: all clients failed.
         """
         begun = time.time()
@@ -81,7 +81,7 @@ class Rounds:
         return round_row(round_, time.time() - begun, rows, slots, threads), rows
 
     def play_alone(self, client: str, round_: int) -> Row:
-        """Let one client do its last part of a round, after whatever the others do before it; nothing is noted.
+        """Repeat one client's last phase of a round, after all that precedes it in the round; nothing is recorded.
 
         Raises:
             InputError: the client was not drawn for the round.
@@ -106,16 +106,16 @@ class Rounds:
         return row
 
     def _recurring(self, round_: int, phase: Phase) -> Faults:
-        """The faults that strike whenever the phase is done."""
+        """The faults that strike in a phase."""
         struck = due(self._workload.faults, self._workload.seed, phase.clients, round_, phase.name)
         return by_client(one for one in struck if not one.fault.once)
 
     def _leaving(self, round_: int, phase: Phase) -> set[str]:
-        """The clients that take no part from this phase on, since they were dropped from it before."""
+        """The clients that take no part from this phase on, since they were dropped earlier."""
         return {client for client, at in self._failures.dropped(round_).items() if at == phase.name}
 
     def spares(self, client: str) -> bool:
-        """Whether there are others in the round that is going on, if a client is dropped from it."""
+        """Whether the present round still has clients if one is dropped from it."""
         round_, _ = self.now
         return bool(set(self._cohort(round_)) - self._failures.dropped(round_).keys() - {client})
 
@@ -130,7 +130,7 @@ class Rounds:
         return tuple(names[index] for index in sorted(drawn))
 
     def _phase(self, round_: int, phase: Phase, gone: set[str]) -> Gathered:
-        """A phase without the clients that are gone; those that go in it, now or when it was done before, are added."""
+        """Run a phase without the dropped clients, to whom those that are dropped in it are added."""
         self.now = (round_, phase.name)
         gone |= self._leaving(round_, phase)
         asked = [client for client in phase.clients if client not in gone]
@@ -148,7 +148,7 @@ class Rounds:
         return gathered
 
     def _gather(self, round_: int, phase: Phase, gone: set[str], faults: Faults) -> Gathered:
-        """Let the phase's clients work and fold in their replies as they come."""
+        """Let the phase's clients work and add their replies as they arrive."""
         weights = self._weights(phase.clients)
         uploads = self.server.uploads(phase.name, f"round {round_}")
         gathered = Gathered(phase, uploads, weights, len(self._federation.clients))
@@ -164,16 +164,16 @@ class Rounds:
         return gathered
 
     def _explained(self, error: ClientError, client: str, round_: int) -> ClientError:
-        """An error that ends the run, with how to look into it."""
+        """An error that ends the run, with the command that reproduces it."""
         if isinstance(error, DivergedError):
             return error
         if round_ - 1 not in (0, *complete_rounds(self._failures.run)):
             return error
         again = shlex.join(["fedsim", "debug", str(self._failures.run), "--client", client, "--round", str(round_)])
-        return ClientError(f"{error}; to look into it: {again}", error.trace)
+        return ClientError(f"{error}; to reproduce it: {again}", error.trace)
 
     def _take_up(self, gathered: Gathered) -> None:
-        """Let the method update the server; weights in the ledger add up to one."""
+        """Let the method update the server, and normalise the weights in the ledger to sum to one."""
         received = gathered.received()
         if len(received.phase.clients) < gathered.drawn:
             for row in gathered.rows:
@@ -181,7 +181,7 @@ class Rounds:
         self.server.take_up(received, f"round {self.now[0]}")
 
     def _weights(self, clients: tuple[str, ...]) -> dict[str, float]:
-        """Weights that sum to one."""
+        """Normalise weights to sum to one."""
         by_samples = self._algorithm.weighting == "samples"
         total = sum(self._samples[name] for name in clients) if by_samples else len(clients)
         return {name: (self._samples[name] if by_samples else 1) / total for name in clients}
@@ -197,7 +197,7 @@ class Rounds:
 
 
 def check_phases(workload: Workload, names: tuple[str, ...]) -> None:
-    """Refuse phases that cannot be told apart, and faults of clients or phases that there are not.
+    """Refuse phases that have the same name, and faults of unknown clients or phases.
 
     Args:
         workload: With the faults.

@@ -1,4 +1,4 @@
-"""All clients in this process: the readable reference, and the one for a debugger."""
+"""All clients in this process: the readable reference, and the backend to use with a debugger."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -36,19 +36,19 @@ class SerialBackend(Backend):
         self._host = host_class(setup)(replace(setup, device=device), clients, limits)
 
     def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
-        """One host answers."""
+        """The one host answers."""
         assert self._host is not None, "start comes first"
         yield from self._host.handle(message, broadcast)
         if isinstance(message, Train):
             yield self._host.partial_sums()
 
     def learn(self, rows: Iterable[Row]) -> None:
-        """There is nothing to choose here."""
+        """Ignored: there is nothing to schedule."""
 
     def slots(self) -> int:
         """One."""
         return 1
 
     def close(self) -> None:
-        """Give torch its threads back."""
+        """Restore torch's number of threads."""
         torch.set_num_threads(self._threads)

@@ -1,4 +1,4 @@
-"""The server of a federation: its method's state, what it sends, what it makes of what comes back."""
+"""The server of a federation: its method's state, its broadcasts, and its updates."""
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Algorithm, Received, ServerState, Upload, Vector
@@ -6,7 +6,7 @@ from fedsim.engine.host.uploads import uploads_of
 
 
 class Server:
-    """The one place where a method's server steps: in a run, in a calibration, and in a plan told from sizes."""
+    """The one place where a method's server steps: in a run, in a calibration, and in a plan derived from sizes."""
 
     def __init__(self, algorithm: Algorithm, state: ServerState) -> None:
         """A server at the start of a round.
@@ -16,7 +16,7 @@ class Server:
             state: `shared` (P,), `buffers` (B,) if shared layers keep running statistics, and the method's own arrays.
         """
         self.state = state
-        """After the last phase; whoever restores a run sets it."""
+        """The state after the last phase; set when a run is restored."""
         self._algorithm = algorithm
 
     def uploads(self, phase: str, where: str = "") -> list[Upload]:
@@ -44,7 +44,7 @@ class Server:
         return {**hooks.broadcast(self._algorithm, self.state, phase, where), **self._buffers()}
 
     def take_up(self, received: Received, where: str = "") -> None:
-        """Let the method update the state at the end of a phase; without any client that answered it stays.
+        """Let the method update the state at the end of a phase; if no client answered, the state stays.
 
         Args:
             received: Sums and collected vectors of the phase.

@@ -1,4 +1,4 @@
-"""What the clusters that are spoken to through their own programs share: asking them, and names that are safe."""
+"""Helpers for clusters that are driven through their own programs: running those, and checking names."""
 
 import re
 import shutil
@@ -16,41 +16,41 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,43}[a-z0-9])?")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_KUBECTLS_LOG = re.compile(r"[EW]\d{4} ")  # which says the same five times
+_KUBECTLS_LOG = re.compile(r"[EW]\d{4} ")  # kubectl logs the same error five times
 _SILENT = ("unable to contact", "failed to fetch config", "connection to the server", "unable to connect")
 
 
 def checked_id(submission_id: str) -> str:
-    """The id, which becomes a file name and an argument.
+    """Check a job id, which becomes a file name and an argument.
 
     Raises:
-        InputError: it is not one.
+        InputError: it is not a job id.
     """
     if not _ID.fullmatch(submission_id):
         raise InputError(
-            f"{submission_id!r:.60} is no job; ids look like fedsim-quickstart-0a1b2c3d, see fedsim jobs list"
+            f"{submission_id!r:.60}is not a job id; ids look like fedsim-quickstart-0a1b2c3d, see fedsim jobs list"
         )
     return submission_id
 
 
 def checked_files(submission: Submission) -> Mapping[str, str]:
-    """The files that go along, each with a name that stays in its folder.
+    """The files of a submission, once all their names are known to stay in its folder.
 
     Raises:
-        InputError: one has not.
+        InputError: a name is unsafe.
     """
     for name in submission.files:
         if not _FILE.fullmatch(name):
-            raise InputError(f"{name!r:.60}: cannot be sent along; take letters, digits, '.', '_' and '-' for its name")
+            raise InputError(f"{name!r:.60}: cannot be sent with the job; use only letters, digits, '.', '_', '-'")
     return submission.files
 
 
 def ask(command: list[str], stdin: str = "", env: Mapping[str, str] | None = None) -> str:
-    """What a program prints.
+    """Run a program and return its output.
 
     Raises:
         InputError: it is not installed, or finds no cluster.
-        RunError: it refuses; with its reason in one line.
+        RunError: it fails; with its reason in one line.
     """
     try:
         done = subprocess.run(command, input=stdin, env=env, capture_output=True, text=True, check=False)
@@ -64,11 +64,11 @@ def ask(command: list[str], stdin: str = "", env: Mapping[str, str] | None = Non
 
 
 def stream(command: list[str]) -> Generator[bytes, None, None]:
-    """What a program prints, as it prints it; it is ended when nobody reads on.
+    """Run a program and yield its output as it comes; it is terminated when the reader stops.
 
     Raises:
         InputError: it is not installed.
-        RunError: it ends badly; with its reason in one line.
+        RunError: it fails; with its reason in one line.
     """
     try:
         process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -87,12 +87,12 @@ def stream(command: list[str]) -> Generator[bytes, None, None]:
 
 
 def _missing(program: str) -> InputError:
-    """What to say where a program is not installed."""
-    return InputError(f"{program} is not on PATH; submit from a machine that has it, or take another --cluster")
+    """The error for a program that is not installed."""
+    return InputError(f"{program} is not on PATH; submit from a machine that has it, or choose another --cluster")
 
 
 def _reason_in(said: str, program: str) -> str:
-    """What matters of what a program said, in one line: where it speaks of errors, else what comes first."""
+    """The relevant part of a program's messages in one line: its errors, else its first line."""
     lines = [line.strip().removeprefix(f"{program}: ") for line in said.splitlines() if line.strip()]
     lines = [line for line in lines if not _KUBECTLS_LOG.match(line)] or lines
     errors = [line.removeprefix("error: ") for line in lines if "error" in line.lower()]
@@ -100,7 +100,7 @@ def _reason_in(said: str, program: str) -> str:
 
 
 def planned_room(name: str, cpus: float, gpus: float, memory: float) -> "NodeCapacity":
-    """A node that a job would have, as Ray would count it; memory in bytes."""
+    """A node that a job would get, as Ray would count its resources; memory in bytes."""
     from fedsim.engine.place.machine import RAY_COUNTS, NodeCapacity
     from fedsim.engine.place.placement import Node
 
@@ -108,10 +108,10 @@ def planned_room(name: str, cpus: float, gpus: float, memory: float) -> "NodeCap
 
 
 def fetch_shared(out: Path, to: Path, absent: str) -> None:
-    """Copy a folder that this machine sees too.
+    """Copy a folder that this machine can see.
 
     Raises:
-        InputError: it does not, and `absent` says what then; or `to` exists.
+        InputError: it cannot, and `absent` is the message; or `to` exists.
     """
     if not out.is_dir():
         raise InputError(f"{out}: {absent}")
@@ -121,10 +121,10 @@ def fetch_shared(out: Path, to: Path, absent: str) -> None:
 
 
 def check_free(to: Path) -> None:
-    """Refuse to fetch into what is there already.
+    """Refuse to fetch into an existing folder.
 
     Raises:
         InputError: `to` exists.
     """
     if to.exists():
-        raise InputError(f"{to}: exists; name a folder that does not")
+        raise InputError(f"{to}: exists; name a new folder")

@@ -1,6 +1,6 @@
-"""What a job that has ended leaves in the state folder, whatever becomes of its cluster: its state and its log.
+"""What is kept of a finished job in the state folder, independent of its cluster: its state and its log.
 
-python -m fedsim.jobs.kept ID COMMAND...    runs a command on this machine and keeps both, as it ends
+python -m fedsim.jobs.kept ID COMMAND...    runs a command on this machine and keeps both when it exits
 """
 
 import json
@@ -21,7 +21,7 @@ _INTERRUPTED = 130  # fedsim's exit status after a signal, with a checkpoint wri
 
 
 def kept_status(job_id: str) -> Status | None:
-    """How a job ended, if that is known here."""
+    """The final status of a job, if it is known here."""
     try:
         return Status(**json.loads((_folder(job_id) / _END).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -29,25 +29,25 @@ def kept_status(job_id: str) -> Status | None:
 
 
 def kept_log(job_id: str) -> str:
-    """What an ended job had printed; empty if it is not known here."""
+    """The output of a finished job; empty if it is not known here."""
     path = _folder(job_id) / _LOG
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def keep(job_id: str, status: Status, log: str) -> None:
-    """Note how a job ended, and all that it printed."""
+    """Record the final status and the output of a job."""
     folder = _made(job_id)
     (folder / _LOG).write_text(log, encoding="utf-8")
     write_json(folder / _END, asdict(status))
 
 
 def forget(job_id: str) -> None:
-    """A job is sent again: how it ended before says nothing any more."""
+    """Forget the final status of a job that is being resubmitted."""
     (_folder(job_id) / _END).unlink(missing_ok=True)
 
 
 def status_of_exit(code: int, log: str) -> Status:
-    """What fedsim's exit status means, with the last line that it said of itself."""
+    """The job status for an exit status of fedsim, with the last error line in its log."""
     if code in {0, _INTERRUPTED}:
         return Status("stopped" if code else "succeeded")
     said = [line.removeprefix("fedsim: ") for line in log.splitlines() if line.startswith("fedsim: ")]
@@ -55,9 +55,9 @@ def status_of_exit(code: int, log: str) -> Status:
 
 
 def run_kept(job_id: str, command: list[str]) -> int:
-    """Run a command, show what it prints, and keep that and how it ended; returns its exit status."""
+    """Run a command, pass its output through, and keep the output and the final status; returns the exit status."""
     folder = _made(job_id)
-    for number in (signal.SIGTERM, signal.SIGINT):  # they are for the command, which has a checkpoint to write
+    for number in (signal.SIGTERM, signal.SIGINT):  # left to the command, which writes a checkpoint first
         signal.signal(number, lambda *_: None)
     with (
         (folder / _LOG).open("ab") as log,
@@ -70,7 +70,7 @@ def run_kept(job_id: str, command: list[str]) -> int:
 
 
 def _copied(source: IO[bytes], log: IO[bytes]) -> str:
-    """All that comes, shown and written on; returns its end."""
+    """Copy a stream to stdout and to the log; returns the last 64 KiB."""
     end = b""
     while piece := source.read(2**16):
         log.write(piece)

@@ -1,4 +1,4 @@
-"""KubeRay: a RayJob manifest is the cluster's file, and kubectl does the rest.
+"""KubeRay: the cluster's file is a RayJob manifest, and kubectl does the rest.
 
 A job is the manifest with the job's name, its command, and a ConfigMap of its small files that every pod mounts. Runs
 go to a volume that all pods share; its folder is the manifest's annotation fedsim/runs.
@@ -27,7 +27,7 @@ RUNS_KEY = "fedsim/runs"
 _MOUNTED = "/etc/fedsim"
 _VOLUME = "fedsim-job"
 _LARGEST = 1_000_000  # bytes of a ConfigMap
-_FETCH_S = 3600  # a pod that copies a run ends itself after that
+_FETCH_S = 3600  # lifetime of a pod that copies a run
 _DEPLOYED: dict[str, State] = {
     "Failed": "failed", "ValidationFailed": "failed", "Suspending": "stopped", "Suspended": "stopped",
 }  # fmt: skip
@@ -35,7 +35,7 @@ _ENDED: dict[str, State] = {"SUCCEEDED": "succeeded", "STOPPED": "stopped", "FAI
 
 
 class KubeRay:
-    """A Kubernetes cluster with the KubeRay operator, that kubectl is set up for."""
+    """A Kubernetes cluster with the KubeRay operator, reached through kubectl."""
 
     out: Path | None
 
@@ -43,11 +43,11 @@ class KubeRay:
         """Read the RayJob manifest.
 
         Args:
-            name: What --cluster said.
+            name: The value of --cluster.
             path: The manifest.
 
         Raises:
-            InputError: it is none that the operator would take; names the field.
+            InputError: the operator would not accept it; names the field.
         """
         self.name = name
         self.path = path
@@ -60,12 +60,10 @@ class KubeRay:
         self._scope = [f"--namespace={metadata['namespace']}"] if "namespace" in metadata else []
 
     def render(self, submission: Submission) -> str:
-        """The manifests that kubectl is given: a ConfigMap and a RayJob."""
+        """The manifests to apply: a ConfigMap and a RayJob."""
         name, files = checked_id(submission.id), checked_files(submission)
         if sum(len(text.encode()) for text in files.values()) > _LARGEST:
-            raise InputError(
-                f"{name}: its files have more than {_LARGEST:,} bytes, the most that Kubernetes takes along"
-            )
+            raise InputError(f"{name}: its files exceed {_LARGEST:,} bytes, the limit of a ConfigMap")
         job = deepcopy(self._manifest)
         metadata = job["metadata"] | {"name": name}
         metadata["labels"] = (metadata.get("labels") or {}) | {"app.kubernetes.io/name": "fedsim"}
@@ -80,22 +78,22 @@ class KubeRay:
         return as_yaml(mounted, job)
 
     def rooms(self) -> "tuple[NodeCapacity, ...] | None":
-        """The pods' limits, as often as their replicas; None if the manifest leaves some out."""
+        """One node per replica with its pod's limits; None if the manifest leaves out a limit."""
         return rooms_of(self._manifest["spec"]["rayClusterSpec"], self.path)
 
     def submit(self, submission: Submission) -> None:
-        """Apply the manifests, in place of a job of the same id that has ended: KubeRay runs none twice."""
+        """Apply the manifests; a finished job of the same id is deleted first, since KubeRay reruns none."""
         manifests = self.render(submission)
         self._kubectl("delete", "rayjob", submission.id, "--ignore-not-found", "--wait")
         self._kubectl("apply", "--filename=-", stdin=manifests)
 
     def status(self, submission_id: str) -> Status:
-        """What the operator says."""
+        """The state of a job according to the operator."""
         said = self._kubectl("get", "rayjob", checked_id(submission_id), "--ignore-not-found", "--output=json")
         return _status(json.loads(said).get("status") or {}) if said.strip() else Status("unknown")
 
     def logs(self, submission_id: str, follow: bool) -> Iterator[str]:
-        """What the pod says that hands the job to Ray, and shows its output; nothing before there is one."""
+        """The log of the pod that submits the job to Ray and relays its output; empty until that pod exists."""
         if follow:
             self._watch(submission_id, ENDED | {"running"})
         if self.status(submission_id).state in {"unknown", "pending"}:
@@ -105,16 +103,16 @@ class KubeRay:
             yield decoder.decode(piece)
 
     def wait(self, submission_id: str) -> Status:
-        """Until the job has ended, as Kubernetes tells of every change."""
+        """Wait until the job has finished, by watching it."""
         return self._watch(submission_id, ENDED)
 
     def stop(self, submission_id: str) -> None:
-        """Have the operator take the job's pods away; the run is gone on with from its last checkpoint."""
+        """Have the operator remove the job's pods; the run can be resumed from its last checkpoint."""
         suspended = json.dumps({"spec": {"suspend": True}})
         self._kubectl("patch", "rayjob", checked_id(submission_id), "--type=merge", f"--patch={suspended}")
 
     def fetch(self, out: Path, to: Path) -> None:
-        """Copy a folder from the shared volume, through a small pod of its own: the job's are gone by then."""
+        """Copy a folder from the shared volume through a small separate pod: the job's own pods are gone by then."""
         check_free(to)
         pod = self._fetcher()
         name = pod["metadata"]["name"]
@@ -124,13 +122,13 @@ class KubeRay:
                 self._kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=600s")
                 found = self._kubectl("exec", name, "--", "sh", "-c", 'test ! -d "$0" || echo there', str(out))
                 if found.strip() != "there":
-                    raise InputError(f"{out}: is not there on the cluster; {RUNS_KEY} is {self.out}")
+                    raise InputError(f"{out}: does not exist on the cluster; {RUNS_KEY} is {self.out}")
                 self._kubectl("cp", f"{name}:{out}", str(part))
             finally:
                 self._kubectl("delete", "pod", name, "--ignore-not-found", "--wait=false")
 
     def _fetcher(self) -> dict[str, Any]:
-        """A pod with the head's image and volumes that does nothing."""
+        """An idle pod with the head's image and volumes."""
         template = deepcopy(groups_of(self._manifest["spec"]["rayClusterSpec"])[0]["template"]["spec"])
         head = template["containers"][0]
         own = {key: head[key] for key in ("image", "imagePullPolicy", "securityContext", "volumeMounts") if key in head}
@@ -142,11 +140,11 @@ class KubeRay:
         return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
     def _watch(self, submission_id: str, states: frozenset[str]) -> Status:
-        """Follow a job until it is in one of some states, or is deleted."""
+        """Watch a job until it reaches one of the given states, or is deleted."""
         changes = ["--watch", "--output-watch-events", '--output=jsonpath={.type}{"\\n"}']
         while (status := self.status(submission_id)).state not in states | {"unknown"}:
             with closing(stream(self._command("get", "rayjob", submission_id, *changes))) as told:
-                for _ in told:  # Kubernetes ends a watch now and then; then there is another one
+                for _ in told:  # Kubernetes closes a watch from time to time; start another
                     if (status := self.status(submission_id)).state in states | {"unknown"}:
                         return status
         return status
@@ -159,19 +157,19 @@ class KubeRay:
 
 
 def _command(submission: Submission) -> str:
-    """fedsim in the folder of the job's files, on the Ray cluster it is started in; in words that no shell changes.
+    """The job's command: fedsim in the folder of the job's files; free of characters that a shell would expand.
 
     Raises:
         InputError: an argument would need quotes.
     """
     for word in submission.arguments:
         if shlex.quote(word) != word:
-            raise InputError(f"{word!r:.80}: cannot be sent to KubeRay; take letters, digits and '-_./=:,@%+' alone")
+            raise InputError(f"{word!r:.80}: cannot be sent to KubeRay; use only letters, digits and '-_./=:,@%+'")
     return " ".join(["env", f"--chdir={_MOUNTED}", "fedsim", *submission.arguments, "--address", "auto"])
 
 
 def _mount(pod: dict[str, Any], name: str) -> None:
-    """Let a pod's first container, which is Ray's, see the files of the ConfigMap."""
+    """Mount the ConfigMap in a pod's first container, which is Ray's."""
     container = pod["containers"][0]
     pod["volumes"] = [*(pod.get("volumes") or []), {"name": _VOLUME, "configMap": {"name": name}}]
     mount = {"name": _VOLUME, "mountPath": _MOUNTED, "readOnly": True}
@@ -179,7 +177,7 @@ def _mount(pod: dict[str, Any], name: str) -> None:
 
 
 def _status(told: dict[str, Any]) -> Status:
-    """The operator's view of the job decides, then Ray's, which is known first."""
+    """The state of a job: the operator's verdict, or else Ray's, which is known earlier."""
     deployed, job = str(told.get("jobDeploymentStatus", "")), str(told.get("jobStatus", ""))
     state = _DEPLOYED.get(deployed) or (_ENDED.get(job) if deployed == "Complete" else None)
     if state is None:

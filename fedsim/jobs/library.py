@@ -30,11 +30,11 @@ log = logging.getLogger("fedsim")
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job on a cluster; `fedsim jobs` knows it by its id."""
+    """A job on a cluster; its id is the one that `fedsim jobs` shows."""
 
     id: str
     out: Path
-    """Where its run directory or study's folder is, as the cluster sees it."""
+    """Its run directory or study folder, as the cluster sees it."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The keys that were set at its submission, with their values."""
 
@@ -43,7 +43,7 @@ class Submitted:
         """unknown, pending, running, succeeded, failed or stopped.
 
         Raises:
-            InputError: its cluster does not answer, and its end is not known here.
+            InputError: its cluster does not answer, and no final status is known here.
         """
         return status_of(receipt_of(self.id)).state
 
@@ -54,15 +54,15 @@ def submit(
     overrides: Mapping[str, Any] | Sequence[str] = (),
     out: str | Path | None = None,
 ) -> Submitted:
-    """Send a workload or a study to a cluster; submitting the same again goes on with it, and never runs it twice.
+    """Send a workload or a study to a cluster; submitting the same again resumes it, and never runs it twice.
 
-    SLURM and KubeRay have queues and take jobs at once. A Ray cluster has none, and a run takes all of it: there, jobs
+    SLURM and KubeRay queue jobs. A Ray cluster has no queue, and a run takes all of it: there, jobs
     sent before are waited for first.
 
     Args:
         workload: YAML file of a workload or a study.
-        cluster: A file of clusters/ by its name, any such file, or http://HOST:PORT of a Ray dashboard.
-        overrides: Values by dotted key, or lines KEY=VALUE as for --set.
+        cluster: Name of a file in clusters/, path of such a file, or http://HOST:PORT of a Ray dashboard.
+        overrides: Values by dotted key, or KEY=VALUE strings as for --set.
         out: Folder of the run or study; default runs/NAME or studies/NAME.
 
     Raises:
@@ -80,11 +80,11 @@ def submit(
 
 
 def wait(jobs: Submitted | Iterable[Submitted]) -> None:
-    """Until all jobs have ended.
+    """Wait until all jobs have finished.
 
     Raises:
-        RunError: some did not succeed; names the first with its reason. All have ended then.
-        InputError: a cluster does not answer, and a job's end is not known here.
+        RunError: some did not succeed, once all have finished; names the first with its reason.
+        InputError: a cluster does not answer, and a job's final status is not known here.
     """
     statuses = {job.id: wait_for(receipt_of(job.id)) for job in _listed(jobs)}
     failed = [
@@ -98,7 +98,7 @@ def wait(jobs: Submitted | Iterable[Submitted]) -> None:
 
 
 def collect(jobs: Submitted | Iterable[Submitted]) -> pd.DataFrame:
-    """The test scores of runs, one row a volume, with a column for every key that was set at submission.
+    """The test scores of runs, one row per volume, with a column for every key that was set at submission.
 
     Raises:
         InputError: a run is not on this machine (`fedsim jobs fetch` brings it), or has no scores yet.
@@ -106,7 +106,7 @@ def collect(jobs: Submitted | Iterable[Submitted]) -> pd.DataFrame:
     tables = []
     for job in _listed(jobs):
         if not job.out.is_dir():
-            raise InputError(f"{job.out}: is not on this machine; bring it with: fedsim jobs fetch {job.id}")
+            raise InputError(f"{job.out}: is not on this machine; copy it here with: fedsim jobs fetch {job.id}")
         tables.append(
             Run(job.out).evaluation.assign(job=job.id, **{key: _cell(value) for key, value in job.settings.items()})
         )
@@ -114,17 +114,17 @@ def collect(jobs: Submitted | Iterable[Submitted]) -> pd.DataFrame:
 
 
 def _await_others(target: Target, job_id: str) -> None:
-    """Wait for the jobs that were sent to a cluster before and still run."""
+    """Wait for the jobs that were sent to a cluster earlier and are still running."""
     for receipt in receipts():
         if receipt.id != job_id and receipt.cluster == source_of(target) and _runs(receipt):
-            log.info("waiting for %s, which has the cluster", receipt.id)
+            log.info("waiting for %s, which occupies the cluster", receipt.id)
             wait_for(receipt)
 
 
 def _runs(receipt: Receipt) -> bool:
     try:
         return status_of(receipt).state in RUNS
-    except InputError:  # the cluster is not up
+    except InputError:  # the cluster is not running
         return False
 
 
@@ -133,5 +133,5 @@ def _listed(jobs: Submitted | Iterable[Submitted]) -> list[Submitted]:
 
 
 def _cell(value: Any) -> Any:  # noqa: ANN401 - any YAML value
-    """A value as a table can hold it: lists and sections as text."""
+    """A value for a table cell: lists and sections as text."""
     return json.dumps(value) if isinstance(value, list | dict) else value

@@ -1,4 +1,4 @@
-"""A Ray cluster that a script brings up on this machine, as clusters/local.sh does."""
+"""A Ray cluster that a script such as clusters/local.sh starts on this machine."""
 
 import os
 import shlex
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class Local(RayJobs):
-    """The cluster of a script with the commands up, down and address; and nodes, if it knows what `up` would give."""
+    """The cluster of a script with the commands up, down and address; and nodes, if it knows what `up` would start."""
 
     def __init__(self, name: str, path: Path) -> None:
-        """Args: what --cluster said, and the script."""
+        """Args: the value of --cluster, and the script."""
         super().__init__(name, "")
         self.path = path
 
     def is_up(self) -> bool:
-        """Whether the cluster is up."""
+        """Whether the cluster is running."""
         return self._script("address").returncode == 0
 
     def rooms(self) -> "tuple[NodeCapacity, ...] | None":
-        """The nodes that are up, or those that `up` would bring up."""
+        """The nodes that are running, or those that `up` would start."""
         if self.is_up():
             return super().rooms()
         done = self._script("nodes")
@@ -40,20 +40,20 @@ class Local(RayJobs):
         return tuple(map(_room, range(1, len(lines) + 1), lines))
 
     def foresees(self) -> bool:
-        """Whether `rooms` knows what `up` will give."""
+        """Whether the script says what `up` would start."""
         return self._script("nodes").returncode == 0
 
     def take_down(self) -> None:
-        """End the cluster."""
+        """Stop the cluster."""
         self._script("down")
 
     def bring_up(self, tell: Callable[[str], None]) -> None:
-        """Bring the cluster up; it stays so.
+        """Start the cluster; it keeps running.
 
         Raises:
             RunError: the script fails; with its reason.
         """
-        tell(f"bringing up {self.name}; end it with: {shlex.join([str(self.path), 'down'])}")
+        tell(f"starting {self.name}; stop it with: {shlex.join([str(self.path), 'down'])}")
         done = self._script("up")
         if done.returncode:
             raise RunError(f"--cluster {self.name}: {_said(done.stderr)}")
@@ -67,7 +67,7 @@ class Local(RayJobs):
         return url, Path(token).read_text(encoding="utf-8").strip()
 
     def _begins(self, submission: Submission) -> list[str]:
-        """Fedsim, and what keeps its log and how it ends when the cluster is gone."""
+        """The job's command, wrapped so that its log and final status outlive the cluster."""
         keeping = [sys.executable, "-P", "-m", "fedsim.jobs.kept", submission.id]
         return [*keeping, str(Path(sys.executable).with_name("fedsim"))]
 
@@ -75,7 +75,7 @@ class Local(RayJobs):
         return {**super()._environment(), "FEDSIM_STATE": str(state_folder())}
 
     def _script(self, command: str) -> subprocess.CompletedProcess[str]:
-        """What the script does, with this fedsim's Ray and state folder."""
+        """Run the script with this Python's Ray and fedsim's state folder."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         environment = os.environ | {"PATH": path, "FEDSIM_STATE": str(state_folder())}
         call = ["bash", str(self.path), command]
@@ -83,7 +83,7 @@ class Local(RayJobs):
 
 
 def _room(number: int, amounts: list[str]) -> "NodeCapacity":
-    """A node by its cores, and its bytes for actors and for the object store."""
+    """A node from its cores and its memory for actors and for the object store [bytes]."""
     from fedsim.engine.place.machine import NodeCapacity
     from fedsim.engine.place.placement import Node
 
@@ -94,4 +94,4 @@ def _room(number: int, amounts: list[str]) -> "NodeCapacity":
 
 def _said(stderr: str) -> str:
     lines = stderr.strip().splitlines()
-    return lines[-1] if lines else "its script says neither an address nor why"
+    return lines[-1] if lines else "its script printed neither an address nor a reason"

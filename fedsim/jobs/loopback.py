@@ -1,7 +1,7 @@
-"""What `ray start` calls, so that the nodes of a cluster on this machine talk over loopback alone.
+"""A hook for `ray start` that keeps the traffic between nodes on this machine on loopback.
 
-RAY_START_HOOK=fedsim.jobs.loopback.stay has it called before anything is started. Without it, Ray replaces 127.0.0.1 by
-this machine's address in its network, and listens on every interface.
+With RAY_START_HOOK=fedsim.jobs.loopback.stay it is called before anything is started. Without it, Ray replaces
+127.0.0.1 with this machine's address in its network and listens on every interface.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""KubeRay's manifests: read, checked against the operator's own schemas before they are sent, and written."""
+"""Reading KubeRay's manifests, checking them against the operator's own schemas, and writing them."""
 
 import json
 import re
@@ -33,7 +33,7 @@ _NOT_TEXT = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "nul
 
 
 def read_manifest(path: Path, kind: Kind) -> dict[str, Any]:
-    """A manifest that the operator would take.
+    """Read a manifest that the operator would accept.
 
     Raises:
         InputError: the file cannot be read, or a field is wrong.
@@ -43,13 +43,13 @@ def read_manifest(path: Path, kind: Kind) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); give one {kind}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is no manifest; give one {kind} of ray.io/v1")
+        raise InputError(f"{path}: is not a manifest; give one {kind} of ray.io/v1")
     check(content, kind, path)
     return content
 
 
 def check(manifest: Mapping[str, Any], kind: Kind, path: Path) -> None:
-    """Refuse what the operator would refuse or, worse, leave out in silence.
+    """Refuse what the operator would refuse or, worse, silently drop.
 
     Raises:
         InputError: names the field.
@@ -73,10 +73,10 @@ def pods_of(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def rooms_of(cluster: Mapping[str, Any], path: Path) -> "tuple[NodeCapacity, ...] | None":
-    """The nodes with cores of a Ray cluster; None if limits or replicas are left out.
+    """The nodes with cores of a Ray cluster; None if the manifest leaves out limits or replicas.
 
     Raises:
-        InputError: a quantity is none.
+        InputError: a value is not a quantity.
     """
     rooms: list[NodeCapacity] = []
     for group in groups_of(cluster):
@@ -97,7 +97,7 @@ def rooms_of(cluster: Mapping[str, Any], path: Path) -> "tuple[NodeCapacity, ...
 
 
 def as_yaml(*manifests: Mapping[str, Any]) -> str:
-    """Manifests as one YAML text, in their own order, to be read by YAML 1.1 and 1.2 alike."""
+    """Manifests as one YAML text, keys in their given order, readable as YAML 1.1 and 1.2."""
     yaml, text = YAML(typ="safe", pure=True), StringIO()
     yaml.Representer = _Clear
     yaml.default_flow_style = False
@@ -108,7 +108,7 @@ def as_yaml(*manifests: Mapping[str, Any]) -> str:
 
 
 class _Clear(SafeRepresenter):
-    """Text of many lines as it is, other text in quotes unless it is clearly a word."""
+    """Represent multi-line text as a block and other text in quotes unless it is clearly a word."""
 
     def represent_str(self, data: str) -> ScalarNode:
         plain = _PLAIN.fullmatch(data) and data.lower() not in _NOT_TEXT
@@ -149,5 +149,5 @@ def quantity(value: object, where: str) -> float:
     """
     found = _QUANTITY.fullmatch(str(value))
     if found is None:
-        raise InputError(f"{where}: {value!r:.40} is not an amount; write 16, 500m or 60Gi")
+        raise InputError(f"{where}: {value!r:.40} is not a quantity; write 16, 500m or 60Gi")
     return float(found[1]) * _UNITS[found[2]]

@@ -27,19 +27,19 @@ _STATES: dict[str, State] = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped",
 }  # fmt: skip
 _STOP_S = 600
-"""A job that is stopped may take so long to finish its round and write a checkpoint; Ray then ends it."""
+"""How long a stopped job may take to finish its round and write a checkpoint before Ray kills it."""
 _TALKATIVE = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
-"""Loggers that tell of each upload and each connection."""
+"""Loggers that report each upload and each connection."""
 _OTHER_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 class RayJobs:
-    """A Ray cluster whose dashboard can be reached."""
+    """A Ray cluster with a reachable dashboard."""
 
     out: Path | None = None
 
     def __init__(self, name: str, url: str) -> None:
-        """Args: what --cluster said, and http(s)://HOST:PORT."""
+        """Args: the value of --cluster, and http(s)://HOST:PORT."""
         self.name = name
         self._url = url
 
@@ -59,9 +59,9 @@ class RayJobs:
         return tuple(map(_room, alive)) or None
 
     def submit(self, submission: Submission) -> None:
-        """Upload the files and submit the job, in place of one of the same id that has ended.
+        """Upload the files and submit the job; a finished job of the same id is deleted first.
 
-        Of several that do so at once, Ray takes one, and that is as good for the others.
+        If several processes do so at once, Ray accepts one submission, which serves all of them.
         """
         request = self._request(submission)
         environment = request.pop("env_vars")
@@ -79,7 +79,7 @@ class RayJobs:
                         raise RunError(f"--cluster {self.name}: refused the job: {_last_line(str(error))}") from error
 
     def status(self, submission_id: str) -> Status:
-        """How a job does now."""
+        """The present status of a job."""
         with self._asking():
             try:
                 info = self._client.get_job_info(checked_id(submission_id))
@@ -91,9 +91,9 @@ class RayJobs:
         return Status(state, _reason(info.message or "") if state == "failed" else "")
 
     def logs(self, submission_id: str, follow: bool) -> Iterator[str]:
-        """What a job has printed, in pieces; of one that was submitted again, all that it ever printed."""
+        """A job's output, in pieces; of a resubmitted job, the output of all attempts."""
         if self.status(submission_id).state == "unknown":
-            raise InputError(f"--cluster {self.name}: knows no job {submission_id} (any more); submit it again")
+            raise InputError(f"--cluster {self.name}: has no job {submission_id} (or no longer); submit it again")
         with self._asking():
             if follow:
                 yield from self._followed(submission_id)
@@ -101,34 +101,34 @@ class RayJobs:
                 yield self._client.get_job_logs(submission_id)
 
     def wait(self, submission_id: str) -> Status:
-        """Until a job has ended: that is when its log does."""
+        """Wait until a job has finished, which is when its log ends."""
         if self.status(submission_id).state not in {*ENDED, "unknown"}:
             for _ in self.logs(submission_id, follow=True):
                 pass
         return self.status(submission_id)
 
     def stop(self, submission_id: str) -> None:
-        """End a job, which may write a checkpoint first, and wait until it has ended."""
+        """Stop a job, which may write a checkpoint first, and wait until it has finished."""
         with self._asking():
             self._client.stop_job(checked_id(submission_id))
         self.wait(submission_id)
 
     def fetch(self, out: Path, to: Path) -> None:
-        """Copy a folder that this machine sees too; the Jobs API itself hands out no files."""
-        fetch_shared(out, to, "is not on this machine; copy it from the cluster's, say with ray rsync-down")
+        """Copy a folder that this machine can see; the Jobs API itself serves no files."""
+        fetch_shared(out, to, "is not on this machine; copy it from the cluster, for example with ray rsync-down")
 
-    # What a cluster may have of its own
+    # What subclasses override
 
     def _where(self) -> tuple[str, str]:
-        """Its URL, and the token; empty where the user has none."""
+        """The dashboard's URL and the user's token; empty if there is none."""
         return self._url, _token()
 
     def _begins(self, submission: Submission) -> list[str]:
-        """The command there, but for its arguments."""
+        """The command to run on the cluster, without its arguments."""
         return ["fedsim"]
 
     def _environment(self) -> dict[str, str]:
-        """Variables that the job is given."""
+        """Environment variables for the job."""
         return {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_S)}
 
     # Talking to Ray
@@ -141,11 +141,11 @@ class RayJobs:
 
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
-        with _exactly_there(url):  # with no header at all, Ray sends the token that it saw first in this process
+        with _exactly_there(url):  # without a header, Ray sends the first token that it saw in this process
             return JobSubmissionClient(url, headers={"Authorization": f"Bearer {token}" if token else ""})
 
     def _request(self, submission: Submission) -> dict[str, Any]:
-        command = [*self._begins(submission), *submission.arguments, "--address", "auto"]  # Ray tells the job which
+        command = [*self._begins(submission), *submission.arguments, "--address", "auto"]  # Ray passes it to the job
         return {
             "entrypoint": shlex.join(command),
             "metadata": {"name": submission.id, "out": str(submission.out)},
@@ -153,7 +153,7 @@ class RayJobs:
         }
 
     def _delete(self, submission_id: str) -> None:
-        """Have Ray forget a job; somebody else may just have done so, and submitted it again."""
+        """Delete a job; another process may just have done so, and resubmitted it."""
         try:
             self._client.delete_job(submission_id)
         except RuntimeError as error:
@@ -174,7 +174,7 @@ class RayJobs:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """Say in one line what is wrong with a cluster that does not answer as it should."""
+        """The error, in one line, for a cluster that does not answer as expected."""
         from ray.exceptions import AuthenticationError
 
         try:
@@ -190,7 +190,7 @@ class RayJobs:
 
 
 def _token() -> str:
-    """The user's token for Ray clusters, from where Ray itself looks for it."""
+    """The user's token for Ray clusters, found where Ray itself looks for it."""
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return ""
     if os.environ.get("RAY_AUTH_TOKEN"):
@@ -200,7 +200,7 @@ def _token() -> str:
 
 
 def _check_reachable(name: str, url: str) -> None:
-    """Ray itself would wait for minutes."""
+    """Check that the address answers; Ray itself would wait for minutes."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
@@ -211,7 +211,7 @@ def _check_reachable(name: str, url: str) -> None:
 
 @contextmanager
 def _exactly_there(url: str) -> Iterator[None]:
-    """Let Ray ask what --cluster says: not what the environment names, nor a proxy for what is on this machine."""
+    """Make Ray use the address of --cluster, not one from the environment, and no proxy for local addresses."""
     host = urlsplit(url).hostname or ""
     if host == "localhost" or (host.replace(".", "").isdigit() and ip_address(host).is_loopback):
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), host]))
@@ -232,10 +232,10 @@ def _room(node: dict[str, Any]) -> "NodeCapacity":
 
 
 def _reason(message: str) -> str:
-    """Of Ray's message, which ends with the log: what fedsim said last, else the last line."""
+    """The last error line of fedsim in Ray's message, which ends with the log; else its last line."""
     lines = [line.strip() for line in message.rpartition("Running entrypoint for job")[2].splitlines() if line.strip()]
     said = [line.removeprefix("fedsim: ") for line in lines if line.startswith("fedsim: ")]
-    return (said or lines or ["it did not say why"])[-1][:300]
+    return (said or lines or ["no reason given"])[-1][:300]
 
 
 def _last_line(text: str) -> str:

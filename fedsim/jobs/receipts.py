@@ -1,4 +1,4 @@
-"""What was submitted from this machine: one small file a job, in the user's state folder."""
+"""What was submitted from this machine: one small file per job, in the user's state folder."""
 
 import difflib
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ _ID = r"^fedsim-[a-z0-9-]{1,38}$"
 
 
 class Receipt(BaseModel):
-    """That a job was submitted."""
+    """The record that a job was submitted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,18 +33,18 @@ class Receipt(BaseModel):
     kind: Literal["run", "study"]
     name: str
     out: Path
-    """Where the run directory or the study's folder is, as the cluster sees it."""
+    """The run directory or the study's folder, as the cluster sees it."""
     submitted: str
-    """Date and time."""
+    """Date and time of the submission."""
 
     @property
     def shown(self) -> str:
-        """The cluster as a person would name it."""
+        """A short name of the cluster, for people."""
         return self.cluster if "://" in self.cluster else Path(self.cluster).stem
 
 
 def write_receipt(target: Target, job: "Job") -> None:
-    """Note that a job was submitted."""
+    """Record that a job was submitted."""
     now = datetime.now(UTC).astimezone().isoformat(" ", "seconds")
     receipt = Receipt(
         id=job.submission.id, cluster=source_of(target), kind=job.kind, name=job.name, out=job.submission.out,
@@ -56,19 +56,19 @@ def write_receipt(target: Target, job: "Job") -> None:
 
 
 def receipts() -> list[Receipt]:
-    """All of them, the oldest first.
+    """All receipts, the oldest first.
 
     Raises:
-        DamagedError: a file is none.
+        DamagedError: a file is not a receipt.
     """
     return sorted(map(_read, _folder().glob("*.json")), key=lambda receipt: (receipt.submitted, receipt.id))
 
 
 def receipt_of(beginning: str) -> Receipt:
-    """The receipt of a job, by a beginning of its id that no other has; `fedsim-` may be left out.
+    """The receipt of a job, by an unambiguous prefix of its id; `fedsim-` may be left out.
 
     Raises:
-        InputError: no job begins so, or several do.
+        InputError: no job has this prefix, or several have.
     """
     known = {receipt.id: receipt for receipt in receipts()}
     if beginning in known:
@@ -77,18 +77,18 @@ def receipt_of(beginning: str) -> Receipt:
     if len(found) == 1:
         return known[found[0]]
     if found:
-        raise InputError(f"{beginning}: is the beginning of several jobs: {', '.join(found[:5])}")
+        raise InputError(f"{beginning}: matches several jobs: {', '.join(found[:5])}")
     near = difflib.get_close_matches(f"fedsim-{beginning.removeprefix('fedsim-')}", known, n=1)
     hint = f"did you mean {near[0]}?" if near else "see fedsim jobs list"
     raise InputError(f"{beginning!r:.60}: no such job; {hint}")
 
 
 def state_of(receipt: Receipt, gone: set[str]) -> str:
-    """How a job does, for a list.
+    """The status of a job, for a list.
 
     Args:
         receipt: The job's.
-        gone: Clusters that did not answer, which are not asked again; grows.
+        gone: Clusters that did not answer and are not asked again; is added to.
     """
     if receipt.cluster in gone:
         known = _without_cluster(receipt).state
@@ -101,25 +101,25 @@ def state_of(receipt: Receipt, gone: set[str]) -> str:
 
 
 def status_of(receipt: Receipt) -> Status:
-    """How a job does: as it ended, where that is known, else as its cluster tells now.
+    """The status of a job: its final status if that is known here, else what its cluster says.
 
     Raises:
-        InputError: its cluster does not answer, and nothing is known here of an end.
+        InputError: its cluster does not answer, and no final status is known here.
     """
     return kept_status(receipt.id) or _asked(receipt, lambda target: target.status(receipt.id))
 
 
 def wait_for(receipt: Receipt) -> Status:
-    """Until a job has ended.
+    """Wait until a job has finished.
 
     Raises:
-        InputError: its cluster does not answer, and nothing is known here of an end.
+        InputError: its cluster does not answer, and no final status is known here.
     """
     return kept_status(receipt.id) or _asked(receipt, lambda target: target.wait(receipt.id))
 
 
 def log_of(receipt: Receipt, follow: bool) -> Iterator[str]:
-    """What a job has printed, in pieces; of one whose cluster has gone or forgotten it, what is known here.
+    """A job's output, in pieces; if its cluster is gone or has forgotten it, what is known here.
 
     Raises:
         InputError: neither its cluster nor this machine has a log.
@@ -139,23 +139,23 @@ def log_of(receipt: Receipt, follow: bool) -> Iterator[str]:
 
 
 def fetch(receipt: Receipt, to: Path) -> None:
-    """Copy a job's folder, which has ended, to here.
+    """Copy the folder of a finished job to this machine.
 
     Raises:
-        InputError: it runs, is not there, or `to` exists.
+        InputError: the job is running, its folder does not exist, or `to` exists.
     """
     if status_of(receipt).state in RUNS:
-        raise InputError(f"{receipt.id}: is running; fetch it when it has ended (fedsim jobs wait), or stop it")
+        raise InputError(f"{receipt.id}: is running; fetch it once it has finished (fedsim jobs wait), or stop it")
     try:
         target = find_target(receipt.cluster)
-    except InputError as error:  # its file is gone
+    except InputError as error:  # the cluster's file is gone
         fetch_shared(receipt.out, to, f"is not on this machine, and {error}")
     else:
         target.fetch(receipt.out, to)
 
 
 def _asked(receipt: Receipt, ask: Callable[[Target], Status]) -> Status:
-    """What a cluster says of a job, kept if it is the end; what is known here if the cluster knows nothing."""
+    """A job's status according to its cluster, kept if it is final; what is known here if the cluster knows nothing."""
     try:
         target = find_target(receipt.cluster)
         status = ask(target)
@@ -172,7 +172,7 @@ def _asked(receipt: Receipt, ask: Callable[[Target], Status]) -> Status:
 
 
 def _without_cluster(receipt: Receipt) -> Status:
-    """How a job ended as far as this machine knows: from its notes, or from a result newer than the submission."""
+    """A job's final status as far as it is known here: as recorded, or from a result newer than the submission."""
     kept = kept_status(receipt.id)
     if kept is not None:
         return kept
@@ -181,7 +181,7 @@ def _without_cluster(receipt: Receipt) -> Status:
     if not (result.is_file() and result.stat().st_mtime >= since):
         return Status("unknown")
     failed = _failed_points(receipt.out) if receipt.kind == "study" else []
-    return Status("failed", f"{len(failed)} failed, the rest is done; {failed[0]}") if failed else Status("succeeded")
+    return Status("failed", f"{len(failed)} failed, the rest are done; {failed[0]}") if failed else Status("succeeded")
 
 
 def _failed_points(folder: Path) -> list[str]:
@@ -191,7 +191,7 @@ def _failed_points(folder: Path) -> list[str]:
 
 
 def _log_here(receipt: Receipt) -> str:
-    """The log of a job from this machine's notes, or from its run directory."""
+    """The log of a job as kept here, or from its run directory."""
     path = receipt.out / "log.txt"
     there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return kept_log(receipt.id) or there
@@ -200,7 +200,7 @@ def _log_here(receipt: Receipt) -> str:
 def _log_there(receipt: Receipt, target: Target) -> str:
     try:
         return "".join(target.logs(receipt.id, follow=False))
-    except (InputError, RunError):  # forgotten just now
+    except (InputError, RunError):  # deleted by another process just now
         return _log_here(receipt)
 
 
@@ -212,7 +212,7 @@ def _read(path: Path) -> Receipt:
     try:
         receipt = Receipt.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError) as error:
-        raise DamagedError(f"{path}: is no receipt of a job; remove it") from error
+        raise DamagedError(f"{path}: is not a job receipt; delete it") from error
     if path.stem != receipt.id:
-        raise DamagedError(f"{path}: is no receipt of a job; remove it")
+        raise DamagedError(f"{path}: is not a job receipt; delete it")
     return receipt

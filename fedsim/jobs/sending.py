@@ -1,4 +1,4 @@
-"""Sending a job: checked against the nodes that it would have, once, and noted."""
+"""Sending a job: check it against the nodes that it would get, submit it once, and record it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -31,16 +31,16 @@ Tell = Callable[[str], None]
 
 
 def submit_all(target: Target, jobs: Sequence[Job], tell: Tell, begin: Callable[[], None] = lambda: None) -> list[Job]:
-    """Check all jobs, then submit those that neither run nor are done; returns those that there is to wait for.
+    """Check all jobs, then submit those that are neither running nor done; returns those still to wait for.
 
     Args:
-        target: The cluster; one of this machine is brought up if need be, and is taken down again if it then refuses.
+        target: The cluster; a local one is started if necessary, and stopped again if it then refuses the job.
         jobs: What to run there.
-        tell: Takes lines for the user.
-        begin: What is to be done on disk between the checks and the first job.
+        tell: Called with lines for the user.
+        begin: Called between the checks and the first submission, to write to disk.
 
     Raises:
-        InputError: nothing answers there, a job does not fit, or its folder is not its own; nothing was sent then.
+        InputError: no cluster answers, a job does not fit, or its folder belongs to another; nothing was sent.
         RunError: the cluster refused a job.
     """
     local = target if isinstance(target, Local) and not target.is_up() else None
@@ -59,16 +59,16 @@ def submit_all(target: Target, jobs: Sequence[Job], tell: Tell, begin: Callable[
 
 
 def check(target: Target, job: Job, tell: Tell = lambda _: None, *, there: bool = True) -> bool:
-    """Refuse what can be refused before anything is started or sent; returns whether there is something to send.
+    """Refuse a bad job before anything is started or sent; returns whether there is anything to send.
 
     Args:
         target: The cluster.
         job: What to run there.
-        tell: Takes lines for the user.
-        there: Whether the cluster must answer; else what it does not say is left open.
+        tell: Called with lines for the user.
+        there: Whether the cluster must answer; otherwise what it does not say is not checked.
 
     Raises:
-        InputError: the job does not fit, or its folder is not its own; or nothing answers where it must.
+        InputError: the job does not fit, its folder belongs to another, or a cluster that must answer does not.
     """
     target.render(job.submission)
     state = _state(target, job.submission.id, there)
@@ -81,7 +81,7 @@ def check(target: Target, job: Job, tell: Tell = lambda _: None, *, there: bool 
 
 
 def _send(target: Target, job: Job, tell: Tell, new: bool) -> bool:
-    """Submit a job if it is new; returns whether there is something to wait for."""
+    """Submit a job unless it is running or done; returns whether there is anything to wait for."""
     submission = job.submission
     if new:
         forget(submission.id)
@@ -96,7 +96,7 @@ def _send(target: Target, job: Job, tell: Tell, new: bool) -> bool:
 
 
 def _state(target: Target, job_id: str, there: bool) -> State:
-    """How a job does; one that ended before its cluster went is known by what it left."""
+    """The status of a job; if its cluster is gone, from what the job left behind."""
     kept = kept_status(job_id)
     try:
         state = target.status(job_id).state
@@ -104,7 +104,7 @@ def _state(target: Target, job_id: str, there: bool) -> State:
         if there:
             raise
         state = "unknown"
-    if state in RUNS and kept is not None:  # which the cluster is about to notice
+    if state in RUNS and kept is not None:  # the cluster is about to notice
         state = target.wait(job_id).state
     return kept.state if kept is not None and state == "unknown" else state
 
@@ -114,7 +114,7 @@ def _is_done(target: Target, job: Job, state: State) -> bool:
 
 
 def _check_folder(target: Target, job: Job, here: bool, there: bool) -> None:
-    """Refuse the folder of something else, or of a job that runs."""
+    """Refuse a folder that holds something else or that a running job writes to."""
     out = job.submission.out
     others = [receipt for receipt in receipts() if receipt.out == out and receipt.cluster == source_of(target)]
     for other in others:
@@ -134,14 +134,14 @@ def _check_folder(target: Target, job: Job, here: bool, there: bool) -> None:
 
 
 def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
-    """Refuse what cannot be run or cannot fit."""
+    """Refuse a job that cannot run or does not fit."""
     here = shares_files(target)
     for workload in job.workloads:
-        if workload.engine.backend != "ray" and job.kind == "run":  # a study runs serial points side by side
+        if workload.engine.backend != "ray" and job.kind == "run":  # a study runs serial points in parallel
             raise InputError(f"engine.backend: {workload.engine.backend} runs in one process; a cluster needs ray")
         missing = None if here else _missing(workload)
         if missing:
-            tell(f"{missing} is not on this machine; whether the cluster has it, and room, is looked at there")
+            tell(f"{missing} is not on this machine; whether it exists and fits is checked on the cluster")
             return
     if job.plan is not None:
         check_data(job.plan)
@@ -150,7 +150,7 @@ def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
         for workload in job.workloads:
             assemble(workload.settled())
         if there:
-            tell(f"{target.name} does not say what its nodes have; whether the job fits is looked at there")
+            tell(f"{target.name} does not say what its nodes have; whether the job fits is checked there")
         return
     _check_rooms(job, rooms, here, tell)
 
@@ -180,15 +180,15 @@ def _check_rooms(job: Job, rooms: tuple[NodeCapacity, ...], here: bool, tell: Te
 
 
 def _warnings(workload: Workload, out: Path, rooms: tuple[NodeCapacity, ...], here: bool) -> list[str]:
-    """By sizes alone: a study has too many runs to time a client of each."""
+    """Check a study's runs by sizes alone: they are too many to time a client of each."""
     machine = _machine(workload, out, rooms, here)
     return check_fits(workload, assemble(workload), make_learner(setup_of(workload)), out, machine)
 
 
 def _machine(workload: Workload, out: Path, rooms: tuple[NodeCapacity, ...], here: bool) -> Machine:
-    """The target's nodes, as far as the workload wants them, with this machine's disks if it has the same."""
+    """The target's nodes that the workload asks for, with this machine's disks if the target shares them."""
     nodes = {node.id: node for node in granted(workload.engine, [room.node for room in rooms])}
-    every = workload.engine.model_copy(update={"nodes": None, "cores": None})  # they count the target's, not this one's
+    every = workload.engine.model_copy(update={"nodes": None, "cores": None})  # limits on the target
     machine = machine_of(workload.model_copy(update={"engine": every}), out)
     machine = replace(machine, rooms=tuple(replace(r, node=nodes[r.node.id]) for r in rooms if r.node.id in nodes))
     if here:
@@ -197,7 +197,7 @@ def _machine(workload: Workload, out: Path, rooms: tuple[NodeCapacity, ...], her
 
 
 def _missing(workload: Workload) -> Path | None:
-    """Data that this machine does not have."""
+    """The first source path that does not exist on this machine; empty if all do."""
     root = workload.federation.root
     sources = [site.source for site in workload.federation.expanded_sites()]
     paths = (root / source.path for source in sources if isinstance(source, FileSource))

@@ -1,4 +1,4 @@
-"""SLURM: an sbatch script is the cluster's file, and the cluster's own programs do the rest.
+"""SLURM: the cluster's file is an sbatch script, and SLURM's own programs do the rest.
 
 A job's small files and its log lie in the user's state folder, ~/.local/state/fedsim/slurm/ID or below FEDSIM_STATE.
 All nodes must see it, as they see the run directory, the data and the environment that fedsim is installed in.
@@ -33,17 +33,17 @@ _INTERRUPTED = "130"  # fedsim's exit status after a signal, with a checkpoint w
 
 
 class Slurm:
-    """A SLURM cluster that this machine can submit to."""
+    """A SLURM cluster to which this machine can submit."""
 
     out: Path | None = None
 
     def __init__(self, name: str, path: Path) -> None:
-        """Args: what --cluster said, and the sbatch script."""
+        """Args: the value of --cluster, and the sbatch script."""
         self.name = name
         self.path = path.absolute()
 
     def render(self, submission: Submission) -> str:
-        """The files that are written, and the command."""
+        """The files that would be written, and the command."""
         self._script()
         folder = _folder(submission.id)
         files = [f"# {folder / name}\n{text.rstrip()}\n" for name, text in sorted(checked_files(submission).items())]
@@ -51,37 +51,37 @@ class Slurm:
         return "\n".join([*files, f"# command\n{path} {shlex.join(self._command(submission))}\n"])
 
     def rooms(self) -> "tuple[NodeCapacity, ...] | None":
-        """The nodes as the script's #SBATCH lines have them; None if those leave out nodes, cores or memory."""
+        """The nodes that the script's #SBATCH lines ask for; None if those leave out nodes, cores or memory."""
         nodes, cpus, memory = self._amount("nodes"), self._amount("cpus-per-task"), self._amount("mem", "M")
         gpus = self._amount("gpus-per-node") or 0
-        if not (nodes and cpus and memory):  # --mem=0 means all there is
+        if not (nodes and cpus and memory):  # --mem=0 means all memory of the node
             return None
         return tuple(planned_room(f"node {at + 1}", cpus, gpus, memory) for at in range(int(nodes)))
 
     def submit(self, submission: Submission) -> None:
-        """Write the job's folder, and give the script to sbatch."""
+        """Write the job's folder and submit the script with sbatch."""
         self._script()
         folder = _folder(submission.id)
         files = checked_files(submission)
         with writing(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for left in ("job", "status", "output.txt"):  # by a job of the same id that has ended
+            for left in ("job", "status", "output.txt"):  # left by a finished job of the same id
                 (folder / left).unlink(missing_ok=True)
         for name, text in files.items():
             write_text(folder / name, text)
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
         said = ask(self._command(submission), env=environment).strip()
-        number, _, _ = said.partition(";")  # the name of a cluster may follow
+        number, _, _ = said.partition(";")  # JOB;CLUSTER on federated sites
         if not number.isdigit():
-            raise RunError(f"sbatch: said {said!r:.60} in place of a job's number; see squeue --me")
+            raise RunError(f"sbatch: said {said!r:.60} in place of a job number; see squeue --me")
         write_text(folder / "job", f"{number}\n")
 
     def status(self, submission_id: str) -> Status:
-        """What the queue says; of a job that SLURM has forgotten, what accounting or the job's own exit status says."""
+        """A job's status from the queue; once SLURM has forgotten it, from accounting or the job's own exit status."""
         folder = _folder(submission_id)
         try:
             _, word, reason = _in_queue(submission_id)
-        except (InputError, RunError):  # SLURM is gone, or this is another machine; the script leaves how it ended
+        except (InputError, RunError):  # no SLURM here; the script has recorded the exit status
             if _content(folder / "status"):
                 return _ended(folder, "")
             raise
@@ -95,7 +95,7 @@ class Slurm:
         path, at = _folder(submission_id) / "output.txt", 0
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         while True:
-            more = follow and self.status(submission_id).state in RUNS  # asked first: what comes after the end is read
+            more = follow and self.status(submission_id).state in RUNS  # before reading, so that no output is missed
             if path.is_file():
                 with path.open("rb") as file:
                     file.seek(at)
@@ -107,15 +107,15 @@ class Slurm:
             time.sleep(_LOOK_EVERY_S)
 
     def wait(self, submission_id: str) -> Status:
-        """Until the job has ended."""
-        # SLURM lets only `sbatch --wait` wait, at submission, and that asks again and again as well; a dependent job
-        # would need a node of its own. So this looks, as seldom as sites ask of their users.
+        """Wait until the job has finished."""
+        # SLURM offers only `sbatch --wait`, at submission, and that polls as well; a dependent job would need a
+        # separate node. So this polls, as seldom as sites ask of their users.
         while (status := self.status(submission_id)).state in RUNS:
             time.sleep(_LOOK_EVERY_S)
         return status
 
     def stop(self, submission_id: str) -> None:
-        """Cancel a job that waits; have one that runs end its round with a checkpoint, at a second call at once."""
+        """Cancel a pending job; let a running one finish its round with a checkpoint; if asked twice, stop it."""
         number, word, _ = _in_queue(submission_id)
         if word in _WAITING:
             ask(["scancel", number])
@@ -123,8 +123,8 @@ class Slurm:
             ask(["scancel", "--batch", "--signal=TERM", number])
 
     def fetch(self, out: Path, to: Path) -> None:
-        """Copy a folder; the file system is shared."""
-        fetch_shared(out, to, "is not there; is it on a file system that this machine shares with the cluster?")
+        """Copy a folder from the shared file system."""
+        fetch_shared(out, to, "does not exist here; is it on a file system that this machine shares with the cluster?")
 
     def _command(self, submission: Submission) -> list[str]:
         folder = _folder(submission.id)
@@ -137,11 +137,11 @@ class Slurm:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{self.path}: cannot be read ({error}); it should be an sbatch script") from error
         if not text.startswith("#!"):
-            raise InputError(f"{self.path}: is no sbatch script; its first line should be #!/bin/bash")
+            raise InputError(f"{self.path}: is not an sbatch script; its first line should be #!/bin/bash")
         return text
 
     def _amount(self, option: str, unit: str = "") -> float | None:
-        """The number that an #SBATCH line gives; the smaller one of MIN-MAX, without the type of a GPU."""
+        """The number in an #SBATCH line: the smaller one of MIN-MAX, without the type of a GPU."""
         short = f"|-{_LETTERS[option]} *" if option in _LETTERS else ""
         lines = re.findall(rf"(?m)^#SBATCH\b[^#\n]*[ \t](?:--{option}[= ]{short})(\S+)", self._script())
         if not lines:
@@ -159,7 +159,7 @@ def _folder(submission_id: str) -> Path:
 
 
 def _in_queue(submission_id: str) -> tuple[str, str, str]:
-    """Number, state and reason of the newest job with this id; empty where SLURM has none, or no longer."""
+    """Number, state and reason of the newest job with this id; empty if SLURM has none, or no longer."""
     by_name = ["--me", f"--name={submission_id}", "--states=all"]
     said = ask(["squeue", *by_name, "--noheader", "--format=%A|%T|%r"])
     jobs = [line.strip().split("|", 2) for line in said.splitlines() if line.count("|") >= 2]
@@ -168,7 +168,7 @@ def _in_queue(submission_id: str) -> tuple[str, str, str]:
 
 
 def _in_accounting(folder: Path) -> str:
-    """The state of a job that the queue has forgotten; empty where the site keeps no accounts."""
+    """The state of a job that has left the queue; empty if the site keeps no accounting."""
     number = _content(folder / "job")
     if not number.isdigit():
         return ""
@@ -180,7 +180,7 @@ def _in_accounting(folder: Path) -> str:
 
 
 def _ended(folder: Path, word: str) -> Status:
-    """How a job ended: fedsim's exit status, which the script leaves, says more than SLURM."""
+    """The final status of a job: from fedsim's exit status, which the script records, or else from SLURM."""
     code = _content(folder / "status")
     if code == "0" or (not code and word == "COMPLETED"):
         return Status("succeeded")

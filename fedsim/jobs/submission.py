@@ -1,4 +1,4 @@
-"""Making a submission of a workload or a study: everything resolved, so that it means the same elsewhere."""
+"""Making a submission from a workload or a study, with everything resolved so that it means the same elsewhere."""
 
 import hashlib
 import json
@@ -22,22 +22,22 @@ from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Federation
 
-_LARGEST = 1_000_000  # bytes; nobody's workload and method are larger, and data are not to travel
+_LARGEST = 1_000_000  # bytes; ample for workloads and methods, too small for data, which are not sent
 _RUN, _STUDY = ("run", "workload.yaml", "--resume"), ("study", "study.yaml")
-_LONGEST_NAME = 27  # of an id's 45 characters
+_LONGEST_NAME = 27  # of the 45 characters of an id
 
 
 @dataclass(frozen=True)
 class Job:
-    """A submission with what it was made of."""
+    """A submission and what it was made from."""
 
     submission: Submission
     name: str
     kind: Literal["run", "study"]
     workloads: tuple[Workload, ...]
-    """The run's; of a study one for each method in each regime."""
+    """The run's workload; of a study, one for each method in each regime."""
     plan: StudyPlan | None = None
-    """Of a study."""
+    """Points of a study."""
 
 
 def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path | None) -> Job:
@@ -47,7 +47,7 @@ def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path
         file: YAML; a study's names its workload.
         overrides: `KEY=VALUE`.
         out: The run directory or the study's folder; default runs/NAME or studies/NAME here, or NAME in `beside`.
-        beside: Folder for runs on the cluster, where it has one of its own; a relative `out` is in it.
+        beside: Folder for runs on the cluster, if its file names one; a relative `out` is in it.
 
     Raises:
         InputError: the file or one of its workloads is wrong.
@@ -70,23 +70,23 @@ def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path
 def prepare_points(file: Path, overrides: Sequence[str], out: Path | None) -> tuple[list[Job], Callable[[], None]]:
     """A job for each unfinished point of a study; `fedsim study` with the same folder collects them when they are done.
 
-    Also what makes the study's folder, to be called once all jobs are checked.
+    Also returns a function that makes the study's folder, to be called once all jobs are checked.
 
     Args:
         file: A study.
         overrides: `KEY=VALUE`.
-        out: The study's folder, which the cluster sees; default studies/NAME.
+        out: The study's folder, visible to the cluster; default studies/NAME.
 
     Raises:
-        InputError: the file is no study, its data are wrong, or its points need each other or a bare loop.
+        InputError: the file is not a study, its data are wrong, or its points depend on each other or on a bare loop.
     """
     if "workload" not in read_yaml(file):
-        raise InputError(f"--per-point: {file} is a workload; a study has points")
+        raise InputError(f"--per-point: {file} is a workload; only a study has points")
     plan = load_study(file, overrides)
     if plan.tuning():
-        raise InputError(f"{file}: tune: its points wait for what tuning chooses; leave --per-point out")
+        raise InputError(f"{file}: tune: its points depend on the tuning; leave out --per-point")
     if plan.study.has_floor:
-        raise InputError(f"{file}: kind: {plan.study.kind} measures a bare loop beside; leave --per-point out")
+        raise InputError(f"{file}: kind: {plan.study.kind} is measured beside a bare loop; leave out --per-point")
     folder = Path.cwd() / (out.expanduser() if out else Path("studies") / plan.study.name)
     check_data(plan)
     check_folder(plan, folder)
@@ -101,13 +101,13 @@ def _of_point(point: Point, folder: Path) -> Job:
 
 
 def _submission(name: str, keep: Callable[[Path], None], command: tuple[str, ...], out: Path) -> Submission:
-    """What `keep` writes into a folder, with the command that is to be run there."""
+    """A submission of the files that `keep` writes into a folder, with the command to run there."""
     with tempfile.TemporaryDirectory() as folder:
         keep(Path(folder))
         files = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
     size = sum(len(text.encode()) for text in files.values())
     if size > _LARGEST:
-        raise InputError(f"{name}: with its method's file it has {size:,} bytes; {_LARGEST:,} go along at most")
+        raise InputError(f"{name}: with its method's file it has {size:,} bytes; at most {_LARGEST:,} can be sent")
     return Submission(_id_of(name, files, out), files, (*command, "--out", str(out)), out)
 
 
@@ -126,18 +126,18 @@ def _workload(file: Path, overrides: Sequence[str], beside: Path | None) -> Work
 def _plan(file: Path, overrides: Sequence[str], beside: Path | None) -> StudyPlan:
     plan = load_study(file, overrides)
     cache = _cache(plan.finals(dict.fromkeys(plan.pairs, 0))[0].workload, beside)
-    return load_study(file, [*overrides, f"set.federation.cache={json.dumps(str(cache))}"])  # which may be relative
+    return load_study(file, [*overrides, f"set.federation.cache={json.dumps(str(cache))}"])  # may be relative
 
 
 def _cache(workload: Workload, beside: Path | None) -> Path:
-    """Where the cluster keeps imported shards: what the file says, else a folder that its nodes share."""
+    """The cluster's cache of shards: as the file says, else a folder that its nodes share."""
     default = Federation.model_fields["cache"].get_default(call_default_factory=True)
     cache = workload.federation.cache
     return cache if beside is None or cache != default else beside / "cache"
 
 
 def _id_of(name: str, files: Mapping[str, str], out: Path) -> str:
-    """One id for one content and folder, whatever the cluster."""
+    """The same id for the same content and folder, whatever the cluster."""
     content = json.dumps([sorted(files.items()), str(out)])
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower())[:_LONGEST_NAME].strip("-")
     return f"fedsim-{plain}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"

@@ -1,4 +1,4 @@
-"""Finding the cluster that --cluster names: its native file is all there is to know about it."""
+"""Finding the cluster that --cluster names; it is described entirely by its native file."""
 
 import difflib
 from pathlib import Path
@@ -17,15 +17,15 @@ _SCHEMES = ("http://", "https://")
 
 
 def find_target(cluster: str | None) -> Target:
-    """The cluster of a URL, of a file, or of a file in clusters/ by its name without ending.
+    """The cluster for a URL, a file, or the name of a file in clusters/ without its suffix.
 
     Raises:
-        InputError: there is none of that name, or its file is of no known kind.
+        InputError: there is no cluster of that name, or its file is of no known kind.
     """
     known = _known()
     listed = f"{', '.join(known)}, a file ending in {', '.join(_SUFFIXES)}, or http://HOST:PORT of a Ray dashboard"
     if not cluster:
-        raise InputError(f"--cluster: is needed; say one of {listed}")
+        raise InputError(f"--cluster: missing; choose one of {listed}")
     if cluster.startswith(_SCHEMES):
         return RayJobs(cluster, cluster)
     path = Path(cluster).expanduser()
@@ -33,27 +33,27 @@ def find_target(cluster: str | None) -> Target:
         near = difflib.get_close_matches(cluster, known, n=1)
         if cluster not in known:
             raise InputError(
-                f"--cluster {cluster}: " + (f"did you mean {near[0]!r}? " if near else "") + f"say {listed}"
+                f"--cluster {cluster}: " + (f"did you mean {near[0]!r}? " if near else "") + f"choose {listed}"
             )
         path = known[cluster]
     elif not path.is_file():
-        raise InputError(f"--cluster {cluster}: is no file; say {listed}")
+        raise InputError(f"--cluster {cluster}: no such file; choose {listed}")
     return _target_of(cluster, path.absolute())
 
 
 def source_of(target: Target) -> str:
-    """What finds a target again from any folder: its URL, or the path of its file."""
+    """The URL or the path of a target's file, with which it is found again from any folder."""
     return str(getattr(target, "path", target.name))
 
 
 def shares_files(target: Target) -> bool:
-    """Whether a target's nodes surely see this machine's folders: SLURM's and the local ones do."""
+    """Whether a target's nodes certainly see this machine's folders: SLURM's and local ones do."""
     return target.out is None and (isinstance(target, Local) or not isinstance(target, RayJobs))
 
 
 def _known() -> dict[str, Path]:
-    """The files in clusters/ of the working directory, and those that come with fedsim, by name."""
-    folders = (shipped("clusters"), Path.cwd() / "clusters")  # the later one counts
+    """The files in clusters/ of the working directory and those that come with fedsim, by name."""
+    folders = (shipped("clusters"), Path.cwd() / "clusters")  # the later one takes precedence
     files = {path.stem: path for folder in folders for path in folder.glob("*") if path.suffix in _SUFFIXES}
     return dict(sorted(files.items()))
 

@@ -52,7 +52,7 @@ class Workload(Section):
     @model_validator(mode="after")
     def _somebody_can_interrupt(self) -> "Workload":
         if self.engine.backend == "serial" and self.engine.client_timeout_s is not None:
-            raise ValueError("engine.client_timeout_s: needs engine.backend=ray; nobody can interrupt a serial run")
+            raise ValueError("engine.client_timeout_s: needs engine.backend=ray; a serial run cannot be interrupted")
         return self
 
     @model_validator(mode="after")

@@ -57,7 +57,7 @@ class Outcome:
                 ("not one line", not one_line),
                 ("a traceback", "Traceback" in self.error),
                 (f"does not name {bad.names}", bad.names not in self.error),
-                ("calls it a fault of fedsim", "fault in fedsim" in self.error),
+                ("calls it a bug in fedsim", "bug in fedsim" in self.error),
                 ("cannot be shown", not self.error[:-1].isprintable()),
                 (f"left {', '.join(self.left)}", bool(self.left)),
             )

@@ -142,7 +142,7 @@ def test_ctrl_c_writes_a_checkpoint_and_resuming_equals_uninterrupted(
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to the whole foreground group
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err.decode()
-    assert b"go on with: fedsim run" in err
+    assert b"resume with: fedsim run" in err
     (stopped,) = complete_rounds(tmp_path / "run")
     assert 2 <= stopped < 8
     assert fedsim("run", workload, *rounds, "--out", tmp_path / "whole")[0] == 0

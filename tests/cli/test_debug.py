@@ -33,7 +33,7 @@ def test_a_client_that_fails_shows_its_traceback_and_how_to_look_into_it(
     *trace, last = err.strip().splitlines()
     assert "Traceback (most recent call last):" in trace
     assert last.startswith("fedsim: client B, round 2, seed 0: InjectedError: a fault of the workload")
-    command = last.partition("to look into it: ")[2].split()
+    command = last.partition("to reproduce it: ")[2].split()
     assert command[0] == "fedsim"
     status, _, err = fedsim(*command[1:])
     assert status == 1

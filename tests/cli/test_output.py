@@ -74,4 +74,4 @@ def test_the_log_is_appended_to_and_says_why_a_run_ended(workload: Path, tmp_pat
     assert "Traceback" in before
     assert fedsim("run", "run/workload.yaml", "--out", "run", "--resume")[0] == 1
     assert log.read_text().startswith(before)
-    assert "goes on from round 1" in log.read_text()[len(before) :]
+    assert "resumes after round 1" in log.read_text()[len(before) :]

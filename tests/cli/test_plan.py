@@ -28,7 +28,7 @@ def test_a_plan_is_printed_and_nothing_is_written(
     assert err == "" or "other programs asked for" in err, "only a busy machine is worth a warning"
     assert max(map(len, out.splitlines())) <= columns
     for said in (
-        "small: what runs", "2 of 2 sites, 2 in a round", "4 to 12 (median 8) a client",
+        "small: what runs", "2 of 2 sites, 2 in a round", "4 to 12 (median 8) per client",
         "2 with 1 client each on one node",
         "what it needs", "memory", "2 actors", "disk: private state beyond memory", "disk: checkpoints (2 at a time)",
         "what a round costs", "up ", "down ", "all 2 rounds",
@@ -41,7 +41,7 @@ def test_a_plan_without_ray(fedsim: Fedsim, workload: Path) -> None:
     status, out, _ = fedsim("plan", workload, "--set", "algorithm.name=fl_mrcm", "--set", "metrics.every=0")
     assert status == 0
     assert "none: clients train in this process, one at a time" in words(out)
-    assert "of single clients' vectors while a round goes on" in words(out)
+    assert "of individual clients' vectors during a round" in words(out)
     assert "validation" not in out
 
 

@@ -25,10 +25,10 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("cluster", "said"),
-    [((), f"--cluster: is needed; say one of {LISTED}"),
-     (("--cluster", "lokal"), f"--cluster lokal: did you mean 'local'? say {LISTED}"),
-     (("--cluster", "x"), f"--cluster x: say {LISTED}"),
-     (("--cluster", "x.sh"), f"--cluster x.sh: is no file; say {LISTED}"),
+    [((), f"--cluster: missing; choose one of {LISTED}"),
+     (("--cluster", "lokal"), f"--cluster lokal: did you mean 'local'? choose {LISTED}"),
+     (("--cluster", "x"), f"--cluster x: choose {LISTED}"),
+     (("--cluster", "x.sh"), f"--cluster x.sh: no such file; choose {LISTED}"),
      (("--cluster", "small.yaml"), "--cluster small.yaml: PATH/small.yaml is neither a RayJob (apiVersion ray.io/v1) "
                                    "nor Ray's launcher file"),
      (("--cluster", "launcher.yaml"), "--cluster launcher.yaml: is for Ray's launcher; ray up PATH/launcher.yaml, "
@@ -74,7 +74,7 @@ def test_a_name_is_looked_up_here_first(fedsim: Fedsim, workload: Path, tmp_path
     (tmp_path / "clusters" / "local.sh").write_text("echo of our own >&2; exit 1\n")
     status, _, err = fedsim("submit", workload, "--cluster", "local", *RAY)
     assert (status, err.splitlines()[-1]) == (1, "fedsim: --cluster local: of our own")
-    assert err.splitlines()[0] == f"bringing up local; end it with: {tmp_path / 'clusters' / 'local.sh'} down"
+    assert err.splitlines()[0] == f"starting local; stop it with: {tmp_path / 'clusters' / 'local.sh'} down"
 
 
 def test_a_wrong_workload_is_refused_before_any_cluster(fedsim: Fedsim, workload: Path) -> None:

@@ -160,21 +160,21 @@ def test_a_study_is_counted_point_by_point(fedsim: Fedsim, workload: Path, tmp_p
         subject.look()
         return " ".join(subject.news())
 
-    assert news() == "points 0/2 finished, 0 running, 0 failed, 2 not begun"
+    assert news() == "points 0/2 finished, 0 running, 0 failed, 2 not started"
     run_point(first.workload, folder / first.folder, first.part, lambda: False)
-    assert news() == "points 1/2 finished, 0 running, 0 failed, 1 not begun"
+    assert news() == "points 1/2 finished, 0 running, 0 failed, 1 not started"
     assert news() == ""
     run_point(second.workload, folder / second.folder, second.part, lambda: True)  # begins, and stops at once
-    assert news() == "points 1/2 finished, 1 running, 0 failed, 0 not begun"
+    assert news() == "points 1/2 finished, 1 running, 0 failed, 0 not started"
     write_failures(folder, {second.label: "as told"})
-    assert news() == "points 1/2 finished, 0 running, 1 failed, 0 not begun  done"
+    assert news() == "points 1/2 finished, 0 running, 1 failed, 0 not started  done"
     assert subject.done
     status, out, _ = fedsim("watch", folder, "--once")
     assert status == 0
     assert f"failed {second.label}: as told" in " ".join(out.split())
     write_failures(folder, {})
     run_point(second.workload, folder / second.folder, second.part, lambda: False)
-    assert news() == "points 2/2 finished, 0 running, 0 failed, 0 not begun  done"
+    assert news() == "points 2/2 finished, 0 running, 0 failed, 0 not started  done"
 
 
 def test_what_is_no_run_is_said_in_one_line(fedsim: Fedsim, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_ctrl_c_leaves_the_run_alone(run: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert "no longer watched" in err
+    assert "stopped watching" in err
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 

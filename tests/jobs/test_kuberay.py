@@ -223,7 +223,7 @@ def test_a_run_is_copied_through_a_pod_that_goes_again(kuberay: KubeRay, kubectl
     assert pod["spec"]["volumes"][0]["persistentVolumeClaim"] == {"claimName": "fedsim-shared"}
     assert [arguments[0] for arguments, _ in calls(kubectl)] == ["apply", "wait", "exec", "cp", "delete"]
     (kubectl / "exec.out").write_text("")
-    with pytest.raises(InputError, match="is not there on the cluster"):
+    with pytest.raises(InputError, match="does not exist on the cluster"):
         kuberay.fetch(JOB.out, tmp_path / "other")
     assert calls(kubectl)[-1][0][0] == "delete"
     with pytest.raises(InputError, match="exists"):

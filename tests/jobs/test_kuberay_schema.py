@@ -108,5 +108,5 @@ def test_a_quantity_is_read_as_kubernetes_does(text: object, amount: float) -> N
 
 @pytest.mark.parametrize("text", ["", "60ki", "60mi", "16 cores", "-1", "Gi", "1.2.3", None])
 def test_what_is_no_quantity_is_refused_with_its_place(text: object) -> None:
-    with pytest.raises(InputError, match=r"^pod: .* is not an amount; write 16, 500m or 60Gi$"):
+    with pytest.raises(InputError, match=r"^pod: .* is not a quantity; write 16, 500m or 60Gi$"):
         quantity(text, "pod")

@@ -69,7 +69,7 @@ def test_a_job_that_failed_is_named_when_all_have_ended(workload: Path, tmp_path
     with pytest.raises(RunError, match=f"{bad.id}: failed lr: is wrong"):
         fedsim.wait([bad, good])
     fedsim.wait(good)
-    with pytest.raises(InputError, match=f"is not on this machine; bring it with: fedsim jobs fetch {bad.id}"):
+    with pytest.raises(InputError, match=f"is not on this machine; copy it here with: fedsim jobs fetch {bad.id}"):
         fedsim.collect([good, bad])
 
 

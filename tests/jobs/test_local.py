@@ -63,7 +63,7 @@ def test_a_cluster_that_cannot_start_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [("echo 'no nodes are free' >&2; exit 3", 1, "no nodes are free"),
-     ("[ $1 = up ] || exit 1", 2, "its script says neither an address nor why"),
+     ("[ $1 = up ] || exit 1", 2, "its script printed neither an address nor a reason"),
      ("echo http://127.0.0.1:9; echo $0", 2, "no Ray dashboard answers there ([Errno 111] Connection refused)")],
 )  # fmt: skip
 def test_a_script_of_somebody_else(

@@ -89,7 +89,7 @@ def test_a_submitted_run_has_the_bits_of_a_run_here(
     assert fedsim("jobs", "fetch", job, "--to", "fetched")[0] == 0
     assert_same_bits(tmp_path / "fetched", tmp_path / "runs" / "tiny")
     status, _, err = fedsim("jobs", "fetch", job, "--to", "fetched")
-    assert (status, err) == (2, "fedsim: fetched: exists; name a folder that does not\n")
+    assert (status, err) == (2, "fedsim: fetched: exists; name a new folder\n")
 
 
 @pytest.mark.usefixtures("ray_session")  # another cluster of this process, whose token Ray would send along
@@ -212,7 +212,7 @@ def test_ctrl_c_leaves_the_job_alone(fedsim: Fedsim, workload: Path, tmp_path: P
         _, err = submit.communicate()
     (job,) = jobs_into(cluster, tmp_path / "left")
     assert submit.returncode == 130
-    assert err.endswith(f"the job goes on; look at it with: fedsim jobs logs {job.submission_id} --follow\n")
+    assert err.endswith(f"the job keeps running; follow it with: fedsim jobs logs {job.submission_id} --follow\n")
     assert fedsim("jobs", "wait", job.submission_id)[0] == 0
 
 

@@ -36,7 +36,7 @@ def test_a_beginning_will_do(written: list[Receipt]) -> None:
 
 @pytest.mark.parametrize(
     ("beginning", "said"),
-    [("fedsim-", "is the beginning of several jobs: fedsim-"), ("", "no such job"),
+    [("fedsim-", "matches several jobs: fedsim-"), ("", "no such job"),
      ("../jobs", "no such job"), ("zzz\n", "zzz.*: no such job; see fedsim jobs list")],
 )  # fmt: skip
 def test_another_id_is_refused(written: list[Receipt], beginning: str, said: str) -> None:
@@ -73,7 +73,7 @@ def test_a_damaged_receipt_is_named(fedsim: Fedsim, state: Path, content: str) -
     (state / "jobs").mkdir(parents=True)
     (state / "jobs" / "fedsim-a.json").write_text(content)
     path = state / "jobs" / "fedsim-a.json"
-    assert fedsim("jobs", "list") == (2, "", f"fedsim: {path}: is no receipt of a job; remove it\n")
+    assert fedsim("jobs", "list") == (2, "", f"fedsim: {path}: is not a job receipt; delete it\n")
 
 
 def test_a_receipt_of_another_name_is_none(fedsim: Fedsim, written: list[Receipt], state: Path) -> None:

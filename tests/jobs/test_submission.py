@@ -148,8 +148,8 @@ def test_a_study_may_be_a_job_a_point(workload: Path, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["tune={seed: 9, grid: {training.lr: [0.1, 0.2]}}"], "tune: its points wait for what tuning chooses"),
-        (["kind=scaling-strong", "cores=[1]", "set={}"], "scaling-strong measures a bare loop beside"),
+        (["tune={seed: 9, grid: {training.lr: [0.1, 0.2]}}"], "tune: its points depend on the tuning"),
+        (["kind=scaling-strong", "cores=[1]", "set={}"], "scaling-strong is measured beside a bare loop"),
     ],
 )
 def test_points_that_cannot_be_jobs(workload: Path, tmp_path: Path, keys: list[str], message: str) -> None:
@@ -187,7 +187,7 @@ def test_what_can_be_refused_is_refused_first(
     status, out, err = fedsim("submit", workload, "--cluster", cluster, *arguments, *more)
     assert (status, out) == (2, "")
     assert said in err.splitlines()[-1]
-    assert "bringing up" not in err
+    assert "starting local" not in err
     assert set(tmp_path.rglob("*")) == before
     assert not state.exists(), "nothing is left, nothing runs"
 

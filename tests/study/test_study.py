@@ -451,7 +451,7 @@ def test_failures_give_status_1_and_their_names(fedsim: Fedsim, home: Path, tmp_
     (home / "wild.yaml").write_text(write_yaml(study_content(seeds=[1])))
     status, out, err = fedsim("study", home / "wild.yaml", "--set", "methods.fedavg.training.lr=1e30", "--out", "out")
     assert status == 1
-    assert err.startswith("fedsim: 1 failed, the rest is done; all/fedavg/seed-1: diverged: client A, round 1: the")
+    assert err.startswith("fedsim: 1 failed, the rest are done; all/fedavg/seed-1: diverged: client A, round 1: the")
     assert err.count("\n") == 1
     assert "points 3/3" in out
     assert "mean over sites" in out
@@ -481,7 +481,7 @@ def test_ctrl_c_stops_the_points_with_checkpoints(home: Path, tmp_path: Path) ->
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to the whole foreground group
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err.decode()
-    assert b"go on with: fedsim study" in err
+    assert b"resume with: fedsim study" in err
     reached = [complete_rounds(path.parent) for path in out.glob("runs/*/*/*/rounds.parquet")]
     assert all(len(rounds) == 1 and rounds[0] < 500 for rounds in reached), "where they were, not on schedule"
 

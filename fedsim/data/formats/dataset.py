@@ -96,7 +96,7 @@ class DatasetSource(Source):
             first = parts[0]
             if name in done:
                 raise self._wrong(
-                    first.index, f"goes on with volume {name}, which had ended; give its slices one after the other"
+                    first.index, f"returns to volume {name} after another; give each volume's slices consecutively"
                 )
             done.add(name)
             who = Subject.of(first.subject, "the dataset")

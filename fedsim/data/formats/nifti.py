@@ -229,7 +229,7 @@ def _check_end(file: Path, size: int) -> None:
         while chunk := stream.read(2**20):
             size -= len(chunk)
             if size < -(2**24):
-                raise InputError("goes on and on after its volume")
+                raise InputError("has far more data than its volume needs")
 
 
 def _unit(phase: NDArray[np.float32], unit: str) -> str:

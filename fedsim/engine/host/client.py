@@ -1,4 +1,4 @@
-"""What a host needs to know of a client. Kept free of importers and tables, so that an actor starts quickly."""
+"""What a host needs to know about a client. Imports no importers and no tables, so that an actor starts quickly."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from fedsim.workload.resources import Resources
 
 @dataclass(frozen=True)
 class ClientSpec:
-    """One client: cheap to send to wherever it will live."""
+    """One client, cheap to send to its host."""
 
     name: str
     site: str
@@ -18,6 +18,6 @@ class ClientSpec:
     resources: Resources = field(default_factory=Resources)
 
     def work(self) -> float:
-        """How much training it does in a round, in pixels; the measure of its time until that is known."""
+        """Training per round [pixels], the estimate of its time until that has been measured."""
         pixels = sum(member.samples() * member.matrix[0] * member.matrix[1] for member in self.data.members)
         return float(pixels * self.training.local_epochs)

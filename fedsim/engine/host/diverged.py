@@ -1,4 +1,4 @@
-"""Numbers of a client's training that are not finite, and where to look for their cause."""
+"""Non-finite numbers in a client's training, and where to look for the cause."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ from fedsim.data.samples import Slices, unsound
 
 
 def means(learner: Learner, data: Slices, who: str, own: str) -> dict[str, float]:
-    """The means of what a client noted in its steps; `own` is the method if it is a user's.
+    """The means of a client's metrics over its steps; `own` names the method if it is a user's.
 
     Raises:
-        DivergedError: one is not finite; names the client, and the slice that is to blame if one is.
+        DivergedError: one is not finite; names the client, and the slice that caused it if one did.
     """
     noted = {key: float(np.mean(values)) for key, values in learner.statistics.items() if values}
     wrong = [key for key, value in noted.items() if not np.isfinite(value)]
@@ -21,11 +21,9 @@ def means(learner: Learner, data: Slices, who: str, own: str) -> dict[str, float
 
 
 def _suspects(learner: Learner, data: Slices, own: str) -> str:
-    """Where to look for the cause of a loss that is not finite: at the learning rate only if the data are sound."""
+    """Advice on a loss that is not finite: to lower the learning rate only if the data are sound."""
     if slice_ := unsound(data):
-        return f"{slice_} is not as other images are: leave it out"
+        return f"{slice_}has values unlike those of other images: leave it out"
     if learner.round > 1 or np.isfinite(learner.statistics["loss"][:1]).all():
         return "its data are sound, so " + (f"look at {own}, then " if own else "") + "lower its learning rate"
-    return (
-        "it was so before the first step, and its data are sound: look at what the network starts from, not at the lr"
-    )
+    return "it was so before the first step, and its data are sound: check the network's initial values, not the lr"

@@ -1,4 +1,4 @@
-"""A host on which things go wrong on purpose; it exists only where the workload has faults."""
+"""A host with injected faults; used only if the workload has faults."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from fedsim.workload.faults import flip_a_bit
 
 
 class FaultyHost(Host):
-    """Does what a host does, and lets the faults of each message strike the clients that they name."""
+    """A host that applies the faults of each message to the clients that they name."""
 
     def _work(self, order: Train, learner: Learner, received: ReadOnly, uploads: Sequence[Upload]) -> Sent:
-        """A client's work, before which it may die, wait or raise, and whose uploads may be spoiled.
+        """A client's work, before which it may die, hang or raise, and whose uploads may be corrupted.
 
         Raises:
             InjectedError: a fault raises.
@@ -32,11 +32,11 @@ class FaultyHost(Host):
         return sent
 
     def _is_to_blame(self, order: Train, name: str, sent: Sent) -> str:
-        """Nobody's method is, for what a fault has spoiled."""
+        """Never the method's fault: the uploads were corrupted on purpose."""
         return "" if name in order.faults else super()._is_to_blame(order, name, sent)
 
     def _written(self, order: Save, file: Path, names: Sequence[str]) -> Digests:
-        """Written to a disk that may be full, or damaged afterwards.
+        """Save to a disk that may be full, or damage the file afterwards.
 
         Raises:
             WriteError: the disk is full.
@@ -52,5 +52,5 @@ class FaultyHost(Host):
 
 
 def host_class(setup: Setup) -> type[Host]:
-    """What to make a workload's hosts of."""
+    """The class of a workload's hosts."""
     return FaultyHost if setup.faulty else Host

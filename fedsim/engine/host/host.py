@@ -1,4 +1,4 @@
-"""A host: a plain object that holds some clients and one working network, and does what the driver asks.
+"""A host: a plain object that holds some clients and one working network, and answers the driver's messages.
 
 A Ray actor is a host in another process; the serial backend is one host in this one. What a host returns is all that
 ever leaves a client: the uploads that its method declares, and numbers for the ledger.
@@ -64,7 +64,7 @@ def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
 
 @dataclass(frozen=True)
 class _Made:
-    """What a client's turn has made."""
+    """The results of a client's turn."""
 
     state: State
     sent: Sent
@@ -73,7 +73,7 @@ class _Made:
 
 
 class Host(Residents):
-    """Some clients at work. What it is asked for it gives piece by piece, so that progress shows."""
+    """Some clients and the network they share. Answers come in pieces, so that progress is visible."""
 
     def __init__(self, setup: Setup, clients: tuple[ClientSpec, ...], limits: Limits = _NO_LIMITS) -> None:
         torch.set_num_threads(setup.threads)
@@ -117,13 +117,13 @@ class Host(Residents):
                 assert_never(message)
 
     def partial_sums(self) -> Reply:
-        """The sums of the uploads of the last phase; a call of its own, since large pieces of a stream are slow."""
+        """The sums of the uploads of the last phase; a separate call, since large pieces of a stream are slow."""
         return Reply(sums=self._sums.totals())
 
     # Rounds
 
     def _train(self, order: Train, broadcast: Mapping[str, Vector]) -> Iterator[Reply]:
-        """Let clients do a phase, one after the other; after one has failed, only if the run goes on without it."""
+        """Let clients do a phase, one by one; after a failure, only if the run continues without that client."""
         received, uploads = self._on_device(broadcast), self._uploads(order)
         self._sums = PartialSums(uploads)
         yield Reply()
@@ -160,7 +160,7 @@ class Host(Residents):
         yield reply
 
     def _turn(self, order: Train, name: str, received: ReadOnly, uploads: Sequence[Upload], watch: Watch) -> _Made:
-        """A client's turn in a phase: its private state goes into the network, and comes out of it again."""
+        """A client's turn in a phase: its private state is swapped into the network, and out again."""
         with self._at_work(name, order.round, received, training=True) as learner:
             watch.lap("load")
             sent = self._work(order, learner, received, uploads)
@@ -183,7 +183,7 @@ class Host(Residents):
         """The bound of each upload that can be summed.
 
         Raises:
-            ClientError: one cannot; a user's own method is named if it is to blame.
+            ClientError: one cannot; names a user's own method if that is the cause.
         """
         who = f"client {name}, round {order.round}"
         try:
@@ -196,7 +196,7 @@ class Host(Residents):
             raise ClientError(f"{who}: {what}, though its network is finite") from error
 
     def _is_to_blame(self, order: Train, name: str, sent: Sent) -> str:
-        """The upload that a user's own method has made of a sound network, and that cannot be summed; empty if none."""
+        """The upload that a user's own method made non-finite although the network is finite; empty if none."""
         network = largest(self._learner.shared.cpu().numpy())
         wrong = [key for key, vector in sent.items() if key != "buffers" and not largest(vector) <= network]
         own = self._setup.algorithm.foreign and np.isfinite(network)
@@ -224,7 +224,7 @@ class Host(Residents):
         yield reply
 
     def _evaluate(self, order: Evaluate, broadcast: Mapping[str, Vector]) -> Iterator[Reply]:
-        """One row a volume; saves the images if there is a folder for them."""
+        """One row per volume; saves the images if there is a folder for them."""
         received, pace = self._on_device(broadcast), Pace(self._limits.report_seconds)
         reply = Reply()
         for name in order.clients:
@@ -263,7 +263,7 @@ class Host(Residents):
         with self._at_work(name, round_, received) as learner:
             with hooks.contained():
                 self._setup.algorithm.deploy(learner, received.tensors)
-            own = self._setup.algorithm.foreign  # others only load what has been found finite
+            own = self._setup.algorithm.foreign  # built-in methods only load finite values
             if own and not np.isfinite(largest(learner.shared.cpu().numpy())):
                 who = f"client {name}, round {round_}: {self._setup.algorithm.name}"
                 raise ClientError(f"{who} left NaN or infinite parameters in the network (in deploy)")

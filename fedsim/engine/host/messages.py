@@ -1,4 +1,4 @@
-"""What the driver and its hosts tell each other."""
+"""The messages between the driver and its hosts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,38 +34,38 @@ class Setup:
     channels_last: bool = False
     device: str = "cpu"
     tolerant: bool = False
-    """Whether a client that fails is left out, its private state as it was, instead of failing the run."""
+    """Whether a client that fails is dropped, its private state unchanged, instead of failing the run."""
     faulty: bool = False
-    """Whether the workload lets something go wrong on purpose."""
+    """Whether the workload injects faults."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a host may use of its node, and how long it may be silent."""
+    """What a host may use of its node, and how often it must report."""
 
     state_bytes: float = float("inf")
-    """Memory for private state [bytes]; the rest of it lies in a file."""
+    """Memory for private state [bytes]; the rest is kept in a file."""
     slice_bytes: float = float("inf")
-    """Memory for training slices [bytes]; the rest is read from shards again and again."""
+    """Memory for training slices [bytes]; the rest is read from shards every time."""
     scratch: Path | None = None
     """Folder of the file; default the system's folder for temporary files."""
     report_seconds: float = 1.0
-    """Time between pieces of a long answer [s]; 0: a piece a client, so that the driver knows who is at work."""
+    """Time between pieces of a long answer [s]; 0: a piece per client, so that the driver knows which is training."""
 
 
 NOTHING: Mapping[str, Vector] = MappingProxyType({})
-"""What the server sends where it has nothing to say."""
+"""The broadcast of a message that needs none."""
 
 Faults = Mapping[str, Sequence[Fault]]
-"""What is to go wrong on purpose, by client."""
+"""Injected faults by client."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ToClients:
-    """What the driver asks of the hosts of some clients."""
+    """What the driver asks the hosts of some clients to do."""
 
     clients: tuple[str, ...]
-    """Names of those that are to do it."""
+    """Names of the clients concerned."""
 
     def for_clients(self, names: tuple[str, ...]) -> Self:
         """The message narrowed to some of its clients: what their host receives."""
@@ -83,7 +83,7 @@ class Train(_ToClients):
     since: float
     """Time [s since 1970] at which it began."""
     weights: Mapping[str, float]
-    """By client; those of all clients of the phase sum to 1."""
+    """Aggregation weights by client; those of all clients of the phase sum to 1."""
     faults: Faults = field(default_factory=dict)
 
     def for_clients(self, names: tuple[str, ...]) -> Self:
@@ -104,7 +104,7 @@ class Validate(_ToClients):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(_ToClients):
-    """Score each client's volumes of a part of the data; a row a volume."""
+    """Score each client's volumes of a part of the data; one row per volume."""
 
     round: int
     """Of the checkpoint that is evaluated."""
@@ -115,12 +115,12 @@ class Evaluate(_ToClients):
 
 @dataclass(frozen=True, kw_only=True)
 class Layouts(_ToClients):
-    """Say what a checkpoint will have to hold of each client."""
+    """Return the layout of each client's private state in a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Save(_ToClients):
-    """Write each client's private state into its file, which is laid out already."""
+    """Write each client's private state into its file, whose layout exists already."""
 
     folder: Path
     """Absolute."""
@@ -136,7 +136,7 @@ class Save(_ToClients):
 
 @dataclass(frozen=True, kw_only=True)
 class Load(_ToClients):
-    """Take up each client's private state from a checkpoint."""
+    """Load each client's private state from a checkpoint."""
 
     parts: Sequence[FilePart]
 
@@ -149,7 +149,7 @@ class Load(_ToClients):
 
 @dataclass(frozen=True, kw_only=True)
 class Reset(_ToClients):
-    """Let each client start anew."""
+    """Reset each client to its initial state."""
 
 
 Message: TypeAlias = Train | Validate | Evaluate | Layouts | Save | Load | Reset
@@ -157,18 +157,18 @@ Message: TypeAlias = Train | Validate | Evaluate | Layouts | Save | Load | Reset
 
 @dataclass(kw_only=True)
 class Reply:
-    """A piece of what a host answers; a message fills what it asks for."""
+    """A piece of a host's answer; only the fields that the message asks for are filled."""
 
     rows: list[Row] = field(default_factory=list)
-    """Of Train (a row for the ledger a client), Validate (a row a client) and Evaluate (a row a volume)."""
+    """Of Train and Validate (one ledger row per client) and Evaluate (one row per volume)."""
     failed: dict[str, ClientError] = field(default_factory=dict)
-    """Of Train: clients that failed, and are left out."""
+    """Of Train: clients that failed and are dropped."""
     collected: dict[str, dict[str, Vector]] = field(default_factory=dict)
-    """Of Train: vectors that stay apart, by client, then by upload."""
+    """Of Train: vectors that are not summed, by client, then by upload."""
     sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     """Of `Host.partial_sums`: weighted sums over the host's clients, by upload."""
     layouts: dict[Layout, list[str]] = field(default_factory=dict)
-    """Of Layouts: clients by what a checkpoint will have to hold of each of them."""
+    """Of Layouts: clients by the layout of their private state."""
     digests: Digests = field(default_factory=dict)
     """Of Save: the digest of what was written, by client."""
 

@@ -1,4 +1,4 @@
-"""What a process minds besides its clients: the time, and its memory."""
+"""A host process's clocks and its memory."""
 
 import ctypes
 import os
@@ -15,10 +15,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep large blocks that it frees: every step asks for the same ones again.
+    """Let this process keep large blocks that it frees, since every step allocates the same ones again.
 
-    glibc gives them back to the system, and pays for each page when it gets them anew (6 % of a training step of a
-    small network, benchmarks/freed_memory.py). Other C libraries are left as they are.
+    By default glibc returns them to the system and pays for each page when it gets them again (6 % of a training step
+    of a small network, benchmarks/freed_memory.py). Other C libraries are left unchanged.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -27,7 +27,7 @@ def keep_freed_memory() -> None:
 
 
 def here() -> Row:
-    """This process, and the memory [bytes] that is its own: without libraries and objects that it shares."""
+    """This process and its private memory [bytes], without shared libraries and objects."""
     process = _process(os.getpid())
     memory = process.memory_info()
     return {"node": platform.node(), "pid": process.pid, "memory_bytes": memory.rss - getattr(memory, "shared", 0)}
@@ -35,18 +35,18 @@ def here() -> Row:
 
 @cache
 def _process(pid: int) -> psutil.Process:
-    """Kept, since making one costs more than asking it, and every client's turn asks."""
+    """Kept, since creating one costs more than a query, and every client's turn queries it."""
     return psutil.Process(pid)
 
 
 class Pace:
-    """When it is time to report again."""
+    """A timer that says when to report again."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._last = seconds, time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is; asking starts the time anew if so."""
+        """Whether it is time; if so, the timer restarts."""
         now = time.monotonic()
         if now - self._last < self._seconds:
             return False
@@ -55,14 +55,14 @@ class Pace:
 
 
 class Watch:
-    """Where a client's time goes; what is spent reading its slices counts as load."""
+    """A stopwatch for the phases of a client's turn; reading its slices counts as load."""
 
     def __init__(self, slices: SliceMemory) -> None:
         self._slices, self._laps = slices, {"load": 0.0}
         self._last, self._read = time.perf_counter(), slices.seconds
 
     def lap(self, name: str) -> None:
-        """What has passed since the last lap was for `name`."""
+        """Assign the time since the last lap to `name`."""
         now, read = time.perf_counter(), self._slices.seconds
         self._laps["load"] += read - self._read
         self._laps[name] = self._laps.get(name, 0.0) + now - self._last - (read - self._read)

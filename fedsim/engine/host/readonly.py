@@ -1,4 +1,4 @@
-"""What the server sent, as clients see it: to be read, not to be changed."""
+"""What the server sent, as clients see it: read-only."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from fedsim.engine.host.uploads import as_tensors
 
 
 class ReadOnly:
-    """Received tensors, and whether they are still what was received.
+    """Received tensors, with a check that they are unchanged.
 
     They lie in memory that other clients read too. torch counts what changes a tensor; the content is compared as well
     for a user's own method, which gets a copy: whatever it does, others and the server are not touched.
@@ -28,7 +28,7 @@ class ReadOnly:
         self._who = algorithm.name
 
     def check(self, where: str, thorough: bool = False) -> None:
-        """Look whether anything was changed.
+        """Check that nothing was changed.
 
         Args:
             where: Client and round.

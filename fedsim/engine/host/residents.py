@@ -1,4 +1,4 @@
-"""The clients of a host: whose private state is where, and how it comes and goes."""
+"""The clients of a host: where each one's private state is, and how it is loaded, saved and moved."""
 
 import tempfile
 import traceback
@@ -22,7 +22,7 @@ Handed = tuple[list[ClientSpec], list[clientfiles.FilePart]]
 
 
 class Residents:
-    """Some clients, their private state, and the one network that they share the use of."""
+    """Some clients, their private state, and the one working network that they take turns with."""
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class Residents:
     def _at_work(self, name: str, round_: int, received: ReadOnly, training: bool = False) -> Iterator[Learner]:
         """The working network with a client's private state swapped in; an error says whose it was.
 
-        Only training gives the state back to the store; looking at images changes nothing. Training changes a state in
-        place; on a copy, if the run may go on without this turn.
+        Only training puts the state back into the store; evaluation changes nothing. Training changes a state in
+        place; on a copy, if the run may continue without this turn.
         """
         client, state = self._clients[name], self._states.take(name)
         if training and self._setup.tolerant:
@@ -79,14 +79,14 @@ class Residents:
     # To and from checkpoints
 
     def _laid_out(self, order: Layouts) -> Iterator[Reply]:
-        """Clients whose states look alike, together."""
+        """Clients grouped by the layout of their states."""
         alike: dict[clientfiles.Layout, list[str]] = {}
         for name in order.clients:
             alike.setdefault(self._layout(name), []).append(name)
         yield Reply(layouts=alike)
 
     def _save(self, order: Save) -> Iterator[Reply]:
-        """A reply a file.
+        """Yield one reply per file.
 
         Raises:
             WriteError: a file cannot be written.
@@ -118,7 +118,7 @@ class Residents:
     # To and from another host of the node
 
     def hand_over(self, names: Sequence[str]) -> Handed:
-        """Let go of some clients: their private state goes to a folder of this node, for its next host alone.
+        """Hand over some clients: write their private state to a folder of this node, for their next host.
 
         Raises:
             WriteError: the folder cannot be written.
@@ -139,7 +139,7 @@ class Residents:
         return [self._clients.pop(name) for name in names], parts
 
     def take_over(self, handed: Handed) -> None:
-        """Take on what another host of this node has let go of."""
+        """Take over clients from another host of this node."""
         clients, parts = handed
         self._clients.update({client.name: client for client in clients})
         for part in parts:
@@ -148,7 +148,7 @@ class Residents:
         parts[0].file.parent.rmdir()
 
     def _layout(self, name: str) -> clientfiles.Layout:
-        """What a file will have to hold of a client."""
+        """The layout of a client's private state."""
         return clientfiles.client_layout(self._states.layout(name), self._learner.local_layout)
 
     def _take_up(self, part: clientfiles.FilePart) -> None:

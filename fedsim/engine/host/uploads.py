@@ -1,4 +1,4 @@
-"""What travels, at a host: what clients send is looked at first, then summed up or kept apart."""
+"""Uploads at a host: checked first, then summed or kept separately."""
 
 import warnings
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ Sent = Mapping[str, Vector]
 
 
 def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str], where: str = "") -> list[Upload]:
-    """What clients send in a phase: the method's uploads, and with shared parameters their running statistics.
+    """What clients send in a phase: the method's uploads and, with shared parameters, their running statistics.
 
     Args:
         algorithm: The method.
@@ -39,7 +39,7 @@ class PartialSums:
         self._totals: dict[str, OrderFreeSum] = {}
 
     def check(self, sent: Sent, weight: float, who: str) -> dict[str, float]:
-        """The largest term of each upload that is summed; refuses what cannot be, before any of it counts.
+        """The largest term of each upload that is summed; refuses uploads that cannot be summed, before any is added.
 
         Raises:
             DivergedError: a vector has NaN, infinite or out-of-range values.
@@ -63,7 +63,7 @@ class PartialSums:
                 total.add(vector, weight if upload.weighted else 1.0, bounds[upload.name])
 
     def apart(self, sent: Sent) -> dict[str, Vector]:
-        """Copies of the uploads that the server wants one by one."""
+        """Copies of the uploads that the server wants individually."""
         return {upload.name: sent[upload.name].copy() for upload in self._uploads if upload.collected}
 
     def totals(self) -> dict[str, NDArray[np.float64]]:

@@ -13,8 +13,8 @@ from fedsim.engine.plan.plan import Plan
 
 _GB = 1e9
 _OTHER_FILES = 256  # that a process with clients has open
-_MORE_ROOM = "choose a folder with more room"
-_OTHER_OUT = "choose an --out with more room"
+_MORE_ROOM = "choose a folder with more space"
+_OTHER_OUT = "choose an --out with more space"
 
 
 class Advice(NamedTuple):
@@ -72,7 +72,7 @@ def _less_scratch(node: NodePlan, free: float) -> Advice:
         return Advice("engine.scratch", _MORE_ROOM, helps=False)
     value = math.ceil((node.state_bytes + needed) / _GB * 10) / 10
     return Advice(
-        "engine.state_memory", f"set it to {value:g}, or engine.scratch to a folder with more room", helps=True
+        "engine.state_memory", f"set it to {value:g}, or engine.scratch to a folder with more space", helps=True
     )
 
 

@@ -59,7 +59,7 @@ class RayBackend(Backend):
         self._vacate(self._silent(), clients)
         nodes = self._alive()
         if not nodes:
-            raise RunError("no node of the Ray cluster is alive; start it again, and go on with --resume")
+            raise RunError("no node of the Ray cluster is alive; start it again, and continue with --resume")
         if not self._nodes or self._nodes.keys() - {node.id for node in nodes}:
             self._place(setup, clients, nodes)
         width = 2 * self.slots()
@@ -76,7 +76,7 @@ class RayBackend(Backend):
         before, self._setup = self._setup, replace(setup, device=device_of(self._engine, nodes))
         if before is not None and before.device != self._setup.device:
             raise RunError(
-                f"the nodes with a {before.device} device are gone; bring them back, and go on with --resume"
+                f"the nodes with a {before.device} device are gone; bring them back, and continue with --resume"
             )
         self._nodes = {node.id: node for node in nodes}
         self._expected = Expectations(clients)
@@ -86,7 +86,7 @@ class RayBackend(Backend):
         if sum(len(place.clients) for place in self._vacant) < len(clients):
             raise InputError("resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share")
         if before is not None and unplaced(self._vacant, nodes):
-            raise RunError("the nodes that are left cannot hold all clients (site resources); go on with --resume")
+            raise RunError("the nodes that are left cannot hold all clients (site resources); continue with --resume")
         memory = min(node.memory for node in nodes)
         self._limits = limits_of(self._engine, memory, math.ceil(len(self._vacant) / len(nodes)))
 

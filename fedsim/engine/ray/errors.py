@@ -42,10 +42,10 @@ def _meaning(ray: ModuleType, cause: Exception, client: str) -> Exception:
     if isinstance(cause, errors.ObjectStoreFullError | errors.OutOfDiskError):
         return RunError(
             "Ray's object store is full, and so is the disk that it may use beyond that; make room in Ray's "
-            "temporary folder, or start Ray with a larger --object-store-memory, and go on with --resume"
+            "temporary folder, or start Ray with a larger --object-store-memory, and continue with --resume"
         )
     if isinstance(cause, errors.RayError):
-        return RunError(f"Ray failed: {_line(cause)}; go on with --resume")
+        return RunError(f"Ray failed: {_line(cause)}; continue with --resume")
     return RunError(f"{type(cause).__name__}: {' '.join(str(cause).split())}")
 
 

@@ -29,7 +29,7 @@ class Head:
         dead = [kind for kind in dead_processes(self._ray) if kind in _NEEDED]
         if dead or self._refused():
             gone = dead[0] if dead else f"gcs_server at {self._address}"
-            raise RunError(f"a process that Ray cannot do without is gone ({gone}); go on with --resume")
+            raise RunError(f"a process that Ray cannot do without is gone ({gone}); continue with --resume")
 
     def _refused(self) -> bool:
         host, _, port = self._address.rpartition(":")

@@ -45,7 +45,7 @@ class Ledger:
             table = _read(path) if round_ else pa.table({"round": pa.array([], pa.int64())})
             kept = table.filter(pc.field("round") <= round_)
             if pc.count_distinct(kept["round"]).as_py() != round_:
-                raise DamagedError(f"{path}: lacks some of rounds 1 to {round_}; a run cannot go on without them")
+                raise DamagedError(f"{path}: lacks some of rounds 1 to {round_}; a run cannot be resumed without them")
             self._tables[name] = [kept] if round_ else []
 
     def quality(self, metric: str) -> list[tuple[int, float]]:

@@ -132,7 +132,7 @@ class SpillFile:
             where = self._folder or tempfile.gettempdir()
             raise RunError(
                 f"{where}: cannot hold the private state of client {client} ({error.strerror}); "
-                "set engine.scratch to a folder with more room, or raise engine.state_memory"
+                "set engine.scratch to a folder with more space, or raise engine.state_memory"
             ) from error
         self._slots[client] = _Slot(slot.offset, slot.capacity, layout_of(state))
 

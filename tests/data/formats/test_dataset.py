@@ -112,7 +112,7 @@ def fft_inverse(kspace: np.ndarray) -> np.ndarray:
         ("[{'image': ONE, 'subject': 1, 'label': 3}]", "item 0 has 'label'; known: image, kspace, subject"),
         ("[{'image': ONE, 'subject': 1, 'slice': 'x'}]", "item 0 slice must be an integer"),
         ("[{'image': ONE, 'subject': 1, 'slice': k} for k in (1, 1)]", "whose slices have no distinct numbers"),
-        ("[{'image': ONE, 'subject': s} for s in 'aba']", "item 2 goes on with volume a, which had ended"),
+        ("[{'image': ONE, 'subject': s} for s in 'aba']", "item 2 returns to volume a after another"),
         ("[{'image': ONE, 'subject': s, 'volume': 'v'} for s in 'ab']", "item 1 is of subject b, but its volume of a"),
         ("[{'image': ONE[k:], 'subject': 's'} for k in (0, 1)]", r"item 1 is \(7, 8\), but its volume s began with"),
         ("[{'image': ONE, 'subject': 1}, lambda: 1 / 0]", "item 1: ZeroDivisionError: division by zero"),

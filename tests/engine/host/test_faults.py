@@ -217,7 +217,7 @@ def test_dropping_the_client_of_a_lost_process_is_dropping_a_client(
 @pytest.mark.usefixtures("ray_session")
 def test_there_is_an_end_to_replaying(simulate: Simulate, tmp_path: Path) -> None:
     struck = [f"{{kind: kill, client: {client}, round: 2}}" for client in ("A.1", "A.2", "B")]
-    with pytest.raises(RunError, match=r"a process was lost: process \d+ on .*; go on with --resume"):
+    with pytest.raises(RunError, match=r"a process was lost: process \d+ on .*; continue with --resume"):
         simulate(faults(*struck), *RAY, "engine.retries=0", out=tmp_path / "run")
     assert [row[3] for row in noted(Run(tmp_path / "run"))][-1] == "aborted"
     assert_same(simulate(), simulate(faults(*struck), *RAY, out=tmp_path / "run", resume=True))

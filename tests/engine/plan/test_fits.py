@@ -105,7 +105,7 @@ def test_scratch_that_is_too_small(workload: MakeWorkload) -> None:
     assert refusal(workload(*keys), small) == (
         f"engine.state_memory: {bytes_text(2 * STATE)} of private state do not fit "
         f"into the {bytes_text(STATE)} that are free for /scratch of two; set it to 0.1, "
-        "or engine.scratch to a folder with more room"
+        "or engine.scratch to a folder with more space"
     )
     assert checked(workload(*RAY, "engine.state_memory=0.1"), small) == []
     alone = replace(small, rooms=small.rooms[:1])
@@ -134,7 +134,7 @@ def test_checkpoints_that_do_not_fit(workload: MakeWorkload) -> None:
 
     message = refusal(workload(*keys), room_for(5.5))
     assert message.startswith("engine.keep_last: ")
-    assert message.endswith("that are free for /runs/x; set it to 3, or choose an --out with more room")
+    assert message.endswith("that are free for /runs/x; set it to 3, or choose an --out with more space")
     assert checked(workload(*keys, "engine.keep_last=3"), room_for(5.5)) == []
     assert "engine.keep_last: " in refusal(workload(*keys, "engine.keep_last=4"), room_for(5.5))
     assert refusal(workload(*keys), room_for(1.5)).startswith("engine.checkpoint_every: ")

@@ -177,7 +177,7 @@ def test_a_run_ends_with_one_line_when_ray_itself_is_killed(start: Callable[...,
     process.kill()
     assert command.ends() == 1, command.log.read_text()
     last = command.log.read_text().splitlines()[-1]
-    assert last == f"fedsim: a process that Ray cannot do without is gone ({victim}); go on with --resume"
+    assert last == f"fedsim: a process that Ray cannot do without is gone ({victim}); continue with --resume"
     assert_nothing_left(command)
 
 
@@ -186,7 +186,7 @@ def test_an_interrupted_run_leaves_nothing(start: Callable[..., Command], tempor
     command = start(LONG_ROUND)
     command.until(lambda: actors_train(command))
     os.killpg(command.process.pid, signal.SIGINT)  # as a terminal does
-    command.until(lambda: "once more to stop at once" in command.log.read_text())
+    command.until(lambda: "interrupt again to stop at once" in command.log.read_text())
     assert actors_train(command), "the first one lets the round go on"
     os.killpg(command.process.pid, signal.SIGINT)
     assert command.ends() == 130, command.log.read_text()

@@ -142,4 +142,4 @@ def test_a_node_without_memory_ends_the_run_with_the_reason(workload: Callable[.
     assert ended.returncode == 1
     last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith("fedsim: a process was lost: killed since its node ran low on memory (")
-    assert last.endswith("go on with --resume")
+    assert last.endswith("continue with --resume")
