@@ -87,8 +87,8 @@ def data_phantom(
     seed: Annotated[int, typer.Option(help="Seed of the anatomies.")] = 0,
 ) -> None:
     """Write phantom volumes in fastMRI's HDF5 layout."""
-    from fedsim.cli.phantoms import write_phantoms
     from fedsim.data.formats.phantom import PhantomSource
+    from fedsim.data.phantom_files import write_phantoms
     from fedsim.workload.reading import read_section
 
     source = read_section(PhantomSource, overrides or []).resolve(seed, "phantom")

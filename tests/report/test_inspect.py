@@ -11,10 +11,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from fedsim.cli.phantoms import write_phantoms
 from fedsim.core.errors import InputError
 from fedsim.data.formats.fastmri import FastMRI
 from fedsim.data.formats.phantom import PhantomSource
+from fedsim.data.phantom_files import write_phantoms
 from fedsim.mri.fft import fft2c
 from fedsim.report.inspect import inspect_path
 from fedsim.workload.reading import read_section

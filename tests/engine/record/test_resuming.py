@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from fedsim.analysis.cross_site import cross_evaluate
-from fedsim.cli.phantoms import write_phantoms
 from fedsim.core.errors import InputError
 from fedsim.core.files import as_json, write_json
 from fedsim.data.formats.phantom import PhantomSource
+from fedsim.data.phantom_files import write_phantoms
 from fedsim.engine.record.ledger import write_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
