@@ -11,6 +11,7 @@ its regime, and only with enough seeds and test subjects to say anything at all.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,8 +52,14 @@ def interval(values: Sequence[float]) -> Interval:
     if n < 2:
         return Interval(n, mean, np.nan, np.nan, np.nan)
     sd = float(numbers.std(ddof=1))
-    half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / np.sqrt(n)
+    half = _quantile(n - 1) * sd / np.sqrt(n)
     return Interval(n, mean, sd, mean - half, mean + half)
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    """The interval's half width in standard errors, by degrees of freedom."""
+    return float(student.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def p_value(found: Interval) -> float:
@@ -132,14 +139,16 @@ def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame
         where there is nothing to test, or too little), p_holm (corrected for all methods of the regime and site),
         tests (how many these are), differs (whether p_holm shows a difference).
     """
-    table, people, rows = by_seed(results), subjects_tested(results), []
+    table, people, rows = by_seed(results), subjects_tested(results).to_dict(), []
+    most = max(people.values())
     for (regime, site), group in table.groupby(["regime", "site"], sort=False):
-        numbers = group.pivot_table(index="seed", columns="method", values=quality, sort=False)
+        numbers = group.set_index(["seed", "method"])[quality].unstack(sort=False).dropna(axis="columns", how="all")
+        within = bool(group["within_subject"].any())
         for method in numbers.columns:
             own = interval(numbers[method].dropna().tolist())
-            row = {"regime": regime, "site": site, "within_subject": bool(group["within_subject"].any())}
+            row = {"regime": regime, "site": site, "within_subject": within}
             row |= {"method": method, "seeds": own.n, "mean": own.mean, "sd": own.sd}
-            subjects = min(people.get((regime, site, name), people.max()) for name in (method, reference))
+            subjects = min(people.get((regime, site, name), most) for name in (method, reference))
             rows.append(row | {"subjects": subjects} | _difference(numbers, str(method), reference, subjects))
     found = pd.DataFrame(rows)
     p_values = found.groupby(["regime", "site"], sort=False)["p"]
