@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fedsim.core.errors import hint, nearest, same_thing
+from fedsim.core.extension import Extension
 from fedsim.core.section import Section
 
 
@@ -35,6 +36,8 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
             str(error["ctx"]["tag"])[:60],
             [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")],
         )
+        if any(issubclass(kind, Extension) for kind in _sections_at(error["loc"], root)):
+            known.append("module:Class of your own")
         where += "." + error["ctx"]["discriminator"].strip("'")
         message = f"unknown {tag!r}; {hint(tag, known)}"
     elif error["type"] == "union_tag_not_found":
