@@ -121,6 +121,9 @@ def test_init_leaves_alone_what_is_there(fedsim: Fedsim, tmp_path: Path) -> None
         assert (status, out) == (2, "")
         assert err == f"fedsim: {name}: is not an empty folder; name a new or an empty one\n"
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.yaml"]
+    status, out, err = fedsim("init", "file/new")
+    assert (status, out) == (2, "")
+    assert err == f"fedsim: file/new: {tmp_path}/file is not a folder that you may write to; name another DIR\n"
 
 
 @pytest.mark.long

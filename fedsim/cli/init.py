@@ -1,6 +1,7 @@
 """fedsim init and fedsim schema: starting points for writing a workload."""
 
 import json
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -25,6 +26,9 @@ def init(
 
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder}: is not an empty folder; name a new or an empty one")
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise InputError(f"{folder}: {parent} is not a folder that you may write to; name another DIR")
     with making(folder) as part:
         for name in ("workloads", "clusters"):
             shutil.copytree(shipped(name), part / name, ignore=shutil.ignore_patterns("__pycache__"))
