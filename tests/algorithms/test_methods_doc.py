@@ -75,6 +75,7 @@ def sections() -> dict[str, str]:
     return {part.partition("\n")[0]: re.split(r"^## ", part, flags=re.MULTILINE)[0] for part in parts}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", tables())
 def test_the_page_has_the_tables_that_the_code_makes(what: str) -> None:
     """On failure: `python -m tests.algorithms.test_methods_doc` rewrites them."""
@@ -82,6 +83,7 @@ def test_the_page_has_the_tables_that_the_code_makes(what: str) -> None:
     assert expected in PAGE.read_text(encoding="utf-8"), f"docs/methods.md should have:\n{expected}"
 
 
+@pytest.mark.slow
 def test_the_page_counts_the_parameters_right() -> None:
     sizes = {name: p.numel() for name, p in UNetModel().network().named_parameters()}
     encoder = sum(size for name, size in sizes.items() if is_encoder(name))
@@ -89,6 +91,7 @@ def test_the_page_counts_the_parameters_right() -> None:
     assert f"{encoder:,} parameters in the encoder, {sum(sizes.values()):,} in all" in page
 
 
+@pytest.mark.slow
 def test_every_method_has_a_section_with_its_file_and_its_source() -> None:
     assert sorted(sections()) == sorted(NAMES)
     for kind in ALGORITHMS:
@@ -100,6 +103,7 @@ def test_every_method_has_a_section_with_its_file_and_its_source() -> None:
         assert len(section.splitlines()) <= 40, f"{name_of(kind)}: longer than a screen"
 
 
+@pytest.mark.slow
 def test_every_link_of_the_page_leads_somewhere() -> None:
     text = PAGE.read_text(encoding="utf-8")
     headings = {h.lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)}
@@ -114,6 +118,7 @@ KEYS = {  # FL-MRCM: all sites of one matrix, so that latents can be counted
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*NAMES, "fedmri, moments"])
 def test_the_ledger_counts_the_bytes_of_the_table(simulate: Simulate, method: str) -> None:
     """In a small run; what the table says for the large network is the same formula."""

@@ -52,6 +52,7 @@ def test_shared_running_statistics_are_averaged(
     assert (weighting == "samples") == (len(set(weights)) > 1)
 
 
+@pytest.mark.slow
 def test_private_running_statistics_stay_with_fedbns_clients(simulate: Simulate) -> None:
     fedbn, fedavg = simulate("fedbn", BATCH), simulate("fedavg", BATCH)
     assert "buffers" not in load(fedbn, 3, "server")
@@ -66,6 +67,7 @@ def test_private_running_statistics_stay_with_fedbns_clients(simulate: Simulate)
     assert (fedavg.clients["uplink_bytes"] == shared + norms + statistics).all()
 
 
+@pytest.mark.slow
 def test_a_shared_encoders_statistics_travel_and_the_decoders_do_not(simulate: Simulate) -> None:
     run = simulate("fedmri", BATCH)
     network = dict(run.model("B", "last").named_buffers())
@@ -75,6 +77,7 @@ def test_a_shared_encoders_statistics_travel_and_the_decoders_do_not(simulate: S
     assert load(run, 3, "clients/B")["state.local_buffers"].size == sum(running.values()) - encoder
 
 
+@pytest.mark.slow
 def test_clients_of_one_host_do_not_touch_each_other(workload: Callable[..., Workload]) -> None:
     """Single, batch norm: four clients in one working network as each has a host to itself."""
     one = workload("single", BATCH)
@@ -94,6 +97,7 @@ def test_clients_of_one_host_do_not_touch_each_other(workload: Callable[..., Wor
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedavg", "fedbn"])
 def test_evaluation_uses_running_statistics(simulate: Simulate, workload: Callable[..., Workload], method: str) -> None:
     """A slice comes out the same, whatever slices are beside it; in training mode it would not."""
@@ -116,6 +120,7 @@ def test_the_deployed_network_has_the_clients_own_statistics(simulate: Simulate)
     assert not network.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedavg", "fedbn", "ditto"])
 def test_integers_never_travel_and_are_not_kept(
     simulate: Simulate, workload: Callable[..., Workload], method: str

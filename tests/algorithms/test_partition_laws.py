@@ -69,6 +69,7 @@ def test_fedbn_without_norm_parameters_is_fedavg_and_says_so(
     assert "model.norm" in warning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["affine", "batch"])
 def test_fedbn_with_norm_parameters_is_not_fedavg(
     simulate: Simulate, caplog: pytest.LogCaptureFixture, norm: str
@@ -101,6 +102,7 @@ def test_fedprox_without_its_term_is_fedavg(simulate: Simulate) -> None:
     assert differ(load(simulate("fedprox", *keys), 3, "shared"), load(fedavg, 3, "shared"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), (HALF, "model.norm=batch")], ids=["all", "drawn"])
 def test_fl_mrcm_without_its_term_is_fedavg(simulate: Simulate, keys: tuple[str, ...]) -> None:
     fl_mrcm, fedavg = simulate("fl_mrcm", "algorithm.lam=0", *keys), simulate("fedavg", *keys)

@@ -19,10 +19,11 @@ IN_A_PROCESS = (
 
 
 IN_THE_QUICK_RUN = 20  # every 20th
+NEED_A_RUN = ("damaged run directories", "arguments about runs")
 
 
 def named(number: int, bad: Bad) -> ParameterSet:
-    quick = number % IN_THE_QUICK_RUN == 0 and bad.kind != "damaged run directories"  # these need a run
+    quick = number % IN_THE_QUICK_RUN == 0 and bad.kind not in NEED_A_RUN
     marks = [] if quick else [pytest.mark.slow]
     return pytest.param(bad, marks=marks, id=f"{bad.kind}: {ascii(bad.what)[1:-1]}")
 

@@ -122,6 +122,7 @@ def test_the_overview_has_means_differences_and_costs(told: Told) -> None:
     assert markdown[4].startswith(f"| 16 | fedavg | 3 | {own['psnr'].mean():.2f} ± ")
 
 
+@pytest.mark.slow
 def test_latex_has_booktabs_and_no_bare_special_character(told: Told) -> None:
     folder, _ = told("ablation")
     text = (folder / "tables" / "overview.tex").read_text()
@@ -141,6 +142,7 @@ def test_latex_has_booktabs_and_no_bare_special_character(told: Told) -> None:
     assert r"a\_b" in hostile
 
 
+@pytest.mark.slow
 def test_latex_of_every_row_has_as_many_cells(told: Told) -> None:
     folder, _ = told("compare")
     text = (folder / "tables" / "psnr.tex").read_text()
@@ -257,6 +259,7 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
         concluded(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_page_lets_only_its_own_script_run(told: Told) -> None:
     folder, _ = told("scaling-weak")
     (policy,) = [a["content"] or "" for tag, a in Page(folder / "report.html").tags if a.get("http-equiv")]

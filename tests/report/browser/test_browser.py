@@ -103,6 +103,7 @@ def test_a_table_sorts_by_keyboard_numbers_by_value_and_what_is_missing_last(
         assert column(page, "− fedmri [95 % CI]")[-3:] == ["", "", ""], "the reference differs from nothing"
 
 
+@pytest.mark.slow
 def test_the_switch_changes_columns_charts_and_sentences(open_page: Any, study_report: Path) -> None:
     page = open_page(study_report)
     for quality, name in (("ssim", "SSIM"), ("nmse", "NMSE"), ("psnr", "PSNR [dB]")):
@@ -153,6 +154,7 @@ def test_four_images_zoom_and_move_together(open_page: Any, report: str, request
     assert page.evaluate(PIXELS) == whole
 
 
+@pytest.mark.slow
 def test_slices_scroll_by_slider_wheel_and_keys(open_page: Any, study_report: Path) -> None:
     page = open_page(study_report)
     shows(page, 1, 1)
@@ -176,6 +178,7 @@ def test_slices_scroll_by_slider_wheel_and_keys(open_page: Any, study_report: Pa
     assert page.locator(".viewer .at").inner_text().endswith("(1 of 3)")
 
 
+@pytest.mark.slow
 def test_volume_and_method_are_chosen(open_page: Any, study_report: Path) -> None:
     page = open_page(study_report)
     shows(page, 1, 1)
@@ -205,6 +208,7 @@ def test_it_fits_and_can_be_read(
     assert dark == (scheme == "dark")
 
 
+@pytest.mark.slow
 def test_without_scripts_tables_and_figures_are_all_there(browser: Any, study_report: Path) -> None:
     page = browser.new_page(java_script_enabled=False)
     page.goto(study_report.as_uri())
@@ -216,6 +220,7 @@ def test_without_scripts_tables_and_figures_are_all_there(browser: Any, study_re
     page.close()
 
 
+@pytest.mark.slow
 def test_the_page_may_load_nothing_even_if_told_to(browser: Any, study_report: Path, tmp_path: Path) -> None:
     """The policy in the page, not only what is not in it: markup that came in would be refused by the browser."""
     hostile = tmp_path / "report.html"
