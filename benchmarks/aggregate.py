@@ -7,9 +7,9 @@
     axpy         a float32 sum, a += w * b
     memcpy       a copy
 
-GB of float32 input a second: medians and ranges over turns in which each goes once through the same 512 MB of vectors,
-so that they come from memory and not from a cache; CPU time. The ratios are of times, to axpy and memcpy in the same
-turn. One JSON line for each, then a table.
+GB of float32 input per second: medians and ranges over turns in which each makes one pass over the same 512 MB of
+vectors, so that they come from memory and not from a cache; CPU time. The ratios are of times, to axpy and memcpy in
+the same turn. One JSON line for each, then a table.
 """
 
 import argparse

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 class EnoughError(Exception):
-    """All rounds asked for are done; raised where a run would go on, so that it ends without its last checkpoint."""
+    """All rounds asked for are done; raised where a run would continue, so that it ends without its last checkpoint."""
 
 
 def tell(event: str, at: float | None = None, **more: float) -> None:

@@ -179,7 +179,7 @@ def main() -> None:
     for n in given.n:
         rows.append(measure(n, given.processes, given.channels, given.optimizer, given.rounds))
         print(json.dumps(rows[-1]), flush=True)
-    print(f"{'clients':>7} {'floor [s/round]':>16} {'range':>17} {'ms a client':>12}")
+    print(f"{'clients':>7} {'floor [s/round]':>16} {'range':>17} {'ms/client':>12}")
     for row in rows:
         span = f"{row['low']:.3f} - {row['high']:.3f}"
         print(f"{row['n']:>7} {row['floor_seconds']:>16.3f} {span:>17} {row['ms_per_client']:>12.2f}")

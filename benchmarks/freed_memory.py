@@ -26,7 +26,7 @@ _ROUNDS = 5  # measured, after one that is not
 
 
 def trained(task: tuple[str, bool]) -> tuple[float, float]:
-    """Milliseconds and page faults a client, of a host in this process."""
+    """Milliseconds and page faults per client, of a host in this process."""
     file, keep = task
     if not keep:
         hosts.keep_freed_memory = lambda: None

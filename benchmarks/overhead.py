@@ -107,7 +107,7 @@ def result(case: Case, processes: int, turns: Turns) -> Row:
 
 def table(rows: list[Row]) -> str:
     """The results, to read."""
-    lines = [f"{'clients':>7} {'fedsim [s]':>10} {'floor [s]':>10} {'ratio':>6} {'range':>13} {'ms a client':>12}"]
+    lines = [f"{'clients':>7} {'fedsim [s]':>10} {'floor [s]':>10} {'ratio':>6} {'range':>13} {'ms/client':>12}"]
     for row in rows:
         floor, ratio, span = "-", "-", "-"
         if row["ratio"] is not None:

@@ -26,7 +26,7 @@ from workload import Case, free_run, scratch_folder
 
 Row = dict[str, Any]
 Engine = Callable[[int], Row]
-"""Runs so many clients; seconds a round, and memory of the driver and of all processes [MB]."""
+"""Runs a number of clients; returns seconds per round, and memory of the driver and of all processes [MB]."""
 MISSING = {
     "fedsim": "",
     "flower": "clients' state is in the driver's memory; equal runs end differently; no resuming",
@@ -111,7 +111,7 @@ def results(given: argparse.Namespace, scratch: Path) -> Iterator[Row]:
 def table(rows: list[Row]) -> str:
     """The results, to read."""
     lines = [
-        f"{'clients':>7} {'engine':<7} {'s/round':>8} {'floor':>8} {'ratio':>6} {'ms a client':>11} "
+        f"{'clients':>7} {'engine':<7} {'s/round':>8} {'floor':>8} {'ratio':>6} {'ms/client':>11} "
         f"{'driver [MB]':>11} {'all [MB]':>9}  missing (from the peers' README, not measured)"
     ]
     for row in rows:

@@ -60,7 +60,7 @@ def results(case: Case, placement: str) -> Iterator[Row]:
 def table(rows: list[Row]) -> str:
     """The results, to read."""
     lines = [
-        f"{'per actor':>9} {'killed':>7} {'round [s]':>9} {'lost [s]':>8} {'goes on after [s]':>17} {'rounds lost':>11}"
+        f"{'per actor':>9} {'killed':>7} {'round [s]':>9} {'lost [s]':>8} {'resumes after [s]':>17} {'rounds lost':>11}"
     ]
     lines += [
         f"{row['clients_per_actor']:>9} {row['client']:>7} {row['round_seconds']:>9.2f} {row['lost_seconds']:>8.2f} "

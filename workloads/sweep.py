@@ -4,7 +4,7 @@
     python workloads/sweep.py --set-axis training.lr=1e-4,1e-3 --set-axis seed=1,2 --cluster slurm --workload FILE
 
 Every combination of the axes' values is a separate job. Running the script again submits nothing twice: what runs is
-waited for, what is done is read, what failed or was stopped goes on from its last checkpoint. Run folders must be
+waited for, what is done is read, what failed or was stopped resumes from its last checkpoint. Run folders must be
 visible from here, as they are for the local cluster and for SLURM.
 """
 

@@ -51,7 +51,7 @@ class Training(Section):
     )
 
     def lr_in(self, round_: int) -> float:
-        """The learning rate in a round (counted from 1); the schedule steps once a round."""
+        """The learning rate in a round (counted from 1); the schedule steps once per round."""
         return self.lr * self.lr_gamma ** ((round_ - 1) // self.lr_step) if self.lr_step else self.lr
 
     def cohort(self, clients: int) -> int:

@@ -245,7 +245,7 @@ def _test_slices(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def results_of(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """Rows like those of volumes.parquet from plain runs; equal methods are told apart by the settings that differ.
+    """Rows like those of volumes.parquet from plain runs; the same method is labelled with the settings that differ.
 
     Args:
         runs: By a name for messages.

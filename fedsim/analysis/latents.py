@@ -34,7 +34,7 @@ def latents(run: Run, which: Which = "best") -> pd.DataFrame:
     """Latent vectors of every client's test slices; of its validation slices where its site has no test data.
 
     Returns:
-        One row a client and slice: round, client, site, subject, volume, split, index (in the volume as it is stored),
+        One row per client and slice: round, client, site, subject, volume, split, index (in the stored volume),
         and the vector's components z0, z1, ...
 
     Raises:

@@ -28,7 +28,7 @@ _OF_ROUND = {"seconds", "slots"}
 class Timeline:
     """What a run's ledger says about time."""
 
-    rounds: pd.DataFrame  # one row a round, indexed by it: seconds, slots
+    rounds: pd.DataFrame  # one row per round, indexed by it: seconds, slots
     turns: pd.DataFrame  # one row per client per round in which an actor worked for it; with `actor`, as node:pid
 
     @property
@@ -41,7 +41,7 @@ def timeline_of(rounds: pd.DataFrame, clients: pd.DataFrame) -> Timeline | None:
     """The rounds of which the ledger says how their time was spent; None where there is none with training.
 
     Args:
-        rounds: One row a round.
+        rounds: One row per round.
         clients: One row per client per round.
     """
     if not (set(rounds) >= _OF_ROUND and set(clients) >= _OF_CLIENT):
@@ -55,7 +55,7 @@ def timeline_of(rounds: pd.DataFrame, clients: pd.DataFrame) -> Timeline | None:
 
 
 def round_shares(timeline: Timeline) -> pd.DataFrame:
-    """Where the time of every round went, one row a round: the shares of the phases, `idle` and `overhead`.
+    """Where the time of every round went, one row per round: the shares of the phases, `idle` and `overhead`.
 
     A phase's share is sum(its seconds) / (slots * seconds) and idle what is left of 1. Overhead is
     slots * seconds / sum(train_seconds + evaluate_seconds) - 1: what everything but training and evaluation costs,
@@ -82,7 +82,7 @@ def summary(timeline: Timeline) -> pd.DataFrame:
 
 
 def actor_shares(timeline: Timeline) -> pd.DataFrame:
-    """How busy actors were, one row an actor and round in which it had a client.
+    """How busy actors were, one row per actor and round in which it had a client.
 
     Columns: actor, round, clients, busy [s], seconds (of the round), idle = 1 - busy / seconds.
     """
@@ -95,7 +95,7 @@ def actor_shares(timeline: Timeline) -> pd.DataFrame:
 
 
 def actor_totals(timeline: Timeline) -> pd.DataFrame:
-    """How busy actors were over all rounds in which they had a client, one row an actor; columns as in `actor_shares`.
+    """How busy actors were over all rounds in which they had a client, one row per actor; columns as in `actor_shares`.
 
     Here `clients` are distinct ones, and `seconds` those of all these rounds.
     """
@@ -198,7 +198,7 @@ def short_name(actor: str) -> str:
 
 
 def _spent(timeline: Timeline) -> pd.DataFrame:
-    """Seconds of every round by phase, and `given`: slots (at most one a client) * seconds."""
+    """Seconds of every round by phase, and `given`: slots (at most one per client) * seconds."""
     by_round, rounds = timeline.turns.groupby("round"), timeline.rounds
     slots = rounds["slots"].clip(upper=by_round.size().reindex(rounds.index, fill_value=0))
     table = by_round[_SECONDS].sum().reindex(rounds.index, fill_value=0.0)

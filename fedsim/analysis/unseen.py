@@ -72,7 +72,7 @@ class Served:
         return self.volumes[0].site
 
     def rows(self, protocol: Protocol) -> list[Row]:
-        """One row a volume."""
+        """One row per volume."""
         told = {"rule": self.rule, "asked": str(self.asked), "slices": self.slices, "steps": self.steps}
         who = {**told, "client": self.client, "protocol": protocol}
         return [{**who, **volume.score(protocol)} for volume in self.volumes]
@@ -200,7 +200,7 @@ def line_of(served: Served) -> str:
 
 
 def unseen_table(frame: pd.DataFrame) -> Table:
-    """Zero-filled beside reconstructed, a row a site, rule and K, means over volumes."""
+    """Zero-filled beside reconstructed, a row per site, rule and K, means over volumes."""
     protocol, round_, algorithm = (frame[column].iloc[0] for column in ("protocol", "round", "algorithm"))
     table = Table(
         box=box.SIMPLE_HEAD,

@@ -75,7 +75,7 @@ def leave_out(path: Path, reason: str, part: str = "") -> None:
 
 
 def lines(left_out: Iterable[LeftOut]) -> list[str]:
-    """A line a reason: how many, what they are, and the names of the first."""
+    """A line per reason: how many, what they are, and the names of the first."""
     by_reason: dict[str, list[str]] = {}
     for one in left_out:
         by_reason.setdefault(one.reason, []).append(" ".join(filter(None, [one.path, one.part])))

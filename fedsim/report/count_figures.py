@@ -23,7 +23,7 @@ from fedsim.report.drawing import (
 from fedsim.report.wording import AXIS_LABELS
 
 _COSTS = {
-    "round_seconds": "seconds a round (median)",
+    "round_seconds": "seconds per round (median)",
     "megabytes": "MB per client per round, up and down",
     "gigabytes": "memory of all processes, peak [GB]",
 }

@@ -44,7 +44,7 @@ _PART = {"test": "test split", "val": "validation split: no test data", "train":
 
 
 def learning_curves(clients: pd.DataFrame, best: int | None) -> Figure:
-    """Training loss, validation PSNR and SSIM against the round, a line a client; `best` is marked.
+    """Training loss, validation PSNR and SSIM against the round, a line per client; `best` is marked.
 
     Args:
         clients: One row per client per round, in the federation's order.
@@ -73,10 +73,10 @@ def learning_curves(clients: pd.DataFrame, best: int | None) -> Figure:
 
 
 def quality_bars(evaluation: pd.DataFrame, clients: Sequence[str]) -> Figure:
-    """PSNR and SSIM, zero-filled against reconstructed; a pair of bars a client, or a site where clients are many.
+    """PSNR and SSIM, zero-filled against reconstructed; a pair of bars per client, or per site if clients are many.
 
     Args:
-        evaluation: One row a client and volume, of one round and split, in the federation's order.
+        evaluation: One row per client and volume, of one round and split, in the federation's order.
         clients: All clients of the federation, in its order; says each one's colour.
     """
     key = row_key(evaluation, MOST_NAMED) if len(clients) <= MOST_NAMED else "site"
@@ -129,7 +129,7 @@ def time_and_bytes(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
     """Seconds of every round beside its clients' training time, and megabytes sent up and down.
 
     Args:
-        rounds: One row a round.
+        rounds: One row per round.
         clients: One row per client per round.
     """
     figure, (time, size) = _figure(9.2, 2.9, 2)

@@ -27,7 +27,7 @@ _TEXT_WIDTH = 150  # characters of a name along a whole row
 
 
 def gantt(timeline: Timeline, round_: int) -> Figure:
-    """A round as its actors spent it: a row an actor, in the order in which they began; time [s] to the right.
+    """A round as its actors spent it: a row per actor, in the order in which they started; time [s] to the right.
 
     Args:
         timeline: Of the run.
@@ -56,7 +56,7 @@ def _note(some: bool, actors: int, stacked: bool) -> str:
     half = MOST_ROWS // 2
     notes = {
         f"the {half} busiest and the {half} least busy of {actors} actors": some,
-        "height: share of the time, as clients are too many to be told apart": stacked,
+        "height: share of the time, as there are too many clients to show each": stacked,
     }
     return "; ".join(note for note, holds in notes.items() if holds)
 

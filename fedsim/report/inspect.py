@@ -97,7 +97,7 @@ def _each_channel(source: FileSource, root: Path) -> tuple[FileSource, list[str]
 
 
 def montage(samples: list[Sample]) -> Figure:
-    """A row a volume: magnitude of some slices and, where a volume is complex, their phase."""
+    """A row per volume: magnitude of some slices and, where a volume is complex, their phase."""
     phases = any(np.iscomplexobj(sample.images) for sample in samples)
     columns = _ACROSS * (1 + phases)
     figure = Figure(figsize=(1.6 * columns, 1.75 * len(samples) + 0.2), layout="constrained")

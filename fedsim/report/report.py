@@ -250,7 +250,7 @@ def _range(values: "pd.Series[float]") -> str:
 
 
 def _headline_rows(frame: pd.DataFrame) -> dict[str, Any] | None:
-    """Zero-filled beside reconstructed: a row a client, or a site where clients are many, and their mean."""
+    """Zero-filled beside reconstructed: a row per client, or per site if clients are many, and their mean."""
     if frame.empty:
         return None
     key = row_key(frame, _MOST_CLIENT_ROWS)

@@ -78,7 +78,7 @@ def _label(time: Axes, gain: Axes, efficiency: Axes, law: ScalingLaw, unit: str,
         axis.set_xlabel(unit)
     gain.set_yscale("log")
     value_ticks(gain.yaxis, counts / counts[0])
-    time.set_ylabel("seconds a round")
+    time.set_ylabel("seconds per round")
     scaled = "scaled " if law.work_grows else ""
     gain.set_ylabel(f"{scaled}speed-up over {counts[0]:g} {unit.removesuffix('s') if counts[0] == 1 else unit}")
     efficiency.set_ylabel("efficiency")

@@ -1,4 +1,4 @@
-"""A study's folder: what it was begun with, and what may have changed when it goes on."""
+"""A study's folder: what it was begun with, and what may have changed when it is resumed."""
 
 import json
 from pathlib import Path

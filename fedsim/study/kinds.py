@@ -26,7 +26,7 @@ _CUT, _MULTIPLY = "federation.clients", "federation.sites.0.count"
 
 
 class Tune(Section):
-    """What is chosen for each method by validation PSNR, on a seed of its own, before the study's seeds are run.
+    """What is chosen for each method by validation PSNR, on a separate seed, before the study's seeds are run.
 
     Every seed divides the subjects anew, so a validation subject of the tuning seed may be a test subject of another.
     """
@@ -234,7 +234,7 @@ class WeakScaling(Scaling):
     """As much more work as there are cores or nodes."""
 
     kind: Literal["scaling-weak"] = Field("scaling-weak", description="scaling-weak: as much more work.")
-    clients: Count = Field(description="Clients a core or node.")
+    clients: Count = Field(description="Clients per core or node.")
     key: Text = Field(_MULTIPLY, description="The workload key that sets the number of clients.")
 
     def _work(self, count: int) -> Settings:

@@ -55,7 +55,7 @@ def run_point(
             if not simulation.run(stop, between):
                 return Outcome(stopped=True)
             frame = simulation.evaluate(part)
-    except Exception as error:  # a study goes on whatever happens to a point
+    except Exception as error:  # a study continues whatever happens to a point
         known = DIVERGED if isinstance(error, DivergedError) else ""
         kind = known if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
         return Outcome(" ".join(f"{kind}{error}".split()))
@@ -65,7 +65,7 @@ def run_point(
 
 
 def run_until_flag(text: str, study: Path, path: Path, part: Part, flag: Path) -> Outcome:
-    """A point in a process of its own; its workload comes as text, for a user's own method is a file of the study."""
+    """A point in a separate process; its workload comes as text, for a user's own method is a file of the study."""
     if flag.exists():
         return Outcome(stopped=True)
     content = json.loads(text)

@@ -27,7 +27,7 @@ POINT_COLUMNS = (
     *(f"zf_{quality}" for quality in QUALITIES), "seconds", "round_seconds", "uplink_bytes", "downlink_bytes",
     "memory_bytes", "floor_seconds", *(f"{part}_share" for part in SHARES), "settings", "workload",
 )  # fmt: skip
-"""results.parquet: a row a point, and a column more for each axis of an ablation, by its dotted key.
+"""results.parquet: a row per point, and one more column for each axis of an ablation, by its dotted key.
 
 Quality is of the test split and the best round, mean over sites (`mean_over_sites`). seconds are those of all rounds,
 round_seconds the median round but the first, memory_bytes the most that driver and actors had of their own after a
@@ -35,7 +35,7 @@ round. nodes, cores and floor_seconds (a round of the bare loop, `fedsim.study.b
 Shares are of the slots' time, the first round left out. workload is the frozen workload in the study's folder.
 """
 CURVE_COLUMNS = ("regime", "method", "seed", "round", "psnr", "ssim", "bytes", "clients")
-"""curves.parquet: a row a point and round; validation, mean over clients; bytes up and down so far, all clients."""
+"""curves.parquet: a row per point and round; validation, mean over clients; bytes up and down so far, all clients."""
 TUNING_COLUMNS = ("regime", "method", "candidate", "settings", "psnr", "error", "chosen")
 """tuning.parquet: a row a candidate; validation PSNR of its best round, mean over sites (NaN: not finished)."""
 

@@ -70,7 +70,7 @@ def _shared(key: str, section: Section, own: Mapping[str, object], overridden: C
         if _changed(section, name):
             yield _line(key, f"{name} of every site")
     elif owning and any(given == key or given.startswith(f"{key}.") for given in overridden):
-        yield f"{key} is superseded by {name} of its own at {', '.join(owning[:5])}{' ...' if len(owning) > 5 else ''}"
+        yield f"{key} is superseded by separate {name} at {', '.join(owning[:5])}{' ...' if len(owning) > 5 else ''}"
 
 
 def _in(section: Section, where: str, rules: tuple[Rule, ...]) -> Iterator[str]:

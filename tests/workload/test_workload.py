@@ -250,7 +250,7 @@ def test_an_override_that_a_site_does_not_follow_is_named(load) -> None:  # noqa
     two = MINIMAL + "    - {name: B, source: {format: phantom}, training: {lr: 0.5}}\n"
     assert list(superseded(load(two, "training.rounds=2"), ["training.rounds=2"])) == []
     (said,) = superseded(load(two, "training.lr=0.1"), ["training.lr=0.1"])
-    assert said == "training.lr is superseded by lr of its own at B"
+    assert said == "training.lr is superseded by separate lr at B"
 
 
 def test_the_projects_own_workloads_have_no_idle_keys() -> None:

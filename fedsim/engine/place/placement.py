@@ -63,7 +63,7 @@ def granted(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
     """What `engine.nodes` and `engine.cores` leave of the nodes: the first ones, with cores in turn.
 
     Raises:
-        InputError: there are not so many.
+        InputError: there are fewer than that.
     """
     if engine.nodes is not None and engine.nodes > len(nodes):
         raise InputError(f"engine.nodes: {engine.nodes}, and the Ray cluster has {len(nodes)}; lower it")
@@ -83,7 +83,7 @@ def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node])
     With `clients_per_actor: auto` there is none where no node has the GPUs that its clients ask for.
 
     Args:
-        engine: Says how many clients an actor has.
+        engine: Says how many clients share an actor.
         clients: The federation's.
         nodes: Of the cluster.
     """
@@ -144,7 +144,7 @@ def _sharing(places: Sequence[ActorPlace], nodes: Sequence[Node]) -> list[ActorP
 def _cut(
     engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]
 ) -> Iterator[tuple[None, Sequence[ClientSpec]]]:
-    """So many clients an actor, in their order, those with unlike needs apart; more, where GPUs hold fewer actors."""
+    """A fixed number of clients per actor, in order, unlike needs apart; more, where GPUs hold fewer actors."""
     size, room = int(engine.clients_per_actor), sum(node.gpu_actors for node in nodes)
     sharing = [client for client in clients if client.resources.gpus is None]
     least = math.ceil(len(sharing) / room) if room and uses_gpus(engine, nodes) else 1

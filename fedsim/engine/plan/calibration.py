@@ -1,4 +1,4 @@
-"""Timing one client before a run: it does two rounds in this process as if everybody took part; the second counts."""
+"""Timing one client before a run: it does two rounds in this process as in a full cohort; the second counts."""
 
 import tempfile
 import time
@@ -43,11 +43,11 @@ class Calibration:
     fixed: Mapping[str, float]
     """The rest of a client's time, by phase [s]."""
     reading_pace: float
-    """Reading training slices and preparing them, where they do not stay in memory [s a pixel and epoch]."""
+    """Reading training slices and preparing them, where they do not stay in memory [s per pixel per epoch]."""
     validation_pace: float
-    """Validation [s a pixel]."""
+    """Validation [s per pixel]."""
     shard_pace: float
-    """Making a phantom shard [s a pixel]; 0 if its data are no phantoms."""
+    """Making a phantom shard [s per pixel]; 0 if its data are no phantoms."""
     private_bytes: int
     """Size of its private state [bytes]."""
     growth_bytes: int
@@ -188,7 +188,7 @@ class _Trial:
 
 
 def _shard_pace(client: ClientSpec) -> float:
-    """Seconds a pixel of making a phantom shard, tried beside the cache; 0 if the client has none."""
+    """Seconds per pixel of making a phantom shard, tried beside the cache; 0 if the client has none."""
     phantoms = [member for member in client.data.members if member.maker is not None]
     if not phantoms or phantoms[0].maker is None:
         return 0.0

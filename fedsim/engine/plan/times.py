@@ -17,7 +17,7 @@ from fedsim.workload.schema import Workload
 
 _START = 5.0  # s until Ray and the driver are up
 _ACTOR = 5.0  # core seconds until an actor is there and torch in it has warmed up
-_DISK = 0.5e9  # bytes a second, of checkpoints
+_DISK = 0.5e9  # bytes per second, of checkpoints
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from fedsim.engine.place.placement import ActorPlace
 
 @dataclass
 class Actor:
-    """A host elsewhere: the place it takes, where that turned out to be, and whom it has by now."""
+    """A host elsewhere: the place it takes, where that turned out to be, and its present clients."""
 
     handle: Any
     """Ray's, to call it by."""

@@ -1,4 +1,4 @@
-"""Finding Ray, or starting it on this machine: on loopback, with a token of its own, and leaving nothing behind."""
+"""Finding Ray, or starting it on this machine: on loopback, with a separate token, and leaving nothing behind."""
 
 import atexit
 import logging

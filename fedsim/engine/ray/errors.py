@@ -18,7 +18,7 @@ def explained(ray: ModuleType, client: str = "") -> Iterator[None]:
 
     Raises:
         WorkerLostError: a process or a node is gone.
-        RunError: the run cannot go on, or what a client raised.
+        RunError: the run cannot continue, or what a client raised.
         InputError: what a client found wrong with the input.
     """
     errors = ray.exceptions

@@ -1,7 +1,7 @@
 """What outlives a driver and then ends what is left of its Ray: `python reaper.py FOLDER DRIVER`.
 
 The driver holds the other end of stdin. One that is killed cannot tidy up: Ray's processes end with it, but its two
-agents only after a minute, and its folder stays. This is a process of its own, without fedsim's imports, so that it
+agents only after a minute, and its folder stays. It is a separate process, without fedsim's imports, so that it
 costs next to nothing.
 """
 

@@ -1,4 +1,4 @@
-"""The ledger: rounds.parquet and clients.parquet, kept up to date so that they can be read while a run goes on."""
+"""The ledger: rounds.parquet and clients.parquet, kept up to date so that they can be read during a run."""
 
 import math
 import time
@@ -146,7 +146,7 @@ def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int, th
     Args:
         round_: Its number.
         seconds: How long it took.
-        clients: Its rows, one a client.
+        clients: Its rows, one per client.
         slots: How many can train at once.
         threads: torch threads of each.
     """

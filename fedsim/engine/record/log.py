@@ -1,4 +1,4 @@
-"""RUN/log.txt: what a run says, with the time of each line; it is appended to when the run goes on."""
+"""RUN/log.txt: what a run says, with the time of each line; it is appended to when the run is resumed."""
 
 import logging
 import math

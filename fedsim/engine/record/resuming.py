@@ -49,7 +49,7 @@ def resumes(path: Path, workload: Workload) -> bool:
 
 
 def check_resumed(path: Path, now: Workload) -> None:
-    """Refuse to go on with a run under another workload or method; warn of what may change the last bits.
+    """Refuse to resume a run under another workload or method; warn of what may change the last bits.
 
     Raises:
         InputError: naming the key or the file.
@@ -76,7 +76,7 @@ def began_with(path: Path) -> Workload:
 
 
 def check_own(path: Path, workload: Workload) -> None:
-    """Refuse to go on with another text of a user's own classes than the run began with.
+    """Refuse to resume a run if the code of a user's own classes has changed.
 
     Raises:
         InputError: naming the file.
@@ -90,7 +90,7 @@ def check_own(path: Path, workload: Workload) -> None:
 
 
 def check_manifest(path: Path, manifest: pd.DataFrame) -> None:
-    """Refuse to go on with other data, or with data divided or measured otherwise, than the run began with.
+    """Refuse to resume a run with other data, or with data divided or measured otherwise, than it began with.
 
     Raises:
         InputError: naming the first site and volume that differ.

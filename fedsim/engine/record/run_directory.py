@@ -106,7 +106,7 @@ class Run:
 
     @property
     def rounds(self) -> pd.DataFrame:
-        """One row a round."""
+        """One row per round."""
         return self._table("rounds")
 
     @property
@@ -116,12 +116,12 @@ class Run:
 
     @property
     def manifest(self) -> pd.DataFrame:
-        """One row a slice."""
+        """One row per slice."""
         return self._table("manifest")
 
     @property
     def evaluation(self) -> pd.DataFrame:
-        """One row a volume; what `evaluate` wrote."""
+        """One row per volume; what `evaluate` wrote."""
         return self._table("evaluation")
 
     def round(self, which: Which = "best") -> int:
@@ -229,9 +229,9 @@ def check_client(client: str, names: Sequence[str]) -> None:
 
 
 def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workload:
-    """Make a run directory with the resolved workload, versions and machine, and the manifest; or go on with one.
+    """Make a run directory with the resolved workload, versions and machine, and the manifest; or resume one.
 
-    A run that goes on keeps the versions, the machine and the threads that it began with; rounds.parquet has those of
+    A resumed run keeps the versions, the machine and the threads that it began with; rounds.parquet has those of
     each round. Returns the workload with them.
 
     Raises:

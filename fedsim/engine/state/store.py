@@ -1,4 +1,4 @@
-"""Where a host keeps its clients' private state: in memory up to a budget, and beyond it in a file of its own.
+"""Where a host keeps its clients' private state: in memory up to a budget, and beyond it in a file.
 
 The file has no name (it is unlinked as soon as it is open), so nothing of it is left however the process ends. It is
 read and written without copies in between, in whole states: no pickle, no format, nothing that another process reads.
