@@ -99,7 +99,7 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
     taking_part = members[: len(members) - len(unseen)]
     if pooled:
         everything = PooledData(tuple(member for client in taking_part for member in client.data.members))
-        taking_part = [ClientSpec(POOLED, POOLED, everything, workload.training)]
+        taking_part = [ClientSpec(name=POOLED, site=POOLED, data=everything, training=workload.training)]
     outside = tuple(members[len(members) - len(unseen) :])
     left_out = dict.fromkeys(unread for one in found for unread in one.left_out)
     shared = shared_people(read, who)
@@ -189,7 +189,8 @@ def _site_clients(workload: Workload, found: _Found, parts: Mapping[str, Part] |
     clients = []
     for name, own in _cut(workload, site, pieces, count):
         mine = dataclasses.replace(data, pieces=own, supports=tuple(supports[piece.volume] for piece in own))
-        clients.append(ClientSpec(name, site.name, mine, workload.training_of(site), site.resources))
+        training = workload.training_of(site)
+        clients.append(ClientSpec(name=name, site=site.name, data=mine, training=training, resources=site.resources))
     return clients
 
 

@@ -7,7 +7,7 @@ from fedsim.data.samples import Slices
 from fedsim.workload.resources import Resources
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClientSpec:
     """One client, cheap to send to its host."""
 

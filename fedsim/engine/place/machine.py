@@ -29,24 +29,25 @@ class Disk:
 
     folder: Path
     free: float
-    """Bytes."""
+    """Free space [bytes]."""
     number: int = 0
-    """Folders on disks of the same number share what is free."""
+    """Folders on disks of the same number share the free space."""
 
 
 @dataclass(frozen=True)
 class NodeCapacity:
-    """A node with what Ray does not count."""
+    """A node with resources that Ray does not count."""
 
     node: Node
     memory: float
-    """Bytes in all; of another node, what was free when Ray started there."""
+    """Total memory [bytes]; of another node, what was free when Ray started there."""
     scratch: Disk | None = None
-    """None: not looked at."""
+    """Disk of the scratch folder; None if it was not examined."""
     name: str = "this machine"
+    """Name for messages."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """The nodes, the driver's first, and the disks that the driver writes to."""
 
@@ -54,9 +55,9 @@ class Machine:
     cache: Disk
     out: Disk
     out_bytes: float
-    """Of checkpoints that are in the run directory already."""
+    """Size of checkpoints that are in the run directory already [bytes]."""
     open_files: int
-    """That a process with clients may have."""
+    """Files that a process with clients may have open."""
 
 
 def machine_of(workload: Workload, out: Path, *, look: bool = False) -> Machine:
@@ -73,7 +74,8 @@ def machine_of(workload: Workload, out: Path, *, look: bool = False) -> Machine:
     rooms = _rooms_of(ray, workload.engine, scratch, look) if connected else (_this_machine(workload, scratch),)
     files = _open_files(raised=workload.engine.backend == "ray")
     kept = sum(file.stat().st_size for file in out.glob("checkpoints/**/*.safetensors"))
-    return Machine(rooms, disk_of(workload.federation.cache), disk_of(out), kept, files)
+    disks = {"cache": disk_of(workload.federation.cache), "out": disk_of(out)}
+    return Machine(rooms=rooms, **disks, out_bytes=kept, open_files=files)
 
 
 def disk_of(folder: Path) -> Disk:

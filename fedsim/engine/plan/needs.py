@@ -20,15 +20,17 @@ _DRIVER = 0.5e9  # bytes of its process
 _RAY = 0.5e9  # bytes of Ray's own processes on a node
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NodePlan:
-    """What a run takes of a node [bytes]."""
+    """What a run takes of a node; sizes in bytes."""
 
     room: NodeCapacity
     actors: int
+    """Number of actors."""
     clients: int
+    """Number of clients."""
     slots: int
-    """Clients that train there at once."""
+    """Number of clients that train there at once."""
     process_bytes: float
     """Memory of the actors themselves."""
     state_bytes: float
@@ -146,10 +148,15 @@ def node_plans(
         slots = _slots(room.node, here)
         others = 0.0 if serial else working.node_bytes(slots) + (_DRIVER if at == 0 else 0.0)
         plans.append(NodePlan(
-            room, len(here), sum(len(home.place.clients) for home in here), slots,
-            sum(working.process_bytes(home.place) for home in here),
-            sum(home.state_bytes for home in here), sum(home.slice_bytes for home in here),
-            others + (driver if at == 0 else 0.0), sum(home.scratch_bytes for home in here),
+            room=room,
+            actors=len(here),
+            clients=sum(len(home.place.clients) for home in here),
+            slots=slots,
+            process_bytes=sum(working.process_bytes(home.place) for home in here),
+            state_bytes=sum(home.state_bytes for home in here),
+            slice_bytes=sum(home.slice_bytes for home in here),
+            other_bytes=others + (driver if at == 0 else 0.0),
+            scratch_bytes=sum(home.scratch_bytes for home in here),
         ))  # fmt: skip
     return plans
 

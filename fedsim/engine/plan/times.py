@@ -20,18 +20,18 @@ _ACTOR = 5.0  # core seconds until an actor is there and torch in it has warmed 
 _DISK = 0.5e9  # bytes per second, of checkpoints
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Times:
-    """What to expect [s]."""
+    """Expected times [s]."""
 
     client: tuple[float, float, float]
-    """Of a client in a round: shortest, median, longest."""
+    """A client in a round: shortest, median, longest."""
     round: float
     """Training in a round."""
     validation: float
-    """Of all clients, once."""
+    """Validating all clients once."""
     checkpoint: float
-    """Writing one, on a disk of ordinary speed."""
+    """Writing a checkpoint, on a disk of ordinary speed."""
     start: float
     """Until Ray and all actors are there, once data are imported."""
     shards: float
@@ -39,9 +39,9 @@ class Times:
     total: float
     """All rounds and the test at the end."""
     others: float = 0.0
-    """Cores that other programs asked for on this machine while a client was timed."""
+    """Cores that other programs asked for on this machine while a client was timed; not a time."""
     beside_others: float = 0.0
-    """`total`, as long as they go on."""
+    """`total` while those programs keep running."""
 
 
 def expected(
@@ -84,7 +84,10 @@ def expected(
     total += (rounds // every) * validation if every else 0.0
     cores, others = sum(room.node.cpus for room in rooms), calibration.others
     shared = total * max(1.0, (min(wall.slots, cores) + others) / cores)
-    return Times((each[0], median(each), each[-1]), training, validation, writing, start, shards, total, others, shared)
+    return Times(
+        client=(each[0], median(each), each[-1]), round=training, validation=validation, checkpoint=writing,
+        start=start, shards=shards, total=total, others=others, beside_others=shared,
+    )  # fmt: skip
 
 
 def checkpoints(workload: Workload) -> int:

@@ -19,7 +19,7 @@ from fedsim.mri.masks import Equispaced
 def client(name: str, slices: int, epochs: int = 1) -> ClientSpec:
     pieces = (Piece("v", "s", 0, slices, "train"),)
     data = ClientData(Path("x"), name, pieces, ((32, 32),), Equispaced(), (32, 32), "std", 0)
-    return ClientSpec(name, name, data, Training(local_epochs=epochs))
+    return ClientSpec(name=name, site=name, data=data, training=Training(local_epochs=epochs))
 
 
 def loads(groups: list[list[ClientSpec]]) -> list[float]:

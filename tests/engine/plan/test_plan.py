@@ -236,11 +236,13 @@ def test_a_busy_machine_is_noticed_and_said() -> None:
         others, slower = load.measured()
     assert others > cores / 2
     assert slower > 1.2
-    times = Times((1, 1, 1), 1, 1, 1, 1, 0, 100, others=4, beside_others=300)
+    times = Times(
+        client=(1, 1, 1), round=1, validation=1, checkpoint=1, start=1, shards=0, total=100, others=4, beside_others=300
+    )
     said = busy_line(times)
     assert said is not None
     assert "asked for 4.0 cores" in said
-    assert "1 min 40 s is for a quiet one, expect about 5 min 0 s" in said
+    assert "1 min 40 s is for an idle one; expect about 5 min 0 s" in said
     assert busy_line(replace(times, beside_others=105)) is None
 
 
