@@ -60,7 +60,7 @@ def convergence(curves: pd.DataFrame, reference: str) -> Figure:
             elif len(lines):  # it sends nothing: what it reaches, whatever others send
                 by_bytes.axhline(lines.mean(axis=1).max(), color=look["color"], ls=look["ls"], lw=1, alpha=0.7)
         by_round.set(xlabel="round", ylabel=titled("validation PSNR [dB]", regime, regimes))
-        by_round.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        by_round.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         by_bytes.set(xlabel="MB up and down so far, mean client (level line: nothing)")
     legend(figure, axes[0][0])
     return figure

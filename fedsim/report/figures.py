@@ -194,7 +194,7 @@ def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axe
 def _style_rounds(axis: Axes, label: str) -> None:
     axis.set_xlabel("round")
     axis.set_ylabel(label)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
 
 
 def _draw_named(axis: Axes, table: pd.DataFrame, best: int | None) -> None:

@@ -119,3 +119,9 @@ def test_bars_of_many_clients_are_bars_of_sites(finished: Run) -> None:
     figure = figures.quality_bars(finished.evaluation, [f"C{i}" for i in range(20)])
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["A", "W †"]
     assert "protocol fastmri" in figure.axes[0].get_ylabel()
+
+
+def test_a_single_round_gets_no_fractions_of_rounds() -> None:
+    figure = figures.contrastive_ratio(pd.DataFrame({"ratio": [0.1], "bound": [0.25]}, index=[2]))
+    figure.canvas.draw()
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
