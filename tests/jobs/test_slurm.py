@@ -162,7 +162,7 @@ def test_no_sbatch_and_no_number_are_said(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match="sbatch is not on PATH"):
         Slurm("slurm", SCRIPT).submit(JOB)
     sbatch(tmp_path, monkeypatch, says="hello")
-    with pytest.raises(RunError, match="said 'hello' in place of a job's number"):
+    with pytest.raises(RunError, match="said 'hello' in place of a job number"):
         Slurm("slurm", SCRIPT).submit(JOB)
 
 
@@ -211,7 +211,7 @@ def test_an_id_is_no_path(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["..", "../x", "a/b", "-rf", ".hidden", "", "a b"])
 def test_a_file_that_goes_along_stays_in_its_folder(name: str) -> None:
-    with pytest.raises(InputError, match="cannot be sent along"):
+    with pytest.raises(InputError, match="cannot be sent with the job"):
         Slurm("slurm", SCRIPT).submit(Submission(JOB.id, {name: ""}, JOB.arguments, JOB.out))
 
 
