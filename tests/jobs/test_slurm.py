@@ -1,9 +1,12 @@
 """The sbatch script and what is asked of SLURM, without SLURM; test_slurm_real.py has one."""
 
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -101,6 +104,18 @@ def node(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     return start
 
 
+def free_jobs(count: int) -> list[int]:
+    """Numbers of jobs whose ports, which follow from them, nobody on this machine uses."""
+    with ExitStack() as stack:
+        found = list[int]()
+        while len(found) < count:
+            number = 900_000 + secrets.randbelow(10_000)
+            with suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", 20_000 + number % 10_000)))
+                found.append(number)
+        return found
+
+
 @pytest.mark.parametrize("name", ["x" * 60, "daten-ä", "a b", "missing"])
 def test_a_temporary_folder_that_ray_cannot_use_is_not_used(
     node: Callable[..., subprocess.Popen[str]], tmp_path: Path, name: str
@@ -108,27 +123,29 @@ def test_a_temporary_folder_that_ray_cannot_use_is_not_used(
     temporary = tmp_path / name
     if name != "missing":
         temporary.mkdir()
-    with node(904243, temporary) as job:
-        (tmp_path / "job-904243" / "go").touch()
+    (number,) = free_jobs(1)
+    with node(number, temporary) as job:
+        (tmp_path / f"job-{number}" / "go").touch()
         out, err = job.communicate()
     assert (job.returncode, out, err) == (0, "trained\n", "")
     _, folder, its_own, *_ = (tmp_path / "calls").read_text().split()
-    assert folder == "/tmp/fedsim-904243"
+    assert folder == f"/tmp/fedsim-{number}"
     assert its_own == ("/tmp" if name == "missing" else str(temporary).split()[0])
     assert not Path(folder).exists()
 
 
 def test_two_jobs_on_a_node_leave_each_other_alone(node: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    with node(905001, Path("/tmp")) as first, node(905002, Path("/tmp")) as second:
-        for job, process in ((905002, second), (905001, first)):  # the second ends while the first runs
+    earlier, later = free_jobs(2)
+    with node(earlier, Path("/tmp")) as first, node(later, Path("/tmp")) as second:
+        for job, process in ((later, second), (earlier, first)):  # the second ends while the first runs
             (tmp_path / f"job-{job}" / "go").touch()
             assert process.communicate() == ("trained\n", "")
             assert process.returncode == 0
     calls = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
     assert {call[3] for call in calls} == {"start"}, "never ray stop"
-    assert {call[1] for call in calls} == {"/tmp/fedsim-905001", "/tmp/fedsim-905002"}
+    assert {call[1] for call in calls} == {f"/tmp/fedsim-{earlier}", f"/tmp/fedsim-{later}"}
     ports = {option for call in calls for option in call if option.startswith("--port=")}
-    assert ports == {"--port=25001", "--port=25002"}
+    assert ports == {f"--port={20_000 + number % 10_000}" for number in (earlier, later)}
 
 
 def test_a_dry_run_is_the_command_and_the_files(state: Path) -> None:
@@ -223,5 +240,5 @@ def test_a_run_is_copied_and_nothing_is_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "here" / "report.html").read_text() == "done"
     with pytest.raises(InputError, match="exists"):
         slurm.fetch(tmp_path / "run", tmp_path / "new" / "here")
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist here"):
         slurm.fetch(tmp_path / "nothing", tmp_path / "else")
