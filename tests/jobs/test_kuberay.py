@@ -233,5 +233,5 @@ def test_a_run_is_copied_through_a_pod_that_goes_again(kuberay: KubeRay, kubectl
 def test_what_a_shell_would_change_and_what_is_too_much_are_refused(kuberay: KubeRay) -> None:
     with pytest.raises(InputError, match="cannot be sent to KubeRay"):
         kuberay.render(Submission(JOB.id, JOB.files, ("run", "$(reboot)"), JOB.out))
-    with pytest.raises(InputError, match="more than 1,000,000 bytes"):
+    with pytest.raises(InputError, match="exceed 1,000,000 bytes"):
         kuberay.render(Submission(JOB.id, {"a.yaml": "x" * 1_000_001}, JOB.arguments, JOB.out))
