@@ -1,7 +1,7 @@
 # The two commands a newcomer needs: make demo, make test.
 PYTHON ?= python3
 BIN := .venv/bin
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadgroup
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 .PHONY: venv demo test test-quick test-long lint
 

@@ -27,13 +27,10 @@ def pytest_xdist_auto_num_workers() -> int:
     return int(cores_here())
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses a Ray of ours; in parallel runs one worker takes all tests on Ray, which uses every core."""
-    for item in items:
-        if {"ray_session", "brought_up"} & {*getattr(item, "fixturenames", ())}:
-            item.add_marker("ray")
-        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path)))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what uses a Ray of ours."""
+    if {"ray_session", "brought_up"} & {*getattr(item, "fixturenames", ())}:
+        item.add_marker("ray")
 
 
 @pytest.hookimpl(wrapper=True)

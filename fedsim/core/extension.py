@@ -25,6 +25,8 @@ class Extension(Section):
 
     tag: ClassVar[str] = "name"
     """The key that names the class."""
+    around: ClassVar[frozenset[str]] = frozenset()
+    """Methods of the base that only call those that a class may define: no error is said to be in them."""
 
     @property
     def label(self) -> str:
@@ -187,10 +189,10 @@ def blamed(section: Extension, where: str, hook: str = "") -> Iterator[None]:
 
 def said_of(section: Extension, error: BaseException, hook: str = "") -> str:
     """What a class raised, and in which of its methods: the innermost that the traceback shows, else `hook`."""
-    mro = type(section).__mro__
-    kinds = {kind.__name__ for kind in mro if issubclass(kind, Extension) and Extension not in kind.__bases__}
+    kinds = {kind.__name__ for kind in type(section).__mro__ if issubclass(kind, Extension) and kind is not Extension}
     frames = [frame.f_code.co_qualname.split(".") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    called = ([parts[1] for parts in frames if len(parts) > 1 and parts[0] in kinds] or [hook])[-1]
+    inside = [parts[1] for parts in frames if len(parts) > 1 and parts[0] in kinds and parts[1] not in section.around]
+    called = (inside or [hook])[-1]
     return _one_line(error) + (f" (in {called} of {section.label})" if called else "")
 
 

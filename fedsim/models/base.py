@@ -96,6 +96,7 @@ class Model(Extension):
     """The section `model`: the keys of a network, and how it is built. Derive from it and write `network`."""
 
     tag: ClassVar[str] = "name"
+    around: ClassVar[frozenset[str]] = frozenset({"build"})
 
     name: str
 

@@ -26,6 +26,7 @@ class Mask(Extension):
     """What every mask kind has."""
 
     tag: ClassVar[str] = "kind"
+    around: ClassVar[frozenset[str]] = frozenset({"drawn"})
 
     kind: str
     acceleration: float = Field(4.0, gt=1, le=64, description="Nominal acceleration: the measured one is reported.")

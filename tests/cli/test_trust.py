@@ -63,7 +63,7 @@ def test_reading_a_run_runs_nothing(own_run: Path, fedsim: Fedsim) -> None:
     assert "extra 1" in page, "and has the method's keys"
     status, _, err = fedsim("report", own_run, "--trust")
     assert (status, (own_run / "ran").exists()) == (0, True)
-    assert "runscodeof" in "".join(err.split())
+    assert "runsthecodein" in "".join(err.split())
     assert list((own_run / "figures").glob("panel-*"))
 
 
@@ -92,5 +92,5 @@ def test_code_of_somebody_else_is_run_with_trust_alone(own_run: Path, fedsim: Fe
 def test_ones_own_code_is_run_and_said(own_run: Path, fedsim: Fedsim) -> None:
     status, _, err = fedsim("evaluate", own_run)
     assert status == 0
-    assert "runscodeof" in "".join(err.split())
+    assert "runsthecodein" in "".join(err.split())
     assert (own_run / "ran").exists()
