@@ -40,7 +40,9 @@ Overwrite = Annotated[
 ]
 Stop = Callable[[], bool]
 Round = Annotated[str, typer.Option("--round", help="best (by validation PSNR), last, or a number.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Run the Python code stored with the run, whoever owns the file.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the Python code stored with the run even if another user owns it.")
+]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to run on; default: start Ray on this machine.")]
 
 

@@ -147,7 +147,7 @@ def _offered(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
-GROUPS = {"fedsim.methods", "fedsim.networks", "fedsim.sources", "fedsim.masks"}
+GROUPS = ("fedsim.methods", "fedsim.networks", "fedsim.sources", "fedsim.masks")
 """Entry points that a package may have."""
 
 

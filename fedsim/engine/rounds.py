@@ -106,7 +106,7 @@ class Rounds:
         return row
 
     def _recurring(self, round_: int, phase: Phase) -> Faults:
-        """The faults that strike in a phase."""
+        """The faults that strike whenever the phase is run; those that strike once are left out."""
         struck = due(self._workload.faults, self._workload.seed, phase.clients, round_, phase.name)
         return by_client(one for one in struck if not one.fault.once)
 
@@ -130,7 +130,7 @@ class Rounds:
         return tuple(names[index] for index in sorted(drawn))
 
     def _phase(self, round_: int, phase: Phase, gone: set[str]) -> Gathered:
-        """Run a phase without the dropped clients, to whom those that are dropped in it are added."""
+        """Run a phase without the clients that are gone; those dropped in it are added to `gone`."""
         self.now = (round_, phase.name)
         gone |= self._leaving(round_, phase)
         asked = [client for client in phase.clients if client not in gone]
@@ -181,7 +181,7 @@ class Rounds:
         self.server.take_up(received, f"round {self.now[0]}")
 
     def _weights(self, clients: tuple[str, ...]) -> dict[str, float]:
-        """Normalise weights to sum to one."""
+        """Aggregation weights of clients, which sum to one."""
         by_samples = self._algorithm.weighting == "samples"
         total = sum(self._samples[name] for name in clients) if by_samples else len(clients)
         return {name: (self._samples[name] if by_samples else 1) / total for name in clients}

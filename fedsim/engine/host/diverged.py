@@ -23,7 +23,7 @@ def means(learner: Learner, data: Slices, who: str, own: str) -> dict[str, float
 def _suspects(learner: Learner, data: Slices, own: str) -> str:
     """Advice on a loss that is not finite: to lower the learning rate only if the data are sound."""
     if slice_ := unsound(data):
-        return f"{slice_}has values unlike those of other images: leave it out"
+        return f"{slice_} has values unlike those of other images: leave it out"
     if learner.round > 1 or np.isfinite(learner.statistics["loss"][:1]).all():
         return "its data are sound, so " + (f"look at {own}, then " if own else "") + "lower its learning rate"
     return "it was so before the first step, and its data are sound: check the network's initial values, not the lr"
