@@ -12,7 +12,7 @@ MAIN = "import sys; sys.argv[0] = 'fedsim'; from fedsim.cli import main; main()"
 
 
 def main() -> None:
-    """Print a line a command."""
+    """Print one line per command."""
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     for command in COMMANDS:
         call, seconds = [sys.executable, "-c", MAIN, *command.split()], []

@@ -57,7 +57,7 @@ def stage_that_ends(event: Row) -> str | None:
 
 
 class Stages:
-    """Turns the events of a run into a row a stage."""
+    """Turns the events of a run into one row per stage."""
 
     def __init__(self, case: Case, scratch: Path, out: Path, floor_ms: float) -> None:
         self._case, self._scratch, self._out, self._floor_ms = case, scratch, out, floor_ms
@@ -90,7 +90,7 @@ class Stages:
 
 
 def results(case: Case, scratch: Path, given: argparse.Namespace) -> Iterator[Row]:
-    """A row a stage, as they end."""
+    """One row per stage, as they end."""
     floor_n = min(case.clients, given.floor_n)
     floor_ms = 1e3 * floor_seconds(floor_n, case.channels, given.processes) / floor_n
     without = ["--no-checkpoint"] if given.no_checkpoint else []

@@ -80,7 +80,7 @@ def speed_ups(points: pd.DataFrame, law: ScalingLaw, seconds: str) -> pd.DataFra
         seconds: Column with the time of a round.
 
     Returns:
-        A row a number of workers, a column a seed; empty where nothing was measured.
+        One row per number of workers, one column per seed; empty where nothing was measured.
     """
     times = by_seed_at(points, unit_of(points), seconds)
     if times.empty:

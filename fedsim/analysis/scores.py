@@ -19,7 +19,7 @@ VOLUME_COLUMNS = (
     "train_subjects", "rounds", "steps", "uplink_bytes_best", "downlink_bytes_best", "uplink_bytes", "downlink_bytes",
     "seconds", "settings",
 )  # fmt: skip
-"""volumes.parquet: a row a test volume of each point's best round; from train_subjects on, the same for a whole point.
+"""volumes.parquet: one row per test volume of each point's best round; from train_subjects on, the same for a point.
 
 train_subjects is the mean over clients; bytes are sums over clients, up to the best round and in all; steps is NaN
 where the ledger does not count them; settings are what tuning chose, as JSON.
@@ -68,7 +68,7 @@ def costs_of(run: Run) -> dict[str, Any]:
 
 
 def by_seed_at(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """A method's values: a row a value of `x`, a column a seed."""
+    """A method's values: one row per value of `x`, one column per seed."""
     return points.pivot_table(index=x, columns="seed", values=y, dropna=False).dropna(how="all").sort_index()
 
 

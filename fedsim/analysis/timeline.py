@@ -105,7 +105,7 @@ def actor_totals(timeline: Timeline) -> pd.DataFrame:
 
 
 def client_times(timeline: Timeline) -> pd.DataFrame:
-    """Seconds per client and round, a row a phase (waiting first): `phase`, `median`, `p90`, `max`.
+    """Seconds per client and round, one row per phase (waiting first): `phase`, `median`, `p90`, `max`.
 
     Clients that trained count; for evaluation, those that were validated.
     """

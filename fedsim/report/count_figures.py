@@ -63,7 +63,7 @@ def quality_by_count(points: pd.DataFrame, quality: str, reference: str) -> Figu
 
 
 def paired(points: pd.DataFrame, x: str, quality: str, method: str, reference: str) -> pd.DataFrame:
-    """Differences of a method to the reference: a row a value of `x`, a column a seed that both have."""
+    """Differences of a method to the reference: one row per value of `x`, one column per seed that both have."""
     own, theirs = (by_seed_at(points[points["method"] == name], x, quality) for name in (method, reference))
     return (own - theirs).dropna(how="all").dropna(axis=1, how="all")
 

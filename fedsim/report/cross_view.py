@@ -36,7 +36,7 @@ def write_cross(run: Run, frame: pd.DataFrame) -> Path:
 
 
 def cross_matrix(frame: pd.DataFrame, column: str = "psnr") -> pd.DataFrame:
-    """Means over volumes: a row a model, a column a site whose data it is, both in the federation's order."""
+    """Means over volumes: one row per model, one column per site whose data it is, both in the federation's order."""
     return frame.pivot_table(index="client", columns="site", values=column, sort=False)
 
 
@@ -103,7 +103,7 @@ def _own(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _label(frame: pd.DataFrame, site: str) -> str:
-    """A site's name; nobody's site is one that took no part."""
+    """A site's name; a site without clients took no part."""
     nobodys = site in set(frame["site"]) and not frame.loc[frame["site"] == site, "own"].any()
     return f"{site} (unseen)" if nobodys else site
 

@@ -111,7 +111,7 @@ def error_line(
 
     Args:
         axis: Where to draw.
-        table: A row a value of x, a column a seed.
+        table: One row per value of x, one column per seed.
         look: Colour, dashes and marker.
         shift: What x is multiplied with.
         hollow: Values of x whose markers are empty.

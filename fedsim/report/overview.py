@@ -1,4 +1,4 @@
-"""The table of a study: a row a group of points that differ only by seed, with spreads, differences and costs."""
+"""The table of a study: one row per group of points that differ only by seed, with spreads, differences and costs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def overview(points: pd.DataFrame, tables: Mapping[str, pd.DataFrame], kind: Stu
         kind: Of the study.
 
     Returns:
-        A row a regime and method: its keys, seeds, for each quality mean, _sd, _pairs, _difference, _low, _high and
+        One row per regime and method: its keys, seeds, for each quality mean, _sd, _pairs, _difference, _low, _high and
         _p (corrected), and mean costs.
     """
     keys = [*kind.axes(points), METHOD]

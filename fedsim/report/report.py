@@ -37,7 +37,7 @@ def write_report(run: str | Path, *, trust: bool | None = False) -> Path:
 
     Args:
         run: Run directory.
-        trust: Whose code may be run to show images and count parameters, as `Run` has it; default nobody's.
+        trust: Whose code may be run to show images and count parameters, as in `Run`; default none.
 
     Raises:
         InputError: the folder is not a run.

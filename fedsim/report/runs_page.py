@@ -1,4 +1,4 @@
-"""A page over many runs: a row a run, from their tables alone; nothing of a run's own code is run."""
+"""A page over many runs: one row per run, from their tables alone; nothing of a run's own code is run."""
 
 import math
 import os

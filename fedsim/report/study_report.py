@@ -144,7 +144,7 @@ def _range(values: "pd.Series[float]", form: str = "g") -> str:
 
 
 def _tuning(folder: Path) -> list[dict[str, str]]:
-    """What tuning chose, a row a regime and method; none for a study without tuning."""
+    """What tuning chose, one row per regime and method; none for a study without tuning."""
     path = folder / "tuning.parquet"
     table = read_table(path) if path.exists() else pd.DataFrame()
     if table.empty:

@@ -61,7 +61,7 @@ def as_latex(table: pd.DataFrame) -> str:
 
 
 def markdown(table: pd.DataFrame, quality: str, reference: str) -> str:
-    """One quality's tables, one a regime: a row a method, a column a site; names show as they are, markup or not."""
+    """One table per regime: one row per method, one column per site; names are shown literally, markup included."""
     parts = (
         f"## {regime}: {AXIS_LABELS[quality]}, test split\n\n{as_markdown(shown)}\n\n{note}\n"
         for regime, shown, note in _by_regime(table, quality, reference)

@@ -37,7 +37,7 @@ Shares are of the slots' time, the first round left out. workload is the frozen 
 CURVE_COLUMNS = ("regime", "method", "seed", "round", "psnr", "ssim", "bytes", "clients")
 """curves.parquet: a row per point and round; validation, mean over clients; bytes up and down so far, all clients."""
 TUNING_COLUMNS = ("regime", "method", "candidate", "settings", "psnr", "error", "chosen")
-"""tuning.parquet: a row a candidate; validation PSNR of its best round, mean over sites (NaN: not finished)."""
+"""tuning.parquet: one row per candidate; validation PSNR of its best round, mean over sites (NaN: not finished)."""
 
 _FAILED = "failed.parquet"
 DIVERGED = "diverged: "

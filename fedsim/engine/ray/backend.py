@@ -178,7 +178,7 @@ class RayBackend(Backend):
             yield piece
 
     def _next_ready(self) -> Any:  # noqa: ANN401 - a call's stream
-        """A call that has something to give, or has ended; one that takes too long over a client is ended."""
+        """A call that has something to give, or has ended; one that takes too long over a client is killed."""
         running, patience = self._running, self._engine.client_timeout_s
         training = [call for call in running.values() if call.awaited]
         if patience is None or not training:

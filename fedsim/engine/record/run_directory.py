@@ -62,7 +62,7 @@ class Run:
         Args:
             path: Run directory.
             overrides: `KEY=VALUE`, of what a resumed run may change.
-            trust: Whose code may be run: None: this user's; True: anybody's; False: nobody's.
+            trust: None: run this user's code only; True: anyone's; False: none at all.
 
         Raises:
             InputError: the folder is not a run.
