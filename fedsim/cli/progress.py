@@ -85,19 +85,20 @@ def progress_of(workload: Workload, console: Console) -> Iterator[Observer]:
     if not console.is_terminal:
         yield PlainProgress(workload, console)
         return
-    with Progress(*_columns(), console=console) as progress:
+    with Progress(*columns(), console=console) as progress:
         yield LiveProgress(workload, progress)
 
 
 @contextmanager
 def bars_of(console: Console, *names: str) -> Iterator[Callable[[str, str, int], None]]:
     """Bars on a terminal, nothing elsewhere; yields a function that reports a step: which bar, a note, the total."""
-    with Progress(*_columns(), console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns(), console=console, disable=not console.is_terminal) as progress:
         bars = {name: progress.add_task(name, total=None, note="", visible=False) for name in names}
         yield lambda name, note, total: progress.update(bars[name], advance=1, note=note, total=total, visible=True)
 
 
-def _columns() -> tuple[ProgressColumn, ...]:
+def columns() -> tuple[ProgressColumn, ...]:
+    """Of every progress bar; its tasks have a `note`."""
     return (
         TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
+from fedsim.cli.progress import columns
 from fedsim.core.text import duration
 from fedsim.study.point import Outcome
 from fedsim.study.results import diverged
@@ -17,9 +18,8 @@ from fedsim.study.study import Point
 @contextmanager
 def study_progress(console: Console, name: str, total: int) -> Iterator[Report]:
     """Prints a line for each finished point, on a terminal with a bar below the lines."""
-    columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    task, since, done = bar.add_task(name, total=total), time.monotonic(), 0
+    bar = Progress(*columns(), console=console, disable=not console.is_terminal)
+    task, since, done = bar.add_task(name, total=total, note=""), time.monotonic(), 0
 
     def report(point: Point, outcome: Outcome) -> None:
         nonlocal done
