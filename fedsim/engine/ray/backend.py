@@ -198,7 +198,8 @@ class RayBackend(Backend):
         for call in list(waiting):
             actor, mine = call
             if actor.place.cpus <= free or idle:
-                remote = actor.handle.handle.options(**streaming_ahead(_WINDOW))
+                name = f"Host.{type(sent.message).__name__.lower()}"  # seen in `ps`, `top` and Ray's dashboard
+                remote = actor.handle.handle.options(name=name, **streaming_ahead(_WINDOW))
                 pieces = remote.remote(sent.message.for_clients(mine), *sent.broadcast)
                 training = isinstance(sent.message, Train)
                 last = actor.handle.partial_sums.remote() if training else None
