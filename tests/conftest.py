@@ -35,9 +35,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Let no test start Ray that is not marked `ray`, not even in a process of its own."""
+    """Let no test start Ray that is not marked `ray` or `long`, not even in a process that it starts."""
     with pytest.MonkeyPatch.context() as patch:
-        if not item.get_closest_marker("ray"):
+        if not (item.get_closest_marker("ray") or item.get_closest_marker("long")):
             patch.setenv("RAY_TMPDIR", "/a test that is not marked ray")
         return (yield)
 
