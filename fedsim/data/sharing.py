@@ -132,7 +132,7 @@ def _told(one: SiteVolumes) -> str:
     """How the subjects were identified, for a message; empty if every volume is a separate subject."""
     ways = dict.fromkeys(volume.who.told for volume in one.volumes)
     plain = len(one.subjects) == len(one.volumes) and SITE not in ways
-    return "" if plain else f"{len(one.volumes)} volume(s), told by {', '.join(ways)}"
+    return "" if plain else f"{len(one.volumes)} volume(s), identified by {', '.join(ways)}"
 
 
 def _jointly(

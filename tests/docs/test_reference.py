@@ -99,6 +99,18 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
             assert not place or place in headings(page), f"{file.name}: {target}"
 
 
+def test_every_file_that_the_documents_name_is_there() -> None:
+    named = re.compile(r"(?<![\w./-])((?:fedsim|tests|benchmarks|docs|workloads|clusters)/[\w./*-]*\.\w+)")
+    missing = {
+        f"{file.name}: {path}"
+        for file in [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md"), DOCS.parent / "clusters" / "README.md"]
+        if file.name != "CHANGELOG.md"  # tells what files were called before
+        for path in named.findall(file.read_text(encoding="utf-8"))
+        if not [*DOCS.parent.glob(path)]
+    }
+    assert missing == set()
+
+
 def prose(page: Path) -> str:
     """A page without its blocks of code."""
     return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
