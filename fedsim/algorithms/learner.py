@@ -6,90 +6,23 @@ which no optimizer moves.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters
-from fedsim.algorithms.stopping import EarlyStopping
-from fedsim.core.section import Section
+from fedsim.algorithms.training import OPTIMIZERS, State, Training, load_optimizer, onto, optimizer_state
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch, SliceMemory, Slices
 from fedsim.models.base import Network
 
-State = dict[str, Tensor]
-"""A client's private state by name: `local`, `optimizer.<part>.<key>` and whatever the algorithm keeps."""
 ParameterGroup = Literal["shared", "local"]
 PARAMETER_GROUPS: tuple[ParameterGroup, ...] = ("shared", "local")
-
-
-class Training(Section):
-    """Local training. A site may override everything but rounds, participation and early stopping."""
-
-    rounds: int = Field(50, ge=1, description="Communication rounds.")
-    local_epochs: int = Field(1, ge=1, description="Passes over a client's training slices in a round.")
-    batch_size: int = Field(8, ge=1, description="Slices in a step.")
-    optimizer: Literal["rmsprop", "adam", "sgd"] = Field("rmsprop", description="Optimizer; its state is private.")
-    lr: float = Field(1e-4, gt=0, description="Learning rate of the first round.")
-    lr_step: int = Field(0, ge=0, description="The learning rate falls every N rounds; 0: never.")
-    lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of the learning rate every lr_step rounds.")
-    participation: float = Field(1.0, gt=0, le=1, description="Share of the clients drawn for each round.")
-    early_stopping: EarlyStopping | None = Field(
-        None, description="Stop before the last round when validation no longer improves; default never."
-    )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16: automatic mixed precision in training steps; weights, sums and tests stay "
-        "float32.")  # fmt: skip
-    memory_format: Literal["contiguous", "channels_last"] = Field(
-        "contiguous", description="Order of the weights in memory; channels_last can be faster on GPUs."
-    )
-
-    def lr_in(self, round_: int) -> float:
-        """The learning rate in a round (counted from 1); the schedule steps once per round."""
-        return self.lr * self.lr_gamma ** ((round_ - 1) // self.lr_step) if self.lr_step else self.lr
-
-    def cohort(self, clients: int) -> int:
-        """The number of clients drawn for a round, out of all clients."""
-        return max(1, round(self.participation * clients))
-
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "rmsprop": torch.optim.RMSprop,
-    "adam": torch.optim.Adam,
-    "sgd": torch.optim.SGD,
-}
-
-
-def load_optimizer(
-    optimizer: torch.optim.Optimizer, vectors: Mapping[str, nn.Parameter], state: State, prefix: str
-) -> None:
-    """Give an optimizer what `state` holds for its vectors under `<prefix><name>.<key>`."""
-    for name, vector in vectors.items():
-        mine = f"{prefix}{name}."
-        kept = {key.removeprefix(mine): value for key, value in state.items() if key.startswith(mine)}
-        if kept:
-            optimizer.state[vector] = {key: _onto(value, vector.device) for key, value in kept.items()}
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, vectors: Mapping[str, nn.Parameter], prefix: str) -> State:
-    """What an optimizer keeps for its vectors, under `<prefix><name>.<key>`."""
-    return {
-        f"{prefix}{name}.{key}": value
-        for name, vector in vectors.items()
-        for key, value in optimizer.state.get(vector, {}).items()
-        if value is not None
-    }
-
-
-def _onto(value: Tensor, device: torch.device) -> Tensor:
-    """A state tensor where it is needed; counters stay on the CPU, where optimizers want them."""
-    return value.to(device) if value.dim() else value
 
 
 class Learner:
@@ -194,7 +127,7 @@ class Learner:
         """
         for name in vars(self).keys() - self._attributes:
             delattr(self, name)
-        self.private = {key: _onto(value, self.device) for key, value in state.items()}
+        self.private = {key: onto(value, self.device) for key, value in state.items()}
         self.data, self.training = data, training
         self.client, self.round = client, round_
         self._epoch = 0

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from fedsim.algorithms import hooks
 from fedsim.algorithms.catalogue import AnyAlgorithm
 from fedsim.algorithms.fedmri import FedMRI
-from fedsim.algorithms.learner import Training
+from fedsim.algorithms.training import Training
 from fedsim.core.extension import Extension
 from fedsim.core.section import Name, Section, Tag
 from fedsim.models.catalogue import AnyModel

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fedsim.algorithms.learner import Training
+from fedsim.algorithms.training import Training
 from fedsim.data.samples import Slices
 from fedsim.workload.resources import Resources
 

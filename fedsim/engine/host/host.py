@@ -16,7 +16,8 @@ import torch
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Upload, Vector
-from fedsim.algorithms.learner import Learner, State
+from fedsim.algorithms.learner import Learner
+from fedsim.algorithms.training import State
 from fedsim.core.errors import ClientError, DivergedError
 from fedsim.core.seeds import torch_stream
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedsim.algorithms.learner import Training
+from fedsim.algorithms.training import Training
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.engine.record.claim import LOCK
 from fedsim.engine.record.run_directory import Run, flat, own_files

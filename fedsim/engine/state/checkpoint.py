@@ -25,7 +25,7 @@ from safetensors import numpy as safetensors
 
 from fedsim.algorithms.base import ServerState
 from fedsim.algorithms.flat import FlatParameters
-from fedsim.algorithms.learner import State
+from fedsim.algorithms.training import State
 from fedsim.core.errors import DamagedError
 from fedsim.core.files import as_json, reading_back, sync, write_json, writing
 from fedsim.engine.state import client_files as clientfiles

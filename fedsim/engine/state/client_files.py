@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from fedsim.algorithms.flat import FlatParameters
-from fedsim.algorithms.learner import State
+from fedsim.algorithms.training import State
 from fedsim.core.errors import DamagedError
 from fedsim.core.files import reading_back, writing
 from fedsim.engine.state import store as states

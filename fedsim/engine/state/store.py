@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsim.algorithms.learner import State
+from fedsim.algorithms.training import State
 from fedsim.core.errors import RunError
 
 Layout = tuple[tuple[str, torch.dtype, torch.Size], ...]

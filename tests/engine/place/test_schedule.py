@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.algorithms.learner import Training
+from fedsim.algorithms.training import Training
 from fedsim.data.samples import ClientData
 from fedsim.data.split import Piece
 from fedsim.engine.host.client import ClientSpec

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsim.algorithms.learner import State
+from fedsim.algorithms.training import State
 from fedsim.core.errors import RunError
 from fedsim.engine.state.store import SpillFile, StateStore, layout_of, state_bytes
 
