@@ -25,12 +25,12 @@ class FedRep(Algorithm):
         return is_encoder(parameter)
 
     def train(self, learner: Learner, received: Mapping[str, Tensor], phase: str) -> Mapping[str, Tensor]:
-        """At least one step for each part; a client with a single step a round gives it to the encoder."""
+        """At least one step for each group; a client with a single step a round gives it to the encoder."""
         self.receive(learner, received)
         epochs = learner.training.local_epochs
         steps = epochs * learner.steps
         head = min(max(1, round(self.head_share * steps)), steps - 1)
         for index, batch in enumerate(chain.from_iterable(learner.batches() for _ in range(epochs))):
-            part: ParameterGroup = "local" if index < head else "shared"
-            learner.step(batch, moves=(part,))
+            group: ParameterGroup = "local" if index < head else "shared"
+            learner.step(batch, groups=(group,))
         return {"shared": learner.shared}

@@ -133,14 +133,14 @@ class _Pair:
     def confusion(self, latent: Tensor) -> Tensor:
         """How little the source's latent features (B, C, h, w) look like the target's to the discriminator."""
         self._source = _vectors(latent)
-        self._flat.prepare(moves=False)
+        self._flat.prepare(trained=False)
         return self._error(self._source, _TARGET)
 
     def learn(self) -> None:
         """A step of the discriminator on the features it was just asked about, and as many of the target's."""
         source = self._source.detach()
         drawn = torch.randint(len(self._target), (len(source),), generator=self._draws)
-        self._flat.prepare(moves=True)
+        self._flat.prepare(trained=True)
         error = self._error(source, _SOURCE) + self._error(self._target[drawn], _TARGET)
         error.backward()  # type: ignore[no-untyped-call]
         self._adam.step()

@@ -53,12 +53,12 @@ class FlatParameters(FlatTensors):
         for parameter, value, grad in views:
             parameter.data, parameter.grad = value, grad
 
-    def prepare(self, moves: bool) -> None:
-        """Clear the gradient; parameters that do not move collect none and are passed over by the optimizer."""
+    def prepare(self, trained: bool) -> None:
+        """Clear the gradient; parameters that are not trained collect none, and the optimizer skips them."""
         self.gradient.zero_()
-        self.vector.grad = self.gradient if moves else None
+        self.vector.grad = self.gradient if trained else None
         for parameter in self._parameters:
-            parameter.requires_grad = moves
+            parameter.requires_grad = trained
 
 
 class FlatBuffers(FlatTensors):

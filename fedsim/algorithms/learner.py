@@ -37,7 +37,7 @@ class Learner:
         channels_last: bool = False,
         memory: SliceMemory | None = None,
     ) -> None:
-        """A network split into a shared and a local part.
+        """A network split into a shared and a local group of parameters.
 
         Args:
             network: Its parameters become views of flat vectors.
@@ -50,16 +50,17 @@ class Learner:
         network.to(self.device)
         parameters = list(network.named_parameters())
         buffers = [(name, buffer) for name, buffer in network.named_buffers() if buffer.is_floating_point()]
-        of_part: dict[ParameterGroup, Callable[[str], bool]] = {
+        in_group: dict[ParameterGroup, Callable[[str], bool]] = {
             "shared": shares,
             "local": lambda name: not shares(name),
         }
         self.network = network
-        self._parts = {
-            part: FlatParameters([p for p in parameters if mine(p[0])], channels_last) for part, mine in of_part.items()
+        self._flat = {
+            group: FlatParameters([p for p in parameters if mine(p[0])], channels_last)
+            for group, mine in in_group.items()
         }
         self._buffers = {
-            part: FlatBuffers(network, [b for b in buffers if mine(b[0])]) for part, mine in of_part.items()
+            group: FlatBuffers(network, [b for b in buffers if mine(b[0])]) for group, mine in in_group.items()
         }
         self._start = {name: vector.clone() for name, vector in self._model().items()}
         self.private: State = {}
@@ -68,18 +69,18 @@ class Learner:
 
     def _model(self) -> dict[str, Tensor]:
         """All parameters and buffers of the network, as vectors by name; empty buffers are left out."""
-        parameters = {part: flat.vector.data for part, flat in self._parts.items()}
-        return parameters | {f"{part}_buffers": b.vector for part, b in self._buffers.items() if b.vector.numel()}
+        parameters = {group: flat.vector.data for group, flat in self._flat.items()}
+        return parameters | {f"{group}_buffers": b.vector for group, b in self._buffers.items() if b.vector.numel()}
 
     @property
     def shared(self) -> Tensor:
         """The shared parameters (P,); assign with copy_."""
-        return self._parts["shared"].vector.data
+        return self._flat["shared"].vector.data
 
     @property
     def shared_gradient(self) -> Tensor:
         """Gradient (P,) of the loss in the shared parameters; valid inside a regulariser."""
-        return self._parts["shared"].gradient
+        return self._flat["shared"].gradient
 
     @property
     def shared_buffers(self) -> Tensor:
@@ -89,22 +90,22 @@ class Learner:
     @property
     def local(self) -> Tensor:
         """The parameters that stay with the client (Q,); assign with copy_."""
-        return self._parts["local"].vector.data
+        return self._flat["local"].vector.data
 
     @property
     def shared_layout(self) -> FlatParameters:
         """Names and shapes within `shared`."""
-        return self._parts["shared"]
+        return self._flat["shared"]
 
     @property
     def local_layout(self) -> FlatParameters:
         """Names and shapes within `local`."""
-        return self._parts["local"]
+        return self._flat["local"]
 
     @property
     def parameters(self) -> list[str]:
         """Names of all parameters."""
-        return [name for part in self._parts.values() for name, _ in part.layout]
+        return [name for flat in self._flat.values() for name, _ in flat.layout]
 
     @property
     def steps(self) -> int:
@@ -183,7 +184,7 @@ class Learner:
         return optimizer_state(self.optimizer, self._moving(), f"{prefix}optimizer.")
 
     def _moving(self) -> dict[str, nn.Parameter]:
-        return {part: flat.vector for part, flat in self._parts.items() if flat.vector.numel()}
+        return {group: flat.vector for group, flat in self._flat.items() if flat.vector.numel()}
 
     def batches(self) -> Iterator[Batch]:
         """One epoch of the client's training slices; every call is the next epoch."""
@@ -197,7 +198,7 @@ class Learner:
         *,
         loss: Callable[[Batch], Tensor] | None = None,
         regulariser: Callable[[], None] | None = None,
-        moves: Collection[ParameterGroup] = PARAMETER_GROUPS,
+        groups: Collection[ParameterGroup] = PARAMETER_GROUPS,
     ) -> None:
         """One optimizer step.
 
@@ -205,10 +206,10 @@ class Learner:
             batch: Training slices.
             loss: What to go down on; default the mean squared error.
             regulariser: May add to the gradients before the step.
-            moves: The parts that the step may change; the other is frozen.
+            groups: The parameter groups that the step may change; the other is frozen.
         """
-        for part, flat in self._parts.items():
-            flat.prepare(part in moves)
+        for group, flat in self._flat.items():
+            flat.prepare(group in groups)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
             value = loss(batch) if loss else self.error(self.network(batch.kspace, batch.mask), batch)
         value.backward()  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from fedsim.algorithms.stopping import EarlyStopping
 from fedsim.core.section import Section
 
 State = dict[str, Tensor]
-"""A client's private state by name: `local`, `optimizer.<part>.<key>` and whatever the algorithm keeps."""
+"""A client's private state by name: `local`, `optimizer.<group>.<key>` and whatever the algorithm keeps."""
 
 
 class Training(Section):

@@ -195,7 +195,7 @@ def adapt(models: Deployed, site: ClientSpec, tuned: bool, budget: Budget, steps
     for done, target in pairwise((0, *(step for step in steps if step or tuned))):
         _train_mode(learner.network, models.moving)
         for batch in islice(batches, target - done):
-            learner.step(batch, moves=_LOCAL)
+            learner.step(batch, groups=_LOCAL)
         learner.network.eval()
         error = error_on(learner.network, val, "val", site.training.batch_size)
         if not errors or error < min(errors.values()):

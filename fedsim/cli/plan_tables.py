@@ -9,7 +9,7 @@ from rich.table import Table
 
 from fedsim.core.text import bytes_text, duration
 from fedsim.engine.plan.disks import disk_needs
-from fedsim.engine.plan.needs import NodePlan, usable_bytes
+from fedsim.engine.plan.needs import NodeNeeds, usable_bytes
 from fedsim.engine.plan.plan import Plan, Spread, spread
 from fedsim.engine.plan.times import Times
 
@@ -80,14 +80,14 @@ def _runs_table(plan: Plan) -> Table:
 def _actors(plan: Plan) -> str:
     if plan.workload.engine.backend == "serial":
         return "none: clients train in this process, one at a time"
-    most = max((len(home.place.clients) for home in plan.homes), default=0)
-    fewest = min((len(home.place.clients) for home in plan.homes), default=0)
+    most = max((len(actor.placement.clients) for actor in plan.actors), default=0)
+    fewest = min((len(actor.placement.clients) for actor in plan.actors), default=0)
     where = f"{len(plan.nodes)} nodes" if len(plan.nodes) > 1 else "one node"
     each = f"{'up to ' if fewest < most else ''}{most} client{'s' if most > 1 else ''} each"
     slots = sum(node.slots for node in plan.nodes)
-    gpus = _between(spread(home.place.gpus for home in plan.homes), "{:.2g}".format)
-    share = f", each with {gpus} of a GPU" if any(home.place.gpus for home in plan.homes) else ""
-    return f"{len(plan.homes)} with {each} on {where}{share}; {slots} train at once ({plan.device})"
+    gpus = _between(spread(actor.placement.gpus for actor in plan.actors), "{:.2g}".format)
+    share = f", each with {gpus} of a GPU" if any(actor.placement.gpus for actor in plan.actors) else ""
+    return f"{len(plan.actors)} with {each} on {where}{share}; {slots} train at once ({plan.device})"
 
 
 def _needs_table(plan: Plan) -> Table:
@@ -96,10 +96,10 @@ def _needs_table(plan: Plan) -> Table:
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     table.add_column("where", overflow="fold")
     first, *others = plan.nodes
-    _add_node(table, plan, first, first.room.name)
+    _add_node(table, plan, first, first.node.name)
     if others:
-        fullest = max(others, key=lambda node: (node.memory_bytes / usable_bytes(node), node.scratch_bytes))
-        _add_node(table, plan, fullest, f"{fullest.room.name}, the fullest of {len(others)} other nodes")
+        fullest = max(others, key=lambda needs: (needs.memory_bytes / usable_bytes(needs.node), needs.scratch_bytes))
+        _add_node(table, plan, fullest, f"{fullest.node.name}, the fullest of {len(others)} other nodes")
     counts = {"checkpoints": f" ({plan.checkpoints} at a time)", "shards": f" ({plan.missing_shards:,} to make)"}
     for need in disk_needs(plan):
         name = f"disk: {need.what}{counts.get(need.what, ' beyond memory')}"
@@ -107,19 +107,19 @@ def _needs_table(plan: Plan) -> Table:
     return table
 
 
-def _add_node(table: Table, plan: Plan, node: NodePlan, where: str) -> None:
-    _add_need(table, "memory", node.memory_bytes, usable_bytes(node), where)
+def _add_node(table: Table, plan: Plan, needs: NodeNeeds, where: str) -> None:
+    _add_need(table, "memory", needs.memory_bytes, usable_bytes(needs.node), where)
     serial = plan.workload.engine.backend == "serial"
     parts = {
-        "this process" if serial else f"{node.actors:,} actor{'s' if node.actors != 1 else ''}": node.process_bytes,
-        "private state": node.state_bytes,
-        "training slices": node.slice_bytes,
-        "server and sums" if serial else "driver, Ray, object store": node.other_bytes,
+        "this process" if serial else f"{needs.actors:,} actor{'s' if needs.actors != 1 else ''}": needs.process_bytes,
+        "private state": needs.state_bytes,
+        "training slices": needs.slice_bytes,
+        "server and sums" if serial else "driver, Ray, object store": needs.other_bytes,
     }
     for name, size in parts.items():
         table.add_row(f"  {name}", f"[dim]{bytes_text(size)}", "", "")
-    if node is not plan.nodes[0] and node.room.scratch is not None:
-        _add_need(table, "disk: private state beyond memory", node.scratch_bytes, node.room.scratch.free, where)
+    if needs is not plan.nodes[0] and needs.node.scratch is not None:
+        _add_need(table, "disk: private state beyond memory", needs.scratch_bytes, needs.node.scratch.free, where)
 
 
 def _add_need(table: Table, name: str, needed: float, there: float, where: str) -> None:

@@ -12,7 +12,7 @@ from fedsim.core.files import making
 from fedsim.jobs.target import Submission
 
 if TYPE_CHECKING:
-    from fedsim.engine.place.machine import NodeCapacity
+    from fedsim.engine.place.node import Node
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,43}[a-z0-9])?")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -81,9 +81,9 @@ def stream(command: list[str]) -> Generator[bytes, None, None]:
             failed = process.wait()
         finally:
             process.terminate()
-        said = process.stderr.read().decode(errors="replace") if process.stderr else ""
+        messages = process.stderr.read().decode(errors="replace") if process.stderr else ""
         if failed:
-            raise RunError(f"{command[0]}: {_reason_in(said, command[0]) or f'exit status {failed}'}")
+            raise RunError(f"{command[0]}: {_reason_in(messages, command[0]) or f'exit status {failed}'}")
 
 
 def _missing(program: str) -> InputError:
@@ -91,20 +91,20 @@ def _missing(program: str) -> InputError:
     return InputError(f"{program} is not on PATH; submit from a machine that has it, or choose another --cluster")
 
 
-def _reason_in(said: str, program: str) -> str:
+def _reason_in(messages: str, program: str) -> str:
     """The relevant part of a program's messages in one line: its errors, else its first line."""
-    lines = [line.strip().removeprefix(f"{program}: ") for line in said.splitlines() if line.strip()]
+    lines = [line.strip().removeprefix(f"{program}: ") for line in messages.splitlines() if line.strip()]
     lines = [line for line in lines if not _KUBECTLS_LOG.match(line)] or lines
     errors = [line.removeprefix("error: ") for line in lines if "error" in line.lower()]
     return "; ".join(errors or lines[:1])[:300]
 
 
-def planned_room(name: str, cpus: float, gpus: float, memory: float) -> "NodeCapacity":
+def planned_node(name: str, cpus: float, gpus: float, memory: float) -> "Node":
     """A node that a job would get, as Ray would count its resources; memory in bytes."""
-    from fedsim.engine.place.machine import RAY_COUNTS, NodeCapacity
-    from fedsim.engine.place.placement import Node
+    from fedsim.engine.place.machine import RAY_COUNTS
+    from fedsim.engine.place.node import Node
 
-    return NodeCapacity(Node(name, cpus, gpus, RAY_COUNTS * memory), memory, name=name)
+    return Node(id=name, name=name, cpus=cpus, gpus=gpus, actor_memory=RAY_COUNTS * memory, total_memory=memory)
 
 
 def fetch_shared(out: Path, to: Path, absent: str) -> None:

@@ -50,8 +50,8 @@ def status_of_exit(code: int, log: str) -> Status:
     """The job status for an exit status of fedsim, with the last error line in its log."""
     if code in {0, _INTERRUPTED}:
         return Status("stopped" if code else "succeeded")
-    said = [line.removeprefix("fedsim: ") for line in log.splitlines() if line.startswith("fedsim: ")]
-    return Status("failed", said[-1] if said else f"exit status {code}")
+    errors = [line.removeprefix("fedsim: ") for line in log.splitlines() if line.startswith("fedsim: ")]
+    return Status("failed", errors[-1] if errors else f"exit status {code}")
 
 
 def run_kept(job_id: str, command: list[str]) -> int:
@@ -63,9 +63,9 @@ def run_kept(job_id: str, command: list[str]) -> int:
         (folder / _LOG).open("ab") as log,
         subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
     ):
-        said = _copied(process.stdout, log) if process.stdout else ""
+        output = _copied(process.stdout, log) if process.stdout else ""
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-    write_json(folder / _END, asdict(status_of_exit(code, said)))
+    write_json(folder / _END, asdict(status_of_exit(code, output)))
     return code
 
 

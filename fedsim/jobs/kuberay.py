@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from fedsim.core.errors import InputError
 from fedsim.core.files import making
 from fedsim.jobs.common import ask, check_free, checked_files, checked_id, stream
-from fedsim.jobs.manifest import as_yaml, check, groups_of, pods_of, read_manifest, rooms_of
+from fedsim.jobs.manifest import as_yaml, check, groups_of, nodes_of, pods_of, read_manifest
 from fedsim.jobs.target import ENDED, State, Status, Submission
 
 if TYPE_CHECKING:
-    from fedsim.engine.place.machine import NodeCapacity
+    from fedsim.engine.place.node import Node
 
 RUNS_KEY = "fedsim/runs"
 _MOUNTED = "/etc/fedsim"
@@ -77,9 +77,9 @@ class KubeRay:
         mounted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": kept, "data": dict(sorted(files.items()))}
         return as_yaml(mounted, job)
 
-    def rooms(self) -> "tuple[NodeCapacity, ...] | None":
+    def nodes(self) -> "tuple[Node, ...] | None":
         """One node per replica with its pod's limits; None if the manifest leaves out a limit."""
-        return rooms_of(self._manifest["spec"]["rayClusterSpec"], self.path)
+        return nodes_of(self._manifest["spec"]["rayClusterSpec"], self.path)
 
     def submit(self, submission: Submission) -> None:
         """Apply the manifests; a finished job of the same id is deleted first, since KubeRay reruns none."""
@@ -89,8 +89,8 @@ class KubeRay:
 
     def status(self, submission_id: str) -> Status:
         """The state of a job according to the operator."""
-        said = self._kubectl("get", "rayjob", checked_id(submission_id), "--ignore-not-found", "--output=json")
-        return _status(json.loads(said).get("status") or {}) if said.strip() else Status("unknown")
+        found = self._kubectl("get", "rayjob", checked_id(submission_id), "--ignore-not-found", "--output=json")
+        return _status(json.loads(found).get("status") or {}) if found.strip() else Status("unknown")
 
     def logs(self, submission_id: str, follow: bool) -> Iterator[str]:
         """The log of the pod that submits the job to Ray and relays its output; empty until that pod exists."""

@@ -14,7 +14,7 @@ from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import Submission
 
 if TYPE_CHECKING:
-    from fedsim.engine.place.machine import NodeCapacity
+    from fedsim.engine.place.node import Node
 
 
 class Local(RayJobs):
@@ -29,15 +29,15 @@ class Local(RayJobs):
         """Whether the cluster is running."""
         return self._script("address").returncode == 0
 
-    def rooms(self) -> "tuple[NodeCapacity, ...] | None":
+    def nodes(self) -> "tuple[Node, ...] | None":
         """The nodes that are running, or those that `up` would start."""
         if self.is_up():
-            return super().rooms()
+            return super().nodes()
         done = self._script("nodes")
         lines = [line.split() for line in done.stdout.splitlines()]
         if done.returncode or not lines or not all(len(line) == 3 and "".join(line).isdigit() for line in lines):
             return None
-        return tuple(map(_room, range(1, len(lines) + 1), lines))
+        return tuple(map(_node, range(1, len(lines) + 1), lines))
 
     def foresees(self) -> bool:
         """Whether the script says what `up` would start."""
@@ -56,13 +56,13 @@ class Local(RayJobs):
         tell(f"starting {self.name}; stop it with: {shlex.join([str(self.path), 'down'])}")
         done = self._script("up")
         if done.returncode:
-            raise RunError(f"--cluster {self.name}: {_said(done.stderr)}")
+            raise RunError(f"--cluster {self.name}: {_reason_of(done.stderr)}")
 
     def _where(self) -> tuple[str, str]:
         done = self._script("address")
         lines = done.stdout.splitlines()
         if done.returncode or len(lines) != 2:
-            raise InputError(f"--cluster {self.name}: {_said(done.stderr)}")
+            raise InputError(f"--cluster {self.name}: {_reason_of(done.stderr)}")
         url, token = lines
         return url, Path(token).read_text(encoding="utf-8").strip()
 
@@ -82,16 +82,15 @@ class Local(RayJobs):
         return subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
 
 
-def _room(number: int, amounts: list[str]) -> "NodeCapacity":
+def _node(number: int, amounts: list[str]) -> "Node":
     """A node from its cores and its memory for actors and for the object store [bytes]."""
-    from fedsim.engine.place.machine import NodeCapacity
-    from fedsim.engine.place.placement import Node
+    from fedsim.engine.place.node import Node
 
     cores, memory, store = map(int, amounts)
     name = f"node {number}"
-    return NodeCapacity(Node(name, cores, 0, memory), memory + store, name=name)
+    return Node(id=name, name=name, cpus=cores, actor_memory=memory, total_memory=memory + store)
 
 
-def _said(stderr: str) -> str:
+def _reason_of(stderr: str) -> str:
     lines = stderr.strip().splitlines()
     return lines[-1] if lines else "its script printed neither an address nor a reason"

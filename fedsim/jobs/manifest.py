@@ -15,12 +15,12 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from fedsim.core.errors import InputError, hint
 from fedsim.core.yaml import load_yaml
-from fedsim.jobs.common import planned_room
+from fedsim.jobs.common import planned_node
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError
 
-    from fedsim.engine.place.machine import NodeCapacity
+    from fedsim.engine.place.node import Node
 
 Kind = Literal["RayJob", "RayCluster"]
 _UNITS = {
@@ -72,13 +72,13 @@ def pods_of(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [group["template"]["spec"] for group in groups_of(cluster)]
 
 
-def rooms_of(cluster: Mapping[str, Any], path: Path) -> "tuple[NodeCapacity, ...] | None":
+def nodes_of(cluster: Mapping[str, Any], path: Path) -> "tuple[Node, ...] | None":
     """The nodes with cores of a Ray cluster; None if the manifest leaves out limits or replicas.
 
     Raises:
         InputError: a value is not a quantity.
     """
-    rooms: list[NodeCapacity] = []
+    nodes: list[Node] = []
     for group in groups_of(cluster):
         name, replicas = (
             group.get("groupName", "head"),
@@ -92,8 +92,8 @@ def rooms_of(cluster: Mapping[str, Any], path: Path) -> "tuple[NodeCapacity, ...
         has = [
             quantity(value, f"{path}: {name}") for value in (cpus, limits.get("nvidia.com/gpu", 0), limits["memory"])
         ]
-        rooms += [planned_room(f"{name} {at + 1}", *has) for at in range(replicas) if has[0]]
-    return tuple(rooms)
+        nodes += [planned_node(f"{name} {at + 1}", *has) for at in range(replicas) if has[0]]
+    return tuple(nodes)
 
 
 def as_yaml(*manifests: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from fedsim.jobs.target import ENDED, State, Status, Submission
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-    from fedsim.engine.place.machine import NodeCapacity
+    from fedsim.engine.place.node import Node
 
 _STATES: dict[str, State] = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped",
@@ -46,17 +46,17 @@ class RayJobs:
     def render(self, submission: Submission) -> str:
         """Id, entry point, metadata and environment of the job, and the files in its working directory."""
         files = [f"# working_dir/{name}\n{text.rstrip()}\n" for name, text in sorted(checked_files(submission).items())]
-        said = {"submission_id": checked_id(submission.id), **self._request(submission)}
-        return "\n".join([*files, "# Ray job", *(f"{key}: {value}" for key, value in said.items()), ""])
+        job = {"submission_id": checked_id(submission.id), **self._request(submission)}
+        return "\n".join([*files, "# Ray job", *(f"{key}: {value}" for key, value in job.items()), ""])
 
-    def rooms(self) -> "tuple[NodeCapacity, ...] | None":
+    def nodes(self) -> "tuple[Node, ...] | None":
         """The nodes that are alive and have cores, the head first: that is where the driver runs."""
         with self._asking():
             answer = self._client._do_request("GET", "/api/v0/nodes").json()
         listed = answer["data"]["result"]["result"] if answer.get("result") else []
         alive = [node for node in listed if node["state"] == "ALIVE" and node["resources_total"].get("CPU")]
         alive.sort(key=lambda node: (not node["is_head_node"], node["node_id"]))
-        return tuple(map(_room, alive)) or None
+        return tuple(map(_node, alive)) or None
 
     def submit(self, submission: Submission) -> None:
         """Upload the files and submit the job; a finished job of the same id is deleted first.
@@ -222,20 +222,27 @@ def _exactly_there(url: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _room(node: dict[str, Any]) -> "NodeCapacity":
-    from fedsim.engine.place.machine import NodeCapacity
-    from fedsim.engine.place.placement import Node
+def _node(known: dict[str, Any]) -> "Node":
+    """A node as the cluster's API describes it."""
+    from fedsim.engine.place.node import Node
 
-    has = node["resources_total"]
-    counted = Node(node["node_id"], has["CPU"], has.get("GPU", 0), has.get("memory", 0))
-    return NodeCapacity(counted, counted.memory + has.get("object_store_memory", 0), name=node["node_name"])
+    has = known["resources_total"]
+    memory = has.get("memory", 0)
+    return Node(
+        id=known["node_id"],
+        name=known["node_name"],
+        cpus=has["CPU"],
+        gpus=has.get("GPU", 0),
+        actor_memory=memory,
+        total_memory=memory + has.get("object_store_memory", 0),
+    )
 
 
 def _reason(message: str) -> str:
     """The last error line of fedsim in Ray's message, which ends with the log; else its last line."""
     lines = [line.strip() for line in message.rpartition("Running entrypoint for job")[2].splitlines() if line.strip()]
-    said = [line.removeprefix("fedsim: ") for line in lines if line.startswith("fedsim: ")]
-    return (said or lines or ["no reason given"])[-1][:300]
+    errors = [line.removeprefix("fedsim: ") for line in lines if line.startswith("fedsim: ")]
+    return (errors or lines or ["no reason given"])[-1][:300]
 
 
 def _last_line(text: str) -> str:

@@ -10,7 +10,8 @@ from fedsim.core.text import duration
 from fedsim.data.source import FileSource
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner
-from fedsim.engine.place.machine import Disk, Machine, NodeCapacity, machine_of
+from fedsim.engine.place.machine import Machine, machine_of
+from fedsim.engine.place.node import Disk, Node
 from fedsim.engine.place.placement import granted
 from fedsim.engine.plan.fits import check_fits, plan_run, refuse, warnings
 from fedsim.engine.record.claim import check_unclaimed
@@ -145,52 +146,51 @@ def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
             return
     if job.plan is not None:
         check_data(job.plan)
-    rooms = _rooms(target, there)
-    if rooms is None:
+    nodes = _nodes(target, there)
+    if nodes is None:
         for workload in job.workloads:
             assemble(workload.settled())
         if there:
             tell(f"{target.name} does not say what its nodes have; whether the job fits is checked there")
         return
-    _check_rooms(job, rooms, here, tell)
+    _check_fits(job, nodes, here, tell)
 
 
-def _rooms(target: Target, there: bool) -> tuple[NodeCapacity, ...] | None:
+def _nodes(target: Target, there: bool) -> tuple[Node, ...] | None:
     try:
-        return target.rooms()
+        return target.nodes()
     except (InputError, RunError):
         if there:
             raise
         return None
 
 
-def _check_rooms(job: Job, rooms: tuple[NodeCapacity, ...], here: bool, tell: Tell) -> None:
+def _check_fits(job: Job, nodes: tuple[Node, ...], here: bool, tell: Tell) -> None:
     out = job.submission.out
     if job.kind == "run":
         workload = job.workloads[0]
-        plan = plan_run(workload, out, _machine(workload, out, rooms, here))
+        plan = plan_run(workload, out, _machine(workload, out, nodes, here))
         refuse(plan)
-        said = [*superseded(workload), *warnings(plan)]
+        notes = [*superseded(workload), *warnings(plan)]
         time = f", about {duration(plan.times.total)}" if plan.times else ""
-        tell(f"{len(plan.clients)} clients in {len(plan.homes)} actors on {len(plan.nodes)} nodes{time}")
+        tell(f"{len(plan.clients)} clients in {len(plan.actors)} actors on {len(plan.nodes)} nodes{time}")
     else:
-        said = [line for workload in job.workloads for line in _warnings(workload.settled(), out, rooms, here)]
-    for line in dict.fromkeys(said):
+        notes = [line for workload in job.workloads for line in _warnings(workload.settled(), out, nodes, here)]
+    for line in dict.fromkeys(notes):
         tell(line)
 
 
-def _warnings(workload: Workload, out: Path, rooms: tuple[NodeCapacity, ...], here: bool) -> list[str]:
+def _warnings(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool) -> list[str]:
     """Check a study's runs by sizes alone: they are too many to time a client of each."""
-    machine = _machine(workload, out, rooms, here)
+    machine = _machine(workload, out, nodes, here)
     return check_fits(workload, assemble(workload), make_learner(setup_of(workload)), out, machine)
 
 
-def _machine(workload: Workload, out: Path, rooms: tuple[NodeCapacity, ...], here: bool) -> Machine:
+def _machine(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool) -> Machine:
     """The target's nodes that the workload asks for, with this machine's disks if the target shares them."""
-    nodes = {node.id: node for node in granted(workload.engine, [room.node for room in rooms])}
+    allowed = tuple(granted(workload.engine, nodes))
     every = workload.engine.model_copy(update={"nodes": None, "cores": None})  # limits on the target
-    machine = machine_of(workload.model_copy(update={"engine": every}), out)
-    machine = replace(machine, rooms=tuple(replace(r, node=nodes[r.node.id]) for r in rooms if r.node.id in nodes))
+    machine = replace(machine_of(workload.model_copy(update={"engine": every}), out), nodes=allowed)
     if here:
         return machine
     return replace(machine, cache=Disk(machine.cache.folder, math.inf), out=Disk(out, math.inf, 1))

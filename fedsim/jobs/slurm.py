@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.files import write_text, writing
-from fedsim.jobs.common import ask, checked_files, checked_id, fetch_shared, planned_room
+from fedsim.jobs.common import ask, checked_files, checked_id, fetch_shared, planned_node
 from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import RUNS, Status, Submission
 
 if TYPE_CHECKING:
-    from fedsim.engine.place.machine import NodeCapacity
+    from fedsim.engine.place.node import Node
 
 _LOOK_EVERY_S = 5.0
 _WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SUSPENDED",
@@ -50,13 +50,13 @@ class Slurm:
         path = f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
         return "\n".join([*files, f"# command\n{path} {shlex.join(self._command(submission))}\n"])
 
-    def rooms(self) -> "tuple[NodeCapacity, ...] | None":
+    def nodes(self) -> "tuple[Node, ...] | None":
         """The nodes that the script's #SBATCH lines ask for; None if those leave out nodes, cores or memory."""
         nodes, cpus, memory = self._amount("nodes"), self._amount("cpus-per-task"), self._amount("mem", "M")
         gpus = self._amount("gpus-per-node") or 0
         if not (nodes and cpus and memory):  # --mem=0 means all memory of the node
             return None
-        return tuple(planned_room(f"node {at + 1}", cpus, gpus, memory) for at in range(int(nodes)))
+        return tuple(planned_node(f"node {at + 1}", cpus, gpus, memory) for at in range(int(nodes)))
 
     def submit(self, submission: Submission) -> None:
         """Write the job's folder and submit the script with sbatch."""
@@ -70,10 +70,10 @@ class Slurm:
         for name, text in files.items():
             write_text(folder / name, text)
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-        said = ask(self._command(submission), env=environment).strip()
-        number, _, _ = said.partition(";")  # JOB;CLUSTER on federated sites
+        answer = ask(self._command(submission), env=environment).strip()
+        number, _, _ = answer.partition(";")  # JOB;CLUSTER on federated sites
         if not number.isdigit():
-            raise RunError(f"sbatch: said {said!r:.60} in place of a job number; see squeue --me")
+            raise RunError(f"sbatch: printed {answer!r:.60} instead of a job number; see squeue --me")
         write_text(folder / "job", f"{number}\n")
 
     def status(self, submission_id: str) -> Status:
@@ -161,8 +161,8 @@ def _folder(submission_id: str) -> Path:
 def _in_queue(submission_id: str) -> tuple[str, str, str]:
     """Number, state and reason of the newest job with this id; empty if SLURM has none, or no longer."""
     by_name = ["--me", f"--name={submission_id}", "--states=all"]
-    said = ask(["squeue", *by_name, "--noheader", "--format=%A|%T|%r"])
-    jobs = [line.strip().split("|", 2) for line in said.splitlines() if line.count("|") >= 2]
+    queue = ask(["squeue", *by_name, "--noheader", "--format=%A|%T|%r"])
+    jobs = [line.strip().split("|", 2) for line in queue.splitlines() if line.count("|") >= 2]
     number, word, reason = max(jobs, key=lambda job: int(job[0]), default=("", "", ""))
     return number, word, reason
 
@@ -173,10 +173,10 @@ def _in_accounting(folder: Path) -> str:
     if not number.isdigit():
         return ""
     try:
-        said = ask(["sacct", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={number}"])
+        state = ask(["sacct", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={number}"])
     except (InputError, RunError):
         return ""
-    return next(iter(said.split()), "")  # CANCELLED by 1000
+    return next(iter(state.split()), "")  # CANCELLED by 1000
 
 
 def _ended(folder: Path, word: str) -> Status:
@@ -188,9 +188,9 @@ def _ended(folder: Path, word: str) -> Status:
         return Status("stopped")
     if not (code or word or _content(folder / "job")):
         return Status("unknown")
-    said = [line for line in _content(folder / "output.txt").splitlines() if line.startswith("fedsim: ")]
+    errors = [line for line in _content(folder / "output.txt").splitlines() if line.startswith("fedsim: ")]
     slurm = f"SLURM says {word.lower().replace('_', ' ')}" if word else "SLURM has forgotten it"
-    return Status("failed", said[-1].removeprefix("fedsim: ") if said else f"{slurm}; see {folder / 'output.txt'}")
+    return Status("failed", errors[-1].removeprefix("fedsim: ") if errors else f"{slurm}; see {folder / 'output.txt'}")
 
 
 def _content(path: Path) -> str:

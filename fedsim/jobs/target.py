@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from fedsim.engine.place.machine import NodeCapacity
+    from fedsim.engine.place.node import Node
 
 State = Literal["unknown", "pending", "running", "succeeded", "failed", "stopped"]
 """State of a job; unknown: the cluster has no such job (never had, or has forgotten it)."""
@@ -51,7 +51,7 @@ class Target(Protocol):
             InputError: the cluster's file is wrong; names the field and what would be right.
         """
 
-    def rooms(self) -> "tuple[NodeCapacity, ...] | None":
+    def nodes(self) -> "tuple[Node, ...] | None":
         """The nodes that a job would get, to plan for; None if that cannot be known from here."""
 
     def submit(self, submission: Submission) -> None:

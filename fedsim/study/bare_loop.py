@@ -63,13 +63,13 @@ class Floor:
     def _started(self, ray: Any) -> list[Any]:  # noqa: ANN401 - the module ray
         engine, clients = self._workload.engine, assemble(self._workload).clients
         nodes = granted(engine, nodes_of(ray))
-        places = [node.id for node in nodes for _ in range(max(1, math.floor(node.cpus / engine.threads)))]
-        shares = spread(clients, min(len(places), len(clients)))
+        slots = [node.id for node in nodes for _ in range(max(1, math.floor(node.cpus / engine.threads)))]
+        shares = spread(clients, min(len(slots), len(clients)))
         affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         loop = ray.remote(num_cpus=0, max_restarts=0)(_BareLoop)
         processes = [
             loop.options(scheduling_strategy=affinity(node, soft=False)).remote(self._workload, share)
-            for node, share in zip(places, shares, strict=False)
+            for node, share in zip(slots, shares, strict=False)
         ]
         ray.get([process.round.remote() for process in processes])  # warm-up: reads the data
         return processes

@@ -7,8 +7,8 @@ from typing import Any
 
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner
-from fedsim.engine.place.machine import Disk, Machine, NodeCapacity
-from fedsim.engine.place.placement import Node
+from fedsim.engine.place.machine import Machine
+from fedsim.engine.place.node import Disk, Node
 from fedsim.engine.plan.fits import check_fits
 from fedsim.engine.plan.plan import Plan, make_plan
 from fedsim.engine.record.run_directory import setup_of
@@ -27,24 +27,28 @@ def disk(folder: str, free: float, number: int) -> Disk:
     return Disk(Path(folder), free, number)
 
 
+def node(name: str, cpus: float = 4, **changes: Any) -> Node:
+    """A node with 16 GB, of which Ray counts ten."""
+    given = {"actor_memory": 10 * GB, "total_memory": 16 * GB}
+    return Node(id=name, name=name, cpus=cpus, **{**given, **changes})
+
+
 def machine(**changes: Any) -> Machine:
     """Two nodes with four cores and 16 GB, of which Ray counts ten; every folder has a disk of its own."""
-    rooms = tuple(
-        NodeCapacity(
-            Node(name, 4, changes.pop(f"gpus_{name}", 0), 10 * GB), 16 * GB, disk("/scratch", 100 * GB, 1), name
-        )
+    nodes = tuple(
+        node(name, gpus=changes.pop(f"gpus_{name}", 0), scratch=disk("/scratch", 100 * GB, 1))
         for name in ("one", "two")
     )
     given: dict[str, Any] = {
-        "rooms": rooms, "cache": disk("/cache", 100 * GB, 2), "out": disk("/runs/x", 100 * GB, 3), "out_bytes": 0.0,
+        "nodes": nodes, "cache": disk("/cache", 100 * GB, 2), "out": disk("/runs/x", 100 * GB, 3), "out_bytes": 0.0,
         "open_files": 1024,
     }  # fmt: skip
     return Machine(**{**given, **changes})
 
 
-def with_rooms(**changes: Any) -> Machine:
+def with_nodes(**changes: Any) -> Machine:
     """The two nodes with other memory or disks."""
-    return machine(rooms=tuple(replace(room, **changes) for room in machine().rooms))
+    return machine(nodes=tuple(replace(node, **changes) for node in machine().nodes))
 
 
 def planned(workload: Workload, on: Machine | None = None) -> Plan:

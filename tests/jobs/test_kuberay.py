@@ -147,15 +147,15 @@ def test_a_file_that_is_no_manifest_is_named(text: str, tmp_path: Path) -> None:
 
 
 def test_rooms_are_the_pods_limits(kuberay: KubeRay, tmp_path: Path) -> None:
-    rooms = kuberay.rooms()
-    assert rooms is not None
-    assert [(room.node.cpus, room.memory) for room in rooms] == [(8, 32 * 2**30)] * 3
+    nodes = kuberay.nodes()
+    assert nodes is not None
+    assert [(node.cpus, node.total_memory) for node in nodes] == [(8, 32 * 2**30)] * 3
     idle_head = changed(
         tmp_path, lambda m: m["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"].update({"num-cpus": "0"})
     )
-    assert len(KubeRay("own", idle_head).rooms() or ()) == 2
+    assert len(KubeRay("own", idle_head).nodes() or ()) == 2
     unknown = changed(tmp_path, lambda m: m["spec"]["rayClusterSpec"]["workerGroupSpecs"][0].pop("replicas"))
-    assert KubeRay("own", unknown).rooms() is None
+    assert KubeRay("own", unknown).nodes() is None
 
 
 def test_kubectl_is_given_exactly_what_the_dry_run_shows(kuberay: KubeRay, kubectl: Path) -> None:

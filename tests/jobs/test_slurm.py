@@ -179,7 +179,7 @@ def test_no_sbatch_and_no_number_are_said(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match="sbatch is not on PATH"):
         Slurm("slurm", SCRIPT).submit(JOB)
     sbatch(tmp_path, monkeypatch, says="hello")
-    with pytest.raises(RunError, match="said 'hello' in place of a job number"):
+    with pytest.raises(RunError, match="printed 'hello' instead of a job number"):
         Slurm("slurm", SCRIPT).submit(JOB)
 
 
@@ -190,18 +190,18 @@ def test_a_site_that_does_not_answer_is_wrong_input(tmp_path: Path, monkeypatch:
 
 
 def test_rooms_are_those_of_the_script(tmp_path: Path) -> None:
-    rooms = Slurm("slurm", SCRIPT).rooms()
-    assert rooms is not None
-    assert [(room.node.cpus, room.memory) for room in rooms] == [(16, 60 * 2**30)] * 2
+    nodes = Slurm("slurm", SCRIPT).nodes()
+    assert nodes is not None
+    assert [(node.cpus, node.total_memory) for node in nodes] == [(16, 60 * 2**30)] * 2
     small = {"n": "--nodes=1-3  # at least one", "c": "-c 4", "m": "--mem=500", "g": "--gpus-per-node=a100:2"}
-    rooms = script_with(tmp_path, **small).rooms()
-    assert rooms is not None
-    assert [(room.node.cpus, room.node.gpus, room.memory) for room in rooms] == [(4, 2, 500 * 2**20)]
+    nodes = script_with(tmp_path, **small).nodes()
+    assert nodes is not None
+    assert [(node.cpus, node.gpus, node.total_memory) for node in nodes] == [(4, 2, 500 * 2**20)]
 
 
 @pytest.mark.parametrize("left_out", ["--mem=0", "--time=1 # --mem=4G", "--job-name=x--mem=4G"])
 def test_rooms_are_unknown_where_the_script_does_not_say(left_out: str, tmp_path: Path) -> None:
-    assert script_with(tmp_path, n="--nodes=1", c="--cpus-per-task=4", m=left_out).rooms() is None
+    assert script_with(tmp_path, n="--nodes=1", c="--cpus-per-task=4", m=left_out).nodes() is None
 
 
 @pytest.mark.parametrize("line", ["--nodes=two", "--mem=4X", "--cpus-per-task=4G"])
@@ -209,7 +209,7 @@ def test_an_amount_that_is_none_is_named(line: str, tmp_path: Path) -> None:
     name = line.partition("=")[0]
     script = script_with(tmp_path, n="--nodes=1", c="--cpus-per-task=4", m="--mem=4G", wrong=line)
     with pytest.raises(InputError, match=rf"own\.sbatch: #SBATCH {name}: .* is not a number"):
-        script.rooms()
+        script.nodes()
 
 
 def test_a_file_that_is_no_script_is_named(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine.place.machine import NodeCapacity
-from fedsim.engine.place.placement import Node
+from fedsim.engine.place.node import Node
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.simulation import run
 from fedsim.jobs.ray_jobs import RayJobs
@@ -233,8 +232,8 @@ class Nodes(RayJobs):
         super().__init__(name, url)
         self.sent: list[Submission] = []
 
-    def rooms(self) -> tuple[NodeCapacity, ...]:
-        return tuple(NodeCapacity(Node(name, 2, 0, 8e9), 16e9, None, name) for name in ("a", "b"))
+    def nodes(self) -> tuple[Node, ...]:
+        return tuple(Node(id=name, name=name, cpus=2, actor_memory=8e9, total_memory=16e9) for name in ("a", "b"))
 
     def status(self, submission_id: str) -> Status:
         return Status("unknown")

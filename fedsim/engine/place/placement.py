@@ -8,55 +8,28 @@ from itertools import groupby
 
 from fedsim.core.errors import InputError
 from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.place.node import SMALLEST_SHARE, Node
 from fedsim.engine.place.schedule import spread
 from fedsim.workload.engine import Engine
 from fedsim.workload.resources import Resources
 
-_SMALLEST_SHARE = 1e-4  # of a GPU, that Ray can tell from none
-_GPU_PROCESS = 1e9  # bytes of a GPU that an actor takes at least: CUDA itself, and a small network at work
 
-
-@dataclass(frozen=True)
-class Node:
-    """A machine of the cluster, as Ray counts what it has."""
-
-    id: str
-    cpus: float
-    gpus: float
-    memory: float
-    cuda: bool = True
-    """Whether torch can use its GPUs, as far as the driver can tell."""
-    gpu_memory: float = math.inf
-    """Of its smallest GPU [bytes], if it is known."""
-
-    def places(self, needs: Resources, threads: int, on_gpus: bool) -> int:
-        """How many clients with such needs can train at once here; where any can, at least one."""
-        cores = max(1, math.floor(self.cpus / (needs.cpus or threads)))
-        whole, share = math.floor(self.gpus), needs.gpus  # Ray gives a part of one GPU, or whole ones
-        if not on_gpus:
-            return cores
-        if share is None:
-            return min(cores, self.gpu_actors)
-        return 0 if not share else whole // math.ceil(share) if share >= 1 else whole * math.floor(1 / share)
-
-    @property
-    def gpu_actors(self) -> int:
-        """How many actors the memory of its GPUs holds."""
-        return math.floor(self.gpus) * max(1, int(min(1 / _SMALLEST_SHARE, self.gpu_memory / _GPU_PROCESS)))
-
-
-@dataclass(frozen=True)
-class ActorPlace:
-    """An actor to be: its clients, the number of its node, and what it takes there."""
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where an actor will run, with which clients, and what Ray reserves for it there."""
 
     node: int
+    """Index of its node."""
     pinned: bool
-    """Whether it must be there, or Ray may choose another node."""
+    """Whether it must run there; if not, Ray may choose another node."""
     clients: tuple[ClientSpec, ...]
-    cpus: float
-    gpus: float
-    memory: float
-    """Bytes that Ray reserves for it."""
+    """Its clients, in the order of the federation."""
+    cpus: float = 0.0
+    """Cores."""
+    gpus: float = 0.0
+    """Number of GPUs; may be a share of one."""
+    memory: float = 0.0
+    """Memory [bytes]."""
 
 
 def granted(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
@@ -77,7 +50,7 @@ def granted(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
     return [replace(nodes[at], cpus=shares[at]) for at in sorted(shares)]
 
 
-def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]) -> list[ActorPlace]:
+def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]) -> list[Placement]:
     """The actors of a run; where the nodes are left to Ray, in turn over all of them.
 
     With `clients_per_actor: auto` there is none where no node has the GPUs that its clients ask for.
@@ -88,21 +61,21 @@ def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node])
         nodes: Of the cluster.
     """
     if engine.backend == "serial":
-        return [ActorPlace(0, True, tuple(clients), 0, 0, 0)]
+        return [Placement(node=0, pinned=True, clients=tuple(clients))]
     on_gpus = uses_gpus(engine, nodes)
     limited = engine.nodes is not None or engine.cores is not None  # Ray would choose among all nodes
     groups = _pinned(engine, clients, nodes) if engine.clients_per_actor == "auto" else _cut(engine, clients, nodes)
     turns = [at for at, node in enumerate(nodes) if node.gpus or not on_gpus]
-    places = [
-        ActorPlace(
-            turns[number % len(turns)] if node is None else node,
-            node is not None or limited,
-            tuple(group),
-            *_takes(engine, group, on_gpus),
+    placements = [
+        Placement(
+            node=turns[number % len(turns)] if node is None else node,
+            pinned=node is not None or limited,
+            clients=tuple(group),
+            **_reserves(engine, group, on_gpus),
         )
         for number, (node, group) in enumerate(groups)
     ]
-    return _sharing(places, nodes) if on_gpus else places
+    return _sharing(placements, nodes) if on_gpus else placements
 
 
 def uses_gpus(engine: Engine, nodes: Sequence[Node]) -> bool:
@@ -117,25 +90,25 @@ def device_of(engine: Engine, nodes: Sequence[Node]) -> str:
     return "cuda" if uses_gpus(engine, nodes) and any(node.gpus and node.cuda for node in nodes) else "cpu"
 
 
-def _takes(engine: Engine, group: Sequence[ClientSpec], on_gpus: bool) -> tuple[float, float, float]:
+def _reserves(engine: Engine, group: Sequence[ClientSpec], on_gpus: bool) -> dict[str, float]:
     cpus = max(client.resources.cpus or engine.threads for client in group)
     gpus = max(client.resources.gpus or 0.0 for client in group) if on_gpus else 0.0
-    return cpus, gpus, 1e9 * max(client.resources.memory or 0 for client in group)
+    return {"cpus": cpus, "gpus": gpus, "memory": 1e9 * max(client.resources.memory or 0 for client in group)}
 
 
-def unasked(place: ActorPlace) -> bool:
+def unasked(placement: Placement) -> bool:
     """Whether an actor's clients leave open how much of a GPU it gets."""
-    return all(client.resources.gpus is None for client in place.clients)
+    return all(client.resources.gpus is None for client in placement.clients)
 
 
-def _sharing(places: Sequence[ActorPlace], nodes: Sequence[Node]) -> list[ActorPlace]:
+def _sharing(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[Placement]:
     """The actors with equal shares of GPUs for those that ask for none; the largest shares that leave nobody out."""
-    count, gpus = sum(map(unasked, places)), sum(math.floor(node.gpus) for node in nodes)
-    parts, shared = max(1, math.ceil(count / max(gpus, 1))), list(places)
-    while count and parts <= 1 / _SMALLEST_SHARE:
-        share = math.floor(1 / parts / _SMALLEST_SHARE) * _SMALLEST_SHARE
-        shared = [replace(place, gpus=share) if unasked(place) else place for place in places]
-        if not unplaced([replace(place, memory=0.0) for place in shared], nodes):
+    count, gpus = sum(map(unasked, placements)), sum(math.floor(node.gpus) for node in nodes)
+    parts, shared = max(1, math.ceil(count / max(gpus, 1))), list(placements)
+    while count and parts <= 1 / SMALLEST_SHARE:
+        share = math.floor(1 / parts / SMALLEST_SHARE) * SMALLEST_SHARE
+        shared = [replace(placement, gpus=share) if unasked(placement) else placement for placement in placements]
+        if not unplaced([replace(placement, memory=0.0) for placement in shared], nodes):
             break
         parts *= 2
     return shared
@@ -145,9 +118,9 @@ def _cut(
     engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]
 ) -> Iterator[tuple[None, Sequence[ClientSpec]]]:
     """A fixed number of clients per actor, in order, unlike needs apart; more, where GPUs hold fewer actors."""
-    size, room = int(engine.clients_per_actor), sum(node.gpu_actors for node in nodes)
+    size, most_actors = int(engine.clients_per_actor), sum(node.gpu_actors for node in nodes)
     sharing = [client for client in clients if client.resources.gpus is None]
-    least = math.ceil(len(sharing) / room) if room and uses_gpus(engine, nodes) else 1
+    least = math.ceil(len(sharing) / most_actors) if most_actors and uses_gpus(engine, nodes) else 1
     for needs, group in groupby(clients, lambda client: client.resources):
         alike, most = list(group), max(size, least) if needs.gpus is None else size
         yield from ((None, alike[at : at + most]) for at in range(0, len(alike), most))
@@ -161,29 +134,31 @@ def _pinned(
     for client in clients:
         alike[client.resources].append(client)
     for needs, members in alike.items():
-        counts = [node.places(needs, engine.threads, uses_gpus(engine, nodes)) for node in nodes]
-        places = [node for turn in range(max(counts)) for node, count in enumerate(counts) if turn < count]
-        if places:
-            yield from zip(places, spread(members, min(len(places), len(members))), strict=False)
+        counts = [node.slots(needs, engine.threads, uses_gpus(engine, nodes)) for node in nodes]
+        slots = [node for turn in range(max(counts)) for node, count in enumerate(counts) if turn < count]
+        if slots:
+            yield from zip(slots, spread(members, min(len(slots), len(members))), strict=False)
 
 
-def unplaced(places: Sequence[ActorPlace], nodes: Sequence[Node]) -> list[ActorPlace]:
+def unplaced(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[Placement]:
     """The actors that Ray would never start, since others have reserved the memory or the GPUs that they need."""
-    memory = [node.memory for node in nodes]
+    memory = [node.actor_memory for node in nodes]
     gpus = [[1.0] * math.floor(node.gpus) for node in nodes]
     left = []
-    for place in sorted(places, key=lambda place: -place.gpus):
-        candidates = [place.node] if place.pinned else range(len(nodes))
+    for placement in sorted(placements, key=lambda placement: -placement.gpus):
+        candidates = [placement.node] if placement.pinned else range(len(nodes))
         fitting = [
-            at for at in candidates if place.memory <= memory[at] and _free_gpus(gpus[at], place.gpus) is not None
+            at
+            for at in candidates
+            if placement.memory <= memory[at] and _free_gpus(gpus[at], placement.gpus) is not None
         ]
         at = max(fitting, key=memory.__getitem__, default=None)
         if at is None:
-            left.append(place)
+            left.append(placement)
             continue
-        memory[at] -= place.memory
-        for gpu in _free_gpus(gpus[at], place.gpus) or ():
-            gpus[at][gpu] -= min(place.gpus, 1.0)
+        memory[at] -= placement.memory
+        for gpu in _free_gpus(gpus[at], placement.gpus) or ():
+            gpus[at][gpu] -= min(placement.gpus, 1.0)
     return left
 
 

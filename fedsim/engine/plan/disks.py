@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from fedsim.core.text import bytes_text
 from fedsim.data.samples import slice_bytes
-from fedsim.engine.place.machine import Disk
-from fedsim.engine.plan.needs import NodePlan, usable_bytes
+from fedsim.engine.place.node import Disk
+from fedsim.engine.plan.needs import NodeNeeds, usable_bytes
 from fedsim.engine.plan.plan import Plan
 
 _GB = 1e9
 _OTHER_FILES = 256  # that a process with clients has open
-_MORE_ROOM = "choose a folder with more space"
+_OTHER_FOLDER = "choose a folder with more space"
 _OTHER_OUT = "choose an --out with more space"
 
 
@@ -41,17 +41,21 @@ class DiskNeed:
 
 def disk_needs(plan: Plan) -> list[DiskNeed]:
     """What a run writes: private state, checkpoints, shards; what is not known of scratch is left out."""
-    node, machine = plan.nodes[0], plan.machine
+    driver, machine = plan.nodes[0], plan.machine
     saved = max(0.0, plan.checkpoints * plan.checkpoint_bytes - machine.out_bytes)
     needs = [
         DiskNeed("checkpoints", machine.out, saved, lambda free: _fewer_checkpoints(plan, free + machine.out_bytes)),
         DiskNeed(
-            "shards", machine.cache, plan.cache_bytes, lambda free: Advice("federation.cache", _MORE_ROOM, helps=False)
+            "shards",
+            machine.cache,
+            plan.cache_bytes,
+            lambda free: Advice("federation.cache", _OTHER_FOLDER, helps=False),
         ),
     ]
-    scratch = node.room.scratch
+    scratch = driver.node.scratch
     if scratch is not None:
-        needs.insert(0, DiskNeed("private state", scratch, node.scratch_bytes, lambda free: _less_scratch(node, free)))
+        state = driver.scratch_bytes
+        needs.insert(0, DiskNeed("private state", scratch, state, lambda free: _less_scratch(driver, free)))
     return needs
 
 
@@ -62,15 +66,15 @@ def _fewer_checkpoints(plan: Plan, free: float) -> Advice:
         return Advice("engine.keep_last", f"set it to {fitting - best - 1}, or {_OTHER_OUT}", helps=True)
     if fitting and plan.checkpoints > 1:
         return Advice("engine.checkpoint_every", f"set it to 0, for one at the end, or {_OTHER_OUT}", helps=True)
-    return Advice("--out", _MORE_ROOM, helps=False)
+    return Advice("--out", _OTHER_FOLDER, helps=False)
 
 
-def _less_scratch(node: NodePlan, free: float) -> Advice:
-    spare = usable_bytes(node) - node.memory_bytes
-    needed = node.scratch_bytes - free
+def _less_scratch(needs: NodeNeeds, free: float) -> Advice:
+    spare = usable_bytes(needs.node) - needs.memory_bytes
+    needed = needs.scratch_bytes - free
     if needed >= spare:
-        return Advice("engine.scratch", _MORE_ROOM, helps=False)
-    value = math.ceil((node.state_bytes + needed) / _GB * 10) / 10
+        return Advice("engine.scratch", _OTHER_FOLDER, helps=False)
+    value = math.ceil((needs.state_bytes + needed) / _GB * 10) / 10
     return Advice(
         "engine.state_memory", f"set it to {value:g}, or engine.scratch to a folder with more space", helps=True
     )
@@ -95,29 +99,29 @@ def _disks(plan: Plan) -> str | None:
 
 def _scratch_elsewhere(plan: Plan) -> str | None:
     """Scratch folders of other nodes than the driver's, as far as they were looked at."""
-    for node in plan.nodes[1:]:
-        disk = node.room.scratch
-        if disk is not None and node.scratch_bytes > disk.free:
-            advice = _less_scratch(node, disk.free)
-            what = f"{bytes_text(node.scratch_bytes)} of private state do not fit into the {bytes_text(disk.free)}"
-            return f"{advice.key}: {what} that are free for {disk.folder} of {node.room.name}; {advice.what}"
+    for needs in plan.nodes[1:]:
+        disk = needs.node.scratch
+        if disk is not None and needs.scratch_bytes > disk.free:
+            advice = _less_scratch(needs, disk.free)
+            what = f"{bytes_text(needs.scratch_bytes)} of private state do not fit into the {bytes_text(disk.free)}"
+            return f"{advice.key}: {what} that are free for {disk.folder} of {needs.node.name}; {advice.what}"
     return None
 
 
 def _open_files(plan: Plan) -> str | None:
     """A client that reads more shards at once than a process may have open; slices in memory need no open shard."""
-    home = max(plan.homes, key=lambda home: home.open_shards)
+    actor = max(plan.actors, key=lambda actor: actor.open_shards)
     limit = plan.machine.open_files
-    if home.open_shards + _OTHER_FILES <= limit:
+    if actor.open_shards + _OTHER_FILES <= limit:
         return None
     if limit < _OTHER_FILES:
         need = f"one with clients needs {_OTHER_FILES}"
         return f"a process may have {limit} files open (ulimit -n), and {need}; raise the limit"
-    (node,) = [node for at, node in enumerate(plan.nodes) if at == home.place.node]
-    slices = sum(m.samples() * slice_bytes(m) for client in home.place.clients for m in client.data.members)
-    what = f"a client reads {home.open_shards} shards at once, and a process may have {limit} files open"
-    if slices - home.slice_bytes < usable_bytes(node) - node.memory_bytes:
-        value = math.ceil(node.actors * slices / _GB * 10) / 10
+    needs = plan.nodes[actor.placement.node]
+    slices = sum(m.samples() * slice_bytes(m) for client in actor.placement.clients for m in client.data.members)
+    what = f"a client reads {actor.open_shards} shards at once, and a process may have {limit} files open"
+    if slices - actor.slice_bytes < usable_bytes(needs.node) - needs.memory_bytes:
+        value = math.ceil(needs.actors * slices / _GB * 10) / 10
         return f"engine.slice_memory: {what}; set it to {value:g}, so that slices stay in memory"
     return f"engine.slice_memory: {what}, and memory cannot hold its slices; raise the limit (ulimit -n)"
 

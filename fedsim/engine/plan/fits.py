@@ -47,7 +47,7 @@ def check_fits(
 def plan_run(workload: Workload, out: Path, machine: Machine | None = None) -> Plan:
     """The plan of a run, with times from a client that is calibrated in this process.
 
-    A run that has no place or no memory for its actors is planned without; `refuse` says what is wrong with it.
+    A run whose actors cannot be placed or do not fit into memory has no times; `refuse` says why.
 
     Args:
         workload: What would run.
@@ -86,7 +86,7 @@ def warnings(plan: Plan) -> list[str]:
 
 def _wide(plan: Plan) -> list[str]:
     """Clients that ask for more cores than there are."""
-    cores = max(room.node.cpus for room in plan.machine.rooms)
+    cores = max(node.cpus for node in plan.machine.nodes)
     wide = [c for c in plan.clients if (c.resources.cpus or 0) > cores and plan.workload.engine.backend == "ray"]
     if not wide:
         return []
@@ -99,7 +99,7 @@ def _idle_gpus(plan: Plan) -> list[str]:
     engine = plan.workload.engine
     if plan.device == "cuda":
         return []
-    if uses_gpus(engine, [room.node for room in plan.machine.rooms]):
+    if uses_gpus(engine, plan.machine.nodes):
         return [f"torch {torch.__version__} cannot use the GPUs that Ray counts: clients train on the CPU"]
     asking = [c for c in plan.clients if c.resources.gpus and engine.backend == "serial" and engine.device != "cpu"]
     where = "a serial run trains on the CPU unless engine.device is cuda"
@@ -122,13 +122,13 @@ def machine_at(workload: Workload, out: Path, address: str) -> Machine:
             disconnect()
 
 
-# Places and memory for actors
+# Resources for actors
 
 
 def _gpus(plan: Plan) -> str | None:
     """GPUs that no node has, or that torch cannot use."""
-    engine, most = plan.workload.engine, max(room.node.gpus for room in plan.machine.rooms)
-    if engine.device == "cuda" and not (most and any(room.node.cuda for room in plan.machine.rooms)):
+    engine, most = plan.workload.engine, max(node.gpus for node in plan.machine.nodes)
+    if engine.device == "cuda" and not (most and any(node.cuda for node in plan.machine.nodes)):
         there = "torch cannot use those that Ray counts" if most else "there is none"
         return f"engine.device: cuda needs a GPU, and {there}; say auto or cpu"
     for client in plan.clients if engine.device != "cpu" else ():
@@ -145,40 +145,42 @@ def _gpus(plan: Plan) -> str | None:
 
 def _reservations(plan: Plan) -> str | None:
     """What actors reserve, together, so that some would wait for ever."""
-    nodes = [room.node for room in plan.machine.rooms]
-    most = max(node.memory for node in nodes)
+    nodes = plan.machine.nodes
+    most = max(node.actor_memory for node in nodes)
     for client in plan.clients if plan.workload.engine.backend == "ray" else ():
         if _GB * (client.resources.memory or 0) > most:
             asked = f"{client.resources.memory:g} GB, and Ray counts no more than {bytes_text(most)} on any node"
             return f"site {client.site}: resources.memory: {asked}; at most {_floor(most / _GB)}"
-    places = [home.place for home in plan.homes]
-    left = unplaced(places, nodes)
+    placements = [actor.placement for actor in plan.actors]
+    left = unplaced(placements, nodes)
     if not left:
         return None
     auto = "" if plan.workload.engine.clients_per_actor == "auto" else ", or engine.clients_per_actor to auto"
-    if unplaced([replace(place, memory=0.0) for place in places], nodes):
+    if unplaced([replace(placement, memory=0.0) for placement in placements], nodes):
         gpus = sum(math.floor(node.gpus) for node in nodes)
         if any(map(unasked, left)):
-            others = sum(map(unasked, places))
+            others = sum(map(unasked, placements))
             return (
                 f"resources.gpus: those that are asked for leave none to {others} actors of other sites; ask for less"
             )
-        value = _floor(1 / math.ceil(len(places) / gpus))
-        asked = f"{len(places)} actors ask for {left[0].gpus:g} each, and there are {gpus} GPUs"
+        value = _floor(1 / math.ceil(len(placements) / gpus))
+        asked = f"{len(placements)} actors ask for {left[0].gpus:g} each, and there are {gpus} GPUs"
         return f"resources.gpus: {asked}; set it to at most {value}{auto}"
-    value = _floor(min(node.memory for node in nodes) / math.ceil(len(places) / len(nodes)) / _GB)
-    asked = f"{len(places)} actors ask for up to {bytes_text(max(place.memory for place in places))} each"
-    there = f"{bytes_text(sum(node.memory for node in nodes))} in all"
+    value = _floor(min(node.actor_memory for node in nodes) / math.ceil(len(placements) / len(nodes)) / _GB)
+    asked = (
+        f"{len(placements)} actors ask for up to {bytes_text(max(placement.memory for placement in placements))} each"
+    )
+    there = f"{bytes_text(sum(node.actor_memory for node in nodes))} in all"
     return f"resources.memory: {asked}, and Ray counts {there}; set it to at most {value}{auto}"
 
 
 def _driver(plan: Plan) -> str | None:
     """A driver that needs more than its node has: much of it may be what the method keeps of single clients."""
-    node = plan.nodes[0]
-    if node.other_bytes <= usable_bytes(node):
+    needs = plan.nodes[0]
+    if needs.other_bytes <= usable_bytes(needs.node):
         return None
-    what = f"driver and Ray need {bytes_text(node.other_bytes)} with {plan.cohort} clients in a round"
-    what += f", and {node.room.name} has {bytes_text(node.room.memory)}"
+    what = f"driver and Ray need {bytes_text(needs.other_bytes)} with {plan.cohort} clients in a round"
+    what += f", and {needs.node.name} has {bytes_text(needs.node.total_memory)}"
     if any(phase.collected for phase in plan.traffic.phases.values()):
         return f"training.participation: {what}; lower it, or let the method keep no vectors of single clients"
     return f"engine.backend: {what}; set it to serial, or take a larger machine"
@@ -186,34 +188,36 @@ def _driver(plan: Plan) -> str | None:
 
 def _actors(plan: Plan) -> str | None:
     """Actors that do not fit into memory, whatever their clients keep there."""
-    for node in plan.nodes:
-        free = usable_bytes(node) - node.other_bytes
-        if node.process_bytes <= free:
+    for needs in plan.nodes:
+        free = usable_bytes(needs.node) - needs.other_bytes
+        if needs.process_bytes <= free:
             continue
-        count = "an actor" if node.actors == 1 else f"{node.actors} actors"
-        what = f"{count} of {bytes_text(node.process_bytes / node.actors)}"
-        what += f" and {bytes_text(node.other_bytes)} for driver and Ray"
-        what += f" do not fit into the {bytes_text(node.room.memory)} of {node.room.name}"
-        fitting = math.floor(free * node.actors / node.process_bytes)
-        if node.actors == 1 or fitting < 1:
+        count = "an actor" if needs.actors == 1 else f"{needs.actors} actors"
+        what = f"{count} of {bytes_text(needs.process_bytes / needs.actors)}"
+        what += f" and {bytes_text(needs.other_bytes)} for driver and Ray"
+        what += f" do not fit into the {bytes_text(needs.node.total_memory)} of {needs.node.name}"
+        fitting = math.floor(free * needs.actors / needs.process_bytes)
+        if needs.actors == 1 or fitting < 1:
             return f"training.batch_size: {what}; lower it, or model.channels"
-        auto = plan.workload.engine.clients_per_actor != "auto" and node.slots <= fitting
-        value = math.ceil(node.clients / fitting)
+        auto = plan.workload.engine.clients_per_actor != "auto" and needs.slots <= fitting
+        value = math.ceil(needs.clients / fitting)
         return f"engine.clients_per_actor: {what}; set it to {'auto' if auto else f'{value} or more'}"
     return None
 
 
 def _memory(plan: Plan) -> str | None:
     """What clients keep in memory, beyond what the actors leave."""
-    for node in plan.nodes:
-        free = usable_bytes(node) - node.other_bytes - node.process_bytes
-        if node.state_bytes + node.slice_bytes <= free:
+    for needs in plan.nodes:
+        free = usable_bytes(needs.node) - needs.other_bytes - needs.process_bytes
+        if needs.state_bytes + needs.slice_bytes <= free:
             continue
-        kept = f"{bytes_text(node.state_bytes)} of private state and {bytes_text(node.slice_bytes)} of training slices"
+        kept = (
+            f"{bytes_text(needs.state_bytes)} of private state and {bytes_text(needs.slice_bytes)} of training slices"
+        )
         what = f"{kept} do not fit into the {bytes_text(max(free, 0))} that actors, driver and Ray leave of"
-        what += f" {bytes_text(node.room.memory)} on {node.room.name}"
-        if free > node.slice_bytes:
-            return f"engine.state_memory: {what}; set it to at most {_floor((free - node.slice_bytes) / _GB)}"
+        what += f" {bytes_text(needs.node.total_memory)} on {needs.node.name}"
+        if free > needs.slice_bytes:
+            return f"engine.state_memory: {what}; set it to at most {_floor((free - needs.slice_bytes) / _GB)}"
         half = _floor(max(free, 0) / 2 / _GB)
         return f"engine.slice_memory: {what}; set it and engine.state_memory to at most {half} each"
     return None

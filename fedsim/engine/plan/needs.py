@@ -9,8 +9,8 @@ from fedsim.data.samples import slice_bytes
 from fedsim.engine.backend import limits_of
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Limits
-from fedsim.engine.place.machine import NodeCapacity
-from fedsim.engine.place.placement import ActorPlace, Node
+from fedsim.engine.place.node import Node
+from fedsim.engine.place.placement import Placement
 from fedsim.engine.plan.sizes import Traffic, process_bytes
 from fedsim.workload.engine import Engine
 from fedsim.workload.schema import Workload
@@ -21,10 +21,10 @@ _RAY = 0.5e9  # bytes of Ray's own processes on a node
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodePlan:
-    """What a run takes of a node; sizes in bytes."""
+class NodeNeeds:
+    """What a run needs of a node; sizes in bytes."""
 
-    room: NodeCapacity
+    node: Node
     actors: int
     """Number of actors."""
     clients: int
@@ -48,66 +48,69 @@ class NodePlan:
         return self.process_bytes + self.state_bytes + self.slice_bytes + self.other_bytes
 
 
-def usable_bytes(node: NodePlan) -> float:
-    """Memory that a run may take of a node; beyond, Ray ends actors."""
-    return _USABLE * node.room.memory
+def usable_bytes(node: Node) -> float:
+    """Memory of a node that a run may take [bytes]; beyond that, Ray kills actors."""
+    return _USABLE * node.total_memory
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ActorNeeds:
-    """An actor filled with what its clients keep, first come, first kept."""
+    """What an actor needs for its clients; memory goes to the first of them until its share is used up."""
 
-    place: ActorPlace
+    placement: Placement
     state_bytes: float = 0.0
+    """Memory for private state [bytes]."""
     scratch_bytes: float = 0.0
+    """Disk for private state that is not kept in memory [bytes]."""
     slice_bytes: float = 0.0
+    """Memory for training slices [bytes]."""
     unkept: dict[str, float] = field(default_factory=dict)
-    """Pixels of training slices that clients read anew in every epoch."""
+    """By client: pixels of training slices that it reads again in every epoch."""
     open_shards: int = 0
-    """Most shards that a client reads at once."""
+    """Largest number of shards that a client reads at once."""
 
 
 def filled(
     engine: Engine,
-    places: Sequence[ActorPlace],
-    rooms: Sequence[NodeCapacity],
+    placements: Sequence[Placement],
+    nodes: Sequence[Node],
     private_bytes: Callable[[ClientSpec], float],
 ) -> list[ActorNeeds]:
     """The actors with their clients' private state and slices, as far as their shares of their nodes' memory go."""
-    limits = _limits(engine, rooms, len(places))
-    homes = [ActorNeeds(place) for place in places]
-    for home in homes:
-        for client in home.place.clients:
-            _keep_state(home, private_bytes(client), limits.state_bytes)
-            _keep_slices(home, client, limits.slice_bytes)
-    return homes
+    limits = _limits(engine, nodes, len(placements))
+    actors = [ActorNeeds(placement=placement) for placement in placements]
+    for actor in actors:
+        for client in actor.placement.clients:
+            _keep_state(actor, private_bytes(client), limits.state_bytes)
+            _keep_slices(actor, client, limits.slice_bytes)
+    return actors
 
 
-def _limits(engine: Engine, rooms: Sequence[NodeCapacity], actors: int) -> Limits:
+def _limits(engine: Engine, nodes: Sequence[Node], actors: int) -> Limits:
     """What an actor may keep: an even share of its node's memory, or all of what this process may have."""
     if engine.backend == "serial":
-        return limits_of(engine, rooms[0].memory, 1)
-    return limits_of(engine, min(room.node.memory for room in rooms), math.ceil(max(actors, 1) / len(rooms)))
+        return limits_of(engine, nodes[0].total_memory, 1)
+    return limits_of(engine, min(node.actor_memory for node in nodes), math.ceil(max(actors, 1) / len(nodes)))
 
 
-def _keep_state(home: ActorNeeds, size: float, budget: float) -> None:
-    if home.state_bytes + size <= budget:
-        home.state_bytes += size
+def _keep_state(actor: ActorNeeds, size: float, budget: float) -> None:
+    if actor.state_bytes + size <= budget:
+        actor.state_bytes += size
     else:
-        home.scratch_bytes += size
+        actor.scratch_bytes += size
 
 
-def _keep_slices(home: ActorNeeds, client: ClientSpec, budget: float) -> None:
+def _keep_slices(actor: ActorNeeds, client: ClientSpec, budget: float) -> None:
     opened = 0
     for member in client.data.members:
         samples = member.samples()
-        if home.slice_bytes + samples * slice_bytes(member) <= budget:
-            home.slice_bytes += samples * slice_bytes(member)
+        if actor.slice_bytes + samples * slice_bytes(member) <= budget:
+            actor.slice_bytes += samples * slice_bytes(member)
         else:
             opened += 1
             pixels = samples * member.matrix[0] * member.matrix[1]
-            home.unkept[client.name] = home.unkept.get(client.name, 0.0) + pixels
-    home.open_shards = max(home.open_shards, opened)
+            actor.unkept[client.name] = actor.unkept.get(client.name, 0.0) + pixels
+    actor.open_shards = max(actor.open_shards, opened)
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,9 @@ class Working:
     """What a training step keeps for each pixel of its batch."""
     sent: Traffic
 
-    def process_bytes(self, place: ActorPlace) -> float:
+    def process_bytes(self, placement: Placement) -> float:
         """Memory of an actor without its clients' private state and slices."""
-        largest = max((_batch_pixels(client) for client in place.clients), default=0.0)
+        largest = max((_batch_pixels(client) for client in placement.clients), default=0.0)
         return process_bytes(self.learner, self.pixel_bytes * largest)
 
     def node_bytes(self, slots: int) -> float:
@@ -135,35 +138,35 @@ class Working:
         return 2 * self.sent.peak + max((3 * p.summed + cohort * p.collected for p in phases), default=0.0)
 
 
-def node_plans(
-    workload: Workload, homes: Sequence[ActorNeeds], rooms: Sequence[NodeCapacity], working: Working
-) -> list[NodePlan]:
-    """What a run takes of every node; the driver is on the first."""
-    clients = sum(len(home.place.clients) for home in homes)
+def node_needs(
+    workload: Workload, actors: Sequence[ActorNeeds], nodes: Sequence[Node], working: Working
+) -> list[NodeNeeds]:
+    """What a run needs of each node; the driver is on the first."""
+    clients = sum(len(actor.placement.clients) for actor in actors)
     driver = working.driver_bytes(workload.training.cohort(clients)) if clients else 0.0
     serial = workload.engine.backend == "serial"
-    plans = []
-    for at, room in enumerate(rooms):
-        here = [home for home in homes if home.place.node == at]
-        slots = _slots(room.node, here)
+    needs = []
+    for at, node in enumerate(nodes):
+        here = [actor for actor in actors if actor.placement.node == at]
+        slots = _slots(node, here)
         others = 0.0 if serial else working.node_bytes(slots) + (_DRIVER if at == 0 else 0.0)
-        plans.append(NodePlan(
-            room=room,
+        needs.append(NodeNeeds(
+            node=node,
             actors=len(here),
-            clients=sum(len(home.place.clients) for home in here),
+            clients=sum(len(actor.placement.clients) for actor in here),
             slots=slots,
-            process_bytes=sum(working.process_bytes(home.place) for home in here),
-            state_bytes=sum(home.state_bytes for home in here),
-            slice_bytes=sum(home.slice_bytes for home in here),
+            process_bytes=sum(working.process_bytes(actor.placement) for actor in here),
+            state_bytes=sum(actor.state_bytes for actor in here),
+            slice_bytes=sum(actor.slice_bytes for actor in here),
             other_bytes=others + (driver if at == 0 else 0.0),
-            scratch_bytes=sum(home.scratch_bytes for home in here),
+            scratch_bytes=sum(actor.scratch_bytes for actor in here),
         ))  # fmt: skip
-    return plans
+    return needs
 
 
-def _slots(node: Node, homes: Sequence[ActorNeeds]) -> int:
-    at_once = [max(1, math.floor(node.cpus / home.place.cpus)) if home.place.cpus else 1 for home in homes]
-    return min([len(homes), *at_once])
+def _slots(node: Node, actors: Sequence[ActorNeeds]) -> int:
+    cores = [actor.placement.cpus for actor in actors]
+    return min([len(actors), *(max(1, math.floor(node.cpus / cpus)) if cpus else 1 for cpus in cores)])
 
 
 def _batch_pixels(client: ClientSpec) -> float:

@@ -21,7 +21,7 @@ from fedsim.engine.place.machine import Machine
 from fedsim.engine.place.placement import device_of, placed
 from fedsim.engine.plan import sizes
 from fedsim.engine.plan.calibration import Calibration, pixels_of_shard
-from fedsim.engine.plan.needs import ActorNeeds, NodePlan, Working, filled, node_plans
+from fedsim.engine.plan.needs import ActorNeeds, NodeNeeds, Working, filled, node_needs
 from fedsim.engine.plan.sizes import Traffic
 from fedsim.engine.plan.times import Times, checkpoints, expected
 from fedsim.engine.state import client_files as clientfiles
@@ -43,9 +43,9 @@ class Plan:
     clients: tuple[ClientSpec, ...]
     machine: Machine
     device: str
-    homes: tuple[ActorNeeds, ...]
+    actors: tuple[ActorNeeds, ...]
     """The actors; one, without Ray."""
-    nodes: tuple[NodePlan, ...]
+    nodes: tuple[NodeNeeds, ...]
     """The driver's first."""
     private: Spread
     """Private state of a client [bytes]."""
@@ -110,11 +110,11 @@ def make_plan(
     Raises:
         MethodError: a calibration's client was fine, and what the method's server made of its uploads is not.
     """
-    clients, nodes = federation.clients, [room.node for room in machine.rooms]
+    clients, nodes = federation.clients, machine.nodes
     device = device_of(workload.engine, nodes)
     private = _Private(learner, clients, calibration)
     sent = _traffic(workload, learner, federation.names, calibration)
-    homes = filled(workload.engine, placed(workload.engine, clients, nodes), machine.rooms, private.bytes)
+    actors = filled(workload.engine, placed(workload.engine, clients, nodes), nodes, private.bytes)
     pixel_bytes = 0.0 if device == "cuda" else sizes.activation_bytes(learner, workload.model.smallest)
     saved = private.saved_bytes() + _driver_files_bytes(learner, clients, sent)
     saved += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
@@ -125,8 +125,8 @@ def make_plan(
         clients=clients,
         machine=machine,
         device=device,
-        homes=tuple(homes),
-        nodes=tuple(node_plans(workload, homes, machine.rooms, Working(learner, pixel_bytes, sent))),
+        actors=tuple(actors),
+        nodes=tuple(node_needs(workload, actors, nodes, Working(learner, pixel_bytes, sent))),
         private=spread(map(private.bytes, clients)),
         private_bytes=sum(map(private.bytes, clients)),
         growth_bytes=calibration.growth_bytes if calibration else 0.0,
@@ -134,7 +134,7 @@ def make_plan(
         checkpoint_bytes=saved,
         missing_shards=len(missing),
         cache_bytes=sum(map(_shard_bytes, missing, fresh)),
-        times=expected(workload, homes, machine.rooms, calibration, sum(fresh), saved) if calibration else None,
+        times=expected(workload, actors, nodes, calibration, sum(fresh), saved) if calibration else None,
         notes=tuple(federation.notes),
     )
 

@@ -9,8 +9,8 @@ from statistics import median
 from fedsim.algorithms import hooks
 from fedsim.data.split import PARTS
 from fedsim.engine.host.client import ClientSpec
-from fedsim.engine.place.machine import NodeCapacity
-from fedsim.engine.place.placement import ActorPlace
+from fedsim.engine.place.node import Node
+from fedsim.engine.place.placement import Placement
 from fedsim.engine.plan.calibration import Calibration, pixels
 from fedsim.engine.plan.needs import ActorNeeds
 from fedsim.workload.schema import Workload
@@ -46,8 +46,8 @@ class Times:
 
 def expected(
     workload: Workload,
-    homes: Sequence[ActorNeeds],
-    rooms: Sequence[NodeCapacity],
+    actors: Sequence[ActorNeeds],
+    nodes: Sequence[Node],
     calibration: Calibration,
     missing: float,
     checkpoint_bytes: float,
@@ -56,16 +56,16 @@ def expected(
 
     Args:
         workload: Settled.
-        homes: Its actors.
-        rooms: Their nodes.
+        actors: Its actors.
+        nodes: Their nodes.
         calibration: What a client took.
         missing: Pixels of the phantom shards that are not there yet.
         checkpoint_bytes: Size of a checkpoint.
     """
-    places = [home.place for home in homes]
-    wall = _Wall(places, rooms)
-    clients = [client for place in places for client in place.clients]
-    unkept = {name: pixels for home in homes for name, pixels in home.unkept.items()}
+    placements = [actor.placement for actor in actors]
+    wall = _Wall(placements, nodes)
+    clients = [client for placement in placements for client in placement.clients]
+    unkept = {name: pixels for actor in actors for name, pixels in actor.unkept.items()}
     seconds = {
         phase: {client.name: _seconds(client, calibration, phase, unkept.get(client.name, 0.0)) for client in clients}
         for phase in calibration.pace
@@ -75,14 +75,14 @@ def expected(
     each = sorted(sum(of[client.name] for of in seconds.values()) for client in clients)
     training = sum(wall.seconds(phase.clients, seconds[phase.name]) for phase in phases)
     validation, testing = (wall.seconds(looking[part], looking[part]) for part in ("val", "test"))
-    start = _START + _ACTOR * len(places) / sum(room.node.cpus for room in rooms)
+    start = _START + _ACTOR * len(placements) / sum(node.cpus for node in nodes)
     start = start if workload.engine.backend == "ray" else 0.0
     shards = missing * calibration.shard_pace / wall.slots
     rounds, every = workload.training.rounds, workload.metrics.every
     writing = checkpoint_bytes / _DISK
     total = start + shards + rounds * training + testing + checkpoints(workload) * writing
     total += (rounds // every) * validation if every else 0.0
-    cores, others = sum(room.node.cpus for room in rooms), calibration.others
+    cores, others = sum(node.cpus for node in nodes), calibration.others
     shared = total * max(1.0, (min(wall.slots, cores) + others) / cores)
     return Times(
         client=(each[0], median(each), each[-1]), round=training, validation=validation, checkpoint=writing,
@@ -111,18 +111,19 @@ def _seconds(client: ClientSpec, calibration: Calibration, phase: str, unkept: f
 class _Wall:
     """Time on the wall, where the clients of an actor come one after the other and a node has so many cores."""
 
-    def __init__(self, places: Sequence[ActorPlace], rooms: Sequence[NodeCapacity]) -> None:
-        self._places, self._home = places, {c.name: at for at, place in enumerate(places) for c in place.clients}
-        self._at_once = [max(1, math.floor(rooms[p.node].node.cpus / p.cpus)) if p.cpus else 1 for p in places]
-        there = Counter(place.node for place in places)
-        self.slots = sum({p.node: min(n, there[p.node]) for p, n in zip(places, self._at_once, strict=True)}.values())
+    def __init__(self, placements: Sequence[Placement], nodes: Sequence[Node]) -> None:
+        self._placements = placements
+        self._actor = {client.name: at for at, placement in enumerate(placements) for client in placement.clients}
+        self._at_once = [max(1, math.floor(nodes[p.node].cpus / p.cpus)) if p.cpus else 1 for p in placements]
+        there, limits = Counter(p.node for p in placements), zip(placements, self._at_once, strict=True)
+        self.slots = sum({p.node: min(most, there[p.node]) for p, most in limits}.values())
 
     def seconds(self, names: Iterable[str], seconds: Mapping[str, float]) -> float:
         """Until the last of some clients is done."""
         loads: dict[int, float] = defaultdict(float)
         for name in names:
-            loads[self._home[name]] += seconds[name]
+            loads[self._actor[name]] += seconds[name]
         nodes: dict[int, float] = defaultdict(float)
         for at, load in loads.items():
-            nodes[self._places[at].node] += load / self._at_once[at]
+            nodes[self._placements[at].node] += load / self._at_once[at]
         return max((*loads.values(), *nodes.values()), default=0.0)

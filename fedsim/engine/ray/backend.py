@@ -18,7 +18,8 @@ from fedsim.engine.host.faulty import host_class
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Setup, Train
 from fedsim.engine.place.machine import nodes_of
-from fedsim.engine.place.placement import ActorPlace, Node, device_of, granted, placed, unplaced
+from fedsim.engine.place.node import Node
+from fedsim.engine.place.placement import Placement, device_of, granted, placed, unplaced
 from fedsim.engine.place.schedule import Expectations, balance
 from fedsim.engine.ray.calls import Actor, Call, Outgoing
 from fedsim.engine.ray.cluster import connect, disconnect
@@ -39,7 +40,7 @@ class RayBackend(Backend):
         self._head = Head(self._ray)
         self._actors: list[Actor] = []
         self._nodes: dict[str, Node] = {}
-        self._vacant: list[ActorPlace] = []
+        self._vacant: list[Placement] = []
         self._setup: Setup | None = None
         self._limits = Limits()
         self._expected = Expectations(())
@@ -82,12 +83,12 @@ class RayBackend(Backend):
         self._expected = Expectations(clients)
         if self._engine.device == "cuda" and self._setup.device != "cuda":
             raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; say auto or cpu")
-        self._vacant = sorted(placed(self._engine, clients, nodes), key=lambda place: -place.gpus)
-        if sum(len(place.clients) for place in self._vacant) < len(clients):
+        self._vacant = sorted(placed(self._engine, clients, nodes), key=lambda placement: -placement.gpus)
+        if sum(len(placement.clients) for placement in self._vacant) < len(clients):
             raise InputError("resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share")
         if before is not None and unplaced(self._vacant, nodes):
             raise RunError("the nodes that are left cannot hold all clients (site resources); continue with --resume")
-        memory = min(node.memory for node in nodes)
+        memory = min(node.actor_memory for node in nodes)
         self._limits = limits_of(self._engine, memory, math.ceil(len(self._vacant) / len(nodes)))
 
     def _silent(self) -> list[Actor]:
@@ -102,32 +103,35 @@ class RayBackend(Backend):
         return silent
 
     def _vacate(self, actors: list[Actor], clients: tuple[ClientSpec, ...]) -> None:
-        """End some actors; their places are to be taken again, by the clients that they have by now."""
+        """Kill some actors; others will take their placements, with the clients that they have at present."""
         specs = {client.name: client for client in clients}
         for actor in actors:
             if actor in self._actors:
                 self._ray.kill(actor.handle)
                 self._actors.remove(actor)
-                self._vacant.append(replace(actor.place, clients=tuple(specs[name] for name in actor.clients)))
+                self._vacant.append(replace(actor.placement, clients=tuple(specs[name] for name in actor.clients)))
 
-    def _wave(self, places: list[ActorPlace]) -> list[Actor]:
-        assert self._setup is not None, "places are made with it"
+    def _wave(self, placements: list[Placement]) -> list[Actor]:
+        assert self._setup is not None, "placements are made with it"
         remote = self._ray.remote(host_class(self._setup))
         handles = [
-            remote.options(**self._options(place)).remote(self._setup, place.clients, self._limits) for place in places
+            remote.options(**self._options(placement)).remote(self._setup, placement.clients, self._limits)
+            for placement in placements
         ]
-        homes = self._get([call_in(handle, _node_id) for handle in handles])
+        nodes = self._get([call_in(handle, _node_id) for handle in handles])
         return [
-            Actor(handle, place, home, dict.fromkeys(client.name for client in place.clients))
-            for handle, home, place in zip(handles, homes, places, strict=True)
+            Actor(
+                handle=handle, placement=placement, node=node, clients=dict.fromkeys(c.name for c in placement.clients)
+            )
+            for handle, node, placement in zip(handles, nodes, placements, strict=True)
         ]
 
-    def _options(self, place: ActorPlace) -> dict[str, Any]:
-        node = list(self._nodes)[place.node]
+    def _options(self, placement: Placement) -> dict[str, Any]:
+        node = list(self._nodes)[placement.node]
         pinned = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
         return {
-            "num_cpus": 0, "num_gpus": place.gpus, "memory": math.ceil(place.memory) or None, "max_restarts": 0,
-            "scheduling_strategy": pinned if place.pinned or not (place.gpus or place.memory) else "SPREAD",
+            "num_cpus": 0, "num_gpus": placement.gpus, "memory": math.ceil(placement.memory) or None, "max_restarts": 0,
+            "scheduling_strategy": pinned if placement.pinned or not (placement.gpus or placement.memory) else "SPREAD",
         }  # fmt: skip
 
     # Calls
@@ -193,11 +197,11 @@ class RayBackend(Backend):
 
     def _launch(self, sent: Outgoing, waiting: list[tuple[Actor, tuple[str, ...]]], node: str) -> None:
         """Start the calls that the node has cores for; one that wants more than there are goes alone."""
-        here = [call.actor.place.cpus for call in self._running.values() if call.actor.node == node]
+        here = [call.actor.placement.cpus for call in self._running.values() if call.actor.node == node]
         free, idle = self._nodes[node].cpus - sum(here), not here
         for call in list(waiting):
             actor, mine = call
-            if actor.place.cpus <= free or idle:
+            if actor.placement.cpus <= free or idle:
                 name = f"Host.{type(sent.message).__name__.lower()}"  # seen in `ps`, `top` and Ray's dashboard
                 remote = actor.handle.handle.options(name=name, **streaming_ahead(_WINDOW))
                 pieces = remote.remote(sent.message.for_clients(mine), *sent.broadcast)
@@ -206,7 +210,7 @@ class RayBackend(Backend):
                 awaited = dict.fromkeys(mine if training else ())
                 self._running[pieces] = Call(actor=actor, last=last, awaited=awaited, heard=time.monotonic())
                 waiting.remove(call)
-                free, idle = free - actor.place.cpus, False
+                free, idle = free - actor.placement.cpus, False
 
     def _rebalance(self, wanted: set[str]) -> list[Any]:
         """Move clients between actors that train at the same time, where that saves more than it costs.
@@ -216,7 +220,7 @@ class RayBackend(Backend):
         moved: list[Any] = []
         for node in self._nodes.values():
             actors = [actor for actor in self._actors if actor.node == node.id]
-            if len({a.place.cpus for a in actors}) != 1 or len(actors) * actors[0].place.cpus > node.cpus:
+            if len({a.placement.cpus for a in actors}) != 1 or len(actors) * actors[0].placement.cpus > node.cpus:
                 continue  # they wait for each other anyway, or may not take each other's clients
             queues = [[name for name in actor.clients if name in wanted] for actor in actors]
             for move in balance(queues, self._expected.seconds, self._expected.move_seconds):

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedsim.engine.host.messages import Message, Reply
-from fedsim.engine.place.placement import ActorPlace
+from fedsim.engine.place.placement import Placement
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Actor:
-    """A host elsewhere: the place it takes, where that turned out to be, and its present clients."""
+    """A host in an actor: its planned placement, the node it runs on, and its present clients."""
 
     handle: Any
-    """Ray's, to call it by."""
-    place: ActorPlace
+    """Ray's handle of it."""
+    placement: Placement
     node: str
-    """Ray's name for the node on which it turned out to be."""
+    """Ray's id of the node that it runs on."""
     clients: dict[str, None]
-    """Names of those that live there by now, in their order."""
+    """Names of its present clients, in their order."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 from fedsim.cli.plan_tables import plan_tables
 from fedsim.engine.federation import assemble, clients_per_site
 from fedsim.engine.host.client import ClientSpec
-from fedsim.engine.place.placement import ActorPlace, Node, device_of, placed, unplaced
+from fedsim.engine.place.placement import Placement, device_of, placed, unplaced
 from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload, read_yaml
 from fedsim.workload.schema import Workload
-from tests.engine.plans import GB, MakeWorkload, checked, machine, planned
+from tests.engine.plans import GB, MakeWorkload, checked, machine, node, planned
 
 WORKLOADS = sorted((Path(__file__).parents[3] / "workloads").glob("*.yaml"))
 RAY = "engine.backend=ray"
@@ -43,8 +43,8 @@ def clients_of(workload: Workload, like: ClientSpec) -> list[ClientSpec]:
     ]
 
 
-def has_a_share(place: ActorPlace) -> bool:
-    return 1e-4 <= place.gpus <= 1
+def has_a_share(placement: Placement) -> bool:
+    return 1e-4 <= placement.gpus <= 1
 
 
 @pytest.mark.slow
@@ -55,11 +55,11 @@ def test_no_workload_is_refused_for_want_of_gpus(path: Path, workload: MakeWorkl
         engine = load.engine.model_copy(update={"backend": "ray", "cores": None, "nodes": None})
         clients = clients_of(load, like)
         for gpus in (1, 2, 8):
-            nodes = [Node("here", 4, gpus, 16 * GB)]
-            places = placed(engine, clients, nodes)
-            assert unplaced(places, nodes) == []
-            assert all(map(has_a_share, places))
-            assert sum(len(place.clients) for place in places) == len(clients)
+            nodes = [node("here", gpus=gpus)]
+            placements = placed(engine, clients, nodes)
+            assert unplaced(placements, nodes) == []
+            assert all(map(has_a_share, placements))
+            assert sum(len(placement.clients) for placement in placements) == len(clients)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_no_workload_is_refused_for_want_of_gpus(path: Path, workload: MakeWorkl
 )
 def test_actors_share_gpus_equally(workload: MakeWorkload, size: int | str, gpus: int, share: float) -> None:
     load = workload(RAY, f"engine.clients_per_actor={size}")
-    one_node = replace(machine(), rooms=machine(gpus_one=gpus).rooms[:1])
+    one_node = replace(machine(), nodes=machine(gpus_one=gpus).nodes[:1])
     assert checked(load, one_node) == []
     plan = planned(load, one_node)
-    assert {home.place.gpus for home in plan.homes} == {share}
+    assert {actor.placement.gpus for actor in plan.actors} == {share}
     actors = dict(zip(*(plan_tables(plan)[0].columns[at].cells for at in (0, 1)), strict=True))["actors"]
     assert f"each with {share:g} of a GPU" in str(actors)
     assert str(actors).endswith("(cuda)")
@@ -79,19 +79,20 @@ def test_actors_share_gpus_equally(workload: MakeWorkload, size: int | str, gpus
 def test_what_is_asked_for_is_given_and_the_rest_shared(workload: MakeWorkload) -> None:
     """Site A's two clients ask for 0.4 each; B and C share the 0.2 that is left."""
     load = workload(RAY, "federation.sites.0.resources.gpus=0.4")
-    nodes = [Node("here", 4, 1, 16 * GB)]
-    places = placed(load.engine, assemble(load).clients, nodes)
-    assert [place.gpus for place in places[:2]] == [0.4, 0.4]
-    assert [place.gpus for place in places[2:]] == [pytest.approx(0.0625, abs=1e-4)] * 2
-    assert unplaced(places, nodes) == []
+    nodes = [node("here", gpus=1)]
+    placements = placed(load.engine, assemble(load).clients, nodes)
+    assert [placement.gpus for placement in placements[:2]] == [0.4, 0.4]
+    assert [placement.gpus for placement in placements[2:]] == [pytest.approx(0.0625, abs=1e-4)] * 2
+    assert unplaced(placements, nodes) == []
 
 
 def test_actors_are_on_nodes_that_have_gpus(workload: MakeWorkload) -> None:
     clients = assemble(workload()).clients
-    nodes = [Node("head", 4, 0, 16 * GB), Node("worker", 4, 1, 16 * GB)]
+    nodes = [node("head"), node("worker", gpus=1)]
     for size in (1, "auto"):
         assert {
-            place.node for place in placed(workload(RAY, f"engine.clients_per_actor={size}").engine, clients, nodes)
+            placement.node
+            for placement in placed(workload(RAY, f"engine.clients_per_actor={size}").engine, clients, nodes)
         } == {1}
 
 
@@ -99,18 +100,18 @@ def test_actors_are_on_nodes_that_have_gpus(workload: MakeWorkload) -> None:
 def test_clients_take_turns_where_a_gpu_holds_few_actors(workload: MakeWorkload, size: int | str) -> None:
     """2.5 GB hold two actors."""
     load = workload(RAY, f"engine.clients_per_actor={size}")
-    nodes = [Node("here", 4, 1, 16 * GB, gpu_memory=2.5 * GB)]
-    places = placed(load.engine, assemble(load).clients, nodes)
-    assert [place.gpus for place in places] == [0.5, 0.5]
-    assert sum(len(place.clients) for place in places) == 4
+    nodes = [node("here", gpus=1, gpu_memory=2.5 * GB)]
+    placements = placed(load.engine, assemble(load).clients, nodes)
+    assert [placement.gpus for placement in placements] == [0.5, 0.5]
+    assert sum(len(placement.clients) for placement in placements) == 4
 
 
 def test_torch_has_the_last_word_on_the_device(workload: MakeWorkload) -> None:
     """Ray may count GPUs that torch cannot use: they are reserved, and clients train on the CPU."""
     engine = workload(RAY).engine
-    assert device_of(engine, [Node("here", 4, 1, 0)]) == "cuda"
-    assert device_of(engine, [Node("here", 4, 1, 0, cuda=False)]) == "cpu"
-    assert device_of(workload(RAY, "engine.device=cpu").engine, [Node("here", 4, 1, 0)]) == "cpu"
+    assert device_of(engine, [node("here", gpus=1)]) == "cuda"
+    assert device_of(engine, [node("here", gpus=1, cuda=False)]) == "cpu"
+    assert device_of(workload(RAY, "engine.device=cpu").engine, [node("here", gpus=1)]) == "cpu"
 
 
 ONE_GPU = """
@@ -122,7 +123,8 @@ from fedsim.workload.reading import load_workload
 ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
 with Simulation(load_workload(Path(sys.argv[1])), sys.argv[2]) as simulation:
     simulation.run()
-    print(sorted(actor.place.gpus for actor in simulation._backend._actors), ray.available_resources().get("GPU", 0))
+    shares = sorted(actor.placement.gpus for actor in simulation._backend._actors)
+    print(shares, ray.available_resources().get("GPU", 0))
 """
 
 

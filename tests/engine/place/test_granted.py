@@ -3,10 +3,11 @@
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine.place.placement import Node, granted
+from fedsim.engine.place.placement import granted
 from fedsim.workload.engine import Engine
+from tests.engine.plans import node
 
-NODES = [Node("a", 4, 0, 1e9), Node("b", 2, 1, 1e9), Node("c", 1.5, 0, 1e9)]
+NODES = [node("a", 4), node("b", 2, gpus=1), node("c", 1.5)]
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from fedsim.engine import backend as backends
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import Host, make_learner
 from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Reset, Train
-from fedsim.engine.place.placement import Node
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.engine.serial import SerialBackend
 from fedsim.engine.simulation import run
 from fedsim.workload.schema import Workload
 from tests.engine.conftest import assert_same
+from tests.engine.plans import node
 
 Simulate = Callable[..., Run]
 MakeWorkload = Callable[..., Workload]
@@ -101,8 +101,8 @@ def test_clients_that_move_keep_their_bits(simulate: Simulate, workload: MakeWor
         assert Unfair.moves >= 2
         assert list(scratch.iterdir()) == [], "nothing is left of what was handed over"
         assert_same(serial, moved)
-        homes = moved.clients.groupby("client")["pid"].nunique()
-        assert homes.max() > 1, "the ledger shows that a client trained in two processes"
+        processes = moved.clients.groupby("client")["pid"].nunique()
+        assert processes.max() > 1, "the ledger shows that a client trained in two processes"
 
 
 def test_auto_makes_one_actor_a_slot_with_equal_work(workload: MakeWorkload) -> None:
@@ -110,9 +110,9 @@ def test_auto_makes_one_actor_a_slot_with_equal_work(workload: MakeWorkload) -> 
     clients = assemble(load).clients
     backend = RayBackend(load.engine)
     backend.start(setup_of(load), clients)
-    homes = [set(actor.clients) for actor in backend._actors]
-    assert len(homes) == min(backend.slots(), len(clients))
-    assert sorted(name for home in homes for name in home) == sorted(client.name for client in clients)
+    groups = [set(actor.clients) for actor in backend._actors]
+    assert len(groups) == min(backend.slots(), len(clients))
+    assert sorted(name for group in groups for name in group) == sorted(client.name for client in clients)
     backend._end_actors()
 
 
@@ -135,7 +135,7 @@ def test_no_more_clients_train_at_once_than_there_are_cores(
 ) -> None:
     """A site that wants two cores leaves none for others; one that wants more than there are trains alone."""
     monkeypatch.setattr(Counting, "most", 0)
-    monkeypatch.setattr(RayBackend, "_alive", lambda self: [Node(n["NodeID"], 2, 0, 4e9) for n in self._ray.nodes()])
+    monkeypatch.setattr(RayBackend, "_alive", lambda self: [node(n["NodeID"], cpus=2) for n in self._ray.nodes()])
     sites = [f"federation.sites.{index}.resources.cpus={cpus}" for index in range(3)]
     simulated_with(Counting, workload(*packed(1), *sites, "training.rounds=1"), tmp_path / "run")
     assert Counting.most == at_once

@@ -78,18 +78,18 @@ def test_what_is_even_stays() -> None:
 def test_moves_always_shorten_the_round(seed: int, clients: int, actors: int) -> None:
     rng = np.random.default_rng(seed)
     seconds = {f"C{number}": float(rng.uniform(0.1, 4)) for number in range(clients)}
-    homes = {name: int(rng.integers(actors)) for name in seconds}
-    queues = [[name for name in seconds if homes[name] == actor] for actor in range(actors)]
+    actor_of = {name: int(rng.integers(actors)) for name in seconds}
+    queues = [[name for name in seconds if actor_of[name] == actor] for actor in range(actors)]
     cost = float(rng.uniform(0, 0.3))
 
     def longest() -> float:
-        return max(sum(seconds[name] for name in seconds if homes[name] == actor) for actor in range(actors))
+        return max(sum(seconds[name] for name in seconds if actor_of[name] == actor) for actor in range(actors))
 
     before = longest()
     moves = balance(queues, seconds.__getitem__, lambda _: cost)
     for move in moves:
-        assert homes[move.client] == move.source
-        homes[move.client] = move.target
+        assert actor_of[move.client] == move.source
+        actor_of[move.client] = move.target
     assert longest() <= (before - cost * bool(moves) if actors == 2 else before)  # a third may be as busy
 
 

@@ -11,7 +11,7 @@ from fedsim.core.errors import InputError
 from fedsim.core.text import bytes_text
 from fedsim.engine.place.machine import Machine
 from fedsim.workload.schema import Workload
-from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, checked, disk, machine, planned, with_rooms
+from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, checked, disk, machine, planned, with_nodes
 
 RAY = (*TINY, "engine.backend=ray")
 AUTO, PAIRS = "engine.clients_per_actor=auto", "engine.clients_per_actor=2"
@@ -34,7 +34,7 @@ def gpus(one: int, two: int) -> Machine:
     return machine(gpus_one=one, gpus_two=two)
 
 
-PLACES = [
+RESERVED = [
     (("engine.device=cuda",), machine(), "engine.device: cuda needs a GPU", "engine.device=auto"),
     (sites("resources.gpus=4"), gpus(2, 1), "site A: resources.gpus: 4, and no node has more than 2", None),
     (
@@ -54,7 +54,7 @@ PLACES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("keys", "on", "message", "remedy"), PLACES)
+@pytest.mark.parametrize(("keys", "on", "message", "remedy"), RESERVED)
 def test_actors_without_a_place(
     workload: MakeWorkload, keys: tuple[str, ...], on: Machine, message: str, remedy: str | None
 ) -> None:
@@ -65,7 +65,7 @@ def test_actors_without_a_place(
 
 def test_actors_that_do_not_fit_into_memory(workload: MakeWorkload) -> None:
     """Beside driver and Ray there is room for one actor of 330 MB on each node, not for two."""
-    tight = with_rooms(memory=1.5 * GB)
+    tight = with_nodes(total_memory=1.5 * GB)
     message = refusal(workload(*RAY), tight)
     assert message.startswith("engine.clients_per_actor: 2 actors of 330 MB and 1 GB for driver and Ray")
     assert message.endswith("do not fit into the 1.5 GB of one; set it to 2 or more")
@@ -76,10 +76,10 @@ def test_actors_that_do_not_fit_into_memory(workload: MakeWorkload) -> None:
 
 def test_a_step_or_a_driver_that_does_not_fit(workload: MakeWorkload) -> None:
     serial = (*TINY, "training.batch_size=12")
-    assert "training.batch_size: an actor of" in refusal(workload(*serial), with_rooms(memory=0.34 * GB))
-    assert checked(workload(*TINY, "training.batch_size=1"), with_rooms(memory=0.35 * GB)) == []
-    assert "training.participation: driver and Ray" in refusal(workload(*RAY), with_rooms(memory=1 * GB))
-    message = refusal(workload(*RAY, "algorithm.name=fedavg"), with_rooms(memory=1 * GB))
+    assert "training.batch_size: an actor of" in refusal(workload(*serial), with_nodes(total_memory=0.34 * GB))
+    assert checked(workload(*TINY, "training.batch_size=1"), with_nodes(total_memory=0.35 * GB)) == []
+    assert "training.participation: driver and Ray" in refusal(workload(*RAY), with_nodes(total_memory=1 * GB))
+    message = refusal(workload(*RAY, "algorithm.name=fedavg"), with_nodes(total_memory=1 * GB))
     assert message.startswith("engine.backend: driver and Ray need 1 GB")
 
 
@@ -87,35 +87,35 @@ def test_state_beyond_memory(workload: MakeWorkload) -> None:
     """What the actors leave holds the slices and one and a half states of two; then one of them goes to scratch."""
     node = planned(workload(*RAY)).nodes[0]
     memory = (node.other_bytes + node.process_bytes + node.slice_bytes + 1.5 * STATE) / 0.95
-    message = refusal(workload(*RAY), with_rooms(memory=memory))
+    message = refusal(workload(*RAY), with_nodes(total_memory=memory))
     assert message.startswith("engine.state_memory: ")
     value = float(message.rpartition("at most ")[2])
     assert value * GB == pytest.approx(1.5 * STATE, rel=0.02)
-    assert checked(workload(*RAY, f"engine.state_memory={value}"), with_rooms(memory=memory)) == []
+    assert checked(workload(*RAY, f"engine.state_memory={value}"), with_nodes(total_memory=memory)) == []
     memory -= (1.5 * STATE + 0.5 * node.slice_bytes) / 0.95
-    message = refusal(workload(*RAY), with_rooms(memory=memory))
+    message = refusal(workload(*RAY), with_nodes(total_memory=memory))
     value = float(re.search("engine.slice_memory: .* at most (.*) each", message)[1])  # type: ignore[index]
     keys = (f"engine.state_memory={value}", f"engine.slice_memory={value}")
-    assert checked(workload(*RAY, *keys), with_rooms(memory=memory)) == []
+    assert checked(workload(*RAY, *keys), with_nodes(total_memory=memory)) == []
 
 
 def test_scratch_that_is_too_small(workload: MakeWorkload) -> None:
     keys = (*RAY, "engine.state_memory=0")
-    small = with_rooms(scratch=disk("/scratch", STATE, 1))
+    small = with_nodes(scratch=disk("/scratch", STATE, 1))
     assert refusal(workload(*keys), small) == (
         f"engine.state_memory: {bytes_text(2 * STATE)} of private state do not fit "
         f"into the {bytes_text(STATE)} that are free for /scratch of two; set it to 0.1, "
         "or engine.scratch to a folder with more space"
     )
     assert checked(workload(*RAY, "engine.state_memory=0.1"), small) == []
-    alone = replace(small, rooms=small.rooms[:1])
+    alone = replace(small, nodes=small.nodes[:1])
     memory = (planned(workload(*keys), alone).nodes[0].memory_bytes + 100) / 0.95
-    full = replace(alone, rooms=(replace(alone.rooms[0], memory=memory),))
+    full = replace(alone, nodes=(replace(alone.nodes[0], total_memory=memory),))
     assert refusal(workload(*keys), full).startswith("engine.scratch: ")
 
 
 def test_what_does_not_fit_is_red(workload: MakeWorkload) -> None:
-    small = with_rooms(scratch=disk("/scratch", STATE, 1))
+    small = with_nodes(scratch=disk("/scratch", STATE, 1))
     _, needs, _ = plan_tables(planned(workload(*RAY, "engine.state_memory=0"), small))
     names = list(needs.columns[0].cells)
     assert [name for name, row in zip(names, needs.rows, strict=True) if row.style == "red"] == [
@@ -158,7 +158,7 @@ def test_folders_on_one_disk_share_what_is_free(workload: MakeWorkload, tmp_path
 
     def on(*numbers: int) -> Machine:
         scratch, cache, out = (disk(f"/{number}", free, number) for number in numbers)
-        return replace(machine(), rooms=(replace(machine().rooms[0], scratch=scratch),), cache=cache, out=out)
+        return replace(machine(), nodes=(replace(machine().nodes[0], scratch=scratch),), cache=cache, out=out)
 
     assert checked(load, on(1, 2, 3)) == []
     message = refusal(load, on(1, 1, 1))

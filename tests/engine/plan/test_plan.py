@@ -16,7 +16,7 @@ from fedsim.cli.plan_tables import busy_line
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
-from fedsim.engine.place.placement import ActorPlace, Node, placed, unplaced
+from fedsim.engine.place.placement import Placement, placed, unplaced
 from fedsim.engine.plan.calibration import Calibration, _Load
 from fedsim.engine.plan.fits import plan_run
 from fedsim.engine.plan.plan import Plan
@@ -25,7 +25,7 @@ from fedsim.engine.plan.times import Times, expected
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.workload.schema import Workload
-from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, planned
+from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, node, planned
 
 # Sizes
 
@@ -120,7 +120,7 @@ def test_what_is_kept_in_memory_and_what_lies_in_scratch(workload: MakeWorkload)
     plan = planned(workload(*TINY, *keys, "engine.slice_memory=0"))
     assert [(node.actors, node.clients, node.slots) for node in plan.nodes] == [(1, 2, 1), (1, 2, 1)]
     assert [(node.state_bytes, node.scratch_bytes, node.slice_bytes) for node in plan.nodes] == [(size, size, 0)] * 2
-    assert [sum(home.unkept.values()) for home in plan.homes] == [12 * 32**2, 24 * 32**2]
+    assert [sum(actor.unkept.values()) for actor in plan.actors] == [12 * 32**2, 24 * 32**2]
 
 
 @pytest.mark.parametrize("domain", ["image", "kspace", "dual"])
@@ -132,7 +132,7 @@ def test_activations_grow_with_pixels(workload: MakeWorkload, domain: str) -> No
     assert all((now == then).all() for now, then in zip((learner.shared, learner.local), before, strict=True))
 
 
-# Places
+# Placement
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -141,21 +141,21 @@ def test_actors_are_where_the_plan_says(workload: MakeWorkload, tmp_path: Path, 
     keys = ("federation.sites.2.resources.cpus=2", f"engine.clients_per_actor={size}", "engine.backend=ray")
     load = workload(*keys)
     clients, there = assemble(load).clients, machine_of(load, tmp_path / "run")
-    places = placed(load.engine, clients, [room.node for room in there.rooms])
+    placements = placed(load.engine, clients, there.nodes)
     backend = RayBackend(load.engine)
     backend.start(setup_of(load), clients)
-    assert [list(actor.clients) for actor in backend._actors] == [[c.name for c in p.clients] for p in places]
-    assert [actor.place.cpus for actor in backend._actors] == [place.cpus for place in places]
-    assert {actor.node for actor in backend._actors} == {room.node.id for room in there.rooms}
+    assert [list(actor.clients) for actor in backend._actors] == [[c.name for c in p.clients] for p in placements]
+    assert [actor.placement.cpus for actor in backend._actors] == [placement.cpus for placement in placements]
+    assert {actor.node for actor in backend._actors} == {node.id for node in there.nodes}
     backend._end_actors()
 
 
 def test_gpus_are_shared_within_one() -> None:
     """0.6 of a GPU fits once into each; whole ones must be free altogether."""
-    nodes = [Node("one", 4, 2, 0)]
+    nodes = [node("one", gpus=2, actor_memory=0)]
 
-    def actors(*gpus: float) -> list[ActorPlace]:
-        return [ActorPlace(0, True, (), 1, share, 0) for share in gpus]
+    def actors(*gpus: float) -> list[Placement]:
+        return [Placement(node=0, pinned=True, clients=(), cpus=1, gpus=share) for share in gpus]
 
     assert unplaced(actors(0.6, 0.4, 0.6, 0.4), nodes) == []
     assert len(unplaced(actors(0.6, 0.6, 0.6), nodes)) == 1
@@ -179,7 +179,7 @@ def calibration(plan: Plan, **changes: Any) -> Calibration:
 
 def times(workload: Workload, on: Machine | None = None) -> Any:
     plan = planned(workload, on)
-    return expected(plan.workload, plan.homes, plan.machine.rooms, calibration(plan), 0.0, 1 * GB)
+    return expected(plan.workload, plan.actors, plan.machine.nodes, calibration(plan), 0.0, 1 * GB)
 
 
 def test_a_round_ends_with_its_last_client(workload: MakeWorkload) -> None:
@@ -211,11 +211,11 @@ def test_this_machine(workload: MakeWorkload, tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints" / "round-0001").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "round-0001" / "shared.safetensors").write_bytes(b"x" * 99)
     there = machine_of(workload("engine.scratch=" + str(tmp_path / "not" / "yet")), tmp_path / "run")
-    (room,) = there.rooms
-    assert 0 < room.node.memory < room.memory
-    assert room.node.cpus >= 1
-    assert room.scratch is not None
-    assert room.scratch.number == there.out.number
+    (here,) = there.nodes
+    assert 0 < here.actor_memory < here.total_memory
+    assert here.cpus >= 1
+    assert here.scratch is not None
+    assert here.scratch.number == there.out.number
     assert there.out.free > 0
     assert there.out_bytes == 99
 
@@ -239,18 +239,18 @@ def test_a_busy_machine_is_noticed_and_said() -> None:
     times = Times(
         client=(1, 1, 1), round=1, validation=1, checkpoint=1, start=1, shards=0, total=100, others=4, beside_others=300
     )
-    said = busy_line(times)
-    assert said is not None
-    assert "asked for 4.0 cores" in said
-    assert "1 min 40 s is for an idle one; expect about 5 min 0 s" in said
+    line = busy_line(times)
+    assert line is not None
+    assert "asked for 4.0 cores" in line
+    assert "1 min 40 s is for an idle one; expect about 5 min 0 s" in line
     assert busy_line(replace(times, beside_others=105)) is None
 
 
 def test_others_leave_less_to_a_run(workload: MakeWorkload) -> None:
     """A serial run has a core of its own where one is free, and a share of one where others ask for all of them."""
     plan = planned(workload(*TINY))
-    cores = sum(room.node.cpus for room in plan.machine.rooms)
+    cores = sum(node.cpus for node in plan.machine.nodes)
     for others, longer in ((0.0, 1), (cores - 1, 1), (2 * cores - 1, 2)):
         made = calibration(plan, others=others)
-        found = expected(plan.workload, plan.homes, plan.machine.rooms, made, 0.0, 1 * GB)
+        found = expected(plan.workload, plan.actors, plan.machine.nodes, made, 0.0, 1 * GB)
         assert found.beside_others == pytest.approx(longer * found.total)
