@@ -229,5 +229,5 @@ def _expect(right: Any, what: str, found: object, who: str = "") -> None:  # noq
     if right:
         return
     shape = f" of {found.dtype} {tuple(found.shape)}" if isinstance(found, np.ndarray | Tensor) else f" {found!r:.80}"
-    said = found if isinstance(found, str) else "None" if found is None else f"{type(found).__name__}{shape}"
-    raise TypeError(f"{who}must return {what}, not {said}")
+    actual = found if isinstance(found, str) else "None" if found is None else f"{type(found).__name__}{shape}"
+    raise TypeError(f"{who}must return {what}, not {actual}")

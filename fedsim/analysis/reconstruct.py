@@ -48,15 +48,15 @@ def reconstruct_file(run: Run, client: str, file: Path, which: Which, out: Path)
     """
     network, site = _chosen(run, client, which)
     source, root = _source_of(site, file), file.absolute().parent
-    said: dict[str, str | int] = {"client": client, "round": run.round(which)}
+    attributes: dict[str, str | int] = {"client": client, "round": run.round(which)}
     raw = source.raw(root) if isinstance(source, KSpaceSource) else ()
     if any(is_undersampled(kspace) for volume in raw for kspace in volume.slices):
-        return _with_own_mask(run, network, site, cast(KSpaceSource, source).raw(root), out, said)
-    return _with_mask_of(run, network, site, source, root, out, said)
+        return _with_own_mask(run, network, site, cast(KSpaceSource, source).raw(root), out, attributes)
+    return _with_mask_of(run, network, site, source, root, out, attributes)
 
 
 def _with_own_mask(
-    run: Run, network: Network, site: Site, volumes: Iterable[RawVolume], out: Path, said: dict[str, str | int]
+    run: Run, network: Network, site: Site, volumes: Iterable[RawVolume], out: Path, attributes: dict[str, str | int]
 ) -> Iterator[Line]:
     """Undersampled k-space as it is: nothing is there to compare the images with."""
     matrix, normalise = site.matrix or run.workload.federation.matrix, run.workload.federation.normalise
@@ -66,7 +66,7 @@ def _with_own_mask(
         shown = [reconstruct_coils(network, *one, normalise) for one in zip(kspace, masks, strict=True) if one[1].any()]
         images = {"reconstruction": np.stack([one for one, _ in shown]), "zero_filled": np.stack([z for _, z in shown])}
         path = out / f"{volume.name}.h5"
-        save_images(path, masks, images, **said, mask_from="file")
+        save_images(path, masks, images, **attributes, mask_from="file")
         acceleration, coils = measured_acceleration(masks), len(kspace[0])
         by_coil = f", its {coils} coils one by one" if coils > 1 else ""
         how = f"with the file's own mask (R = {acceleration:.2f}, at {matrix[0]}x{matrix[1]}{by_coil})"
@@ -74,7 +74,7 @@ def _with_own_mask(
 
 
 def _with_mask_of(
-    run: Run, network: Network, site: Site, source: Source, root: Path, out: Path, said: dict[str, str | int]
+    run: Run, network: Network, site: Site, source: Source, root: Path, out: Path, attributes: dict[str, str | int]
 ) -> Iterator[Line]:
     """Fully sampled data, undersampled with the mask of the client's site."""
     federation, protocol = run.workload.federation, run.workload.metrics.protocol
@@ -88,7 +88,7 @@ def _with_mask_of(
         data = ClientData(path, site.name, pieces, supports, site.mask, matrix, federation.normalise, run.workload.seed)
         for volume in reconstruct_volumes(network, data, "test", run.workload.training_of(site).batch_size):
             target = out / f"{volume.piece.volume}.h5"
-            volume.save(target, **said, protocol=protocol, mask_from="client")
+            volume.save(target, **attributes, protocol=protocol, mask_from="client")
             yield target, _scored(volume.score(protocol), matrix)
 
 

@@ -49,9 +49,9 @@ def _shares_table(plan: Plan) -> Table:
         for piece in train:
             mix[piece.contrast or "unknown"] += piece.stop - piece.start
         slices = client.data.samples()
-        said = ", ".join(f"{contrast} {count}" for contrast, count in sorted(mix.items()))
+        contrasts = ", ".join(f"{contrast} {count}" for contrast, count in sorted(mix.items()))
         subjects = len({piece.subject for piece in train})
-        table.add_row(client.name, str(subjects), str(slices), f"{100 * slices / total:.1f} %", escape(said))
+        table.add_row(client.name, str(subjects), str(slices), f"{100 * slices / total:.1f} %", escape(contrasts))
     return table
 
 

@@ -93,8 +93,8 @@ def reconstruct(
     """Reconstruct a file with a client's model, using the client's mask, or the file's own if it is undersampled."""
     from fedsim.analysis.reconstruct import reconstruct_file
 
-    for path, said in reconstruct_file(_opened(run_dir, None, trust), client, file, which, out_dir):
-        out.print(f"{path}: {said}", soft_wrap=True, highlight=False)
+    for path, result in reconstruct_file(_opened(run_dir, None, trust), client, file, which, out_dir):
+        out.print(f"{path}: {result}", soft_wrap=True, highlight=False)
 
 
 def report(

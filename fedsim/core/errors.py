@@ -62,10 +62,10 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def same_thing(name: str, known: Iterable[str]) -> str | None:
     """The known name that is only written otherwise, or that other tools call so."""
     plain = _plain(name)
-    said = {plain, re.sub(r"^(n|num|nr|number_of|total|max)_", "", plain)}
+    names = {plain, re.sub(r"^(n|num|nr|number_of|total|max)_", "", plain)}
     by_plain = {_plain(one): one for one in known}
-    return next((by_plain[one] for one in by_plain if one in said), None) or next(
-        (there for one, there in by_plain.items() if said.intersection(_ALSO_CALLED.get(one, ()))), None
+    return next((by_plain[one] for one in by_plain if one in names), None) or next(
+        (there for one, there in by_plain.items() if names.intersection(_ALSO_CALLED.get(one, ()))), None
     )
 
 

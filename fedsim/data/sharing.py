@@ -98,11 +98,11 @@ def shared_people(sites: Sequence[SiteVolumes], who: People) -> dict[str, list[s
 
 def subject_lines(ways: Mapping[str, int], shared: Mapping[str, Sequence[str]]) -> list[str]:
     """What a person should know of the subjects: how many were told by what, and who is read by several sites."""
-    said = [f"subjects: {', '.join(f'{number:,} identified by {way}' for way, number in ways.items())}"]
+    notes = [f"subjects: {', '.join(f'{number:,} identified by {way}' for way, number in ways.items())}"]
     if shared:
         sites = ", ".join(dict.fromkeys(site for where in shared.values() for site in where))
-        said.append(f"at several sites ({sites}), divided alike: {len(shared):,} x subject: {some([*shared])}")
-    return said
+        notes.append(f"at several sites ({sites}), divided alike: {len(shared):,} x subject: {some([*shared])}")
+    return notes
 
 
 def _divided(sites: list[SiteVolumes], who: People, seed: int) -> dict[str, dict[str, Part]]:

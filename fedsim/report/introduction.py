@@ -12,8 +12,8 @@ def settings(section: Section) -> str:
     """A section's keys but its name, in brackets; empty where there are none."""
     content = section.model_dump()
     own = ["your own class"] if ":" in content.pop("name") else []
-    said = ", ".join([*own, *(_setting(section, key, value) for key, value in content.items())])
-    return f" ({said})" if said else ""
+    text = ", ".join([*own, *(_setting(section, key, value) for key, value in content.items())])
+    return f" ({text})" if text else ""
 
 
 def _setting(section: Section, key: str, value: object) -> str:
@@ -29,14 +29,14 @@ def _setting(section: Section, key: str, value: object) -> str:
 def training(workload: Workload) -> str:
     """Optimizer, learning rate, batch and epochs of the clients; smallest to largest where sites differ."""
 
-    def said(key: str) -> str:
+    def values_of(key: str) -> str:
         common = getattr(workload.training, key)
-        values = sorted({getattr(site.training, key) or common for site in workload.federation.expanded_sites()})
-        return " to ".join(str(value) for value in dict.fromkeys((values[0], values[-1])))
+        given = sorted({getattr(site.training, key) or common for site in workload.federation.expanded_sites()})
+        return " to ".join(str(value) for value in dict.fromkeys((given[0], given[-1])))
 
-    epochs = said("local_epochs")
+    epochs = values_of("local_epochs")
     return (
-        f"{said('optimizer')}, learning rate {said('lr')}, batches of {said('batch_size')}, "
+        f"{values_of('optimizer')}, learning rate {values_of('lr')}, batches of {values_of('batch_size')}, "
         f"{epochs} local epoch{'' if epochs == '1' else 's'} per round"
     )
 

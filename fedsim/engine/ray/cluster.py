@@ -89,9 +89,9 @@ def _start(ray: ModuleType) -> None:
         raise
     except Exception as error:
         disconnect()
-        said = " ".join(str(error).split()).partition(". ")[0]
+        reason = " ".join(str(error).split()).partition(". ")[0]
         raise RunError(
-            f"Ray did not start on this machine ({said}); it may be too busy or short of memory: try again, "
+            f"Ray did not start on this machine ({reason}); it may be too busy or short of memory: try again, "
             "or run in one process with --set engine.backend=serial"
         ) from error
     except BaseException:

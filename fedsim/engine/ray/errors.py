@@ -51,12 +51,12 @@ def _meaning(ray: ModuleType, cause: Exception, client: str) -> Exception:
 
 def _line(error: Exception) -> str:
     """What matters of the paragraphs that Ray writes."""
-    said = " ".join(str(error).split())
-    if "low on memory" in said:
-        used = re.search(r"[\d.]+ ?[KMGT]?B used / [\d.]+ ?[KMGT]?B", said)
+    text = " ".join(str(error).split())
+    if "low on memory" in text:
+        used = re.search(r"[\d.]+ ?[KMGT]?B used / [\d.]+ ?[KMGT]?B", text)
         amount = f" ({used[0]})" if used else ""
         return f"killed since its node ran low on memory{amount}; engine.clients_per_actor=auto needs less"
-    cause = re.search(r"The actor is dead because (.*?)\. ", said)
-    who = re.search(r"pid: (\d+).*? ip: ([\w.:]+)", said)
+    cause = re.search(r"The actor is dead because (.*?)\. ", text)
+    who = re.search(r"pid: (\d+).*? ip: ([\w.:]+)", text)
     where = f"process {who[1]} on {who[2]}: " if who else ""
-    return f"{where}{cause[1] if cause else said[:200]}"
+    return f"{where}{cause[1] if cause else text[:200]}"

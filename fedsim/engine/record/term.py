@@ -63,5 +63,5 @@ def term_warning(by_round: pd.DataFrame) -> str | None:
         f"{len(by_round)} rounds" if rounds else "",
         "alternates between high and low from round to round" if judged.alternates else "",
     ]  # fmt: skip
-    said = " and ".join(filter(None, signs))
-    return f"the contrastive term switches itself off: its ratio {said}" if said else None
+    reason = " and ".join(filter(None, signs))
+    return f"the contrastive term switches itself off: its ratio {reason}" if reason else None

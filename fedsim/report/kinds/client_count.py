@@ -42,8 +42,8 @@ def _of_counts(points: pd.DataFrame, quality: str, people: People) -> Iterator[s
     for method, own in by_method.items():
         if (method,) in apart:
             few, many = tables[method].index[0], tables[method].index[-1]
-            said = change(apart[method,], quality, p_values[method,], tests, people[method])
-            yield f"{method}, from N = {few} to N = {many}: {said}"
+            result = change(apart[method,], quality, p_values[method,], tests, people[method])
+            yield f"{method}, from N = {few} to N = {many}: {result}"
             seconds = own.groupby("clients")["round_seconds"].mean() / own.groupby("clients")["participants"].mean()
             few_s, many_s = precise_duration(seconds[few]), precise_duration(seconds[many])
             yield f"{method}: a round takes {few_s} per client at N = {few} and {many_s} at N = {many}"
