@@ -185,8 +185,9 @@ CHANGES = {
 }  # fmt: skip
 
 
-@pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("placement", ["serial", "ray-1", "ray-4"])
+@pytest.mark.parametrize(
+    "placement", ["serial", *(pytest.param(f"ray-{size}", marks=pytest.mark.ray) for size in (1, 4))]
+)
 def test_what_was_received_is_not_changed(mine: Callable[..., Workload], tmp_path: Path, placement: str) -> None:
     backend, _, size = placement.partition("-")
     keys = [f"engine.backend={backend}", f"engine.clients_per_actor={size or 1}", "engine.on_client_error=drop"]

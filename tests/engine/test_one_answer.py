@@ -14,21 +14,21 @@ from .conftest import assert_same, tensors
 Simulate = Callable[..., Run]
 
 
-pytestmark = pytest.mark.usefixtures("ray_session")
-
-
+@pytest.mark.usefixtures("ray_session")
 def test_serial_ray_ray_again_and_packed_give_the_same_bits(simulate: Simulate) -> None:
     serial = simulate()
     for clients_per_actor in (1, 3, 3):
         assert_same(serial, simulate("engine.backend=ray", f"engine.clients_per_actor={clients_per_actor}"))
 
 
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("method", ["fedavg", pytest.param("single", marks=pytest.mark.long)])
 def test_other_methods_give_the_same_bits(simulate: Simulate, method: str) -> None:
     keys = (f"algorithm.name={method}", "training.rounds=2")
     assert_same(simulate(*keys), simulate(*keys, "engine.backend=ray", "engine.clients_per_actor=2"))
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_moments_of_negatives_do_not_depend_on_placement(simulate: Simulate) -> None:
     keys = ("algorithm.exact_up_to=2", "algorithm.own=false", "algorithm.beta_scaling=clients")
     keys += ("algorithm.weighting=samples", "training.participation=0.75")
@@ -38,6 +38,7 @@ def test_moments_of_negatives_do_not_depend_on_placement(simulate: Simulate) -> 
     assert_same(serial, simulate(*keys, "engine.backend=ray", "engine.clients_per_actor=2"))
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_partial_participation_does_not_depend_on_placement(simulate: Simulate) -> None:
     overrides = ("training.participation=0.5", "algorithm.weighting=samples")
     serial = simulate(*overrides)
@@ -90,6 +91,7 @@ def test_resume_refuses_another_workload(simulate: Simulate, tmp_path: Path, cha
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("ray_session")
 def test_without_a_checkpoint_a_run_that_lost_an_actor_starts_over(simulate: Simulate) -> None:
     keys = ("engine.checkpoint_every=0",)
     struck = "faults=[{kind: kill, client: B, round: 2}]"

@@ -24,8 +24,6 @@ from tests.engine.plans import node
 Simulate = Callable[..., Run]
 MakeWorkload = Callable[..., Workload]
 
-pytestmark = pytest.mark.usefixtures("ray_session")
-
 SPILLED = "engine.state_memory=0"
 UNCACHED = "engine.slice_memory=0"
 
@@ -52,6 +50,7 @@ def simulated_with(backend: type[backends.Backend], workload: Workload, out: Pat
         return run(workload, out)
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_packed_spilled_and_shuffled_give_the_same_bits(
     simulate: Simulate, workload: MakeWorkload, tmp_path: Path
 ) -> None:
@@ -92,6 +91,7 @@ class Unfair(RayBackend):
         return moved
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_clients_that_move_keep_their_bits(simulate: Simulate, workload: MakeWorkload, tmp_path: Path) -> None:
     serial, scratch = simulate(), tmp_path / "scratch"
     for number, more in enumerate(((), (SPILLED,))):
@@ -105,6 +105,7 @@ def test_clients_that_move_keep_their_bits(simulate: Simulate, workload: MakeWor
         assert processes.max() > 1, "the ledger shows that a client trained in two processes"
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_auto_makes_one_actor_a_slot_with_equal_work(workload: MakeWorkload) -> None:
     load = workload(*packed("auto"))
     clients = assemble(load).clients
@@ -126,6 +127,7 @@ class Counting(RayBackend):
         Counting.most = max(Counting.most, len(self._running))
 
 
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
     ("cpus", "at_once"),
     [(1, 2), pytest.param(2, 1, marks=pytest.mark.long), pytest.param(64, 1, marks=pytest.mark.long)],
@@ -177,6 +179,7 @@ def federation_of_24() -> tuple[str, ...]:
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.long
 def test_24_clients_give_the_same_bits_in_every_placement(
     simulate: Simulate, workload: MakeWorkload, tmp_path: Path
@@ -193,6 +196,7 @@ def test_24_clients_give_the_same_bits_in_every_placement(
     assert (kept[kept["weight"] > 0].groupby("round").size() == 12).all()
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_hosts_in_the_middle_of_a_long_call_do_not_hold_up_a_start(workload: MakeWorkload) -> None:
     """Nobody fetches any more what they stream, so they wait, and would answer no question."""
     load = workload(*packed(4, "engine.on_lost_process=drop"))

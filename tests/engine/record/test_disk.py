@@ -54,8 +54,7 @@ def fill(ballast: Path) -> None:
                 size //= 2
 
 
-@pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("keys", [(), RAY])
+@pytest.mark.parametrize("keys", [(), pytest.param(RAY, marks=pytest.mark.ray)])
 def test_a_full_disk_stops_the_run_and_space_brings_it_back(
     simulate: Simulate, disk: Path, keys: tuple[str, ...]
 ) -> None:
@@ -98,8 +97,7 @@ def test_a_full_cache_is_named(simulate: Simulate, disk: Path, tmp_path: Path) -
     assert [path.name for path in disk.iterdir() if path.suffix in {".h5", ".part"}] == []
 
 
-@pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("keys", [(), pytest.param(RAY, marks=pytest.mark.long)])
+@pytest.mark.parametrize("keys", [(), pytest.param(RAY, marks=[pytest.mark.ray, pytest.mark.long])])
 def test_a_disk_that_is_full_by_the_workload(simulate: Simulate, tmp_path: Path, keys: tuple[str, ...]) -> None:
     struck = "faults=[{kind: disk_full, client: B, round: 2}]"
     with pytest.raises(WriteError, match=r"B\.safetensors: cannot be written \(No space left on device\)"):
