@@ -20,6 +20,8 @@ from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
 
 Fedsim = Callable[..., tuple[int, str, str]]
+COMMAND = (sys.executable, "-c", "from fedsim.cli import main; main()")
+"""`fedsim` in another process, whatever the PATH."""
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -84,9 +86,34 @@ def fedsim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
     return fedsim
 
 
-def site(name: str, contrast: str, **more: object) -> dict[str, Any]:
-    source = {"format": "phantom", "subjects": 4, "slices": 3, "size": 48, "contrast": contrast}
-    return {"name": name, "source": source, "mask": {"kind": "radial", "acceleration": 3}, **more}
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def site(
+    name: str,
+    contrast: str,
+    kind: str = "radial",
+    *,
+    subjects: int = 4,
+    slices: int = 3,
+    size: int = 48,
+    **more: object,
+) -> dict[str, Any]:
+    """A phantom site of a workload, with a mask of that kind."""
+    source = {"format": "phantom", "subjects": subjects, "slices": slices, "size": size, "contrast": contrast}
+    return {"name": name, "source": source, "mask": {"kind": kind, "acceleration": 3}, **more}
+
+
+def three_sites(slices: int, size: int) -> list[dict[str, Any]]:
+    """Three sites of six subjects; the second has a matrix and a learning rate of its own."""
+    shape = {"subjects": 6, "slices": slices, "size": size}
+    return [
+        site("A", "t1", "equispaced", **shape),
+        site("B", "t2", training={"lr": 2e-3}, matrix=[size, size], **shape),
+        site("C", "pd", "gaussian2d", **shape),
+    ]
 
 
 @pytest.fixture(scope="session")

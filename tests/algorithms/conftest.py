@@ -21,6 +21,7 @@ from fedsim.engine.simulation import run
 from fedsim.models.reconstruction import ReconstructionNetwork
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
+from tests.conftest import three_sites
 
 Simulate = Callable[..., Run]
 Named = dict[str, Tensor]
@@ -29,16 +30,6 @@ Models = dict[str, Named]
 """The network that each client would use at the end, by client; and under "shared" the server's, if that is another."""
 PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
 TIMES = ["seconds", "slots", "node", "pid", "memory_bytes", *(f"{part}_seconds" for part in PARTS)]
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-def site(name: str, contrast: str, kind: str, **more: Any) -> dict[str, Any]:
-    source = {"format": "phantom", "subjects": 6, "slices": 2, "size": 32, "contrast": contrast}
-    return {"name": name, "source": source, "mask": {"kind": kind, "acceleration": 3}, **more}
 
 
 def small(cache: Path) -> dict[str, Any]:
@@ -50,11 +41,7 @@ def small(cache: Path) -> dict[str, Any]:
             "cache": str(cache),
             "clients": 4,
             "matrix": [16, 16],
-            "sites": [
-                site("A", "t1", "equispaced"),
-                site("B", "t2", "radial", training={"lr": 2e-3}, matrix=[32, 32]),
-                site("C", "pd", "gaussian2d"),
-            ],
+            "sites": three_sites(slices=2, size=32),
         },
         "model": {"channels": 2, "pools": 1},
         "training": {"rounds": 3, "local_epochs": 2, "batch_size": 2, "lr": 1e-3, "lr_step": 2},

@@ -1,7 +1,5 @@
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -20,12 +18,7 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.simulation import Simulation
 from fedsim.report.cross_view import cross_figure, cross_matrix, cross_table, write_cross
 from fedsim.workload.schema import Workload
-
-
-def site(name: str, contrast: str, **more: object) -> dict[str, object]:
-    source = {"format": "phantom", "subjects": 4, "slices": 3, "size": 48, "contrast": contrast}
-    return {"name": name, "source": source, "mask": {"kind": "radial", "acceleration": 3}, **more}
-
+from tests.conftest import Fedsim, site
 
 SITES = [
     site("A", "t1"),
@@ -148,13 +141,12 @@ def test_data_that_changed_are_refused(copy: Run) -> None:
 
 
 @pytest.mark.slow
-def test_on_the_command_line(copy: Run) -> None:
-    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "evaluate", copy.path, "--cross"]
-    done = subprocess.run([*command, "--split", "val"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "zero-filled" in done.stdout
+def test_on_the_command_line(fedsim: Fedsim, copy: Run) -> None:
+    status, out, err = fedsim("evaluate", copy.path, "--cross", "--split", "val")
+    assert status == 0, err
+    assert "zero-filled" in out
     assert set(pd.read_parquet(copy.path / "cross.parquet")["split"]) == {"val"}
-    refused = subprocess.run([*command, "--save-images"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1
-    assert "--cross" in refused.stderr
+    status, _, err = fedsim("evaluate", copy.path, "--cross", "--save-images")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "--cross" in err

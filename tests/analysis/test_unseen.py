@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,15 +20,11 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.models.base import is_encoder
 from fedsim.mri.metrics import volume_quality
 from fedsim.workload.schema import Workload
+from tests.conftest import Fedsim, site
 
 STEPS = (0, 2, 4)
 KEYS = ["rule", "asked"]
 Train = Callable[..., Run]
-
-
-def site(name: str, contrast: str, **more: object) -> dict[str, object]:
-    source = {"format": "phantom", "subjects": 4, "slices": 3, "size": 48, "contrast": contrast}
-    return {"name": name, "source": source, "mask": {"kind": "radial", "acceleration": 3}, **more}
 
 
 SITES = [
@@ -294,25 +288,18 @@ def test_a_site_without_the_data_is_refused(make_workload: Callable[..., Workloa
     assert len(unseen(trained, [0])) == 2 * 2  # two test volumes, mean and ensemble
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-c", "from fedsim.cli import main; main()", "unseen", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.long
-def test_on_the_command_line(fedmri: Run, finished: Run, tmp_path: Path) -> None:
-    done = command(fedmri.path, "--slices", "0", "--out", tmp_path / "table.parquet")
-    assert done.returncode == 0, done.stderr
-    assert "ensemble" in done.stdout
-    assert "PSNR [dB]" in done.stdout
+def test_on_the_command_line(fedsim: Fedsim, fedmri: Run, finished: Run, tmp_path: Path) -> None:
+    status, out, err = fedsim("unseen", fedmri.path, "--slices", "0", "--out", tmp_path / "table.parquet")
+    assert status == 0, err
+    assert "ensemble" in out
+    assert "PSNR [dB]" in out
     assert len(pd.read_parquet(tmp_path / "table.parquet")) == 2
     for arguments, words in (
         ((finished.path,), "set `unseen: true` on a site"),
         ((fedmri.path, "--slices", "many"), "--slices many: 'many' must be a number"),
         ((fedmri.path, "--slices", "0", "--out", tmp_path / "no" / "table.parquet"), "must be a file in a folder"),
     ):
-        refused = command(*arguments)
-        assert refused.returncode == 2
-        assert refused.stderr.count("\n") == 1
-        assert words in refused.stderr
-        assert not refused.stdout
+        status, out, err = fedsim("unseen", *arguments)
+        assert (status, out) == (2, "")
+        assert err.count("\n") == 1
+        assert words in err

@@ -26,11 +26,6 @@ engine: {{backend: serial}}
 """
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def workload(tmp_path: Path, cache: Path) -> Path:
     (tmp_path / "data").mkdir()

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typer.main import get_command
 
 from fedsim.cli import app as cli
 from fedsim.engine.state.checkpoint import complete_rounds
+from tests.conftest import COMMAND
 
 Fedsim = Callable[..., tuple[int, str, str]]
 
@@ -134,7 +134,7 @@ def test_ctrl_c_writes_a_checkpoint_and_resuming_equals_uninterrupted(
 ) -> None:
     rounds = ["--set", "training.rounds=8", "--set", "training.local_epochs=4", "--set", "engine.checkpoint_every=50"]
     keys = [*rounds, "--set", f"engine.backend={backend}"]
-    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "run", workload, *keys]
+    command = [*COMMAND, "run", workload, *keys]
     process = subprocess.Popen([*command, "--out", tmp_path / "run"], start_new_session=True, stderr=subprocess.PIPE)
     log, deadline = tmp_path / "run" / "log.txt", time.monotonic() + 120
     while not (log.exists() and "round 2/8" in log.read_text()) and time.monotonic() < deadline:

@@ -1,12 +1,13 @@
 """One client's step of a run again, from the command line; and what the command line says of a client that fails."""
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from tests.conftest import COMMAND
 
 Fedsim = Callable[..., tuple[int, str, str]]
 FAULT = ("--set", "faults=[{kind: raise, client: B, round: 2}]")
@@ -43,7 +44,7 @@ def test_a_client_that_fails_shows_its_traceback_and_how_to_look_into_it(
 @pytest.mark.slow
 def test_the_debugger_stops_where_the_client_failed(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     fedsim("run", workload, "--out", tmp_path / "run", *FAULT)
-    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "debug", tmp_path / "run", "--pdb"]
+    command = [*COMMAND, "debug", tmp_path / "run", "--pdb"]
     debugged = subprocess.run(
         [*command, "--client", "B", "--round", "2"],
         input="p self.kind\nq\n",

@@ -28,11 +28,6 @@ def named(number: int, bad: Bad) -> ParameterSet:
     return pytest.param(bad, marks=marks, id=f"{bad.kind}: {ascii(bad.what)[1:-1]}")
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 def test_the_catalogue_has_no_input_twice() -> None:
     assert len(CATALOGUE) >= 320
     names = Counter((bad.kind, bad.what) for bad in CATALOGUE)

@@ -23,10 +23,9 @@ from fedsim.study.frozen import freeze
 from fedsim.study.point import run_point
 from fedsim.study.results import write_failures
 from fedsim.study.study import load_study
+from tests.conftest import COMMAND
 
 from .conftest import SMALL, Fedsim
-
-COMMAND = [sys.executable, "-c", "from fedsim.cli import main; main()"]
 
 
 @pytest.fixture(scope="module")

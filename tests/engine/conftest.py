@@ -13,19 +13,10 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
+from tests.conftest import three_sites
 
 PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
 TIMES = ["seconds", "slots", "node", "pid", "memory_bytes", *(f"{part}_seconds" for part in PARTS)]
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-def site(name: str, contrast: str, kind: str, **more: Any) -> dict[str, Any]:
-    source = {"format": "phantom", "subjects": 6, "slices": 3, "size": 48, "contrast": contrast}
-    return {"name": name, "source": source, "mask": {"kind": kind, "acceleration": 3}, **more}
 
 
 @pytest.fixture
@@ -40,11 +31,7 @@ def workload(tmp_path: Path, cache: Path) -> Callable[..., Workload]:
                 "cache": str(cache),
                 "clients": 4,
                 "matrix": [32, 32],
-                "sites": [
-                    site("A", "t1", "equispaced"),
-                    site("B", "t2", "radial", training={"lr": 2e-3}, matrix=[48, 48]),
-                    site("C", "pd", "gaussian2d"),
-                ],
+                "sites": three_sites(slices=3, size=48),
             },
             "model": {"domain": "dual", "channels": 2, "pools": 2},
             "algorithm": {"name": "fedmri", "beta": 1},

@@ -6,8 +6,7 @@ import pytest
 from fedsim.core.errors import InputError
 from fedsim.engine.federation import assemble, check_leaks, clients_per_site
 from fedsim.workload.schema import Workload
-
-from .conftest import site
+from tests.conftest import site
 
 Make = Callable[..., Workload]
 

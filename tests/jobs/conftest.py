@@ -43,11 +43,6 @@ def script(state: Path, *arguments: str, **environment: str) -> subprocess.Compl
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def workload(tmp_path: Path, cache: Path) -> Path:
     path = tmp_path / "tiny.yaml"

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,13 +19,13 @@ from fedsim.engine.simulation import run
 from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.jobs.submission import prepare
 from fedsim.workload.reading import load_workload
+from tests.conftest import COMMAND
 
 from .conftest import Cluster, Fedsim, script
 
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")  # of Ray's own client
 
 PLACED = r"^(node|pid|slots|seconds|memory_bytes|\w+_seconds)$"  # where, and how long
-MAIN = [sys.executable, "-c", "from fedsim.cli import main; main()"]
 
 
 def assert_same_bits(one: Path, other: Path) -> None:
@@ -189,7 +188,7 @@ def test_a_stopped_job_goes_on(fedsim: Fedsim, workload: Path, tmp_path: Path, c
 
 @pytest.mark.long
 def test_two_submits_at_once_are_one_job(workload: Path, tmp_path: Path, cluster: Cluster) -> None:
-    command = [*MAIN, "submit", str(workload), "--cluster", "local", "--out", str(tmp_path / "once"), "--wait"]
+    command = [*COMMAND, "submit", str(workload), "--cluster", "local", "--out", str(tmp_path / "once"), "--wait"]
 
     def submit(_: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -203,8 +202,10 @@ def test_two_submits_at_once_are_one_job(workload: Path, tmp_path: Path, cluster
 
 @pytest.mark.long
 def test_ctrl_c_leaves_the_job_alone(fedsim: Fedsim, workload: Path, tmp_path: Path, cluster: Cluster) -> None:
-    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {MAIN[-1]}"  # else as inherited
-    command = [*MAIN[:-1], code, "submit", workload, "--cluster", "local", "--out", tmp_path / "left", "--wait"]
+    code = (
+        f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {COMMAND[-1]}"  # else as inherited
+    )
+    command = [*COMMAND[:-1], code, "submit", workload, "--cluster", "local", "--out", tmp_path / "left", "--wait"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as submit:
         assert submit.stdout
         next(line for line in submit.stdout if "Running entrypoint" in line)

@@ -18,6 +18,7 @@ import psutil
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
+from tests.conftest import COMMAND
 
 log = logging.getLogger("chaos")
 ROUNDS, CLIENTS = 8, 12
@@ -88,9 +89,7 @@ class Driver:
     def __init__(self, workload: Path, out: Path, *settings: str, environment: dict[str, str] | None = None) -> None:
         keys = [word for setting in settings for word in ("--set", setting)]
         self._command = [
-            sys.executable,
-            "-c",
-            "from fedsim.cli import main; main()",
+            *COMMAND,
             "run",
             workload,
             "--out",

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from fedsim.engine.record.run_directory import Run
+from tests.conftest import COMMAND
 from tests.engine.conftest import assert_same
 
 pytestmark = pytest.mark.ray
@@ -50,7 +51,7 @@ def test_three_raylets_give_the_bits_of_one_process(
     simulate: Callable[..., Run], tmp_path: Path, address: str, environment: dict[str, str]
 ) -> None:
     serial = simulate("training.rounds=2")
-    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "run", tmp_path / "small.yaml"]
+    command = [*COMMAND, "run", tmp_path / "small.yaml"]
     keys = ["--set", "training.rounds=2", "--set", "engine.backend=ray", "--address", address]
     subprocess.run([*command, *keys, "--out", tmp_path / "cluster"], env=environment, check=True, timeout=240)
     assert_same(serial, Run(tmp_path / "cluster"))
@@ -63,7 +64,7 @@ def test_where_ray_does_not_start_one_line_says_so(tmp_path: Path) -> None:
     workload = tmp_path / "tiny.yaml"
     site = "{name: A, source: {format: phantom, subjects: 3, slices: 2, size: 32}}"
     workload.write_text(f"name: tiny\nfederation: {{cache: {tmp_path}, matrix: [32, 32], sites: [{site}]}}\n")
-    command = [sys.executable, "-c", "from fedsim.cli import main; main()", "run", workload, "--set"]
+    command = [*COMMAND, "run", workload, "--set"]
     ended = subprocess.run(
         ["bash", "-c", 'ulimit -v 6000000; exec "$@"', "bash", *command, "engine.backend=ray"],
         cwd=tmp_path, capture_output=True, text=True, check=False,

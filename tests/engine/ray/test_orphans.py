@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from fedsim.workload.schema import Workload
+from tests.conftest import COMMAND
 
 from .test_cluster import CLUSTER
 
@@ -31,12 +32,11 @@ class Command:
     def __init__(self, workload: Path, out: Path, environment: dict[str, str], *settings: str) -> None:
         keys = ["--set", "engine.backend=ray", "--out", str(out)]
         keys += [word for setting in ("engine.clients_per_actor=2", *settings) for word in ("--set", setting)]
-        code = "from fedsim.cli import main; main()"
         keys += ["--address", environment["ADDRESS"]] if "ADDRESS" in environment else []
         self.log, self.temporary = out.with_suffix(".log"), environment["TMPDIR"]
         with self.log.open("wb") as log:
             self.process = psutil.Popen(
-                [sys.executable, "-c", code, "run", workload, *keys],
+                [*COMMAND, "run", workload, *keys],
                 env=environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self.seen: set[psutil.Process] = {self.process}

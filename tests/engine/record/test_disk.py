@@ -15,6 +15,7 @@ from fedsim.engine.host.messages import Row
 from fedsim.engine.observer import Observer
 from fedsim.engine.record.run_directory import Run
 from fedsim.workload.schema import Workload
+from tests.conftest import COMMAND
 from tests.engine.conftest import assert_same
 
 Simulate = Callable[..., Run]
@@ -133,7 +134,7 @@ def test_a_node_without_memory_ends_the_run_with_the_reason(workload: Callable[.
     workload()
     settings = ["--set", "engine.backend=ray", "--set", "engine.retries=1", "--out", tmp_path / "run"]
     ended = subprocess.run(
-        [sys.executable, "-c", "from fedsim.cli import main; main()", "run", tmp_path / "small.yaml", *settings],
+        [*COMMAND, "run", tmp_path / "small.yaml", *settings],
         env={**os.environ, "RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"},
         capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
