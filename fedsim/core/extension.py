@@ -4,7 +4,8 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -125,6 +126,8 @@ class Catalogue(Generic[E]):
             raise InputError(f"{self.key}: {module} has no class {kind} derived from {base}{others}")
         if missing := sorted(found.__abstractmethods__):
             raise InputError(f"{self.key}: {kind} of {module} must define {' and '.join(missing)}")
+        if uncalled := _uncalled(found):
+            raise InputError(f"{self.key}: {kind} of {module} defines {uncalled} begin a helper's name with '_'")
         return found
 
     def _is_of(self, one: object, module: str) -> bool:
@@ -140,6 +143,31 @@ def _refuse_unknown_key(kind: type[Section], value: Mapping[str, object]) -> Non
             raise ValidationError.from_exception_data(
                 kind.__name__, [InitErrorDetails(type=error, loc=(key,), input=value[key])]
             )
+
+
+def _uncalled(kind: type[Extension]) -> str:
+    """What a user's class defines in vain: a name close to a hook that it leaves alone, or methods but no hook."""
+    mro = kind.__mro__
+    parent = next(one for one in mro if issubclass(one, Extension) and one.__module__.partition(".")[0] == _PACKAGE)
+    defined = {
+        name: value
+        for one in mro[: mro.index(parent)]
+        for name, value in vars(one).items()
+        if not name.startswith("__")
+    }
+    inherited = set(dir(parent))
+    hooks = sorted(name for name in inherited - set(dir(Extension)) - parent.around if not name.startswith("_"))
+    added = sorted(name for name in defined.keys() - inherited if not name.startswith("_"))
+    for name in added:
+        if near := get_close_matches(name, set(hooks) - defined.keys(), n=1, cutoff=0.8):
+            return f"{name}, which overrides nothing; did you mean {near[0]!r}? Otherwise"
+    methods = {name for name, value in defined.items() if hasattr(value, "__get__")}
+    decorators = kind.__pydantic_decorators__
+    called = {name for one in fields(decorators) for name in getattr(decorators, one.name)}
+    idle = [name for name in added if name in methods - called]
+    if idle and not methods & inherited:
+        return f"{', '.join(idle)}, but nothing that fedsim calls; known: {', '.join(hooks)};"
+    return ""
 
 
 @cache

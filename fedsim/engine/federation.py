@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fedsim.core.errors import InputError
@@ -206,6 +207,23 @@ def _cut(workload: Workload, site: Site, pieces: list[Piece], count: int) -> Ite
         yield f"{site.name}.{index}", tuple(p for p in pieces if p.part != "train" or p.volume in hand)
 
 
+def _check_repeats(data: ClientData) -> None:
+    """Refuse a user's mask that draws from elsewhere than the generator that it is given.
+
+    Raises:
+        InputError: the same volume gets two masks.
+    """
+    if not data.mask.foreign:
+        return
+    volume, support = data.pieces[0].volume, data.supports[0]
+    first, second = (data.volume_mask(volume, support) for _ in range(2))
+    if not np.array_equal(first, second):
+        raise InputError(
+            f"site {data.site}: sample of {data.mask.label} gives two masks for equal generators; draw from rng alone, "
+            "not from np.random, random or torch, and keep no state"
+        )
+
+
 def _manifest_rows(
     found: _Found, clients: list[ClientSpec], who: People, owner: str | None
 ) -> Iterator[dict[str, Any]]:
@@ -213,6 +231,7 @@ def _manifest_rows(
     site, stored = found.site, {volume.name: volume for volume in found.volumes}
     data = {client.name: member for client in clients for member in client.data.members}
     some = next(iter(data.values()))
+    _check_repeats(some)
     shared = [(None, piece) for piece in some.pieces if piece.part != "train"]
     own = [
         (None if site.unseen else owner or name, piece)

@@ -10,6 +10,7 @@ import pytest
 
 from fedsim.core import extension
 from fedsim.core.errors import ClientError, InputError, MethodError, OwnCodeError
+from fedsim.engine.federation import assemble
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
@@ -143,6 +144,78 @@ def test_a_class_without_what_its_base_asks_for_is_refused_by_that_name(folder: 
         load_workload(folder / "own.yaml", ["model={name: 'theirs:Theirs'}"])
 
 
+HEADS = {
+    "algorithm": "from fedsim.algorithms.base import Algorithm\n\nclass Theirs(Algorithm):\n",
+    "model": "from fedsim.models.base import Model\n\nclass Theirs(Model):\n    def network(self): ...\n",
+    "mask": "from fedsim.mri.masks import Mask\n\nclass Theirs(Mask):\n    def sample(self, shape, rng): ...\n",
+    "source": "from fedsim.data.source import FileSource\n\nclass Theirs(FileSource):\n    suffixes = property(str)\n"
+    "    def read(self, root): ...\n",
+}
+OF_OURS = """pass
+
+from fedsim.mri.masks import Equispaced
+
+class Theirs(Equispaced):
+    kind: str
+    def sampel(self, shape, rng): ...
+"""
+KEYS = {
+    "algorithm": "algorithm={name: 'theirs:Theirs'}",
+    "model": "model={name: 'theirs:Theirs'}",
+    "mask": "federation.sites.A.mask={kind: 'theirs:Theirs'}",
+    "source": "federation.sites.A.source={format: 'theirs:Theirs', path: npy}",
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "body", "message"),
+    [
+        ("algorithm", "def trian(self): ...", "defines trian, which overrides nothing; did you mean 'train'?"),
+        (
+            "algorithm",
+            "def local_los(self): ...",
+            "defines local_los, but nothing that fedsim calls; known: broadcast,",
+        ),
+        ("model", "multiples = property(int)", "defines multiples, which overrides nothing; did you mean 'multiple'?"),
+        ("mask", OF_OURS, "did you mean 'sample'? Otherwise begin a helper's name with '_'"),
+        ("source", "def fingerprints(self, root): ...", "did you mean 'fingerprint'?"),
+    ],
+)
+def test_a_misspelt_hook_is_refused_with_the_one_that_is_meant(
+    folder: Path, section: str, body: str, message: str
+) -> None:
+    (folder / "theirs.py").write_text(f"{HEADS[section]}    {body}\n")
+    with pytest.raises(InputError, match=r"^[\w.]+: Theirs of theirs defines ") as error:
+        load_workload(folder / "own.yaml", [KEYS[section]])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "body"),
+    [
+        (
+            "algorithm",
+            "def _trian(self): ...\n    def train(self): ...\n    def trained(self): ...\n    def half(self): ...",
+        ),
+        ("algorithm", "share: float = 0.5"),
+        ("algorithm", "def warnings(self): ...\n    def half(self): ..."),
+        ("model", "def layers(self): ..."),
+        ("mask", "def samples(self): ..."),
+        ("source", "def axes(self): ..."),
+    ],
+)
+def test_a_class_may_have_helpers_and_keys(folder: Path, section: str, body: str) -> None:
+    (folder / "theirs.py").write_text(f"{HEADS[section]}    {body}\n")
+    assert "theirs:Theirs" in str(load_workload(folder / "own.yaml", [KEYS[section]]))
+
+
+def test_a_validator_is_no_misspelt_hook(folder: Path) -> None:
+    body = "    @model_validator(mode='after')\n    def possible(self):\n        return self\n"
+    (folder / "theirs.py").write_text("from pydantic import model_validator\n" + HEADS["algorithm"] + body)
+    assert load_workload(folder / "own.yaml", [KEYS["algorithm"]]).algorithm.foreign
+
+
 NETWORK = """
 from torch import nn
 from fedsim.models.base import Model, Network
@@ -212,6 +285,15 @@ def test_what_a_mask_does_wrong_is_shown_as_the_masks(folder: Path, body: str, m
     with pytest.raises(InputError, match=re.escape(message)) as error:
         run(workload, folder / "run")
     assert str(error.value).startswith("site A: the mask of case-0")
+
+
+@pytest.mark.parametrize("drawn", ["np.random.random(shape)", "torch.rand(shape).numpy()"])
+def test_a_mask_that_draws_from_elsewhere_than_its_generator_is_refused(folder: Path, drawn: str) -> None:
+    (folder / "theirs.py").write_text(f"import torch\n{MASK}        return {drawn} < 0.5\n")
+    workload = load_workload(folder / "own.yaml", [KEYS["mask"]])
+    said = "^site A: sample of theirs:Theirs gives two masks for equal generators; draw from rng alone"
+    with pytest.raises(InputError, match=said):
+        assemble(workload)
 
 
 SOURCE = """
