@@ -8,13 +8,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fedsim.core.section import FolderPath, Name, Section, Text
+from fedsim.workload.old_keys import with_current_settings
 
-Settings = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
+Settings = Annotated[
+    dict[str, Any],
+    BeforeValidator(lambda value: {} if value is None else value),
+    AfterValidator(with_current_settings),
+]
 """Dotted keys of a workload with their values."""
-Axes = dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
+Axes = Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], AfterValidator(with_current_settings)]
 """Dotted keys of a workload with the values to try."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1)]

@@ -22,6 +22,19 @@ def current_key(key: str) -> str:
     return f"{section}.{new}"
 
 
+def with_current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys and their values with every key by its present name.
+
+    Raises:
+        ValueError: a key stands there by both names.
+    """
+    for section, names in _RENAMED.items():
+        for old, new in names.items():
+            if {f"{section}.{old}", f"{section}.{new}"} <= settings.keys():
+                raise ValueError(f"{section}.{old} is the old name of {section}.{new}; delete one of them")
+    return {current_key(key): value for key, value in settings.items()}
+
+
 def with_current_keys(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The content of a workload file with every key by its present name.
 

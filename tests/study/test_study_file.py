@@ -46,6 +46,7 @@ def test_layers_override_one_another(plan_of: Callable[..., StudyPlan]) -> None:
         ("regimes.few.training.lr=1", lambda plan: plan.study.regimes == {"few": {"training.lr": 1}}),
         ("set.federation.matrix=[48, 48]", lambda plan: plan.study.set["federation.matrix"] == [48, 48]),
         ("tune.seed=9", lambda plan: plan.study.tune.seed == 9),
+        ("set={engine.on_error: drop}", lambda plan: plan.study.set == {"engine.on_client_error": "drop"}),
     ],
 )
 def test_set_reaches_dotted_workload_keys(
@@ -76,6 +77,10 @@ BAD_STUDIES = [
     ("tune={seed: 9, methods: {ditto: {algorithm.mu: [1]}}}", "tune.methods: 'ditto' is none of methods"),
     ("tune={seed: 9, grid: {training.lr: [0]}}", "training.lr: Input should be greater than 0"),
     ("tune={seed: 9, grid: {training.lr: []}}", "tune.grid: Tuple should have at least 1 item"),
+    ("set={engine.on_error: drop, engine.on_client_error: abort}", "bad.yaml: set: engine.on_error is the old name of "
+     "engine.on_client_error; delete one of them"),
+    ("methods.fedavg={engine.on_failure: drop, engine.on_lost_process: abort}", "methods: engine.on_failure is the old"),
+    ("tune={seed: 9, grid: {engine.on_error: [drop], engine.on_client_error: [abort]}}", "tune.grid: engine.on_error "),
     ("methods.fedavg.metrics.protocol=slice", "all/single/seed-1 and all/fedavg/seed-1: metrics.protocol differs"),
     ("methods.fedavg.federation.split={train: 0.25, val: 0.25, test: 0.5}", "the test split differs (site A, volume"),
 ]  # fmt: skip
