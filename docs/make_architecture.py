@@ -39,12 +39,12 @@ def imports() -> set[Import]:
 
 
 def room(file: str) -> str:
-    """The room of a file; fedsim/__init__.py, the door, has none."""
-    return file.split(".")[1] if "." in file else ""
+    """The room of a file; fedsim/__init__.py and __main__.py, the doors, have none."""
+    return file.split(".")[1] if "." in file.removesuffix(".__main__") else ""
 
 
 def upward(found: Iterable[Import]) -> set[Import]:
-    """Imports of a room that stands later, or of the door, which may import everything."""
+    """Imports of a room that stands later, or of a door, which may import everything."""
     height = {name: number for number, name in enumerate(ROOMS)} | {"": len(ROOMS)}
     return {(a, b) for a, b in found if height[room(b)] > height[room(a)]}
 

@@ -1,5 +1,6 @@
 """What the command line says of itself, and that it loads no more than it needs."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,13 @@ def test_help_has_every_command_in_its_group(fedsim: Fedsim) -> None:
 
 def test_the_version(fedsim: Fedsim) -> None:
     assert fedsim("--version") == (0, "fedsim 0.1.0\n", "")
+
+
+def test_python_m_fedsim_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["fedsim", "--version"])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_module("fedsim", run_name="__main__")
+    assert (exit_.value.code, capsys.readouterr().out) == (0, "fedsim 0.1.0\n")
 
 
 def test_the_library_shows_its_names(finished: Run) -> None:
