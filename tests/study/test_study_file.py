@@ -79,7 +79,7 @@ BAD_STUDIES = [
     ("tune={seed: 9, grid: {training.lr: []}}", "tune.grid: Tuple should have at least 1 item"),
     ("set={engine.on_error: drop, engine.on_client_error: abort}", "bad.yaml: set: engine.on_error is the old name of "
      "engine.on_client_error; delete one of them"),
-    ("methods.fedavg={engine.on_failure: drop, engine.on_lost_process: abort}", "methods: engine.on_failure is the old"),
+    ("methods.fedavg={engine.on_failure: drop, engine.on_lost_process: abort}", "methods: engine.on_failure is "),
     ("tune={seed: 9, grid: {engine.on_error: [drop], engine.on_client_error: [abort]}}", "tune.grid: engine.on_error "),
     ("methods.fedavg.metrics.protocol=slice", "all/single/seed-1 and all/fedavg/seed-1: metrics.protocol differs"),
     ("methods.fedavg.federation.split={train: 0.25, val: 0.25, test: 0.5}", "the test split differs (site A, volume"),
