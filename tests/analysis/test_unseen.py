@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from fedsim import Run, run
 from fedsim.analysis.adaptation import adapt, deployed, error_on, few_slices, joined_network, tensors_of
-from fedsim.analysis.unseen import parse_budgets, unseen
+from fedsim.analysis.unseen import unseen
 from fedsim.core.errors import InputError
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.engine.federation import assemble
@@ -259,19 +259,6 @@ def test_a_site_that_joined_has_a_network(fedmri: Run, rows: pd.DataFrame) -> No
 
 def test_all_is_every_training_slice(rows: pd.DataFrame) -> None:
     assert set(rows.loc[rows["asked"] == "all", "slices"]) == {6}
-
-
-@pytest.mark.parametrize(
-    ("text", "budgets"), [("0,4, 16", [0, 4, 16]), ("all", ["all"]), ("4,4", [4]), ("0,all,2", [0, "all", 2])]
-)
-def test_slices_are_read(text: str, budgets: list[object]) -> None:
-    assert parse_budgets(text) == budgets
-
-
-@pytest.mark.parametrize("text", ["-1", "four", "", "1,,2", "1.5", "ALL"])
-def test_odd_slices_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="must be a number of slices from 0 up, or all"):
-        parse_budgets(text)
 
 
 def test_more_slices_than_there_are_is_refused_before_anything_is_done(fedmri: Run) -> None:

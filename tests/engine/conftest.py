@@ -19,30 +19,38 @@ PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
 TIMES = ["seconds", "slots", "node", "pid", "memory_bytes", *(f"{part}_seconds" for part in PARTS)]
 
 
+def written(folder: Path, cache: Path) -> Path:
+    """The workload's file."""
+    content = {
+        "name": "small",
+        "seed": 3,
+        "federation": {
+            "cache": str(cache),
+            "clients": 4,
+            "matrix": [32, 32],
+            "sites": three_sites(slices=3, size=48),
+        },
+        "model": {"domain": "dual", "channels": 2, "pools": 2},
+        "algorithm": {"name": "fedmri", "beta": 1},
+        "training": {"rounds": 3, "batch_size": 3, "lr": 1e-3, "lr_step": 2},
+        "engine": {"backend": "serial", "keep_last": 9},
+    }
+    path = folder / "small.yaml"
+    path.write_text(write_yaml(content))
+    return path
+
+
 @pytest.fixture
 def workload(tmp_path: Path, cache: Path) -> Callable[..., Workload]:
     """Makes the workload with overrides KEY=VALUE."""
+    return lambda *overrides: load_workload(written(tmp_path, cache), overrides)
 
-    def make(*overrides: str) -> Workload:
-        content = {
-            "name": "small",
-            "seed": 3,
-            "federation": {
-                "cache": str(cache),
-                "clients": 4,
-                "matrix": [32, 32],
-                "sites": three_sites(slices=3, size=48),
-            },
-            "model": {"domain": "dual", "channels": 2, "pools": 2},
-            "algorithm": {"name": "fedmri", "beta": 1},
-            "training": {"rounds": 3, "batch_size": 3, "lr": 1e-3, "lr_step": 2},
-            "engine": {"backend": "serial", "keep_last": 9},
-        }
-        path = tmp_path / "small.yaml"
-        path.write_text(write_yaml(content))
-        return load_workload(path, overrides)
 
-    return make
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
+    """The workload's run in one process, undisturbed. Read it, do not write to it."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run(load_workload(written(folder, cache)), folder / "run")
 
 
 @pytest.fixture

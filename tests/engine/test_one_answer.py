@@ -15,10 +15,9 @@ Simulate = Callable[..., Run]
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_serial_ray_ray_again_and_packed_give_the_same_bits(simulate: Simulate) -> None:
-    serial = simulate()
+def test_serial_ray_ray_again_and_packed_give_the_same_bits(simulate: Simulate, whole: Run) -> None:
     for clients_per_actor in (1, 3, 3):
-        assert_same(serial, simulate("engine.backend=ray", f"engine.clients_per_actor={clients_per_actor}"))
+        assert_same(whole, simulate("engine.backend=ray", f"engine.clients_per_actor={clients_per_actor}"))
 
 
 @pytest.mark.usefixtures("ray_session")

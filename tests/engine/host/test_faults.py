@@ -176,13 +176,13 @@ def test_a_client_that_fails_in_a_phase_is_gone_for_the_rest_of_the_round(simula
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_killed_actors_are_replaced_and_nothing_is_lost(simulate: Simulate) -> None:
+def test_killed_actors_are_replaced_and_nothing_is_lost(simulate: Simulate, whole: Run) -> None:
     struck = faults(
         "{kind: kill, client: B, round: 2}", "{kind: kill, client: C, round: 2}",
         "{kind: kill, client: A.1, round: 1, phase: checkpoint}", "{kind: delay, client: C, round: 3, seconds: 0.1}",
     )  # fmt: skip
     run = simulate(struck, *RAY)
-    assert_same(simulate(), run)
+    assert_same(whole, run)
     lost = [row[:2] for row in noted(run) if row[3] == "replayed"]
     assert (2, "B") in lost or (2, "C") in lost
     assert (1, "") in lost, "nobody was training when the checkpoint was written"
@@ -215,20 +215,20 @@ def test_dropping_the_client_of_a_lost_process_is_dropping_a_client(
 
 @pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
-def test_there_is_an_end_to_replaying(simulate: Simulate, tmp_path: Path) -> None:
+def test_there_is_an_end_to_replaying(simulate: Simulate, whole: Run, tmp_path: Path) -> None:
     struck = [f"{{kind: kill, client: {client}, round: 2}}" for client in ("A.1", "A.2", "B")]
     with pytest.raises(RunError, match=r"a process was lost: process \d+ on .*; continue with --resume"):
         simulate(faults(*struck), *RAY, "engine.retries=0", out=tmp_path / "run")
     assert [row[3] for row in noted(Run(tmp_path / "run"))][-1] == "aborted"
-    assert_same(simulate(), simulate(faults(*struck), *RAY, out=tmp_path / "run", resume=True))
+    assert_same(whole, simulate(faults(*struck), *RAY, out=tmp_path / "run", resume=True))
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
-def test_a_straggler_is_replayed_by_default(simulate: Simulate) -> None:
+def test_a_straggler_is_replayed_by_default(simulate: Simulate, whole: Run) -> None:
     struck = faults("{kind: delay, client: B, round: 2, seconds: 60}")
     run = simulate(struck, *RAY, "engine.client_timeout_s=4")
-    assert_same(simulate(), run)
+    assert_same(whole, run)
     assert (2, "B", "late", "replayed") in noted(run)
 
 
@@ -292,6 +292,6 @@ def test_a_failing_step_fails_again(simulate: Simulate, workload: Callable[..., 
 
 
 @pytest.mark.slow
-def test_dropped_runs_differ_from_whole_ones(simulate: Simulate) -> None:
+def test_dropped_runs_differ_from_whole_ones(simulate: Simulate, whole: Run) -> None:
     """So that the equalities above say something."""
-    assert tensors(simulate()) != tensors(simulate(DROP, faults("{kind: raise, client: B, round: 2}")))
+    assert tensors(whole) != tensors(simulate(DROP, faults("{kind: raise, client: B, round: 2}")))

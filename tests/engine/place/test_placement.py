@@ -52,14 +52,13 @@ def simulated_with(backend: type[backends.Backend], workload: Workload, out: Pat
 
 @pytest.mark.usefixtures("ray_session")
 def test_packed_spilled_and_shuffled_give_the_same_bits(
-    simulate: Simulate, workload: MakeWorkload, tmp_path: Path
+    simulate: Simulate, whole: Run, workload: MakeWorkload, tmp_path: Path
 ) -> None:
     """In memory, in a file, one actor, two actors, without kept slices, and finished in any order."""
-    serial = simulate()
-    assert_same(serial, simulate(SPILLED, f"engine.scratch={tmp_path / 'scratch'}"))
-    assert_same(serial, simulated_with(Shuffled, workload(), tmp_path / "shuffled"))
-    assert_same(serial, simulate(*packed(4, SPILLED, UNCACHED)))
-    assert_same(serial, simulate(*packed("auto", SPILLED)))
+    assert_same(whole, simulate(SPILLED, f"engine.scratch={tmp_path / 'scratch'}"))
+    assert_same(whole, simulated_with(Shuffled, workload(), tmp_path / "shuffled"))
+    assert_same(whole, simulate(*packed(4, SPILLED, UNCACHED)))
+    assert_same(whole, simulate(*packed("auto", SPILLED)))
 
 
 def test_methods_with_more_state_are_spilled_alike(simulate: Simulate) -> None:
@@ -69,8 +68,7 @@ def test_methods_with_more_state_are_spilled_alike(simulate: Simulate) -> None:
         assert_same(simulate(*keys), simulate(*keys, SPILLED))
 
 
-def test_a_spilled_run_resumes_in_memory(simulate: Simulate, tmp_path: Path) -> None:
-    whole = simulate()
+def test_a_spilled_run_resumes_in_memory(simulate: Simulate, whole: Run, tmp_path: Path) -> None:
     simulate("training.rounds=2", SPILLED, out=tmp_path / "part")
     (tmp_path / "part" / "evaluation.parquet").unlink()
     assert_same(whole, simulate(out=tmp_path / "part", resume=True))
@@ -92,15 +90,17 @@ class Unfair(RayBackend):
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_clients_that_move_keep_their_bits(simulate: Simulate, workload: MakeWorkload, tmp_path: Path) -> None:
-    serial, scratch = simulate(), tmp_path / "scratch"
+def test_clients_that_move_keep_their_bits(
+    simulate: Simulate, whole: Run, workload: MakeWorkload, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
     for number, more in enumerate(((), (SPILLED,))):
         Unfair.moves = 0
         keys = packed("auto", f"engine.scratch={scratch}", *more)
         moved = simulated_with(Unfair, workload(*keys), tmp_path / f"moved-{number}")
         assert Unfair.moves >= 2
         assert list(scratch.iterdir()) == [], "nothing is left of what was handed over"
-        assert_same(serial, moved)
+        assert_same(whole, moved)
         processes = moved.clients.groupby("client")["pid"].nunique()
         assert processes.max() > 1, "the ledger shows that a client trained in two processes"
 

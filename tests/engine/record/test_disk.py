@@ -57,7 +57,7 @@ def fill(ballast: Path) -> None:
 
 @pytest.mark.parametrize("keys", [(), pytest.param(RAY, marks=pytest.mark.ray)])
 def test_a_full_disk_stops_the_run_and_space_brings_it_back(
-    simulate: Simulate, disk: Path, keys: tuple[str, ...]
+    simulate: Simulate, whole: Run, disk: Path, keys: tuple[str, ...]
 ) -> None:
     ballast = disk / "ballast"
     with pytest.raises(WriteError, match=r"cannot be written \(No space left on device\); make room there and repeat"):
@@ -66,12 +66,12 @@ def test_a_full_disk_stops_the_run_and_space_brings_it_back(
         simulate(*keys, out=disk / "run", resume=True)
     assert Run(disk / "run").round("last") == 2
     ballast.unlink()
-    assert_same(simulate(), simulate(*keys, out=disk / "run", resume=True))
+    assert_same(whole, simulate(*keys, out=disk / "run", resume=True))
     assert not list((disk / "run").rglob("*.part")), "nothing half-written is left"
 
 
 @pytest.mark.slow
-def test_a_read_only_run_directory_stops_the_run(simulate: Simulate, disk: Path) -> None:
+def test_a_read_only_run_directory_stops_the_run(simulate: Simulate, whole: Run, disk: Path) -> None:
     def read_only() -> None:  # the disk's own mount is busy: the run's lock is open
         subprocess.run(["mount", "--bind", disk, disk], check=True)
         subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
@@ -83,7 +83,7 @@ def test_a_read_only_run_directory_stops_the_run(simulate: Simulate, disk: Path)
     with pytest.raises(InputError, match=r"^--out .*new: cannot be written .*Read-only file system"):
         simulate(out=disk / "new")
     subprocess.run(["umount", "--lazy", disk], check=True)
-    assert_same(simulate(), simulate(out=disk / "run", resume=True))
+    assert_same(whole, simulate(out=disk / "run", resume=True))
 
 
 def test_a_full_cache_is_named(simulate: Simulate, disk: Path, tmp_path: Path) -> None:
@@ -99,12 +99,14 @@ def test_a_full_cache_is_named(simulate: Simulate, disk: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("keys", [(), pytest.param(RAY, marks=[pytest.mark.ray, pytest.mark.long])])
-def test_a_disk_that_is_full_by_the_workload(simulate: Simulate, tmp_path: Path, keys: tuple[str, ...]) -> None:
+def test_a_disk_that_is_full_by_the_workload(
+    simulate: Simulate, whole: Run, tmp_path: Path, keys: tuple[str, ...]
+) -> None:
     struck = "faults=[{kind: disk_full, client: B, round: 2}]"
     with pytest.raises(WriteError, match=r"B\.safetensors: cannot be written \(No space left on device\)"):
         simulate(struck, *keys, out=tmp_path / "run")
     assert Run(tmp_path / "run").round("last") == 1
-    assert_same(simulate(), simulate(struck, *keys, out=tmp_path / "run", resume=True))
+    assert_same(whole, simulate(struck, *keys, out=tmp_path / "run", resume=True))
 
 
 @pytest.mark.long

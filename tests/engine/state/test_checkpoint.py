@@ -55,14 +55,13 @@ def test_an_unfinished_checkpoint_does_not_count(simulate: Simulate) -> None:
     assert checkpoint.complete_rounds(run.path) == [1, 2]
 
 
-def test_it_says_what_made_it(simulate: Simulate) -> None:
-    run = simulate()
-    state = checkpoint.read_state(run.path, 3)
+def test_it_says_what_made_it(simulate: Simulate, whole: Run) -> None:
+    state = checkpoint.read_state(whole.path, 3)
     assert state["round"] == 3
     assert state["workload"]["seed"] == 3
     assert {"torch", "numpy", "processor"} <= state["workload"]["provenance"].keys()
     assert state["clients"] == ["A.1", "A.2", "B", "C"]
-    assert state["best_psnr"] == run.rounds["psnr"].max()
+    assert state["best_psnr"] == whole.rounds["psnr"].max()
 
 
 def read_everything(run: Run, round_: int) -> None:
@@ -111,10 +110,9 @@ def test_a_flipped_byte_in_any_file_is_found(
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["state.json", "shared.safetensors", "server.safetensors", "clients/B.safetensors"])
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
-    simulate: Simulate, tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str
+    simulate: Simulate, whole: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str
 ) -> None:
-    whole = simulate()
-    run = simulate(out=tmp_path / "run")
+    run = Run(shutil.copytree(whole.path, tmp_path / "run"))
     (run.path / "evaluation.parquet").unlink()
     damaged = checkpoint.folder(run.path, 3) / file
     damaged.write_bytes(damaged.read_bytes()[:-3] + b"???")
@@ -126,12 +124,12 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
 
 
 @pytest.mark.slow
-def test_without_a_whole_checkpoint_the_run_starts_over(simulate: Simulate, tmp_path: Path) -> None:
-    run = simulate(out=tmp_path / "run")
+def test_without_a_whole_checkpoint_the_run_starts_over(simulate: Simulate, whole: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(whole.path, tmp_path / "run"))
     (run.path / "evaluation.parquet").unlink()
     for file in run.path.glob("checkpoints/*/clients/C.safetensors"):
         file.write_bytes(file.read_bytes()[:-3])
-    assert_same(simulate(), simulate(out=tmp_path / "run", resume=True))
+    assert_same(whole, simulate(out=tmp_path / "run", resume=True))
 
 
 @pytest.mark.slow
@@ -145,7 +143,7 @@ def test_a_corrupted_checkpoint_of_the_workload_is_found(simulate: Simulate, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["rounds", "clients"])
-def test_a_damaged_ledger_is_named(simulate: Simulate, tmp_path: Path, table: str) -> None:
+def test_a_damaged_ledger_is_named(simulate: Simulate, whole: Run, tmp_path: Path, table: str) -> None:
     run = simulate("training.rounds=2", out=tmp_path / "run")
     path = run.path / f"{table}.parquet"
     good = path.read_bytes()
@@ -157,7 +155,7 @@ def test_a_damaged_ledger_is_named(simulate: Simulate, tmp_path: Path, table: st
             simulate(out=tmp_path / "run", resume=True)
     path.write_bytes(good)
     (run.path / "evaluation.parquet").unlink()
-    assert_same(simulate(), simulate(out=tmp_path / "run", resume=True))
+    assert_same(whole, simulate(out=tmp_path / "run", resume=True))
 
 
 def test_a_ledger_behind_its_checkpoint_is_refused(simulate: Simulate, tmp_path: Path) -> None:
@@ -170,7 +168,7 @@ def test_a_ledger_behind_its_checkpoint_is_refused(simulate: Simulate, tmp_path:
 
 
 @pytest.mark.slow
-def test_what_a_crash_leaves_is_no_checkpoint_and_is_cleared(simulate: Simulate, tmp_path: Path) -> None:
+def test_what_a_crash_leaves_is_no_checkpoint_and_is_cleared(simulate: Simulate, whole: Run, tmp_path: Path) -> None:
     """A half-written folder under its other name, and a half-deleted one."""
     run = simulate("training.rounds=2", out=tmp_path / "run")
     shutil.copytree(checkpoint.folder(run.path, 2), run.path / "checkpoints" / ".round-0003.part")
@@ -178,7 +176,7 @@ def test_what_a_crash_leaves_is_no_checkpoint_and_is_cleared(simulate: Simulate,
     (run.path / "checkpoints" / "round-0007" / "clients").mkdir(parents=True)
     (run.path / ".rounds.parquet.123.part").write_bytes(b"half")
     (run.path / "evaluation.parquet").unlink()
-    assert_same(simulate(), simulate(out=tmp_path / "run", resume=True))
+    assert_same(whole, simulate(out=tmp_path / "run", resume=True))
     assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == [
         "round-0001", "round-0002", "round-0003",
     ]  # fmt: skip
@@ -195,10 +193,10 @@ def test_its_digest_is_of_all_it_says(simulate: Simulate) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_before_it_had_begun_can_begin(simulate: Simulate, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_before_it_had_begun_can_begin(simulate: Simulate, whole: Run, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".workload.yaml.7.part").write_text("name: sma")
-    assert_same(simulate(), simulate(out=tmp_path / "run", resume=True))
+    assert_same(whole, simulate(out=tmp_path / "run", resume=True))
 
 
 @pytest.mark.slow
