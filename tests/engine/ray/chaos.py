@@ -25,7 +25,7 @@ ROUNDS, CLIENTS = 8, 12
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
-alive = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 8}
+alive = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 8}
 head = {"num_cpus": 1, "include_dashboard": False, "_system_config": alive}
 cluster = Cluster(initialize_head=True, head_node_args=head)
 cluster.add_node(num_cpus=1)
