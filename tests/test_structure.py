@@ -1,6 +1,7 @@
 """The house: imports point one way, files and functions are short, everything public is typed and documented."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,3 +92,60 @@ def test_public_names_are_documented(nodes: list[tuple[str, ast.AST]]) -> None:
     ]
     bare = [f"{name}:{member.name}" for name, member in public if ast.get_docstring(member) is None]
     assert len(bare) <= 0.02 * len(public), bare
+
+
+@pytest.fixture(scope="module")
+def classes() -> list[tuple[str, ast.ClassDef]]:
+    return [
+        (f"{name}:{node.name}", node)
+        for name, text in files()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ClassDef)
+    ]
+
+
+def test_dataclasses_with_more_than_three_fields_take_them_by_name(classes: list[tuple[str, ast.ClassDef]]) -> None:
+    """All of them, or those behind KW_ONLY: users write Upload("shared", ...) and Volume(who, name, images, origin)."""
+    many = [(name, node) for name, node in classes if _dataclass(node) is not None and len(_fields(node)) > 3]
+    assert {name for name, node in many if not _by_name(node)} == set()
+    assert {name for name, node in many if _KW_ONLY in map(_annotation, _fields(node))} == {
+        "algorithms/base.py:Upload", "data/source.py:Volume",
+    }  # fmt: skip
+
+
+def test_numeric_fields_say_their_unit_or_shape(classes: list[tuple[str, ast.ClassDef]]) -> None:
+    """In a docstring or a comment of their own: a name and `int` tell neither seconds from rounds, nor (H, W)."""
+    lines = {name: text.splitlines() for name, text in files()}
+    bare = [
+        f"{name}.{ast.unparse(field.target)}"
+        for name, node in classes
+        if _dataclass(node) is not None
+        for field, after in zip(node.body, [*node.body[1:], None], strict=True)
+        if isinstance(field, ast.AnnAssign) and _NUMERIC.search(_annotation(field))
+        if not isinstance(after, ast.Expr) and "#" not in lines[name.partition(":")[0]][(field.end_lineno or 0) - 1]
+    ]
+    assert bare == []
+
+
+_KW_ONLY = "KW_ONLY"
+_NUMERIC = re.compile(r"\b(int|float|Tensor|NDArray|BoolArray|DataFrame|Vector)\b")
+
+
+def _dataclass(node: ast.ClassDef) -> ast.expr | None:
+    """The decorator that makes a class a dataclass."""
+    names = {id(one): one.func if isinstance(one, ast.Call) else one for one in node.decorator_list}
+    return next((one for one in node.decorator_list if getattr(names[id(one)], "id", "") == "dataclass"), None)
+
+
+def _fields(node: ast.ClassDef) -> list[ast.AnnAssign]:
+    return [one for one in node.body if isinstance(one, ast.AnnAssign)]
+
+
+def _annotation(field: ast.AnnAssign) -> str:
+    return ast.unparse(field.annotation)
+
+
+def _by_name(node: ast.ClassDef) -> bool:
+    made = _dataclass(node)
+    keywords = {keyword.arg for keyword in made.keywords} if isinstance(made, ast.Call) else set()
+    return "kw_only" in keywords or _KW_ONLY in map(_annotation, _fields(node))

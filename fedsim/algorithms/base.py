@@ -6,7 +6,7 @@ and each upload is summed (order-free, weighted or not) and, if the method asks 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -30,12 +30,13 @@ class Upload:
     """A named vector that every client of a phase sends."""
 
     name: str
+    _: KW_ONLY
     summed: bool = True
     """Add up over clients, in any order; False for vectors that only make sense one by one."""
     weighted: bool = True
     """Multiply by the client's weight before summing."""
     collected: bool = False
-    """Hand each client's vector to the server too; costs the driver one vector a client."""
+    """Hand each client's vector to the server too; costs the driver one vector per client."""
     grid: int = 40
     """Terms are rounded to 2^-grid before summing, so that sums are exact in any order; |term| < 2^(51 - grid)."""
 
@@ -48,7 +49,7 @@ class Phase:
     name: str = "train"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Received:
     """What the server has at the end of a phase."""
 

@@ -37,7 +37,9 @@ class Unread(Algorithm):
     name: str
 
 
-METHODS = Catalogue("algorithm.name", Algorithm, Unread, ALGORITHMS, "fedsim.methods", "method")
+METHODS = Catalogue(
+    key="algorithm.name", base=Algorithm, unread=Unread, known=ALGORITHMS, group="fedsim.methods", noun="method"
+)
 """Where a user's own methods are found."""
 
 AnyAlgorithm = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="name")]], WrapValidator(METHODS.read)]

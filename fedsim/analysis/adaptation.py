@@ -37,13 +37,15 @@ Tensors = Mapping[str, Tensor]
 """A network's parameters and running statistics by name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Deployed:
     """The networks that a run's clients use, at one round."""
 
     run: Run
     round: int
+    """Number of the round, from 1; 0 is the initial model."""
     clients: tuple[str, ...]
+    """Names of the clients, in the federation's order."""
     mean: Tensors
     """Over clients; what is shared is what all of them have."""
     private: frozenset[str]
@@ -126,7 +128,7 @@ def deployed(run: Run, which: Which = "best") -> Deployed:
             if not torch.equal(tensor, first[name]):
                 private.add(name)
     mean = {name: (tensor / len(clients)).float() for name, tensor in total.items()}
-    return Deployed(run, round_, clients, mean, frozenset(private))
+    return Deployed(run=run, round=round_, clients=clients, mean=mean, private=frozenset(private))
 
 
 def joined_network(run: Run, site: str, which: Which = "best") -> nn.Module:
@@ -152,7 +154,7 @@ def joined_network(run: Run, site: str, which: Which = "best") -> nn.Module:
 def few_slices(data: ClientData, part: Part, budget: Budget) -> ClientData:
     """The data with `budget` slices of a part alone, spread evenly over its subjects; all there are if fewer."""
     singles = [
-        (Piece(piece.volume, piece.subject, index, index + 1, part), support)
+        (Piece(volume=piece.volume, subject=piece.subject, start=index, stop=index + 1, part=part), support)
         for piece, support in zip(data.pieces, data.supports, strict=True)
         if piece.part == part
         for index in range(piece.start, piece.stop)

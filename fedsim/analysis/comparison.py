@@ -174,6 +174,7 @@ class Terms:
 
     workload: Workload
     manifest: pd.DataFrame
+    """Rows of manifest.parquet."""
     scores: pd.DataFrame | None = None
     """Rows of evaluation.parquet of the best round's test split, if the run is done."""
 

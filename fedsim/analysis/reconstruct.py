@@ -83,9 +83,21 @@ def _with_mask_of(
         path = ensure_shard(source, root, Path(cache), matrix)
         with Shard(path) as shard:
             volumes = shard.volumes()
-        pieces = tuple(Piece(v.name, v.subject, 0, len(v.slices), "test", v.contrast) for v in volumes)
+        pieces = tuple(
+            Piece(volume=v.name, subject=v.subject, start=0, stop=len(v.slices), part="test", contrast=v.contrast)
+            for v in volumes
+        )
         supports = tuple(v.support for v in volumes)
-        data = ClientData(path, site.name, pieces, supports, site.mask, matrix, federation.normalise, run.workload.seed)
+        data = ClientData(
+            shard=path,
+            site=site.name,
+            pieces=pieces,
+            supports=supports,
+            mask=site.mask,
+            matrix=matrix,
+            normalise=federation.normalise,
+            seed=run.workload.seed,
+        )
         for volume in reconstruct_volumes(network, data, "test", run.workload.training_of(site).batch_size):
             target = out / f"{volume.piece.volume}.h5"
             volume.save(target, **attributes, protocol=protocol, mask_from="client")

@@ -54,15 +54,20 @@ from fedsim.engine.record.run_directory import Run, Which
 from fedsim.mri.metrics import Protocol
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Served:
     """The new site's test volumes as a rule reconstructs them."""
 
     rule: str
+    """global, mean, ensemble, best, or the rule by which it was adapted."""
     asked: Budget
+    """Slices of the new site that were allowed; 0 for a rule that needs none."""
     volumes: list[ReconstructedVolume]
+    """The new site's test volumes, images (slices, H, W)."""
     slices: int = 0
+    """Number of the new site's slices that were used."""
     steps: int | None = None
+    """Optimizer steps taken on them; None for a rule without training."""
     client: str | None = None
     """Whose model it was, under `best`."""
 
@@ -154,20 +159,22 @@ def _serve(models: Deployed, site: ClientSpec, budgets: Sequence[Budget], steps:
         if budget == 0:
             shared = models.shared_model()
             if shared is not None:
-                yield Served("global", 0, images(models.network(shared)))
+                yield Served(rule="global", asked=0, volumes=images(models.network(shared)))
             if models.private:
-                yield Served("mean", 0, images(models.network(models.mean)))
-                yield Served("ensemble", 0, _mean_images(images(network) for _, network in models.networks()))
+                yield Served(rule="mean", asked=0, volumes=images(models.network(models.mean)))
+                yield Served(
+                    rule="ensemble", asked=0, volumes=_mean_images(images(network) for _, network in models.networks())
+                )
             continue
         slices, val = few_slices(data, "train", budget).samples(), few_slices(data, "val", budget)
         if models.private:
             _, client = min((error_on(network, val, "val", size), name) for name, network in models.networks())
             network = models.run.learner(client, models.round).network
-            yield Served("best", budget, images(network), slices, client=client)
+            yield Served(rule="best", asked=budget, volumes=images(network), slices=slices, client=client)
         for rule in ("fresh", "tuned"):
             adapted = adapt(models, site, rule == "tuned", budget, steps)
             _save(models, site.name, f"{rule}-{budget}", adapted)
-            yield Served(rule, budget, images(adapted.network), slices, adapted.steps)
+            yield Served(rule=rule, asked=budget, volumes=images(adapted.network), slices=slices, steps=adapted.steps)
 
 
 def _mean_images(of_models: Iterable[list[ReconstructedVolume]]) -> list[ReconstructedVolume]:

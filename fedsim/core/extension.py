@@ -53,7 +53,7 @@ class Extension(Section):
 E = TypeVar("E", bound=Extension)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Catalogue(Generic[E]):
     """All classes of a kind: fedsim's, those of installed packages, and those of files beside a workload."""
 

@@ -14,7 +14,7 @@ from fedsim.data.shard import Shard
 _DAY_S = 86_400.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """A shard in the cache."""
 
@@ -22,8 +22,9 @@ class Entry:
     source: str
     """What it was made from: a folder or file, or the seed of phantoms; or what is wrong with it."""
     volumes: int
+    """Number of volumes."""
     size: int
-    """In bytes."""
+    """Size [bytes]."""
     made_days: float
     """Days since it was made."""
     used_days: float
@@ -71,7 +72,14 @@ def _entries(cache: Path) -> Iterator[Entry]:
             with suppress(OSError):  # to look is not to use
                 os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
             made, used = status.st_mtime, max(status.st_atime, status.st_mtime)
-            yield Entry(path, source, volumes, status.st_size, (now - made) / _DAY_S, max(0.0, now - used) / _DAY_S)
+            yield Entry(
+                path=path,
+                source=source,
+                volumes=volumes,
+                size=status.st_size,
+                made_days=(now - made) / _DAY_S,
+                used_days=max(0.0, now - used) / _DAY_S,
+            )
 
 
 def _told(path: Path) -> tuple[str, int]:

@@ -22,16 +22,20 @@ Coils = tuple[NDArray[np.float32], NDArray[np.float32]]
 """A slice (H, W): reconstructed, and zero-filled."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReconstructedVolume:
     """Images (slices, H, W) float32 in the target's units."""
 
     site: str
     piece: Piece
     mask: BoolArray
+    """(H, W)."""
     reconstruction: NDArray[np.float32]
+    """(slices, H, W)."""
     target: NDArray[np.float32]
+    """(slices, H, W)."""
     zero_filled: NDArray[np.float32]
+    """(slices, H, W)."""
 
     def quality(self, protocol: Protocol) -> Quality:
         """How close the reconstruction is to the target."""
@@ -93,4 +97,11 @@ def reconstruct_volumes(
                 output = network(batch.kspace.to(device), batch.mask.to(device)).cpu()
                 images.append((output * batch.scale, batch.target * batch.scale, batch.zero_filled * batch.scale))
         reconstruction, target, zero_filled = (torch.cat(parts).numpy() for parts in zip(*images, strict=True))
-        yield ReconstructedVolume(volume.site, volume.piece, volume.mask, reconstruction, target, zero_filled)
+        yield ReconstructedVolume(
+            site=volume.site,
+            piece=volume.piece,
+            mask=volume.mask,
+            reconstruction=reconstruction,
+            target=target,
+            zero_filled=zero_filled,
+        )

@@ -30,7 +30,7 @@ ComplexArray = NDArray[np.complex64]
 _OUT_OF_PROPORTION = 1e4  # times the scale: a slice that hardly varies has such values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Some slices, normalised."""
 
@@ -43,10 +43,10 @@ class Batch:
     @classmethod
     def join(cls, batches: "Sequence[Batch]") -> "Batch":
         """Several batches as one."""
-        return cls(*(torch.cat([getattr(one, part.name) for one in batches]) for part in fields(cls)))
+        return cls(**{part.name: torch.cat([getattr(one, part.name) for one in batches]) for part in fields(cls)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VolumeSlices:
     """A piece of a volume, prepared batch by batch in the order of its slices."""
 
@@ -102,10 +102,12 @@ def undersample(kspace: Tensor, mask: Tensor, normalise: Normalise) -> Batch:
     else:
         scale = zero_filled.std(dim=(-2, -1), keepdim=True)
     scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
-    return Batch(measured / scale, mask, zero_filled / scale, target / scale, scale)
+    return Batch(
+        kspace=measured / scale, mask=mask, zero_filled=zero_filled / scale, target=target / scale, scale=scale
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClientData:
     """The slices of one client, by reference; cheap to send to wherever the client lives."""
 
@@ -116,9 +118,9 @@ class ClientData:
     supports: tuple[tuple[int, int], ...]
     """Measured field of k-space of each piece's volume."""
     mask: Mask
-    matrix: tuple[int, int]
+    matrix: tuple[int, int]  # (H, W) of the images
     normalise: Normalise
-    seed: int
+    seed: int  # the workload's
     maker: Source | None = None
     """What the shard is made from where it is first read; None: it is there already."""
 
@@ -151,8 +153,8 @@ class ClientData:
         masks = self._masks(part)
         with self.open() as shard:
             for piece in self._of(part):
-                mask = masks[piece.volume]
-                yield VolumeSlices(self.site, piece, mask, self._in_order(shard, piece, mask, size))
+                batches = self._in_order(shard, piece, masks[piece.volume], size)
+                yield VolumeSlices(site=self.site, piece=piece, mask=masks[piece.volume], batches=batches)
 
     def _in_order(self, shard: Shard, piece: Piece, mask: BoolArray, size: int) -> Iterator[Batch]:
         for start in range(piece.start, piece.stop, size):

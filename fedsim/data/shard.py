@@ -121,7 +121,15 @@ def _describe(name: str, group: h5py.Group) -> StoredVolume:
     at = group[name].attrs
     slices, support = (tuple(at[key].tolist()) for key in ("slices", "support"))
     who = Subject(at["subject"], at["told"], at["original"])
-    return StoredVolume(name, who, at["origin"], slices, support, at["contrast"], at["digest"])
+    return StoredVolume(
+        name=name,
+        who=who,
+        origin=at["origin"],
+        slices=slices,
+        support=support,
+        contrast=at["contrast"],
+        digest=at["digest"],
+    )
 
 
 def _sums(kspace: NDArray[np.complex64]) -> list[int]:

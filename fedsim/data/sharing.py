@@ -25,7 +25,7 @@ People = Mapping[tuple[str, str], Person]
 """The person that each (site, subject) is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SiteVolumes:
     """What a site read."""
 

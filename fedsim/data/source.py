@@ -3,7 +3,7 @@
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -35,6 +35,7 @@ class Volume:
     """(slices, H, W): magnitude, or complex where the source has phase; in the source's units."""
     origin: str
     """The file or folder it was read from, relative to federation.root."""
+    _: KW_ONLY
     contrast: str = ""
     """What its files say of its weighting or channel; empty where they say nothing."""
 
@@ -44,7 +45,7 @@ class Volume:
         return self.who.name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoredVolume:
     """What a site's shard says about a volume without its k-space."""
 

@@ -38,7 +38,9 @@ class Unread(Source):
 
 
 _Known = FastMRI | Nifti | Dicom | Matlab | ImageFolder | DatasetSource | PhantomSource
-SOURCES = Catalogue("source.format", Source, Unread, _Known.__args__, "fedsim.sources", "format")
+SOURCES = Catalogue(
+    key="source.format", base=Source, unread=Unread, known=_Known.__args__, group="fedsim.sources", noun="format"
+)
 """Where a user's own importers are found."""
 
 AnySource = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="format")]], WrapValidator(SOURCES.read)]

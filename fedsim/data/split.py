@@ -46,14 +46,16 @@ class Split(Section):
         return self.train, self.val, self.test
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Piece:
     """Slices [start, stop) of one volume, and the part they belong to."""
 
     volume: str
     subject: str
     start: int
+    """Index of its first slice in the volume."""
     stop: int
+    """Index after its last slice."""
     part: Part
     contrast: str = ""
     """What the source says of its volume's weighting or channel; empty where it says nothing."""
@@ -119,7 +121,11 @@ def pieces_of(
             f"site {site}: split.train_subjects: {wanted} is more than its {len(training)} training subjects"
         )
     used = parts.keys() - training[wanted:]
-    return [Piece(name, subject, 0, slices, parts[subject]) for name, subject, slices in volumes if subject in used]
+    return [
+        Piece(volume=name, subject=subject, start=0, stop=slices, part=parts[subject])
+        for name, subject, slices in volumes
+        if subject in used
+    ]
 
 
 def split_blocks(volumes: Sequence[tuple[str, str, int]], split: Split, site: str) -> list[Piece]:
@@ -141,7 +147,7 @@ def split_blocks(volumes: Sequence[tuple[str, str, int]], split: Split, site: st
             ) from None
         start = 0
         for (part, _), count in zip(used, counts, strict=True):
-            pieces.append(Piece(name, subject, start, start + count, part))
+            pieces.append(Piece(volume=name, subject=subject, start=start, stop=start + count, part=part))
             start += count + split.gap
     return pieces
 

@@ -86,7 +86,10 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
         with blamed(site.source, f"site {site.name}"):
             found.append(_find(workload, site))
         on_site(site.name)
-    read = [SiteVolumes(f.site.name, f.site.source, f.site.split or federation.split, f.volumes) for f in found]
+    read = [
+        SiteVolumes(site=f.site.name, source=f.site.source, split=f.site.split or federation.split, volumes=f.volumes)
+        for f in found
+    ]
     who = people(read, federation.root)
     parts = divide(read, who, workload.seed)
     members: list[ClientSpec] = []
@@ -185,7 +188,15 @@ def _site_clients(workload: Workload, found: _Found, parts: Mapping[str, Part] |
     pieces = split_blocks(listed, split, site.name) if parts is None else pieces_of(listed, parts, split, site.name)
     pieces = [dataclasses.replace(piece, contrast=contrasts[piece.volume]) for piece in pieces]
     data = ClientData(
-        found.path, site.name, (), (), site.mask, matrix, federation.normalise, workload.seed, found.maker
+        shard=found.path,
+        site=site.name,
+        pieces=(),
+        supports=(),
+        mask=site.mask,
+        matrix=matrix,
+        normalise=federation.normalise,
+        seed=workload.seed,
+        maker=found.maker,
     )
     clients = []
     for name, own in _cut(workload, site, pieces, count):

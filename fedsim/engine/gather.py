@@ -47,4 +47,10 @@ class Gathered:
         kept = [upload.name for upload in self._uploads.values() if upload.collected]
         collected = {name: [self._collected[client][name] for client in clients] for name in kept}
         weight = math.fsum(self._weights[client] for client in clients)
-        return Received(replace(self._phase, clients=clients), sums, weight, collected, self._population)
+        return Received(
+            phase=replace(self._phase, clients=clients),
+            sums=sums,
+            weight=weight,
+            collected=collected,
+            population=self._population,
+        )

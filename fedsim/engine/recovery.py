@@ -50,7 +50,13 @@ class Recovery:
                 losses += action == "replayed"
                 round_, phase = self._rounds.now
                 kind: Kind = "late" if error.late else "lost"
-                self._failures.note([Failure(round_, phase, error.client, kind, action, str(error))])
+                self._failures.note(
+                    [
+                        Failure(
+                            round=round_, phase=phase, client=error.client, kind=kind, action=action, message=str(error)
+                        )
+                    ]
+                )
                 if action == "aborted":
                     raise RunError(f"a process was lost: {error}; continue with --resume") from error
                 without = f" without client {error.client} in round {round_}" if action == "dropped" else ""

@@ -138,7 +138,8 @@ class Rounds:
         failed = {client: gathered.failed[client] for client in phase.clients if client in gathered.failed}
         action: Action = "aborted" if self._workload.engine.on_client_error == "abort" else "dropped"
         self._failures.note([
-            Failure(round_, phase.name, client, _kind(error), action, str(error), error.trace)
+            Failure(round=round_, phase=phase.name, client=client, kind=_kind(error), action=action, message=str(error),
+ trace=error.trace)
             for client, error in failed.items()
         ])  # fmt: skip
         if action == "aborted":

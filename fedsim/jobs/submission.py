@@ -27,7 +27,7 @@ _RUN, _STUDY = ("run", "workload.yaml", "--resume"), ("study", "study.yaml")
 _LONGEST_NAME = 27  # of the 45 characters of an id
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """A submission and what it was made from."""
 
@@ -64,7 +64,13 @@ def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path
     default = Path("studies" if study else "runs") if beside is None else Path()
     where = here / (out.expanduser() if out else default / name)
     command = _STUDY if study else _RUN
-    return Job(_submission(name, keep, command, where), name, "study" if study else "run", tuple(workloads), plan)
+    return Job(
+        submission=_submission(name, keep, command, where),
+        name=name,
+        kind="study" if study else "run",
+        workloads=tuple(workloads),
+        plan=plan,
+    )
 
 
 def prepare_points(file: Path, overrides: Sequence[str], out: Path | None) -> tuple[list[Job], Callable[[], None]]:
@@ -97,7 +103,7 @@ def prepare_points(file: Path, overrides: Sequence[str], out: Path | None) -> tu
 
 def _of_point(point: Point, folder: Path) -> Job:
     submission = _submission(point.label, partial(_keep, point.workload), _RUN, folder / point.folder)
-    return Job(submission, point.label, "run", (point.workload,))
+    return Job(submission=submission, name=point.label, kind="run", workloads=(point.workload,))
 
 
 def _submission(name: str, keep: Callable[[Path], None], command: tuple[str, ...], out: Path) -> Submission:
@@ -108,7 +114,7 @@ def _submission(name: str, keep: Callable[[Path], None], command: tuple[str, ...
     size = sum(len(text.encode()) for text in files.values())
     if size > _LARGEST:
         raise InputError(f"{name}: with its method's file it has {size:,} bytes; at most {_LARGEST:,} can be sent")
-    return Submission(_id_of(name, files, out), files, (*command, "--out", str(out)), out)
+    return Submission(id=_id_of(name, files, out), files=files, arguments=(*command, "--out", str(out)), out=out)
 
 
 def _keep(workload: Workload, folder: Path) -> None:

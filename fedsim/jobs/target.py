@@ -13,7 +13,7 @@ State = Literal["unknown", "pending", "running", "succeeded", "failed", "stopped
 RUNS, ENDED = frozenset({"pending", "running"}), frozenset({"succeeded", "failed", "stopped"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Submission:
     """A job to submit: a fedsim command and the few small files it needs. Data are never sent, only their paths."""
 

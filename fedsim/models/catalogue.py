@@ -24,7 +24,7 @@ _Known = UNetModel
 MODELS: tuple[type[Model], ...] = (UNetModel,)
 """Every known network, the default first; a new one joins here and in the union above."""
 
-NETWORKS = Catalogue("model.name", Model, Unread, MODELS, "fedsim.networks", "network")  # type: ignore[type-abstract]
+NETWORKS = Catalogue(key="model.name", base=Model, unread=Unread, known=MODELS, group="fedsim.networks", noun="network")  # type: ignore[type-abstract]
 """Where a user's own networks are found."""
 
 AnyModel = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="name")]], WrapValidator(NETWORKS.read)]

@@ -205,7 +205,7 @@ class Unread(Mask):
 
 
 _Known = Equispaced | Random | CartesianVariableDensity | Radial | Gaussian2D
-MASKS = Catalogue("mask.kind", Mask, Unread, _Known.__args__, "fedsim.masks", "mask")
+MASKS = Catalogue(key="mask.kind", base=Mask, unread=Unread, known=_Known.__args__, group="fedsim.masks", noun="mask")
 """Where a user's own masks are found."""
 
 AnyMask = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="kind")]], WrapValidator(MASKS.read)]

@@ -23,7 +23,9 @@ class Mean:
     """A weighted mean that can be pooled: means of parts add up to the mean of the whole."""
 
     total: float = 0.0
+    """Sum of weight times value, in the values' unit."""
     weight: float = 0.0
+    """Sum of the weights."""
 
     def __add__(self, other: "Mean") -> "Mean":
         return Mean(self.total + other.total, self.weight + other.weight)

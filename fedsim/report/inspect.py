@@ -39,6 +39,7 @@ class Sample:
 
     name: str
     indices: tuple[int, ...]
+    """Indices of the slices in the source."""
     images: NDArray[np.float32] | NDArray[np.complex64]
     """(len(indices), H, W)."""
 

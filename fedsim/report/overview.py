@@ -35,6 +35,7 @@ class Cell:
 
     text: str
     value: float | str
+    """A number in the unit of its column, or a text."""
 
 
 @dataclass(frozen=True)

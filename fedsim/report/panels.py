@@ -26,7 +26,7 @@ Scores = Mapping[tuple[str, str, str, str], Mapping[str, float]]
 _PREFERRED: tuple[Part, ...] = ("test", "val", "train")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Panel:
     """A slice of a site's first client; images (H, W) in the source's units."""
 
@@ -38,22 +38,28 @@ class Panel:
     slice: int
     """Index in the source."""
     slices: int
-    """Of the volume in this part; what `score` is over."""
+    """Number of slices of the volume in this part, over which `score` is taken."""
     part: Part
     """test, or what there is where the site has no test data."""
     within_subject: bool
     round: int
+    """Of the checkpoint, counted from 1."""
     mask_kind: str
     nominal: float
+    """Acceleration that the site's mask asks for."""
     acceleration: float
-    """Measured."""
+    """Acceleration that was measured."""
     protocol: str
     score: Mapping[str, float]
     """psnr and ssim of the volume under `protocol`, and (zf_) of its zero-filled images."""
     mask: BoolArray
+    """(H, W)."""
     target: NDArray[np.float32]
+    """(H, W)."""
     zero_filled: NDArray[np.float32]
+    """(H, W)."""
     reconstruction: NDArray[np.float32]
+    """(H, W)."""
 
 
 def contrast_of(source: Source) -> str:
@@ -138,11 +144,13 @@ def _panel(
     row = _manifest_row(manifest, site.name, piece, middle)
     protocol = run.workload.metrics.protocol
     panel = Panel(
-        site.name, client.name, contrast_of(site.source.resolve(run.workload.seed, site.name)), piece.volume,
-        int(row["slice"]), piece.stop - piece.start, part, bool(row["within_subject"]), round_,
-        site.mask.kind, site.mask.acceleration, float(row["acceleration"]),
-        protocol, known if known is not None else _numbers(volume.score(protocol)),
-        volume.mask, volume.target[at], volume.zero_filled[at], volume.reconstruction[at],
+        site=site.name, client=client.name, contrast=contrast_of(site.source.resolve(run.workload.seed, site.name)),
+        volume=piece.volume, slice=int(row["slice"]), slices=piece.stop - piece.start, part=part,
+        within_subject=bool(row["within_subject"]), round=round_,
+        mask_kind=site.mask.kind, nominal=site.mask.acceleration, acceleration=float(row["acceleration"]),
+        protocol=protocol, score=known if known is not None else _numbers(volume.score(protocol)),
+        mask=volume.mask, target=volume.target[at], zero_filled=volume.zero_filled[at],
+        reconstruction=volume.reconstruction[at],
     )  # fmt: skip
     return panel, volume
 

@@ -24,7 +24,7 @@ SHARED = "points shared the machine, one on each core: times are upper bounds"
 """Of a study whose points ran side by side."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudyTables:
     """What a study found."""
 
@@ -101,7 +101,7 @@ def study_tables(folder: Path) -> StudyTables:
     if (folder / "runs").is_dir():
         collect(plan, folder)
     points, volumes, curves = (read_table(folder / f"{name}.parquet") for name in ("results", "volumes", "curves"))
-    tables = StudyTables(plan, folder, points, volumes, curves)
+    tables = StudyTables(plan=plan, folder=folder, points=points, volumes=volumes, curves=curves)
     _check(tables.finished, folder)
     return tables
 

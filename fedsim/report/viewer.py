@@ -32,7 +32,7 @@ Images = NDArray[np.float32]
 """Slices (D, H, W)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Picture:
     """All slices of one kind."""
 
@@ -42,6 +42,7 @@ class Picture:
     """Empty for what all methods share."""
     note: str
     png: bytes
+    """The encoded image."""
 
     @property
     def source(self) -> str:
@@ -49,18 +50,22 @@ class Picture:
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stack:
     """The pictures of one volume."""
 
     name: str
     note: str
     methods: tuple[str, ...]
+    """Names of the methods, in the order of the page."""
     slices: tuple[int, ...]
     """Index of each in the source."""
     height: int
+    """Of a slice [pixels]."""
     width: int
+    """Of a slice [pixels]."""
     columns: int
+    """Slices side by side in a picture."""
     pictures: tuple[Picture, ...]
 
 
@@ -106,17 +111,19 @@ def _stack(of_site: Mapping[str, tuple[Panel, ReconstructedVolume]], step: int) 
                 _grey("zero_filled", "", zero_filled, white, step, _score(panel, "zf_"))]  # fmt: skip
     for method, (own, _) in of_site.items():
         pictures.append(_grey("reconstruction", method, outputs[method], white, step, _score(own, "")))
-        pictures.append(Picture("error", method, f"black 0, yellow {top:.3g} % of white",
-                                _png(errors[method][::step], top, _ERROR_LEVELS, colours=True)))  # fmt: skip
+        pictures.append(Picture(kind="error", method=method, note=f"black 0, yellow {top:.3g} % of white",
+                                png=_png(errors[method][::step], top, _ERROR_LEVELS, colours=True)))  # fmt: skip
     height, width = target.shape[1:]
     first = panel.slice - panel.slices // 2  # the panel's slice is the middle one
     slices = tuple(first + index for index in range(0, len(target), step))
-    return Stack(panel.site, _note(panel, step), tuple(of_site), slices, height, width, _columns(len(slices)),
-                 tuple(pictures))  # fmt: skip
+    return Stack(
+        name=panel.site, note=_note(panel, step), methods=tuple(of_site), slices=slices,
+        height=height, width=width, columns=_columns(len(slices)), pictures=tuple(pictures),
+    )  # fmt: skip
 
 
 def _grey(kind: str, method: str, images: Images, white: float, step: int, note: str) -> Picture:
-    return Picture(kind, method, note, _png(images[::step], white, 256, colours=False))
+    return Picture(kind=kind, method=method, note=note, png=_png(images[::step], white, 256, colours=False))
 
 
 def _png(images: Images, top: float, levels: int, *, colours: bool) -> bytes:

@@ -26,7 +26,7 @@ Stop = Callable[[], bool]
 """Whether to stop after the rounds that are under way."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a point ended."""
 
@@ -35,8 +35,9 @@ class Outcome:
     stopped: bool = False
     """It was stopped before its last round."""
     psnr: float = math.nan
-    """Of its best round, mean over sites."""
+    """Of its best round, mean over sites [dB]; nan if it has none."""
     seconds: float = 0.0
+    """Time that the point took [s]."""
     warnings: tuple[str, ...] = ()
     """Of a point in another process; in this one they are logged."""
 
@@ -58,9 +59,9 @@ def run_point(
     except Exception as error:  # a study continues whatever happens to a point
         known = DIVERGED if isinstance(error, DivergedError) else ""
         kind = known if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
-        return Outcome(" ".join(f"{kind}{error}".split()))
+        return Outcome(error=" ".join(f"{kind}{error}".split()))
     if not len(frame):
-        return Outcome(f"no client has data in the {part} split")
+        return Outcome(error=f"no client has data in the {part} split")
     return Outcome(psnr=mean_over_sites(frame, "psnr"), seconds=time.monotonic() - since)
 
 

@@ -225,4 +225,4 @@ def _outcome_of(ray: Any, ref: Any) -> Outcome:  # noqa: ANN401 - Ray's module a
         outcome: Outcome = ray.get(ref)
         return outcome
     except ray.exceptions.RayError as error:
-        return Outcome(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+        return Outcome(error=" ".join(f"{type(error).__name__}: {error}".split())[:300])

@@ -34,13 +34,14 @@ _WORKLOAD_KEYS_BELOW = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Point:
     """One run of a study."""
 
     regime: str
     method: str
     seed: int
+    """Of its workload."""
     candidate: int | None
     """Index among the method's candidates; None for a run that counts."""
     settings: Settings
@@ -127,7 +128,14 @@ class StudyPlan:
     def _point(self, regime: str, method: str, seed: int, index: int, *, tuning: bool) -> Point:
         workload = self._workloads[regime, method, index].model_copy(update={"seed": seed})
         settings = (self.candidates(method) or [{}])[index]
-        return Point(regime, method, seed, index if tuning else None, settings, workload)
+        return Point(
+            regime=regime,
+            method=method,
+            seed=seed,
+            candidate=index if tuning else None,
+            settings=settings,
+            workload=workload,
+        )
 
     def _load(self, regime: str, method: str, candidate: Settings) -> Workload:
         own = {"algorithm.name": method, **self.study.methods[method]}

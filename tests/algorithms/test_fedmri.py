@@ -63,7 +63,10 @@ def a_round(
             sums[upload.name].merge(partial.total)
     collected = {u.name: [s[u.name].numpy() for s in sent] for u in method.uploads("train") if u.collected}
     totals = {name: total.total for name, total in sums.items()}
-    return method.update(server, Received(Phase(names), totals, sum(weights), collected, len(names)))
+    return method.update(
+        server,
+        Received(phase=Phase(names), sums=totals, weight=sum(weights), collected=collected, population=len(names)),
+    )
 
 
 def gradient_in_round_2(method: FedMRI, state: ServerState, theta: Tensor, private: dict[str, Tensor]) -> StandIn:

@@ -87,7 +87,9 @@ def test_the_present_state(fedsim: Fedsim, run: Path) -> None:
     slowest = pd.read_parquet(run / "clients.parquet").query("round == 3").nlargest(1, "train_seconds")
     assert f"slowest     {slowest['client'].iloc[0]} " in out
     assert "failures" not in out
-    Failures(run).note([Failure(2, "train", "B", "raised", "dropped", "as told")])
+    Failures(run).note(
+        [Failure(round=2, phase="train", client="B", kind="raised", action="dropped", message="as told")]
+    )
     assert "1 dropped; last: B in round 2, raised" in fedsim("watch", run, "--once")[1]
     cut(run, 1)
     assert "round 1 of 3" in fedsim("watch", run, "--once")[1]

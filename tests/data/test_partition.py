@@ -21,7 +21,7 @@ CONTRASTS = ("flair", "t1", "t2")
 def pieces(subjects: dict[str, dict[str, int]]) -> list[Piece]:
     """A training piece for each subject and contrast, with so many slices."""
     return [
-        Piece(f"{subject}_{contrast}", subject, 0, slices, "train", contrast)
+        Piece(volume=f"{subject}_{contrast}", subject=subject, start=0, stop=slices, part="train", contrast=contrast)
         for subject, volumes in subjects.items()
         for contrast, slices in volumes.items()
     ]

@@ -36,9 +36,21 @@ def data(tmp_path: Path) -> ClientData:
     with h5py.File(tmp_path / "shard.h5", "w") as file:
         for name, seed in (("a", 0), ("b", 1)):
             store(file, name, kspace(seed=seed).numpy())
-    pieces = (Piece("a", "a", 0, 6, "train"), Piece("b", "b", 1, 5, "test"))
+    pieces = (
+        Piece(volume="a", subject="a", start=0, stop=6, part="train"),
+        Piece(volume="b", subject="b", start=1, stop=5, part="test"),
+    )
     mask = Equispaced(acceleration=3)
-    return ClientData(tmp_path / "shard.h5", "A", pieces, ((32, 32),) * 2, mask, (32, 32), "std", 0)
+    return ClientData(
+        shard=tmp_path / "shard.h5",
+        site="A",
+        pieces=pieces,
+        supports=((32, 32),) * 2,
+        mask=mask,
+        matrix=(32, 32),
+        normalise="std",
+        seed=0,
+    )
 
 
 @pytest.mark.parametrize("normalise", ["std", "max"])
@@ -87,10 +99,20 @@ def test_slices_kept_in_memory_are_those_of_the_shard(data: ClientData, budget: 
 def test_a_shard_is_made_where_it_is_first_read(tmp_path: Path) -> None:
     source = PhantomSource(subjects=2, slices=3, size=48, contrast=["t1", "t2"], noise=0.0).resolve(1, "P")
     stored = source.foreseen((32, 64))
-    pieces = tuple(Piece(volume.name, volume.subject, 0, 3, "train") for volume in stored)
+    pieces = tuple(
+        Piece(volume=volume.name, subject=volume.subject, start=0, stop=3, part="train") for volume in stored
+    )
     shard = shard_path(source, Path(), tmp_path / "cache", (32, 64))
     data = ClientData(
-        shard, "P", pieces, tuple(v.support for v in stored), Equispaced(), (32, 64), "std", 0, maker=source
+        shard=shard,
+        site="P",
+        pieces=pieces,
+        supports=tuple(v.support for v in stored),
+        mask=Equispaced(),
+        matrix=(32, 64),
+        normalise="std",
+        seed=0,
+        maker=source,
     )
     assert data.samples() == 12
     assert not shard.parent.exists()
@@ -112,7 +134,9 @@ def test_volumes_come_whole_and_in_order(data: ClientData) -> None:
 
 def test_masks_are_per_volume_or_per_site(data: ClientData) -> None:
     def mask(kind: Gaussian2D, volume: str) -> np.ndarray:
-        return ClientData(data.shard, "A", (), (), kind, (32, 32), "std", 0).volume_mask(volume, (32, 32))
+        return ClientData(
+            shard=data.shard, site="A", pieces=(), supports=(), mask=kind, matrix=(32, 32), normalise="std", seed=0
+        ).volume_mask(volume, (32, 32))
 
     assert (mask(Gaussian2D(), "a") != mask(Gaussian2D(), "b")).any()
     np.testing.assert_array_equal(mask(Gaussian2D(per="site"), "a"), mask(Gaussian2D(per="site"), "b"))
@@ -129,8 +153,17 @@ def test_padding_is_never_measured(data: ClientData) -> None:
 def site_of(tmp_path: Path, site: str, slices: int, side: int) -> ClientData:
     with h5py.File(tmp_path / f"{site}.h5", "w") as file:
         store(file, "v", kspace(slices, side).numpy())
-    piece = (Piece("v", "s", 0, slices, "train"),)
-    return ClientData(tmp_path / f"{site}.h5", site, piece, ((side, side),), Equispaced(), (side, side), "std", 0)
+    piece = (Piece(volume="v", subject="s", start=0, stop=slices, part="train"),)
+    return ClientData(
+        shard=tmp_path / f"{site}.h5",
+        site=site,
+        pieces=piece,
+        supports=((side, side),),
+        mask=Equispaced(),
+        matrix=(side, side),
+        normalise="std",
+        seed=0,
+    )
 
 
 def test_pooled_slices_come_once_each_under_their_own_sites_mask(tmp_path: Path) -> None:

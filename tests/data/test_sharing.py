@@ -20,8 +20,11 @@ HALVES = Split(train=0.5, val=0.25, test=0.25)
 
 
 def site(name: str, subjects: list[str], source: Source | None = None, split: Split = HALVES) -> SiteVolumes:
-    volumes = [StoredVolume(s, Subject.of(s, "BIDS sub-"), f"{name}/{s}", (0,), (8, 8)) for s in subjects]
-    return SiteVolumes(name, source or Nifti(path=name), split, volumes)
+    volumes = [
+        StoredVolume(name=s, who=Subject.of(s, "BIDS sub-"), origin=f"{name}/{s}", slices=(0,), support=(8, 8))
+        for s in subjects
+    ]
+    return SiteVolumes(site=name, source=source or Nifti(path=name), split=split, volumes=volumes)
 
 
 def divided(*sites: SiteVolumes, seed: int = 0) -> dict[str, dict[str, str]]:
@@ -73,7 +76,14 @@ def test_the_whole_of_two_sites_is_two_people(tmp_path: Path) -> None:
         (tmp_path / path / "v.nii").write_text("one")
         source = Nifti(path=path, subject="site")
         who = source.who(tmp_path / path / "v.nii", tmp_path)
-        sites.append(SiteVolumes(path, source, HALVES, [StoredVolume("v", who, f"{path}/v.nii", (0,), (8, 8))]))
+        sites.append(
+            SiteVolumes(
+                site=path,
+                source=source,
+                split=HALVES,
+                volumes=[StoredVolume(name="v", who=who, origin=f"{path}/v.nii", slices=(0,), support=(8, 8))],
+            )
+        )
     assert not shared_people(sites, people(sites, tmp_path))
 
 
@@ -125,9 +135,13 @@ def test_nobody_is_in_two_splits_in_any_layout(
             volumes = []
             for file in files:
                 who = source.who(file, root)
-                volumes.append(StoredVolume(file.stem, who, file.relative_to(root).as_posix(), (0,), (8, 8)))
+                volumes.append(
+                    StoredVolume(
+                        name=file.stem, who=who, origin=file.relative_to(root).as_posix(), slices=(0,), support=(8, 8)
+                    )
+                )
                 truth.setdefault((f"S{number}", who.name), set()).add(int(file.read_text()))
-            read.append(SiteVolumes(f"S{number}", source, HALVES, volumes))
+            read.append(SiteVolumes(site=f"S{number}", source=source, split=HALVES, volumes=volumes))
         try:
             parts = divide(read, people(read, root), 1)
         except InputError:

@@ -10,7 +10,13 @@ from fedsim.engine.server import Server
 
 
 def received(*clients: str, **sums: float) -> Received:
-    return Received(Phase(clients), {name: np.full(3, value) for name, value in sums.items()}, 0.5, {}, 4)
+    return Received(
+        phase=Phase(clients),
+        sums={name: np.full(3, value) for name, value in sums.items()},
+        weight=0.5,
+        collected={},
+        population=4,
+    )
 
 
 def server(**state: float) -> Server:

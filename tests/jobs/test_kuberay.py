@@ -16,8 +16,8 @@ from fedsim.jobs.target import Status, Submission
 
 CLUSTERS = Path(__file__).parents[2] / "clusters"
 JOB = Submission(
-    "fedsim-small-0a1b", {"workload.yaml": "name: small\nseed: 1\n", "mine.py": "on = 'yes'\n"},
-    ("run", "workload.yaml", "--out", "/shared/runs/small", "--resume"), Path("/shared/runs/small"),
+    id="fedsim-small-0a1b", files={"workload.yaml": "name: small\nseed: 1\n", "mine.py": "on = 'yes'\n"},
+    arguments=("run", "workload.yaml", "--out", "/shared/runs/small", "--resume"), out=Path("/shared/runs/small"),
 )  # fmt: skip
 # A kubectl that keeps what it is given, and answers from a folder: VERB.out if there is one, else nothing.
 KUBECTL = """#!{python}
@@ -232,6 +232,6 @@ def test_a_run_is_copied_through_a_pod_that_goes_again(kuberay: KubeRay, kubectl
 
 def test_what_a_shell_would_change_and_what_is_too_much_are_refused(kuberay: KubeRay) -> None:
     with pytest.raises(InputError, match="cannot be sent to KubeRay"):
-        kuberay.render(Submission(JOB.id, JOB.files, ("run", "$(reboot)"), JOB.out))
+        kuberay.render(Submission(id=JOB.id, files=JOB.files, arguments=("run", "$(reboot)"), out=JOB.out))
     with pytest.raises(InputError, match="exceed 1,000,000 bytes"):
-        kuberay.render(Submission(JOB.id, {"a.yaml": "x" * 1_000_001}, JOB.arguments, JOB.out))
+        kuberay.render(Submission(id=JOB.id, files={"a.yaml": "x" * 1_000_001}, arguments=JOB.arguments, out=JOB.out))

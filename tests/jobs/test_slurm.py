@@ -17,8 +17,8 @@ from fedsim.jobs.target import Submission
 
 SCRIPT = Path(__file__).parents[2] / "clusters" / "slurm.sbatch"
 JOB = Submission(
-    "fedsim-small-0a1b", {"workload.yaml": "name: small\n", "mine.py": "x = 1\n"},
-    ("run", "workload.yaml", "--out", "/data/my runs/small", "--resume"), Path("/data/my runs/small"),
+    id="fedsim-small-0a1b", files={"workload.yaml": "name: small\n", "mine.py": "x = 1\n"},
+    arguments=("run", "workload.yaml", "--out", "/data/my runs/small", "--resume"), out=Path("/data/my runs/small"),
 )  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def test_an_id_is_no_path(name: str) -> None:
 @pytest.mark.parametrize("name", ["..", "../x", "a/b", "-rf", ".hidden", "", "a b"])
 def test_a_file_that_goes_along_stays_in_its_folder(name: str) -> None:
     with pytest.raises(InputError, match="cannot be sent with the job"):
-        Slurm("slurm", SCRIPT).submit(Submission(JOB.id, {name: ""}, JOB.arguments, JOB.out))
+        Slurm("slurm", SCRIPT).submit(Submission(id=JOB.id, files={name: ""}, arguments=JOB.arguments, out=JOB.out))
 
 
 def test_a_run_is_copied_and_nothing_is_overwritten(tmp_path: Path) -> None:

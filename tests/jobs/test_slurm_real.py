@@ -136,7 +136,9 @@ def small(folder: Path, rounds: int) -> dict[str, Any]:
 def submission(folder: Path, rounds: int) -> Submission:
     arguments = ("run", "workload.yaml", "--out", str(folder / "run"), "--resume")
     files = {"workload.yaml": write_yaml(small(folder, rounds))}
-    return Submission(f"fedsim-{folder.name.replace('_', '-')}", files, arguments, folder / "run")
+    return Submission(
+        id=f"fedsim-{folder.name.replace('_', '-')}", files=files, arguments=arguments, out=folder / "run"
+    )
 
 
 def files_of(run_dir: Path) -> dict[str, bytes]:

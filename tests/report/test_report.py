@@ -187,7 +187,18 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_what_went_wrong_is_told_as_text(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
     struck = "faults=[{kind: nan, client: B, round: 2}]"
     wrong = run(make_workload(struck, "engine.on_client_error=drop"), tmp_path / "run")
-    Failures(wrong.path).note([Failure(2, "train", "A.1", "lost", "replayed", "<script>alert(1)</script>")])
+    Failures(wrong.path).note(
+        [
+            Failure(
+                round=2,
+                phase="train",
+                client="A.1",
+                kind="lost",
+                action="replayed",
+                message="<script>alert(1)</script>",
+            )
+        ]
+    )
     page = write_report(wrong.path).read_text()
     assert "1 time a client was <strong>dropped</strong>" in page
     assert "client B, round 2: sent NaN" in page

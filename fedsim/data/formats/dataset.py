@@ -34,11 +34,12 @@ _SHAPES = {
 _KEYS = ("image", "kspace", "subject", "volume", "slice", "contrast")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Item:
     """What one item gives."""
 
     index: int
+    """Index in the data set."""
     subject: str
     volume: str
     images: NDArray[Any]  # (slices, H, W)
@@ -100,7 +101,7 @@ class DatasetSource(Source):
                 )
             done.add(name)
             who = Subject.of(first.subject, "the dataset")
-            yield Volume(who, name, self._joined(parts), f"{self.dataset}[{first.index}]", first.contrast)
+            yield Volume(who, name, self._joined(parts), f"{self.dataset}[{first.index}]", contrast=first.contrast)
 
     def _joined(self, items: list[_Item]) -> NDArray[Any]:
         """The images (slices, H, W) of a volume, by `slice` where items have one."""
@@ -141,7 +142,14 @@ class DatasetSource(Source):
         if place is not None and (isinstance(place, bool) or not isinstance(place, int | np.integer)):
             raise self._wrong(index, f"slice must be an integer, not {place!r:.40}")
         number = None if place is None else int(place)
-        return _Item(index, subject, safe_name(volume), self._images(index, given), number, contrast)
+        return _Item(
+            index=index,
+            subject=subject,
+            volume=safe_name(volume),
+            images=self._images(index, given),
+            place=number,
+            contrast=contrast,
+        )
 
     def _name(self, index: int, given: Mapping[str, object], key: str) -> str:
         value = given.get(key)

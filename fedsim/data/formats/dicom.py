@@ -72,7 +72,7 @@ class Dicom(FileSource):
             subject = who[key]
             name = safe_name("_".join(filter(None, [subject.name, first.number, first.description])))
             origin = first.file.parent.relative_to(root).as_posix()
-            yield Volume(subject, name, _images(headers), origin, first.description)
+            yield Volume(subject, name, _images(headers), origin, contrast=first.description)
 
     def _people(self, series: list[Header], root: Path) -> dict[tuple[str, ...], Subject]:
         """Who each series shows, by its key.

@@ -26,7 +26,7 @@ _NOBODY = re.compile(r"(?i)(anon\w*|de-?identified|unknown|none|null|n/?a|no_?id
 _COMPONENT = re.compile(r"(M|P|R|I)(?:_\w+)?|(M)AGNITUDE|(P)HASE(?: MAP)?|(R)EAL|(I)MAGINARY|VELOCITY MAP")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Header:
     """One file's."""
 

@@ -48,7 +48,7 @@ class FastMRI(KSpaceSource):
             raw = _raw(file)
             with reading(file, _EXPECTED):
                 images: NDArray[Any] = np.stack([truth(kspace, raw.size) for kspace in raw.slices])
-            yield Volume(who, raw.name, images, file.relative_to(root).as_posix(), labels[file])
+            yield Volume(who, raw.name, images, file.relative_to(root).as_posix(), contrast=labels[file])
 
     def raw(self, root: Path) -> Iterator[RawVolume]:
         """The k-space of each file."""

@@ -37,18 +37,20 @@ _HEAD = 8192  # bytes that hold an array's flags, dimensions and name
 _Parts = Iterator[tuple[int, memoryview]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Array:
     """A numeric array or a text in a file."""
 
     name: str
     """A struct's fields are named struct/field."""
     shape: tuple[int, ...]
+    """As MATLAB counts, first axis fastest."""
     is_text: bool
     """Its values are then codes of characters."""
     is_complex: bool
     _order: str
     _kind: int
+    """MATLAB's code of the array's class."""
     _body: memoryview
 
     def values(self) -> NDArray[np.float32] | NDArray[np.complex64]:
@@ -98,7 +100,15 @@ def _arrays(kind: int, body: memoryview, order: str, within: str, deepest: int) 
         for field, inner in _fields(kind, body, order):
             yield from _arrays(_MATRIX, inner, order, f"{named}/{field}", deepest - 1)
     elif sort == _TEXT or (sort in _NUMERIC and not word & _LOGICAL):
-        yield Array(named, shape, sort == _TEXT, bool(word & _COMPLEX), order, kind, body)
+        yield Array(
+            name=named,
+            shape=shape,
+            is_text=sort == _TEXT,
+            is_complex=bool(word & _COMPLEX),
+            _order=order,
+            _kind=kind,
+            _body=body,
+        )
 
 
 def _fields(kind: int, body: memoryview, order: str) -> Iterator[tuple[str, memoryview]]:

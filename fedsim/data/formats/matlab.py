@@ -28,7 +28,7 @@ _KSPACE = re.compile(r"(?i)k[-_]?(sp|data|full|raw|cart)|raw[-_]?data|^(k|ks|kt|
 _PATIENT = re.compile(r"(?i)(^|/)(pid|(patient|subject)[-_]?(id|name|number)?)$")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Array:
     """One array in a file, not read yet."""
 
@@ -186,12 +186,14 @@ class Matlab(KSpaceSource):
 def _arrays(file: Path) -> list[_Array]:
     """The numeric arrays and texts of a file; cells, arrays of structs, and objects are never read."""
     if not h5py.is_hdf5(file):
-        return [_Array(file, one.name, one.shape, one.is_text) for one in mat5.arrays(file)]
+        return [_Array(file=file, name=one.name, shape=one.shape, is_text=one.is_text) for one in mat5.arrays(file)]
     found: list[_Array] = []
 
     def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and item.ndim >= 2 and not name.startswith("#") and _kind(item):
-            found.append(_Array(file, name, item.shape[::-1], _kind(item) == "char"))  # HDF5 counts axes the other way
+            found.append(
+                _Array(file=file, name=name, shape=item.shape[::-1], is_text=_kind(item) == "char")
+            )  # HDF5 counts axes the other way
 
     with h5py.File(file, "r", locking=False) as hdf:
         hdf.visititems(look)

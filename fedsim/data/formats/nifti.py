@@ -88,7 +88,7 @@ class Nifti(FileSource):
                 contrast = label("volume", number, self.volume_names) or self._kind(file)
                 ending = contrast.replace("volume ", "v") if number is not None else ""
                 full = safe_name("_".join(filter(None, [name, ending])))
-                yield Volume(who, full, images, origin.relative_to(root).as_posix(), contrast)
+                yield Volume(who, full, images, origin.relative_to(root).as_posix(), contrast=contrast)
 
     def _stacks(self, root: Path) -> list[list[tuple[Path, Path | None]]]:
         """The files of each volume: one, or all 2-D slices of one size in a folder, unless every file is a subject."""

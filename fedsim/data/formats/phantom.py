@@ -137,14 +137,14 @@ class PhantomSource(Source):
                 rng = numpy_stream(self.seed, "acquisition", index, contrast)
                 images = image(head, self._sequence(contrast), field_t, rng, noise, bias)
                 who, name = _names(index, contrast)
-                yield Volume(who, name, images, self.identity(), contrast)
+                yield Volume(who, name, images, self.identity(), contrast=contrast)
 
     def foreseen(self, matrix: tuple[int, int]) -> list[StoredVolume]:
         """Every volume with all its slices: each shows some of the head."""
         support = (min(self.size, matrix[0]), min(self.size, matrix[1]))
         slices = tuple(range(self.slices))
         return [
-            StoredVolume(name, who, self.identity(), slices, support, contrast)
+            StoredVolume(name=name, who=who, origin=self.identity(), slices=slices, support=support, contrast=contrast)
             for index in range(1, self.subjects + 1)
             for contrast in self._contrasts()
             for who, name in (_names(index, contrast),)

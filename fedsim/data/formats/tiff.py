@@ -54,7 +54,7 @@ class ImageFolder(FileSource):
                 contrast = label("channel", channel, self.channels)
                 ending = contrast.replace("channel ", "ch") if isinstance(self.channel, list) else ""
                 full = safe_name("_".join(filter(None, [name, ending])))
-                yield Volume(who, full, _images(files, channel), origin.relative_to(root).as_posix(), contrast)
+                yield Volume(who, full, _images(files, channel), origin.relative_to(root).as_posix(), contrast=contrast)
 
     def channels_at(self, root: Path) -> int:
         """How many channels the first file has to choose from; 1 where they are all alike."""

@@ -28,11 +28,13 @@ class Setup:
     algorithm: Algorithm
     model: Model
     seed: int
+    """The workload's seed."""
     threads: int
     """Of torch, in each host's process."""
     protocol: Protocol
     channels_last: bool = False
     device: str = "cpu"
+    """torch's name of the device: cpu or cuda."""
     tolerant: bool = False
     """Whether a client that fails is dropped, its private state unchanged, instead of failing the run."""
     faulty: bool = False

@@ -50,8 +50,11 @@ class Move:
     """A client that goes from an actor to another, by their numbers."""
 
     client: str
+    """Name of the client."""
     source: int
+    """Index of the actor that it leaves."""
     target: int
+    """Index of the actor that it goes to."""
 
 
 def spread(clients: Sequence[ClientSpec], actors: int) -> list[list[ClientSpec]]:

@@ -27,16 +27,17 @@ class Advice(NamedTuple):
     """Whether it is a value with which the run fits."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DiskNeed:
     """What a run writes to a disk of the driver's node."""
 
     what: str
+    """What is written, for messages."""
     disk: Disk
     size: float
-    """Bytes."""
+    """Size [bytes]."""
     advice: Callable[[float], Advice]
-    """What to do if there are only so many bytes."""
+    """What to do, given the free space [bytes]."""
 
 
 def disk_needs(plan: Plan) -> list[DiskNeed]:
@@ -44,18 +45,25 @@ def disk_needs(plan: Plan) -> list[DiskNeed]:
     driver, machine = plan.nodes[0], plan.machine
     saved = max(0.0, plan.checkpoints * plan.checkpoint_bytes - machine.out_bytes)
     needs = [
-        DiskNeed("checkpoints", machine.out, saved, lambda free: _fewer_checkpoints(plan, free + machine.out_bytes)),
         DiskNeed(
-            "shards",
-            machine.cache,
-            plan.cache_bytes,
-            lambda free: Advice("federation.cache", _OTHER_FOLDER, helps=False),
+            what="checkpoints",
+            disk=machine.out,
+            size=saved,
+            advice=lambda free: _fewer_checkpoints(plan, free + machine.out_bytes),
+        ),
+        DiskNeed(
+            what="shards",
+            disk=machine.cache,
+            size=plan.cache_bytes,
+            advice=lambda free: Advice("federation.cache", _OTHER_FOLDER, helps=False),
         ),
     ]
     scratch = driver.node.scratch
     if scratch is not None:
         state = driver.scratch_bytes
-        needs.insert(0, DiskNeed("private state", scratch, state, lambda free: _less_scratch(driver, free)))
+        needs.insert(
+            0, DiskNeed(what="private state", disk=scratch, size=state, advice=lambda free: _less_scratch(driver, free))
+        )
     return needs
 
 

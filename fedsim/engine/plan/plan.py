@@ -43,6 +43,7 @@ class Plan:
     clients: tuple[ClientSpec, ...]
     machine: Machine
     device: str
+    """torch's name of the device: cpu or cuda."""
     actors: tuple[ActorNeeds, ...]
     """The actors; one, without Ray."""
     nodes: tuple[NodeNeeds, ...]
@@ -50,15 +51,16 @@ class Plan:
     private: Spread
     """Private state of a client [bytes]."""
     private_bytes: float
-    """Of all clients."""
+    """Private state of all clients [bytes]."""
     growth_bytes: float
-    """By which a client's private state still grew in its second round."""
+    """By how much a client's private state still grew in its second round [bytes]."""
     traffic: Traffic
     checkpoint_bytes: float
+    """Size of a checkpoint [bytes]."""
     missing_shards: int
-    """Phantom shards that the run has to make."""
+    """Number of phantom shards that the run has to make."""
     cache_bytes: float
-    """Size of these."""
+    """Size of these shards [bytes]."""
     times: Times | None
     """None without a calibration."""
     notes: tuple[str, ...]

@@ -223,7 +223,7 @@ def as_if_all(phase: Phase, uploads: Sequence[Upload], sent: Sent, population: i
     clients = len(phase.clients)
     sums = {u.name: sent[u.name].astype(np.float64) * (1 if u.weighted else clients) for u in uploads if u.summed}
     collected = {upload.name: [sent[upload.name]] * clients for upload in uploads if upload.collected}
-    return Received(phase, sums, 1.0, collected, population)
+    return Received(phase=phase, sums=sums, weight=1.0, collected=collected, population=population)
 
 
 def one_of_each(phases: Collection[Phase]) -> list[Phase]:

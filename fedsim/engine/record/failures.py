@@ -20,12 +20,14 @@ Kind = Literal["raised", "diverged", "lost", "late", "injected"]
 Action = Literal["dropped", "replayed", "aborted", "struck"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """One thing that went wrong."""
 
     round: int
+    """Counted from 1."""
     phase: str
+    """The algorithm's name for it."""
     client: str
     """Of a lost process the one that it was working for, as far as it had told (once a second); empty if for nobody."""
     kind: Kind
@@ -34,7 +36,7 @@ class Failure:
     trace: str = ""
     """The traceback in the client's process."""
     fault: int = -1
-    """Place in the workload's `faults`, of an injected one."""
+    """Index of an injected fault in the workload's `faults`; -1 for others."""
 
 
 class Failures:
@@ -50,7 +52,7 @@ class Failures:
         self._path = run / "failures.parquet"
         frame = read_table(self._path) if self._path.exists() else pd.DataFrame()
         try:
-            self.noted = [Failure(*row) for row in frame.itertuples(index=False, name=None)]
+            self.noted = [Failure(**row) for row in frame.to_dict("records")]  # type: ignore[arg-type]
         except TypeError as error:
             raise DamagedError(f"{self._path}: has other columns than fedsim writes") from error
 
@@ -70,5 +72,11 @@ class Failures:
         spent = {(f.fault, f.client) for f in self.noted if f.round == round_ and f.action == "struck"}
         now = [o for o in due(workload.faults, workload.seed, clients, *at) if (o.index, o.client) not in spent]
         once = [one for one in now if one.fault.once]
-        self.note([Failure(*at, o.client, "injected", "struck", o.fault.kind, fault=o.index) for o in once])
+        self.note([
+            Failure(
+                round=round_, phase=phase, client=one.client, kind="injected", action="struck",
+                message=one.fault.kind, fault=one.index,
+            )
+            for one in once
+        ])  # fmt: skip
         return by_client(now)

@@ -182,7 +182,16 @@ class Run:
         federation = self.runnable.federation
         sites = {site.name: site for site in federation.expanded_sites()}
         site = sites.get(client.partition(".")[0], next(iter(sites.values())))
-        data = ClientData(Path(), site.name, (), (), site.mask, shape, federation.normalise, self.workload.seed)
+        data = ClientData(
+            shard=Path(),
+            site=site.name,
+            pieces=(),
+            supports=(),
+            mask=site.mask,
+            matrix=shape,
+            normalise=federation.normalise,
+            seed=self.workload.seed,
+        )
         return data.volume_mask("raw", shape)
 
     def learner(self, client: str, which: Which = "best") -> Learner:

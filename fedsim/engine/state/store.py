@@ -92,7 +92,9 @@ def state_bytes(state: State) -> int:
 @dataclass(frozen=True)
 class _Slot:
     offset: int
+    """Where it begins in the file [bytes]."""
     capacity: int
+    """Its size [bytes]."""
     layout: Layout
 
 

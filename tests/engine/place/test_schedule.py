@@ -17,8 +17,17 @@ from fedsim.mri.masks import Equispaced
 
 
 def client(name: str, slices: int, epochs: int = 1) -> ClientSpec:
-    pieces = (Piece("v", "s", 0, slices, "train"),)
-    data = ClientData(Path("x"), name, pieces, ((32, 32),), Equispaced(), (32, 32), "std", 0)
+    pieces = (Piece(volume="v", subject="s", start=0, stop=slices, part="train"),)
+    data = ClientData(
+        shard=Path("x"),
+        site=name,
+        pieces=pieces,
+        supports=((32, 32),),
+        mask=Equispaced(),
+        matrix=(32, 32),
+        normalise="std",
+        seed=0,
+    )
     return ClientSpec(name=name, site=name, data=data, training=Training(local_epochs=epochs))
 
 
