@@ -127,6 +127,29 @@ def test_numeric_fields_say_their_unit_or_shape(classes: list[tuple[str, ast.Cla
     assert bare == []
 
 
+def test_attributes_are_born_in_init(classes: list[tuple[str, ast.ClassDef]]) -> None:
+    """Or declared in the body of the class or of a base: no method assigns one that its class does not show."""
+    by_name: dict[str, list[ast.ClassDef]] = {}
+    for _, node in classes:
+        by_name.setdefault(node.name, []).append(node)
+    late = {
+        f"{name}.{method.name}: {attribute}"
+        for name, node in classes
+        for method in _methods(node)
+        for attribute in _assigned(method) - _declared(node, by_name)
+    }
+    assert late == set()
+
+
+def test_a_late_attribute_is_seen() -> None:
+    late = ast.parse(
+        "class A:\n a: int\n def __init__(self): self.b = 0\n"
+        "class B(A):\n def f(self): self.a, self.b = 1, 2; self.c = 3\n def g(self): self.d.e = self.c[0] = 4\n"
+    )
+    a, b = (node for node in late.body if isinstance(node, ast.ClassDef))
+    assert {name for f in _methods(b) for name in _assigned(f)} - _declared(b, {"A": [a]}) == {"c"}
+
+
 _KW_ONLY = "KW_ONLY"
 _NUMERIC = re.compile(r"\b(int|float|Tensor|NDArray|BoolArray|DataFrame|Vector)\b")
 
@@ -149,3 +172,29 @@ def _by_name(node: ast.ClassDef) -> bool:
     made = _dataclass(node)
     keywords = {keyword.arg for keyword in made.keywords} if isinstance(made, ast.Call) else set()
     return "kw_only" in keywords or _KW_ONLY in map(_annotation, _fields(node))
+
+
+def _methods(node: ast.ClassDef) -> list[Function]:
+    return [one for one in node.body if isinstance(one, Function)]
+
+
+def _assigned(method: Function) -> set[str]:
+    """Attributes that a method assigns to its first argument."""
+    own = method.args.args[0].arg if method.args.args else ""
+    return {
+        one.attr
+        for one in ast.walk(method)
+        if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store)
+        if isinstance(one.value, ast.Name) and one.value.id == own
+    }
+
+
+def _declared(node: ast.ClassDef, by_name: dict[str, list[ast.ClassDef]]) -> set[str]:
+    """Names in a class's body and attributes of its __init__, with those of its bases."""
+    names = {one.id for part in node.body for one in ast.walk(part) if isinstance(part, ast.AnnAssign | ast.Assign)
+             if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}  # fmt: skip
+    names |= {method.name for method in _methods(node)}  # a property with a setter
+    names |= {name for method in _methods(node) if method.name == "__init__" for name in _assigned(method)}
+    bases = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]
+    known = [base for one in bases for base in by_name.get(ast.unparse(one).rpartition(".")[2], ()) if base is not node]
+    return names.union(*(_declared(base, by_name) for base in known))

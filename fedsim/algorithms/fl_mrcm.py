@@ -120,6 +120,7 @@ class _Pair:
         self._learner, self._prefix = learner, f"discriminator.{target}."
         channels = learner.network.latent_channels
         self._target = features.view(-1, channels)
+        self._source = torch.empty(0, channels)
         key = (learner.client, target)
         self._draws = torch_stream(learner.data.seed, "align", *key, learner.round)
         network = _discriminator(channels, torch_stream(learner.data.seed, "discriminator", *key))

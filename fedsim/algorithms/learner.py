@@ -26,7 +26,21 @@ PARAMETER_GROUPS: tuple[ParameterGroup, ...] = ("shared", "local")
 
 
 class Learner:
-    """A working network that takes on one client after the other."""
+    """A working network that takes on one client after the other; what is declared here belongs to that client."""
+
+    client: str
+    """Name."""
+    data: Slices
+    """Its slices."""
+    training: Training
+    """Its optimizer, learning rate, batch size and epochs."""
+    round: int
+    """The round that it trains in, counted from 1."""
+    optimizer: torch.optim.Optimizer
+    """The optimizer of all parameters."""
+    statistics: dict[str, list[float]]
+    """By name, what it noted in each step, for the ledger."""
+    _epoch: int  # epochs begun in this round
 
     def __init__(
         self,
@@ -132,7 +146,7 @@ class Learner:
         self.data, self.training = data, training
         self.client, self.round = client, round_
         self._epoch = 0
-        self.statistics: dict[str, list[float]] = {"loss": []}
+        self.statistics = {"loss": []}
         self.network.train()
         self.adopt(state)
         self.optimizer = self._optimizer(state, "")
