@@ -38,13 +38,15 @@ class RayBackend(Backend):
         self._engine = engine
         self._ray, self._owned = connect(address)
         self._head = Head(self._ray)
-        self._actors: list[Actor] = []
+        self.actors: list[Actor] = []
+        """Those that are up."""
         self._nodes: dict[str, Node] = {}
         self._vacant: list[Placement] = []
         self._setup: Setup | None = None
         self._limits = Limits()
         self._expected = Expectations(())
-        self._running: dict[Any, Call] = {}
+        self.running: dict[Any, Call] = {}
+        """The calls under way, by the streams of their answers."""
 
     # Placement
 
@@ -55,7 +57,7 @@ class RayBackend(Backend):
         would take longer. A lost actor is replaced where it was; if a node is lost, all are placed anew.
         """
         self._head.check()
-        busy, self._running = [call.actor for call in self._running.values()], {}
+        busy, self.running = [call.actor for call in self.running.values()], {}
         self._vacate(busy, clients)  # first: nobody fetches what they stream, so they would never answer
         self._vacate(self._silent(), clients)
         nodes = self._alive()
@@ -65,7 +67,7 @@ class RayBackend(Backend):
             self._place(setup, clients, nodes)
         width = 2 * self.slots()
         while self._vacant:  # a wave at a time: mass creation starves Ray's start-up
-            self._actors += self._wave(self._vacant[:width])
+            self.actors += self._wave(self._vacant[:width])
             del self._vacant[:width]
 
     def _place(self, setup: Setup, clients: tuple[ClientSpec, ...], nodes: list[Node]) -> None:
@@ -93,9 +95,9 @@ class RayBackend(Backend):
 
     def _silent(self) -> list[Actor]:
         """Actors that are gone, or that do not have the clients they should since a move was cut short."""
-        asked = [actor.handle.clients.remote() for actor in self._actors]
+        asked = [actor.handle.clients.remote() for actor in self.actors]
         silent = []
-        for actor, names in zip(self._actors, asked, strict=True):
+        for actor, names in zip(self.actors, asked, strict=True):
             with suppress(WorkerLostError):
                 if set(self._get(names)) == actor.clients.keys():
                     continue
@@ -106,9 +108,9 @@ class RayBackend(Backend):
         """Kill some actors; others will take their placements, with the clients that they have at present."""
         specs = {client.name: client for client in clients}
         for actor in actors:
-            if actor in self._actors:
+            if actor in self.actors:
                 self._ray.kill(actor.handle)
-                self._actors.remove(actor)
+                self.actors.remove(actor)
                 self._vacant.append(replace(actor.placement, clients=tuple(specs[name] for name in actor.clients)))
 
     def _wave(self, placements: list[Placement]) -> list[Actor]:
@@ -149,7 +151,7 @@ class RayBackend(Backend):
             sent = Outgoing(message, (self._ray.put(dict(broadcast)),) if broadcast else ())
         moved = self._rebalance(wanted) if isinstance(message, Train) and self._expected.measured else []
         waiting: dict[str, list[tuple[Actor, tuple[str, ...]]]] = defaultdict(list)
-        for actor in self._actors:
+        for actor in self.actors:
             mine = tuple(name for name in actor.clients if name in wanted)
             if mine:
                 waiting[actor.node].append((actor, mine))
@@ -164,7 +166,7 @@ class RayBackend(Backend):
 
     def _answers(self, sent: Outgoing, waiting: dict[str, list[tuple[Actor, tuple[str, ...]]]]) -> Iterator[Reply]:
         """The pieces of all calls, as they come."""
-        self._running = running = dict[Any, Call]()
+        self.running = running = dict[Any, Call]()
         for node, queue in waiting.items():
             self._launch(sent, queue, node)
         while running:
@@ -183,7 +185,7 @@ class RayBackend(Backend):
 
     def _next_ready(self) -> Any:  # noqa: ANN401 - a call's stream
         """A call that has something to give, or has ended; one that takes too long over a client is killed."""
-        running, patience = self._running, self._engine.client_timeout_s
+        running, patience = self.running, self._engine.client_timeout_s
         training = [call for call in running.values() if call.awaited]
         if patience is None or not training:
             return self._head.wait(list(running), 1)[0]
@@ -197,7 +199,7 @@ class RayBackend(Backend):
 
     def _launch(self, sent: Outgoing, waiting: list[tuple[Actor, tuple[str, ...]]], node: str) -> None:
         """Start the calls that the node has cores for; one that wants more than there are goes alone."""
-        here = [call.actor.placement.cpus for call in self._running.values() if call.actor.node == node]
+        here = [call.actor.placement.cpus for call in self.running.values() if call.actor.node == node]
         free, idle = self._nodes[node].cpus - sum(here), not here
         for call in list(waiting):
             actor, mine = call
@@ -208,7 +210,7 @@ class RayBackend(Backend):
                 training = isinstance(sent.message, Train)
                 last = actor.handle.partial_sums.remote() if training else None
                 awaited = dict.fromkeys(mine if training else ())
-                self._running[pieces] = Call(actor=actor, last=last, awaited=awaited, heard=time.monotonic())
+                self.running[pieces] = Call(actor=actor, last=last, awaited=awaited, heard=time.monotonic())
                 waiting.remove(call)
                 free, idle = free - actor.placement.cpus, False
 
@@ -219,7 +221,7 @@ class RayBackend(Backend):
         """
         moved: list[Any] = []
         for node in self._nodes.values():
-            actors = [actor for actor in self._actors if actor.node == node.id]
+            actors = [actor for actor in self.actors if actor.node == node.id]
             if len({a.placement.cpus for a in actors}) != 1 or len(actors) * actors[0].placement.cpus > node.cpus:
                 continue  # they wait for each other anyway, or may not take each other's clients
             queues = [[name for name in actor.clients if name in wanted] for actor in actors]
@@ -237,9 +239,9 @@ class RayBackend(Backend):
             disconnect()
 
     def _end_actors(self) -> None:
-        for actor in self._actors:
+        for actor in self.actors:
             self._ray.kill(actor.handle)
-        self._actors, self._vacant = [], []
+        self.actors, self._vacant = [], []
 
     def slots(self) -> int:
         """How many clients of ordinary needs can train at once, over all nodes."""

@@ -124,7 +124,7 @@ ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver
 keys = ["engine.backend=ray", "engine.clients_per_actor=2", "training.rounds=1"]
 with Simulation(load_workload(Path(sys.argv[1]), keys), sys.argv[2]) as simulation:
     simulation.run()
-    shares = sorted(actor.placement.gpus for actor in simulation._backend._actors)
+    shares = sorted(actor.placement.gpus for actor in simulation._backend.actors)
     print(shares, ray.available_resources().get("GPU", 0))
 """
 

@@ -144,10 +144,10 @@ def test_actors_are_where_the_plan_says(workload: MakeWorkload, tmp_path: Path, 
     placements = placed(load.engine, clients, there.nodes)
     backend = RayBackend(load.engine)
     backend.start(setup_of(load), clients)
-    assert [list(actor.clients) for actor in backend._actors] == [[c.name for c in p.clients] for p in placements]
-    assert [actor.placement.cpus for actor in backend._actors] == [placement.cpus for placement in placements]
-    assert {actor.node for actor in backend._actors} == {node.id for node in there.nodes}
-    backend._end_actors()
+    assert [list(actor.clients) for actor in backend.actors] == [[c.name for c in p.clients] for p in placements]
+    assert [actor.placement.cpus for actor in backend.actors] == [placement.cpus for placement in placements]
+    assert {actor.node for actor in backend.actors} == {node.id for node in there.nodes}
+    backend.close()
 
 
 def test_gpus_are_shared_within_one() -> None:
