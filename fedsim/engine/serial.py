@@ -32,7 +32,7 @@ class SerialBackend(Backend):
         limits = limits_of(self._engine, memory_here(), 1)
         device = device_of(self._engine, [])
         if device == "cuda" and not torch.cuda.is_available():
-            raise InputError("engine.device: cuda needs a GPU, and torch knows of none; say auto or cpu")
+            raise InputError("engine.device: cuda needs a GPU, and torch knows of none; set it to auto or cpu")
         self._host = host_class(setup)(replace(setup, device=device), clients, limits)
 
     def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:

@@ -1,4 +1,4 @@
-"""How many cores this process may use, as Ray would count them."""
+"""Number of cores that this process may use, as Ray would count them."""
 
 import math
 import os
@@ -10,7 +10,7 @@ _CGROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores_here() -> int:
-    """Cores of the machine that affinity and the quota of a container leave to this process; at least one."""
+    """Number of cores that CPU affinity and a container's quota leave to this process; at least one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min([cores, *quotas()])))
 

@@ -1,4 +1,4 @@
-"""What a run would have: cores, memory, GPUs and disks, of this machine or of the Ray cluster it is connected to."""
+"""Resources of a run: cores, memory, GPUs and disks of this machine or of the Ray cluster it is connected to."""
 
 import math
 import resource
@@ -19,7 +19,7 @@ from fedsim.workload.engine import Engine
 from fedsim.workload.schema import Workload
 
 RAY_COUNTS = 0.7
-"""Of a node's memory, as memory for actors; the rest is the object store's."""
+"""Share of a node's memory that Ray counts as memory for actors; the rest is for the object store."""
 _RAY_RAISES_TO = 65536  # open files
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -35,18 +35,18 @@ class Machine:
     out: Disk
     """Disk of the run directory."""
     out_bytes: float
-    """Size of checkpoints that are in the run directory already [bytes]."""
+    """Size of the checkpoints already in the run directory [bytes]."""
     open_files: int
-    """Files that a process with clients may have open."""
+    """Number of files that a process with clients may have open."""
 
 
 def machine_of(workload: Workload, out: Path, *, look: bool = False) -> Machine:
-    """The Ray cluster that this process is connected to; this machine if it is connected to none or needs none.
+    """The Ray cluster that this process is connected to, or this machine if there is none or the run needs none.
 
     Args:
-        workload: Says which backend, and where scratch and cache are.
+        workload: Names the backend, the scratch folder and the cache.
         out: The run directory, which need not exist.
-        look: Look at the scratch folders of other nodes too, which takes a second.
+        look: Whether to examine the scratch disks of other nodes too, which takes a second.
     """
     ray = sys.modules.get("ray")
     connected = workload.engine.backend == "ray" and ray is not None and ray.is_initialized()
@@ -76,13 +76,13 @@ def _this_machine(workload: Workload, scratch: Path) -> Node:
 
 
 def memory_here() -> float:
-    """Of this machine or of the container that this process is in [bytes]."""
+    """Memory of this machine, or of the container that this process is in [bytes]."""
     limits = [file.read_text().strip() for file in _CGROUP if file.is_file()]
     return float(min([psutil.virtual_memory().total, *(int(limit) for limit in limits if limit.isdigit())]))
 
 
 def _open_files(raised: bool) -> int:
-    """The limit of this process, or what Ray makes of it."""
+    """This process's limit of open files, or the one that Ray raises it to."""
     soft, hard = (sys.maxsize if n == resource.RLIM_INFINITY else n for n in resource.getrlimit(resource.RLIMIT_NOFILE))
     return max(soft, min(hard, _RAY_RAISES_TO)) if raised else soft
 
@@ -105,7 +105,7 @@ def nodes_of(ray: Any) -> list[Node]:  # noqa: ANN401 - the module ray
 
 
 def _node(known: dict[str, Any], here: bool) -> Node:
-    """A node as Ray knows it; of another one than the driver's it is only known whether torch was built for GPUs."""
+    """A node as Ray describes it; of another node than the driver's, only torch's build tells whether GPUs work."""
     has = known["Resources"]
     actor_memory = has.get("memory", 0)
     return Node(
@@ -121,7 +121,7 @@ def _node(known: dict[str, Any], here: bool) -> Node:
 
 
 def _gpu_memory() -> float:
-    """Of the smallest GPU of this machine [bytes]."""
+    """Memory of the smallest GPU of this machine [bytes]; infinite if there is none."""
     gpus = range(torch.cuda.device_count())
     return float(min((torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus), default=math.inf))
 

@@ -1,4 +1,4 @@
-"""Which clients share an actor, and on which node: as `engine.clients_per_actor` says, before any actor is there."""
+"""Which clients share an actor, and on which node: decided by `engine.clients_per_actor` before any actor exists."""
 
 import math
 from collections import Counter, defaultdict
@@ -33,10 +33,10 @@ class Placement:
 
 
 def granted(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
-    """What `engine.nodes` and `engine.cores` leave of the nodes: the first ones, with cores in turn.
+    """The nodes and cores that `engine.nodes` and `engine.cores` allow: the first nodes, cores taken from each in turn.
 
     Raises:
-        InputError: there are fewer than that.
+        InputError: there are fewer.
     """
     if engine.nodes is not None and engine.nodes > len(nodes):
         raise InputError(f"engine.nodes: {engine.nodes}, and the Ray cluster has {len(nodes)}; lower it")
@@ -51,9 +51,9 @@ def granted(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
 
 
 def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]) -> list[Placement]:
-    """The actors of a run; where the nodes are left to Ray, in turn over all of them.
+    """The placements of a run's actors; where Ray chooses the nodes, they are counted over all nodes in turn.
 
-    With `clients_per_actor: auto` there is none where no node has the GPUs that its clients ask for.
+    With `clients_per_actor: auto`, clients get no placement if no node has the GPUs that they ask for.
 
     Args:
         engine: Says how many clients share an actor.
@@ -79,7 +79,7 @@ def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node])
 
 
 def uses_gpus(engine: Engine, nodes: Sequence[Node]) -> bool:
-    """Whether actors reserve GPUs: what Ray counts is what it gives, whether torch can use it or not."""
+    """Whether actors reserve GPUs; Ray assigns the GPUs that it counts, whether torch can use them or not."""
     return engine.backend == "ray" and engine.device != "cpu" and any(node.gpus for node in nodes)
 
 
@@ -97,12 +97,12 @@ def _reserves(engine: Engine, group: Sequence[ClientSpec], on_gpus: bool) -> dic
 
 
 def unasked(placement: Placement) -> bool:
-    """Whether an actor's clients leave open how much of a GPU it gets."""
+    """Whether none of an actor's clients says how much of a GPU it needs."""
     return all(client.resources.gpus is None for client in placement.clients)
 
 
 def _sharing(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[Placement]:
-    """The actors with equal shares of GPUs for those that ask for none; the largest shares that leave nobody out."""
+    """The placements, those that ask for no GPUs with equal shares: the largest with which all actors fit."""
     count, gpus = sum(map(unasked, placements)), sum(math.floor(node.gpus) for node in nodes)
     parts, shared = max(1, math.ceil(count / max(gpus, 1))), list(placements)
     while count and parts <= 1 / SMALLEST_SHARE:
@@ -117,7 +117,7 @@ def _sharing(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[Pla
 def _cut(
     engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]
 ) -> Iterator[tuple[None, Sequence[ClientSpec]]]:
-    """A fixed number of clients per actor, in order, unlike needs apart; more, where GPUs hold fewer actors."""
+    """A fixed number of clients per actor, in order, grouped by needs; more where GPUs hold fewer actors."""
     size, most_actors = int(engine.clients_per_actor), sum(node.gpu_actors for node in nodes)
     sharing = [client for client in clients if client.resources.gpus is None]
     least = math.ceil(len(sharing) / most_actors) if most_actors and uses_gpus(engine, nodes) else 1
@@ -129,7 +129,7 @@ def _cut(
 def _pinned(
     engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]
 ) -> Iterator[tuple[int, Sequence[ClientSpec]]]:
-    """As many actors as can train at once, each on its node, with equal shares of the work."""
+    """As many actors as can train at once, each pinned to a node, with equal shares of the work."""
     alike: dict[Resources, list[ClientSpec]] = defaultdict(list)
     for client in clients:
         alike[client.resources].append(client)
@@ -141,7 +141,7 @@ def _pinned(
 
 
 def unplaced(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[Placement]:
-    """The actors that Ray would never start, since others have reserved the memory or the GPUs that they need."""
+    """The placements that Ray could never fill, because others reserve the memory or the GPUs that they need."""
     memory = [node.actor_memory for node in nodes]
     gpus = [[1.0] * math.floor(node.gpus) for node in nodes]
     left = []
@@ -163,7 +163,7 @@ def unplaced(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[Pla
 
 
 def _free_gpus(shares: Sequence[float], needed: float) -> list[int] | None:
-    """GPUs of a node that have so much left: a part of one, or whole ones. None: there are not enough."""
+    """GPUs of a node with enough left, a share of one or whole ones; None if there are too few."""
     if not needed:
         return []
     count = math.ceil(needed)

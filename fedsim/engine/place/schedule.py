@@ -1,6 +1,6 @@
-"""Who works where and when: clients to actors, longest first, and from a busy actor to an idle one of its node.
+"""Balancing work: clients go to actors longest first, and from a busy actor to an idle one of its node.
 
-Nothing here changes a result (law 1); it only changes how long the slots of a node stand idle.
+None of this changes a result (law 1), only how long the slots of a node are idle.
 """
 
 import heapq
@@ -10,13 +10,13 @@ from statistics import median
 
 from fedsim.engine.host.client import ClientSpec
 
-_MOVE_SECONDS_PER_BYTE = 3e-9  # a state written to a file of the node and read again
+_MOVE_SECONDS_PER_BYTE = 3e-9  # a state written to a file on the node and read again
 _MOVE_SECONDS = 0.01
-_WORTH = 0.02  # of the round: smaller gains are within the noise of measured times
+_WORTH = 0.02  # share of a round; smaller gains are within the noise of measured times
 
 
 class Expectations:
-    """How long each client will take: as in its last round, or in proportion to its data until it has had one."""
+    """How long each client will take: as in its last round or, before that, in proportion to its data."""
 
     def __init__(self, clients: Collection[ClientSpec]) -> None:
         self._work = {client.name: max(client.work(), 1.0) for client in clients}
@@ -25,7 +25,7 @@ class Expectations:
         self._pace = 1.0
 
     def learn(self, seconds: Mapping[str, float], private_bytes: Mapping[str, float]) -> None:
-        """Take up what clients took, and how much private state each of them has."""
+        """Record how long clients took [s] and how much private state each has [bytes]."""
         self._seconds.update(seconds)
         self._bytes.update(private_bytes)
         paces = [taken / self._work[name] for name, taken in seconds.items()]
@@ -33,21 +33,21 @@ class Expectations:
 
     @property
     def measured(self) -> bool:
-        """Whether the numbers are seconds, and not only proportions."""
+        """Whether the estimates are seconds rather than proportions."""
         return bool(self._seconds)
 
     def seconds(self, client: str) -> float:
-        """What a client will take."""
+        """Expected time of a client [s]."""
         return self._seconds.get(client, self._work[client] * self._pace)
 
     def move_seconds(self, client: str) -> float:
-        """What it would take to move a client to another actor of its node."""
+        """Expected time to move a client to another actor of its node [s]."""
         return _MOVE_SECONDS + _MOVE_SECONDS_PER_BYTE * self._bytes.get(client, 0.0)
 
 
 @dataclass(frozen=True)
 class Move:
-    """A client that goes from an actor to another, by their numbers."""
+    """A client that moves from one actor to another."""
 
     client: str
     """Name of the client."""
@@ -58,7 +58,7 @@ class Move:
 
 
 def spread(clients: Sequence[ClientSpec], actors: int) -> list[list[ClientSpec]]:
-    """Clients dealt to so many actors, longest first, each to the one with the least work; in their given order."""
+    """Clients divided among actors, longest first, each to the one with the least work; groups keep the given order."""
     loads = [(0.0, number) for number in range(actors)]
     groups: list[list[int]] = [[] for _ in range(actors)]
     for index in sorted(range(len(clients)), key=lambda at: (-clients[at].work(), at)):
@@ -71,12 +71,12 @@ def spread(clients: Sequence[ClientSpec], actors: int) -> list[list[ClientSpec]]
 def balance(
     queues: Sequence[Collection[str]], seconds: Callable[[str], float], move_seconds: Callable[[str], float]
 ) -> list[Move]:
-    """Moves between the actors of a node that shorten its round by more than they cost.
+    """Moves of clients between the actors of a node that shorten its round by more than they cost.
 
     Args:
         queues: The clients that each actor is about to train.
-        seconds: What a client takes.
-        move_seconds: What moving a client takes, on both sides.
+        seconds: Time of a client [s].
+        move_seconds: Time that moving a client costs each of the two actors [s].
     """
     queued = [set(queue) for queue in queues]
     loads = [sum(seconds(client) for client in sorted(queue)) for queue in queued]
@@ -85,7 +85,7 @@ def balance(
         source, target = (pick(range(len(loads)), key=loads.__getitem__) for pick in (max, min))
 
         def after(client: str, source: int = source, target: int = target) -> float:
-            """The longer of the two, with the client moved."""
+            """The longer load of the two with the client moved [s]."""
             cost = move_seconds(client)
             return max(loads[source] - seconds(client), loads[target] + seconds(client)) + cost
 

@@ -1,4 +1,4 @@
-"""Timing one client before a run: it does two rounds in this process as in a full cohort; the second counts."""
+"""Timing one client before a run: it trains two rounds in this process as in a full cohort; the second counts."""
 
 import tempfile
 import time
@@ -28,8 +28,8 @@ from fedsim.engine.state import client_files as clientfiles
 from fedsim.workload.schema import Workload
 
 _STEPS = 8  # of a round, or a little more
-_SLICES = 16  # at least, if the client has them: what some methods send grows with the slices up to here
-_IDLE = 0.5  # of the cores in use by others: with less, whoever waits does not wait for them
+_SLICES = 16  # at least, if the client has them: up to here, what some methods send grows with the slices
+_IDLE = 0.5  # of the cores used by others; below this, waiting is not due to them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,31 +37,31 @@ class Calibration:
     """What a client of ordinary size did in its second round."""
 
     client: ClientSpec
-    """With as many of its slices as it was timed on."""
+    """The client, with the slices that it was timed on."""
     pace: Mapping[str, float]
     """Reading and training, by phase [s for a unit of `ClientSpec.work`]."""
     fixed: Mapping[str, float]
     """The rest of a client's time, by phase [s]."""
     reading_pace: float
-    """Reading training slices and preparing them, where they do not stay in memory [s per pixel per epoch]."""
+    """Reading and preparing training slices that do not stay in memory [s per pixel per epoch]."""
     validation_pace: float
     """Validation [s per pixel]."""
     shard_pace: float
-    """Making a phantom shard [s per pixel]; 0 if its data are no phantoms."""
+    """Making a phantom shard [s per pixel]; 0 if its data are not phantoms."""
     private_bytes: int
     """Size of its private state [bytes]."""
     growth_bytes: int
-    """By which the private state grew in the second round [bytes]; 0 for most methods."""
+    """By how much the private state grew in the second round [bytes]; 0 for most methods."""
     sent: Sent
     """Its uploads, by name."""
     layout: clientfiles.Layout
     """What a checkpoint holds of it."""
     others: float = 0.0
-    """Cores that other programs asked for on this machine meanwhile; times are those of a machine without them."""
+    """Number of cores that other programs used on this machine meanwhile; times are corrected for them."""
 
 
 def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "cpu") -> Calibration:
-    """Let the client of median work do two rounds and a validation, on a few of its slices if it has many.
+    """Train the client of median work for two rounds and validate it, on a few of its slices if it has many.
 
     Args:
         workload: Settled.
@@ -103,24 +103,24 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
 
 
 def pixels(client: ClientSpec, part: Part) -> float:
-    """Of all slices of a part."""
+    """Number of pixels of all slices of a part."""
     return float(sum(m.samples(part) * m.matrix[0] * m.matrix[1] for m in client.data.members))
 
 
 def pixels_of_shard(member: ClientData) -> float:
-    """Of all slices of a phantom shard."""
+    """Number of pixels of all slices of a phantom shard."""
     volumes = member.maker.foreseen(member.matrix) if member.maker else None
     return float(sum(len(volume.slices) for volume in volumes or ()) * member.matrix[0] * member.matrix[1])
 
 
 class _Load:
-    """How busy other programs keep this machine, from now on."""
+    """How busy other programs keep this machine from now on."""
 
     def __init__(self) -> None:
         self._begun = self._now()
 
     def measured(self) -> tuple[float, float]:
-        """Cores that others asked for, and by how much that made this process slower (1: not at all).
+        """Number of cores that others used, and the factor by which that slowed this process (1: not at all).
 
         Who asks for more cores than there are gets a share of them; so what this process missed tells what others
         asked for beyond what they got.
@@ -135,14 +135,14 @@ class _Load:
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
-        """Seconds on the wall, of this process, and of all processes."""
+        """Wall-clock time, CPU time of this process, and CPU time of all processes [s]."""
         times = psutil.cpu_times()
         busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
         return time.perf_counter(), time.process_time(), busy
 
 
 class _Trial:
-    """One client on a host, and a server that takes it for all of its cohort."""
+    """One client on a host, and a server that takes it for the whole cohort."""
 
     def __init__(self, workload: Workload, backend: SerialBackend, client: ClientSpec, others: list[str]) -> None:
         self._algorithm, self._backend = workload.algorithm, backend
@@ -156,7 +156,7 @@ class _Trial:
         return {phase.name: self._phase(round_, phase) for phase in phases}
 
     def validate(self) -> float:
-        """Seconds; 0 if the client has nothing to validate on."""
+        """Time of a validation [s]; 0 if the client has no validation data."""
         order = Validate(clients=(self._client,), round=2, since=time.time())
         replies = self._backend.call(order, self._server.deployed())
         return float(sum(row["evaluate_seconds"] for reply in replies for row in reply.rows))
@@ -188,7 +188,7 @@ class _Trial:
 
 
 def _shard_pace(client: ClientSpec) -> float:
-    """Seconds per pixel of making a phantom shard, tried beside the cache; 0 if the client has none."""
+    """Time to make a phantom shard [s per pixel], measured beside the cache; 0 if the client has none."""
     phantoms = [member for member in client.data.members if member.maker is not None]
     if not phantoms or phantoms[0].maker is None:
         return 0.0
@@ -199,7 +199,7 @@ def _shard_pace(client: ClientSpec) -> float:
 
 
 def _reading_seconds(client: ClientSpec) -> float:
-    """What reading and preparing its training slices takes."""
+    """Time to read and prepare its training slices."""
     memory = SliceMemory()
     for _ in client.data.batches(client.training.batch_size, torch.Generator().manual_seed(0), memory):
         pass
@@ -207,7 +207,7 @@ def _reading_seconds(client: ClientSpec) -> float:
 
 
 def _shortened(client: ClientSpec) -> ClientSpec:
-    """The client with slices for a few steps, of as few of its sites as have them."""
+    """The client with slices for a few steps, from as few of its sites as possible."""
     epochs, batch = client.training.local_epochs, client.training.batch_size
     left: dict[Part, int] = dict.fromkeys(("train", "val"), max(_SLICES, batch * max(2, _STEPS // epochs)))
     members = []

@@ -1,4 +1,4 @@
-"""What a plan writes to disks and how many files it opens, and whether that fits."""
+"""What a plan writes to disks, how many files it opens, and whether that fits."""
 
 import math
 from collections.abc import Callable
@@ -18,13 +18,13 @@ _OTHER_OUT = "choose an --out with more space"
 
 
 class Advice(NamedTuple):
-    """What to do about a need."""
+    """A remedy for a need that does not fit."""
 
     key: str
-    """To change, or the argument."""
+    """The key or the command-line argument to change."""
     what: str
     helps: bool
-    """Whether it is a value with which the run fits."""
+    """Whether the run fits with the value that it names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class DiskNeed:
 
 
 def disk_needs(plan: Plan) -> list[DiskNeed]:
-    """What a run writes: private state, checkpoints, shards; what is not known of scratch is left out."""
+    """What a run writes: private state, checkpoints, shards; private state only if the scratch disk is known."""
     driver, machine = plan.nodes[0], plan.machine
     saved = max(0.0, plan.checkpoints * plan.checkpoint_bytes - machine.out_bytes)
     needs = [
@@ -106,7 +106,7 @@ def _disks(plan: Plan) -> str | None:
 
 
 def _scratch_elsewhere(plan: Plan) -> str | None:
-    """Scratch folders of other nodes than the driver's, as far as they were looked at."""
+    """Scratch folders of nodes other than the driver's, as far as they were examined."""
     for needs in plan.nodes[1:]:
         disk = needs.node.scratch
         if disk is not None and needs.scratch_bytes > disk.free:
@@ -117,7 +117,7 @@ def _scratch_elsewhere(plan: Plan) -> str | None:
 
 
 def _open_files(plan: Plan) -> str | None:
-    """A client that reads more shards at once than a process may have open; slices in memory need no open shard."""
+    """A client that reads more shards at once than a process may open; slices in memory need no open shard."""
     actor = max(plan.actors, key=lambda actor: actor.open_shards)
     limit = plan.machine.open_files
     if actor.open_shards + _OTHER_FILES <= limit:

@@ -1,4 +1,4 @@
-"""What a plan asks for that is not there: each refusal names the key to change and, where there is one, a value."""
+"""Whether a plan fits its machine: each refusal names the key to change and, if there is one, a value that fits."""
 
 import math
 from dataclasses import replace
@@ -27,14 +27,14 @@ _GB = 1e9
 def check_fits(
     workload: Workload, federation: Federation, learner: Learner, out: Path, machine: Machine | None = None
 ) -> list[str]:
-    """Refuse a run that its machine cannot hold, by sizes alone; returns what the user should know of one that fits.
+    """Refuse a run that does not fit its machine, by sizes alone; returns warnings about one that does.
 
     Args:
         workload: Settled.
         federation: Its clients.
         learner: Their working network, as initialised.
         out: The run directory, which need not exist.
-        machine: What there is to run on; default the Ray cluster this process is connected to, or this machine.
+        machine: Where it would run; default the Ray cluster that this process is connected to, or this machine.
 
     Raises:
         InputError: something does not fit; names the key to change.
@@ -45,14 +45,14 @@ def check_fits(
 
 
 def plan_run(workload: Workload, out: Path, machine: Machine | None = None) -> Plan:
-    """The plan of a run, with times from a client that is calibrated in this process.
+    """The plan of a run, with times from a client that is timed in this process.
 
     A run whose actors cannot be placed or do not fit into memory has no times; `refuse` says why.
 
     Args:
         workload: What would run.
-        out: Where to.
-        machine: What there is to run on; default this machine.
+        out: The run directory, which need not exist.
+        machine: Where it would run; default this machine.
 
     Raises:
         InputError: the workload or its data are wrong.
@@ -68,10 +68,10 @@ def plan_run(workload: Workload, out: Path, machine: Machine | None = None) -> P
 
 
 def refuse(plan: Plan) -> None:
-    """Refuse a run that cannot be.
+    """Refuse a run that does not fit.
 
     Raises:
-        InputError: the first thing that does not fit; names the key to change.
+        InputError: names the first thing that does not fit and the key to change.
     """
     for check in (*_BEFORE, *disks.CHECKS):
         problem = check(plan)
@@ -80,12 +80,12 @@ def refuse(plan: Plan) -> None:
 
 
 def warnings(plan: Plan) -> list[str]:
-    """What is legal, and perhaps not meant."""
+    """Warnings about settings that are valid but perhaps not intended."""
     return _wide(plan) + _idle_gpus(plan)
 
 
 def _wide(plan: Plan) -> list[str]:
-    """Clients that ask for more cores than there are."""
+    """Clients that ask for more cores than any node has."""
     cores = max(node.cpus for node in plan.machine.nodes)
     wide = [c for c in plan.clients if (c.resources.cpus or 0) > cores and plan.workload.engine.backend == "ray"]
     if not wide:
@@ -95,7 +95,7 @@ def _wide(plan: Plan) -> list[str]:
 
 
 def _idle_gpus(plan: Plan) -> list[str]:
-    """GPUs that are there, or asked for, and that no client trains on."""
+    """GPUs that exist or are asked for, and that no client trains on."""
     engine = plan.workload.engine
     if plan.device == "cuda":
         return []
@@ -107,7 +107,7 @@ def _idle_gpus(plan: Plan) -> list[str]:
 
 
 def machine_at(workload: Workload, out: Path, address: str) -> Machine:
-    """What a Ray cluster has.
+    """The resources of a Ray cluster.
 
     Raises:
         InputError: there is no such cluster, or the workload does not run on Ray.
@@ -130,7 +130,7 @@ def _gpus(plan: Plan) -> str | None:
     engine, most = plan.workload.engine, max(node.gpus for node in plan.machine.nodes)
     if engine.device == "cuda" and not (most and any(node.cuda for node in plan.machine.nodes)):
         there = "torch cannot use those that Ray counts" if most else "there is none"
-        return f"engine.device: cuda needs a GPU, and {there}; say auto or cpu"
+        return f"engine.device: cuda needs a GPU, and {there}; set it to auto or cpu"
     for client in plan.clients if engine.device != "cpu" else ():
         asked = client.resources.gpus
         if asked and not most:
@@ -144,7 +144,7 @@ def _gpus(plan: Plan) -> str | None:
 
 
 def _reservations(plan: Plan) -> str | None:
-    """What actors reserve, together, so that some would wait for ever."""
+    """Reservations of actors that together exceed the nodes, so that some actors would never start."""
     nodes = plan.machine.nodes
     most = max(node.actor_memory for node in nodes)
     for client in plan.clients if plan.workload.engine.backend == "ray" else ():
@@ -175,7 +175,7 @@ def _reservations(plan: Plan) -> str | None:
 
 
 def _driver(plan: Plan) -> str | None:
-    """A driver that needs more than its node has: much of it may be what the method keeps of single clients."""
+    """A driver that needs more memory than its node has, perhaps for what the method keeps of single clients."""
     needs = plan.nodes[0]
     if needs.other_bytes <= usable_bytes(needs.node):
         return None
@@ -206,7 +206,7 @@ def _actors(plan: Plan) -> str | None:
 
 
 def _memory(plan: Plan) -> str | None:
-    """What clients keep in memory, beyond what the actors leave."""
+    """What clients keep in memory, if it exceeds what the actors leave free."""
     for needs in plan.nodes:
         free = usable_bytes(needs.node) - needs.other_bytes - needs.process_bytes
         if needs.state_bytes + needs.slice_bytes <= free:

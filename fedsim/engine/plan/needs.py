@@ -1,4 +1,4 @@
-"""What the actors of a run take of their nodes: memory, and disk for private state that is not kept in memory."""
+"""What the actors of a run need of their nodes: memory, and disk for private state that is not kept in memory."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ class NodeNeeds:
 
     @property
     def memory_bytes(self) -> float:
-        """All its memory."""
+        """All memory that the run needs there [bytes]."""
         return self.process_bytes + self.state_bytes + self.slice_bytes + self.other_bytes
 
 
@@ -76,7 +76,7 @@ def filled(
     nodes: Sequence[Node],
     private_bytes: Callable[[ClientSpec], float],
 ) -> list[ActorNeeds]:
-    """The actors with their clients' private state and slices, as far as their shares of their nodes' memory go."""
+    """What each actor needs for its clients' private state and slices, given its share of its node's memory."""
     limits = _limits(engine, nodes, len(placements))
     actors = [ActorNeeds(placement=placement) for placement in placements]
     for actor in actors:
@@ -87,7 +87,7 @@ def filled(
 
 
 def _limits(engine: Engine, nodes: Sequence[Node], actors: int) -> Limits:
-    """What an actor may keep: an even share of its node's memory, or all of what this process may have."""
+    """Limits of an actor: an even share of its node's memory, or all that this process may use."""
     if engine.backend == "serial":
         return limits_of(engine, nodes[0].total_memory, 1)
     return limits_of(engine, min(node.actor_memory for node in nodes), math.ceil(max(actors, 1) / len(nodes)))
@@ -115,25 +115,25 @@ def _keep_slices(actor: ActorNeeds, client: ClientSpec, budget: float) -> None:
 
 @dataclass(frozen=True)
 class Working:
-    """What actors and the driver work with, whatever their clients keep."""
+    """Memory that actors and the driver need to work, regardless of what their clients keep."""
 
     learner: Learner
     pixel_bytes: float
-    """What a training step keeps for each pixel of its batch."""
+    """What a training step keeps for each pixel of its batch [bytes]."""
     sent: Traffic
 
     def process_bytes(self, placement: Placement) -> float:
-        """Memory of an actor without its clients' private state and slices."""
+        """Memory of an actor without its clients' private state and slices [bytes]."""
         largest = max((_batch_pixels(client) for client in placement.clients), default=0.0)
         return process_bytes(self.learner, self.pixel_bytes * largest)
 
     def node_bytes(self, slots: int) -> float:
-        """Memory of Ray on a node: its processes and its part of the object store."""
+        """Memory of Ray on a node: its processes and its part of the object store [bytes]."""
         phases = self.sent.phases.values()
         return _RAY + max((phase.broadcast + slots * phase.summed for phase in phases), default=0.0)
 
     def driver_bytes(self, cohort: int) -> float:
-        """Memory of the driver and of what is collected for it: the server before and after, sums, single vectors."""
+        """Memory of the driver and what it collects [bytes]: server state before and after, sums, single vectors."""
         phases = self.sent.phases.values()
         return 2 * self.sent.peak + max((3 * p.summed + cohort * p.collected for p in phases), default=0.0)
 

@@ -1,7 +1,7 @@
-"""The plan of a run: who runs where, what that takes of memory and disks, what a round sends, and how long it takes.
+"""The plan of a run: where clients train, the memory and disk they need, what a round sends, and how long it takes.
 
-Everything is told from sizes before anything runs. Times, and what a method keeps with its clients beyond what the
-engine knows of, come from a calibration where there is one.
+Everything follows from sizes before anything runs. Times, and private state that a method adds to what the engine
+knows of, come from a calibration if there is one.
 """
 
 import math
@@ -32,12 +32,12 @@ _SHARD, _VOLUME = 4500, 2600  # bytes of HDF5 around the samples
 _DIGEST, _VERSIONS = 100, 1000  # bytes of state.json: a name and its digest, and all that is known of the machine
 
 Spread = tuple[float, float, float]
-"""Smallest, median, largest."""
+"""Smallest, median and largest of some numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will take."""
+    """What a run will need."""
 
     workload: Workload
     clients: tuple[ClientSpec, ...]
@@ -78,17 +78,17 @@ class Plan:
 
     @property
     def uplink_bytes(self) -> float:
-        """What a client sends in a round; of no meaning if the traffic is unknown."""
+        """What a client sends in a round [bytes]; meaningless if the traffic is unknown."""
         return sum(phase.up for phase in self.traffic.phases.values())
 
     @property
     def downlink_bytes(self) -> float:
-        """What a client receives in a round; of no meaning if the traffic is unknown."""
+        """What a client receives in a round [bytes]; meaningless if the traffic is unknown."""
         return sum(phase.down for phase in self.traffic.phases.values())
 
     @property
     def checkpoints(self) -> int:
-        """Most checkpoints there are at a time: the last ones, the best one, and the one being written."""
+        """Largest number of checkpoints at a time: the last ones, the best one, and the one being written."""
         best = bool(self.workload.metrics.every)
         return min(checkpoints(self.workload), self.workload.engine.keep_last + best + 1)
 
@@ -106,11 +106,11 @@ def make_plan(
         workload: Settled.
         federation: Its clients.
         learner: Their working network, as initialised.
-        machine: What there is to run on.
-        calibration: What a client did; without it there are no times, and private state is what the engine knows of.
+        machine: Where it would run.
+        calibration: Of a client; without it there are no times, and private state is what the engine knows of.
 
     Raises:
-        MethodError: a calibration's client was fine, and what the method's server made of its uploads is not.
+        MethodError: the method's server is wrong about what the calibrated client sent.
     """
     clients, nodes = federation.clients, machine.nodes
     device = device_of(workload.engine, nodes)
@@ -142,7 +142,7 @@ def make_plan(
 
 
 class _Private:
-    """How large the private state of each client is, in memory and in a checkpoint."""
+    """Size of each client's private state, in memory and in a checkpoint."""
 
     def __init__(self, learner: Learner, clients: Sequence[ClientSpec], calibration: Calibration | None) -> None:
         self._clients = clients
@@ -156,11 +156,11 @@ class _Private:
             self._layouts = dict.fromkeys(self._layouts, calibration.layout)
 
     def bytes(self, client: ClientSpec) -> int:
-        """In memory."""
+        """Size of a client's private state in memory."""
         return self._bytes[client.training.optimizer]
 
     def saved_bytes(self) -> float:
-        """Of all clients in a checkpoint."""
+        """Size of all clients' private state in a checkpoint [bytes]."""
         files = clientfiles.client_files([client.name for client in self._clients])
         together = len(self._clients) / len(set(files.values()))
         headers = {
@@ -177,23 +177,23 @@ class _Private:
 
 
 def _shard_bytes(member: ClientData, pixels: float) -> float:
-    """Size of a shard that is not there yet."""
+    """Size of a shard that does not exist yet [bytes]."""
     volumes = len({piece.volume for piece in member.pieces})
     return 8 * pixels + _SHARD + _VOLUME * volumes
 
 
 def _driver_files_bytes(learner: Learner, clients: Sequence[ClientSpec], sent: Traffic) -> float:
-    """What the driver writes into a checkpoint: shared parameters, the server's own vectors, and state.json."""
+    """What the driver writes into a checkpoint [bytes]: shared parameters, the server's vectors, and state.json."""
     own = sent.server - learner.shared.nbytes
     names = sum(len(client.name) + 8 for client in clients)
     return sizes.shared_file_bytes(learner) + own + names + 150
 
 
 def _traffic(workload: Workload, learner: Learner, names: tuple[str, ...], calibration: Calibration | None) -> Traffic:
-    """What a round sends: with a calibration from what its client sent, else from zeros, where the method can be.
+    """What a round sends: derived from a calibrated client's uploads or, where the method allows it, from zeros.
 
     Raises:
-        MethodError: the method is wrong: it has failed on what a client sent.
+        MethodError: the method failed on what the calibrated client sent.
     """
     start, method = learner.fresh_server(), workload.algorithm
     cohort = workload.training.cohort(len(names))
@@ -203,11 +203,11 @@ def _traffic(workload: Workload, learner: Learner, names: tuple[str, ...], calib
     short = {name: np.zeros(math.ceil(vector.size / shrink), np.float32) for name, vector in start.items()}
     try:
         return sizes.traffic(method, short, {}, names, cohort, shrink)
-    except MethodError as error:  # it may be right, and want what only clients can send
+    except MethodError as error:  # the method may be right, and need what only clients can send
         return Traffic.untold(start, f"on zeros, {error}")
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Of some numbers."""
+    """Smallest, median and largest of some numbers."""
     ordered = sorted(values)
     return ordered[0], median(ordered), ordered[-1]

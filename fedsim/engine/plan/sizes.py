@@ -1,4 +1,4 @@
-"""How large the things are that a run moves and keeps, told from its method and network before anything runs."""
+"""Sizes of what a run sends and keeps, derived from its method and network before anything runs."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -20,15 +20,15 @@ _OPTIMIZER_VECTORS = {"rmsprop": ("square_avg",), "adam": ("exp_avg", "exp_avg_s
 _PROCESS = 330e6  # bytes of an actor that trains a small U-Net, with its part of what actors share
 _WORKING_VECTORS = 6  # parameters, gradients, initial parameters, float64 sums, upload
 MOST = 32
-"""Clients that a method's server is shown; what more of them take is told from the sizes."""
-_STEP = 1.2  # of what autograd keeps, for what convolutions need besides
+"""Number of clients that a method's server is shown; what more of them need is extrapolated from sizes."""
+_STEP = 1.2  # times what autograd keeps, for what convolutions need besides
 
 
 # Private state
 
 
 def private_layout(learner: Learner, optimizer: str) -> states.Layout:
-    """What a client keeps after its first round, as far as the engine knows; a method may keep more."""
+    """What a client keeps after its first round as far as the engine knows; a method may keep more."""
     layout = list(states.layout_of(learner.fresh_state()))
     for part, vector in (("shared", learner.shared), ("local", learner.local)):
         keys = _OPTIMIZER_VECTORS[optimizer] if vector.numel() else ()
@@ -38,7 +38,7 @@ def private_layout(learner: Learner, optimizer: str) -> states.Layout:
 
 
 def layout_bytes(layout: states.Layout) -> int:
-    """Size of a state of this layout."""
+    """Size of a state of this layout [bytes]."""
     return sum(shape.numel() * kind.itemsize for _, kind, shape in layout)
 
 
@@ -57,7 +57,7 @@ def header_bytes(layout: clientfiles.Layout, size: int, prefix: str = "") -> int
 
 
 def shared_file_bytes(learner: Learner) -> int:
-    """Size of a checkpoint's shared.safetensors."""
+    """Size of a checkpoint's shared.safetensors [bytes]."""
     size = learner.shared.nbytes
     return 8 + size + header_bytes(tuple((name, "F32", tuple(s)) for name, s in learner.shared_layout.layout), size)
 
@@ -66,7 +66,7 @@ def shared_file_bytes(learner: Learner) -> int:
 
 
 def process_bytes(learner: Learner, step_bytes: float) -> float:
-    """Memory of an actor without its clients' private state and slices.
+    """Memory of an actor without its clients' private state and slices [bytes].
 
     Measured, within 20 %, for U-Nets of 8 to 32 channels in one and two domains at 64 to 256 pixels.
 
@@ -79,7 +79,7 @@ def process_bytes(learner: Learner, step_bytes: float) -> float:
 
 
 def activation_bytes(learner: Learner, side: int) -> float:
-    """What autograd keeps until the backward pass, for each pixel of a batch; counted on one slice of side^2 pixels."""
+    """What autograd keeps until the backward pass [bytes per pixel], counted on one slice of side^2 pixels."""
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def activation_bytes(learner: Learner, side: int) -> float:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / side**2
 
 
-# What travels
+# Traffic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +103,11 @@ class Exchange:
     """What a phase of a round sends from round 2 on [bytes]."""
 
     up: float
-    """From a client."""
+    """From one client."""
     down: float
-    """To a client."""
+    """To one client."""
     broadcast: float
-    """What lies there for all clients to read."""
+    """What is stored once for all clients to read."""
     summed: float
     """A host's partial sums."""
     collected: float
@@ -116,20 +116,20 @@ class Exchange:
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """What a round sends and what the server keeps [bytes]."""
+    """What a round sends and the server keeps [bytes]."""
 
     phases: Mapping[str, Exchange]
-    """By name; empty if unknown."""
+    """Each phase by name; empty if unknown."""
     server: float
-    """The server's state between rounds; if unknown, what it starts from."""
+    """The server's state between rounds; if unknown, its initial state."""
     peak: float
-    """The server's state at its largest; if unknown, what it starts from."""
+    """The server's state at its largest; if unknown, its initial state."""
     unknown: str = ""
-    """Why it is unknown; empty if it is not."""
+    """Why the traffic is unknown; empty if it is known."""
 
     @classmethod
     def untold(cls, start: ServerState, why: str) -> "Traffic":
-        """What is known of a method that cannot be told from zeros: what its server starts from."""
+        """The traffic of a method that cannot be derived from zeros: only the server's initial state is known."""
         return cls(phases={}, server=nbytes(start), peak=nbytes(start), unknown=why)
 
 
@@ -141,7 +141,7 @@ def traffic(
     cohort: int,
     shrink: float = 1.0,
 ) -> Traffic:
-    """The method's server at work, as if all clients sent the same: with a cohort, and from some of a large one to all.
+    """The traffic of a method's server if all clients send the same; a large cohort is extrapolated from part of it.
 
     Args:
         algorithm: Settled.
@@ -212,7 +212,7 @@ class _Rehearsal:
 
 
 def as_if_all(phase: Phase, uploads: Sequence[Upload], sent: Sent, population: int) -> Received:
-    """What the server would have if all clients of a phase had sent the same.
+    """What the server would receive if all clients of a phase sent the same.
 
     Args:
         phase: With its clients.
@@ -232,5 +232,5 @@ def one_of_each(phases: Collection[Phase]) -> list[Phase]:
 
 
 def nbytes(vectors: Mapping[str, Vector]) -> int:
-    """Size of some vectors."""
+    """Size of some vectors [bytes]."""
     return sum(vector.nbytes for vector in vectors.values())

@@ -1,4 +1,4 @@
-"""How long a run will take, from what one client took."""
+"""How long a run will take, from the times of one client."""
 
 import math
 from collections import Counter, defaultdict
@@ -15,8 +15,8 @@ from fedsim.engine.plan.calibration import Calibration, pixels
 from fedsim.engine.plan.needs import ActorNeeds
 from fedsim.workload.schema import Workload
 
-_START = 5.0  # s until Ray and the driver are up
-_ACTOR = 5.0  # core seconds until an actor is there and torch in it has warmed up
+_START = 5.0  # s until Ray and the driver have started
+_ACTOR = 5.0  # core seconds until an actor has started and torch in it has warmed up
 _DISK = 0.5e9  # bytes per second, of checkpoints
 
 
@@ -33,13 +33,13 @@ class Times:
     checkpoint: float
     """Writing a checkpoint, on a disk of ordinary speed."""
     start: float
-    """Until Ray and all actors are there, once data are imported."""
+    """Starting Ray and all actors, once data are imported."""
     shards: float
-    """Making the phantom shards that are not there yet, in the first round."""
+    """Making the missing phantom shards, in the first round."""
     total: float
     """All rounds and the test at the end."""
     others: float = 0.0
-    """Cores that other programs asked for on this machine while a client was timed; not a time."""
+    """Number of cores that other programs used on this machine while a client was timed; not a time."""
     beside_others: float = 0.0
     """`total` while those programs keep running."""
 
@@ -52,15 +52,15 @@ def expected(
     missing: float,
     checkpoint_bytes: float,
 ) -> Times:
-    """What a run will take, as long as nothing else runs on its machines.
+    """How long a run will take if nothing else runs on its machines.
 
     Args:
         workload: Settled.
         actors: Its actors.
         nodes: Their nodes.
-        calibration: What a client took.
-        missing: Pixels of the phantom shards that are not there yet.
-        checkpoint_bytes: Size of a checkpoint.
+        calibration: Of a client.
+        missing: Number of pixels of the missing phantom shards.
+        checkpoint_bytes: Size of a checkpoint [bytes].
     """
     placements = [actor.placement for actor in actors]
     wall = _Wall(placements, nodes)
@@ -97,19 +97,19 @@ def checkpoints(workload: Workload) -> int:
 
 
 def _cohort(workload: Workload, names: Sequence[str]) -> tuple[str, ...]:
-    """A cohort like any other."""
+    """A typical cohort: clients evenly spaced over the federation."""
     size = workload.training.cohort(len(names))
     return tuple(names[index * len(names) // size] for index in range(size))
 
 
 def _seconds(client: ClientSpec, calibration: Calibration, phase: str, unkept: float) -> float:
-    """What a client takes in a phase."""
+    """Time of a client in a phase [s]."""
     reading = unkept * client.training.local_epochs * calibration.reading_pace
     return calibration.fixed[phase] + calibration.pace[phase] * client.work() + reading
 
 
 class _Wall:
-    """Time on the wall, where the clients of an actor come one after the other and a node has so many cores."""
+    """Wall-clock time, where an actor trains its clients one after the other and a node's cores limit its actors."""
 
     def __init__(self, placements: Sequence[Placement], nodes: Sequence[Node]) -> None:
         self._placements = placements
@@ -119,7 +119,7 @@ class _Wall:
         self.slots = sum({p.node: min(most, there[p.node]) for p, most in limits}.values())
 
     def seconds(self, names: Iterable[str], seconds: Mapping[str, float]) -> float:
-        """Until the last of some clients is done."""
+        """Time until the last of some clients is done [s]."""
         loads: dict[int, float] = defaultdict(float)
         for name in names:
             loads[self._actor[name]] += seconds[name]

@@ -1,4 +1,4 @@
-"""Hosts as Ray actors: where they are placed, and who of them works when."""
+"""Hosts as Ray actors: where they are placed, and in which order they work."""
 
 import math
 import sys
@@ -28,41 +28,41 @@ from fedsim.engine.ray.head import Head
 from fedsim.engine.ray.private import call_in, streaming_ahead
 from fedsim.workload.engine import Engine
 
-_WINDOW = 4  # pieces of an answer that a host may be ahead of the driver
+_WINDOW = 4  # pieces of an answer that a host may produce ahead of the driver
 
 
 class RayBackend(Backend):
-    """Hosts as Ray actors, spread over the nodes; on each node as many calls at a time as it has cores for."""
+    """Hosts as Ray actors, spread over the nodes; each node runs as many calls at a time as it has cores for."""
 
     def __init__(self, engine: Engine, address: str | None = None) -> None:
         self._engine = engine
         self._ray, self._owned = connect(address)
         self._head = Head(self._ray)
         self.actors: list[Actor] = []
-        """Those that are up."""
+        """The actors that are running."""
         self._nodes: dict[str, Node] = {}
         self._vacant: list[Placement] = []
         self._setup: Setup | None = None
         self._limits = Limits()
         self._expected = Expectations(())
         self.running: dict[Any, Call] = {}
-        """The calls under way, by the streams of their answers."""
+        """The calls in progress, by the streams of their answers."""
 
     # Placement
 
     def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
-        """Actors as `engine.clients_per_actor` says.
+        """Start actors as `engine.clients_per_actor` says.
 
-        Of those that are up, the ones with a call under way are ended: what they were doing is void, and waiting for it
-        would take longer. A lost actor is replaced where it was; if a node is lost, all are placed anew.
+        Actors with a call in progress are killed: its result is no longer wanted, and waiting for it would take longer.
+        A lost actor is replaced on its node; if a node is lost, all actors are placed anew.
         """
         self._head.check()
         busy, self.running = [call.actor for call in self.running.values()], {}
-        self._vacate(busy, clients)  # first: nobody fetches what they stream, so they would never answer
+        self._vacate(busy, clients)  # first: nobody reads their streams, so they would never answer
         self._vacate(self._silent(), clients)
         nodes = self._alive()
         if not nodes:
-            raise RunError("no node of the Ray cluster is alive; start it again, and continue with --resume")
+            raise RunError("no node of the Ray cluster is alive; restart the cluster, and continue with --resume")
         if not self._nodes or self._nodes.keys() - {node.id for node in nodes}:
             self._place(setup, clients, nodes)
         width = 2 * self.slots()
@@ -71,10 +71,10 @@ class RayBackend(Backend):
             del self._vacant[:width]
 
     def _place(self, setup: Setup, clients: tuple[ClientSpec, ...], nodes: list[Node]) -> None:
-        """Decide on all actors; none is up after this."""
+        """Decide the placement of all actors; none is running after this."""
         self._end_actors()
         data = [section for client in clients for section in client.data.sections]
-        for module in own_modules([setup.algorithm, setup.model, *data]):  # actors may have no such file
+        for module in own_modules([setup.algorithm, setup.model, *data]):  # actors may not have the file
             self._ray.cloudpickle.register_pickle_by_value(sys.modules[module])
         before, self._setup = self._setup, replace(setup, device=device_of(self._engine, nodes))
         if before is not None and before.device != self._setup.device:
@@ -84,17 +84,19 @@ class RayBackend(Backend):
         self._nodes = {node.id: node for node in nodes}
         self._expected = Expectations(clients)
         if self._engine.device == "cuda" and self._setup.device != "cuda":
-            raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; say auto or cpu")
+            raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; set it to auto or cpu")
         self._vacant = sorted(placed(self._engine, clients, nodes), key=lambda placement: -placement.gpus)
         if sum(len(placement.clients) for placement in self._vacant) < len(clients):
             raise InputError("resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share")
         if before is not None and unplaced(self._vacant, nodes):
-            raise RunError("the nodes that are left cannot hold all clients (site resources); continue with --resume")
+            raise RunError(
+                "the remaining nodes cannot hold all clients (site resources); add nodes, and continue with --resume"
+            )
         memory = min(node.actor_memory for node in nodes)
         self._limits = limits_of(self._engine, memory, math.ceil(len(self._vacant) / len(nodes)))
 
     def _silent(self) -> list[Actor]:
-        """Actors that are gone, or that do not have the clients they should since a move was cut short."""
+        """Actors that are lost, or that lack clients because a move was interrupted."""
         asked = [actor.handle.clients.remote() for actor in self.actors]
         silent = []
         for actor, names in zip(self.actors, asked, strict=True):
@@ -139,13 +141,13 @@ class RayBackend(Backend):
     # Calls
 
     def learn(self, rows: Iterable[Row]) -> None:
-        """From the last phase's rows."""
+        """Learn from the last phase's rows how long clients take."""
         parts = ("load_seconds", "train_seconds", "send_seconds")
         seconds = {row["client"]: sum(row[part] for part in parts) for row in rows}
         self._expected.learn(seconds, {row["client"]: row["private_bytes"] for row in rows})
 
     def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
-        """Longest first; a node's next call starts when one of its calls is done."""
+        """Send a message to its clients' hosts, longest call first; a node starts its next call when one finishes."""
         wanted = set(message.clients)
         with explained(self._ray):
             sent = Outgoing(message, (self._ray.put(dict(broadcast)),) if broadcast else ())
@@ -160,12 +162,12 @@ class RayBackend(Backend):
         try:
             yield from self._answers(sent, waiting)
         except RunError:
-            self._get(moved)  # a client that could not move is the cause, if there is one
+            self._get(moved)  # if a client could not be moved, that is the cause
             raise
         self._get(moved)
 
     def _answers(self, sent: Outgoing, waiting: dict[str, list[tuple[Actor, tuple[str, ...]]]]) -> Iterator[Reply]:
-        """The pieces of all calls, as they come."""
+        """The pieces of all calls, in the order of their arrival."""
         self.running = running = dict[Any, Call]()
         for node, queue in waiting.items():
             self._launch(sent, queue, node)
@@ -184,7 +186,7 @@ class RayBackend(Backend):
             yield piece
 
     def _next_ready(self) -> Any:  # noqa: ANN401 - a call's stream
-        """A call that has something to give, or has ended; one that takes too long over a client is killed."""
+        """A call with a piece ready, or at its end; an actor that takes too long over a client is killed."""
         running, patience = self.running, self._engine.client_timeout_s
         training = [call for call in running.values() if call.awaited]
         if patience is None or not training:
@@ -198,7 +200,7 @@ class RayBackend(Backend):
         raise WorkerLostError(f"client {late} took longer than engine.client_timeout_s={patience:g}", late, late=True)
 
     def _launch(self, sent: Outgoing, waiting: list[tuple[Actor, tuple[str, ...]]], node: str) -> None:
-        """Start the calls that the node has cores for; one that wants more than there are goes alone."""
+        """Start the calls that the node has cores for; one that asks for more than the node has runs alone."""
         here = [call.actor.placement.cpus for call in self.running.values() if call.actor.node == node]
         free, idle = self._nodes[node].cpus - sum(here), not here
         for call in list(waiting):
@@ -215,15 +217,18 @@ class RayBackend(Backend):
                 free, idle = free - actor.placement.cpus, False
 
     def _rebalance(self, wanted: set[str]) -> list[Any]:
-        """Move clients between actors that train at the same time, where that saves more than it costs.
+        """Move clients between actors of a node that train at the same time, where that saves more than it costs.
 
-        The private state goes through a file of the node, never through Ray; what is returned tells when.
+        The private state goes through a file on the node, never through Ray.
+
+        Returns:
+            References that are ready when the moves are done.
         """
         moved: list[Any] = []
         for node in self._nodes.values():
             actors = [actor for actor in self.actors if actor.node == node.id]
             if len({a.placement.cpus for a in actors}) != 1 or len(actors) * actors[0].placement.cpus > node.cpus:
-                continue  # they wait for each other anyway, or may not take each other's clients
+                continue  # they take turns anyway, or may not take each other's clients
             queues = [[name for name in actor.clients if name in wanted] for actor in actors]
             for move in balance(queues, self._expected.seconds, self._expected.move_seconds):
                 source, target = actors[move.source], actors[move.target]
@@ -233,7 +238,7 @@ class RayBackend(Backend):
         return moved
 
     def close(self) -> None:
-        """End the actors, and the connection to Ray (Ray itself, if it was started here)."""
+        """Kill the actors and close the connection to Ray; a Ray that was started here is stopped."""
         self._end_actors()
         if self._owned:
             disconnect()
@@ -244,12 +249,12 @@ class RayBackend(Backend):
         self.actors, self._vacant = [], []
 
     def slots(self) -> int:
-        """How many clients of ordinary needs can train at once, over all nodes."""
+        """How many clients without special resources can train at once, over all nodes."""
         nodes = self._nodes.values() or self._alive()
         return sum(max(1, math.floor(node.cpus / self._engine.threads)) for node in nodes)
 
     def _alive(self) -> list[Node]:
-        """The nodes that are there, as far as the run may use them: those that it uses already come first."""
+        """The living nodes that the run may use; those that it uses already come first."""
         return granted(self._engine, sorted(nodes_of(self._ray), key=lambda node: node.id not in self._nodes))
 
     def _get(self, refs: Any, client: str = "") -> Any:  # noqa: ANN401 - references to anything

@@ -1,4 +1,4 @@
-"""Actors, and the calls to them that are under way, as the driver knows them."""
+"""Actors and the calls in progress, as the driver knows them."""
 
 import time
 from dataclasses import dataclass
@@ -23,34 +23,34 @@ class Actor:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message on its way to the actors of its clients."""
+    """A message to the actors of its clients."""
 
     message: Message
     broadcast: tuple[Any, ...]
-    """The reference to what the server sends, which actors map without copying; none if it sends nothing."""
+    """The reference to what the server sends, which actors map without copying; empty if it sends nothing."""
 
 
 @dataclass(kw_only=True)
 class Call:
-    """A call under way, and what is to be fetched when it is over."""
+    """A call in progress, and what to fetch when it ends."""
 
     actor: Actor
     last: Any | None
-    """The reference to the host's partial sums; none if it does not train."""
+    """The reference to the host's partial sums; None if it does not train."""
     awaited: dict[str, None]
-    """The clients that it trains and has not answered for, in their order; the first is at work."""
+    """The clients that it has yet to train, in order; the first is being trained."""
     heard: float
-    """When it last gave a sign of life [s]."""
+    """When a piece of its answer last arrived [s, monotonic clock]."""
     begun: bool = False
-    """Whether it has given one at all."""
+    """Whether any piece has arrived."""
 
     def hear(self, piece: Reply) -> None:
-        """Take note of a piece of the answer."""
+        """Record a piece of the answer."""
         self.heard, self.begun = time.monotonic(), True
         for name in (*(row["client"] for row in piece.rows), *piece.failed):
             self.awaited.pop(name, None)
 
     @property
     def at_work(self) -> str:
-        """The client that it is training, as far as it has told; empty if it does something else, or nothing yet."""
+        """The client that it is training, as far as is known; empty if it does something else, or nothing yet."""
         return next(iter(self.awaited), "") if self.begun else ""

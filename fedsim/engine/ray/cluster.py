@@ -1,4 +1,4 @@
-"""Finding Ray, or starting it on this machine: on loopback, with a separate token, and leaving nothing behind."""
+"""Connecting to Ray, or starting it on this machine: on loopback, with its own token, leaving nothing behind."""
 
 import atexit
 import logging
@@ -23,17 +23,17 @@ from fedsim.engine.ray import private, reaper
 LEAST_FILES = 256
 _PREFIX = "fedsim-ray-"
 _LONGEST_BASE = 107 - len(f"/{_PREFIX}12345678/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
-"""Bytes of a temporary folder's path that leave room for Ray's sockets in it."""
+"""Longest path of a temporary folder [bytes] in which the paths of Ray's sockets are still valid."""
 
 _own = ExitStack()
-"""What goes with the Ray that was started here."""
+"""What is cleaned up with the Ray that was started here."""
 
 
 def connect(address: str | None) -> tuple[Any, bool]:
     """The module ray, and whether the caller is to `disconnect`.
 
-    Without an address, a Ray that already runs in this process is used as it is; else one is started with this job's
-    cores, which only processes of this run can talk to.
+    Without an address, a Ray that already runs in this process is used as it is; otherwise one is started with this
+    job's cores, which only processes of this run can talk to.
     """
     if address == "local":  # what Ray calls the same thing
         address = None
@@ -56,9 +56,9 @@ def connect(address: str | None) -> tuple[Any, bool]:
 
 
 def disconnect() -> None:
-    """End the connection to Ray; a Ray that was started here ends, and nothing of it stays.
+    """Close the connection to Ray; a Ray that was started here is stopped and leaves nothing behind.
 
-    That includes Ray's own logs: who wants to read them starts a cluster and names it with --address.
+    That includes Ray's own logs; to read them, start a cluster and name it with --address.
     """
     import ray  # noqa: PLC0415 - only if Ray was used
 
@@ -73,7 +73,7 @@ def _start(ray: ModuleType) -> None:
     Raises:
         RunError: it does not start; Ray gives its processes half a minute, and says so with plain exceptions.
     """
-    _own.close()  # of one that was ended without `disconnect`
+    _own.close()  # of a Ray that was stopped without `disconnect`
     _check_open_files()
     atexit.register(disconnect)  # comes before Ray's own handlers, which know nothing of the folder
     try:
@@ -101,9 +101,9 @@ def _start(ray: ModuleType) -> None:
 
 @contextmanager
 def _closed_to_others(ray: ModuleType) -> Iterator[None]:
-    """Let what Ray starts listen on loopback alone, and to nobody without a token that only its processes know.
+    """Have Ray's processes listen on loopback only, and require a token that only they know.
 
-    Whatever RAY_AUTH_MODE or a token file says: that is about clusters of the user's own. The token is never in a file.
+    RAY_AUTH_MODE and token files are overridden: they are for the user's own clusters. The token is never in a file.
     """
     keys = {
         **private.NO_CLUSTER,
@@ -132,9 +132,9 @@ def _set_environment(keys: Mapping[str, str | None]) -> None:
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A folder for Ray's sockets, logs and spilled objects that others cannot enter; Ray opens its own to everybody.
+    """A folder for Ray's sockets, logs and spilled objects that other users cannot enter; Ray's default is open to all.
 
-    It goes at the end, with every process that still writes there, or when this process is killed.
+    It is removed at the end, or when this process is killed, together with every process that still writes there.
     """
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_base())).resolve()
     command = [sys.executable, "-IS", reaper.__file__, str(folder), str(os.getpid())]
@@ -144,10 +144,10 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _check_open_files() -> None:
-    """Ray and its driver have about two hundred files open, and Ray only says that it did not start.
+    """Check the limit of open files: Ray and its driver need about two hundred, and Ray fails without naming it.
 
     Raises:
-        InputError: the limit is lower, and nobody may raise it here.
+        InputError: the hard limit is lower.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
@@ -156,22 +156,22 @@ def _check_open_files() -> None:
 
 
 def _base() -> str:
-    """RAY_TMPDIR, or the system's folder for temporary files; /tmp where Ray's sockets could not lie there.
+    """RAY_TMPDIR, or the system's folder for temporary files; /tmp if paths of Ray's sockets would be too long.
 
     Raises:
-        InputError: RAY_TMPDIR names no folder that Ray can use.
+        InputError: RAY_TMPDIR does not name a folder that Ray can use.
     """
     named = os.environ.get("RAY_TMPDIR")
     if named and not (Path(named).is_dir() and os.access(named, os.W_OK | os.X_OK)):
-        raise InputError(f"RAY_TMPDIR: {named} is no folder that can be written to; make it, or unset the variable")
+        raise InputError(f"RAY_TMPDIR: {named} is not a writable folder; create it, or unset the variable")
     if named and not named.isascii():
-        raise InputError(f"RAY_TMPDIR: {named} has letters beyond ASCII, which Ray cannot use; name another folder")
+        raise InputError(f"RAY_TMPDIR: {named} has non-ASCII characters, which Ray cannot use; name another folder")
     base = named or tempfile.gettempdir()
     return base if len(os.fsencode(base)) <= _LONGEST_BASE and base.isascii() else "/tmp"
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself keeps trying for a minute; `auto` and other words are left to it."""
+    """Check that an address answers, since Ray would try for a minute; `auto` and other words are left to it."""
     host, _, port = address.rpartition(":")
     if not (host and port.isdigit()):
         return

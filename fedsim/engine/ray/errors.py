@@ -10,16 +10,16 @@ from fedsim.core.errors import InputError, RunError, WorkerLostError
 
 @contextmanager
 def explained(ray: ModuleType, client: str = "") -> Iterator[None]:
-    """Turn what Ray raises inside into what it means.
+    """Turn exceptions that Ray raises in the block into fedsim's own.
 
     Args:
         ray: The module.
-        client: Whom the process that is asked was working for.
+        client: The client that the actor is working for; empty if none.
 
     Raises:
-        WorkerLostError: a process or a node is gone.
-        RunError: the run cannot continue, or what a client raised.
-        InputError: what a client found wrong with the input.
+        WorkerLostError: a process or a node was lost.
+        RunError: the run cannot continue, or a client raised an exception.
+        InputError: a client found the input to be wrong.
     """
     errors = ray.exceptions
     try:
@@ -41,7 +41,7 @@ def _meaning(ray: ModuleType, cause: Exception, client: str) -> Exception:
         return RunError(_line(cause)) if in_creation else WorkerLostError(_line(cause), client)
     if isinstance(cause, errors.ObjectStoreFullError | errors.OutOfDiskError):
         return RunError(
-            "Ray's object store is full, and so is the disk that it may use beyond that; make room in Ray's "
+            "Ray's object store is full, and so is the disk that it spills to; free space in Ray's "
             "temporary folder, or start Ray with a larger --object-store-memory, and continue with --resume"
         )
     if isinstance(cause, errors.RayError):
@@ -50,12 +50,12 @@ def _meaning(ray: ModuleType, cause: Exception, client: str) -> Exception:
 
 
 def _line(error: Exception) -> str:
-    """What matters of the paragraphs that Ray writes."""
+    """The essence of Ray's message in one line."""
     text = " ".join(str(error).split())
     if "low on memory" in text:
         used = re.search(r"[\d.]+ ?[KMGT]?B used / [\d.]+ ?[KMGT]?B", text)
         amount = f" ({used[0]})" if used else ""
-        return f"killed since its node ran low on memory{amount}; engine.clients_per_actor=auto needs less"
+        return f"killed because its node ran low on memory{amount}; engine.clients_per_actor=auto needs less"
     cause = re.search(r"The actor is dead because (.*?)\. ", text)
     who = re.search(r"pid: (\d+).*? ip: ([\w.:]+)", text)
     where = f"process {who[1]} on {who[2]}: " if who else ""

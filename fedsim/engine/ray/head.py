@@ -1,4 +1,4 @@
-"""Waiting for a Ray whose head may be gone: Ray waits for a minute, then ends its driver without a clear word."""
+"""Waiting on Ray while noticing that its head has died: Ray itself waits for a minute, then kills its driver."""
 
 import math
 import socket
@@ -13,23 +13,23 @@ _NEEDED = ("gcs_server", "raylet")
 
 
 class Head:
-    """The processes that this one cannot do without: the cluster's gcs_server, and the raylet of a Ray started here."""
+    """Ray's essential processes: the cluster's gcs_server, and the raylet of a Ray started here."""
 
     def __init__(self, ray: Any) -> None:  # noqa: ANN401 - the module ray
         self._ray, self._looked = ray, time.monotonic()
         self._address: str = ray.get_runtime_context().gcs_address
 
     def check(self) -> None:
-        """Look whether they are there.
+        """Make sure that they are running.
 
         Raises:
-            RunError: one is gone.
+            RunError: one has died.
         """
         self._looked = time.monotonic()
         dead = [kind for kind in dead_processes(self._ray) if kind in _NEEDED]
         if dead or self._refused():
             gone = dead[0] if dead else f"gcs_server at {self._address}"
-            raise RunError(f"a process that Ray cannot do without is gone ({gone}); continue with --resume")
+            raise RunError(f"Ray has lost an essential process ({gone}); continue with --resume")
 
     def _refused(self) -> bool:
         host, _, port = self._address.rpartition(":")
@@ -42,10 +42,10 @@ class Head:
         return False
 
     def wait(self, refs: list[Any], count: int, within: float = math.inf) -> list[Any]:
-        """So many of the references that can be had, or fewer if that takes longer than `within` [s].
+        """Wait until `count` of the references are ready, or for at most `within` [s]; returns those that are.
 
         Raises:
-            RunError: the head is gone.
+            RunError: one of Ray's essential processes has died.
         """
         deadline, found = time.monotonic() + within, list[Any]()
         while len(found) < count:

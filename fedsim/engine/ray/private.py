@@ -29,12 +29,12 @@ def streaming_ahead(items: int) -> dict[str, int]:
 
 
 def call_in(actor: Any, function: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - an actor's handle; a reference
-    """Call a function in an actor's process with the actor's instance; a reference to its result."""
+    """Call a function in an actor's process with the actor's instance; returns a reference to its result."""
     return actor.__ray_call__.remote(function)
 
 
 def set_clusters(ray: ModuleType, allowed: bool) -> bool:
-    """Say whether Ray may bind to other interfaces than loopback, which it otherwise decides on import; what it was."""
+    """Set whether Ray may bind to interfaces other than loopback, which it decides on import; returns the old value."""
     constants = ray._private.ray_constants
     before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, allowed
     return bool(before)
@@ -53,7 +53,7 @@ def dead_processes(ray: ModuleType) -> list[str]:
 
 
 def stay_on_loopback(ray: ModuleType, parameters: Any) -> None:  # noqa: ANN401 - ray._private.parameter.RayParams
-    """Give the node that `ray start` is about to start the address of loopback, and what connects to it the same.
+    """Bind the node that `ray start` is about to start, and what connects to it, to the loopback address.
 
     Args:
         ray: The module.

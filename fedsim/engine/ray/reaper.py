@@ -1,8 +1,8 @@
-"""What outlives a driver and then ends what is left of its Ray: `python reaper.py FOLDER DRIVER`.
+"""Outlives a driver and then kills what is left of its Ray: `python reaper.py FOLDER DRIVER`.
 
-The driver holds the other end of stdin. One that is killed cannot tidy up: Ray's processes end with it, but its two
-agents only after a minute, and its folder stays. It is a separate process, without fedsim's imports, so that it
-costs next to nothing.
+The driver holds the other end of stdin. A driver that is killed cannot clean up: most of Ray's processes exit with it,
+but its two agents only after a minute, and its folder stays. This is a separate process without fedsim's imports, so
+that it costs next to nothing.
 """
 
 import os
@@ -17,7 +17,7 @@ _LOOK_EVERY_S, _LOOKS = 0.05, 200
 
 
 def main(folder: Path, driver: int) -> None:
-    """Wait for the end of stdin, kill who writes into `folder` but the driver and its children, and remove it."""
+    """Wait for the end of stdin, kill all writers to `folder` but the driver and its children, and remove it."""
     sys.stdin.buffer.read()
     for _ in range(_LOOKS):
         left = [process for process in _writers(folder) if driver not in (process, _parent(process))]
@@ -30,12 +30,12 @@ def main(folder: Path, driver: int) -> None:
 
 
 def _writers(folder: Path) -> Iterator[int]:
-    """Processes that have a file in the folder open for writing: each of Ray's has its log."""
+    """Processes that have a file in the folder open for writing, as each of Ray's processes has its log."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if any(_is_written(file, folder) for file in (process / "fd").iterdir()):
                 yield int(process.name)
-        except OSError:  # of another user, or gone
+        except OSError:  # another user's process, or one that has exited
             continue
 
 

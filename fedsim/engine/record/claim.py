@@ -30,10 +30,10 @@ _HELD: set[Path] = set()  # by this process
 
 
 class Claim:
-    """A folder that this process alone may write to. Use as a context manager; what it made and is empty goes again."""
+    """A folder that only this process may write to; a context manager, which removes empty folders that it created."""
 
     def __init__(self, folder: Path, *, new: bool = False) -> None:
-        """Claim a folder, and make it if it is missing.
+        """Claim a folder, and create it if it is missing.
 
         Args:
             folder: A run directory or a study's folder.
@@ -64,9 +64,11 @@ class Claim:
         self.release()
 
     def release(self) -> None:
-        """Let others write there."""
+        """Release the folder to others."""
         _HELD.discard(self.folder.absolute())
-        with suppress(OSError):  # the disk is gone or read-only; the next one will find that the holder has let go
+        with suppress(
+            OSError
+        ):  # the disk is gone or read-only; the next process will find that the holder has released it
             self._lock.release()
         self._unmake()
 
@@ -79,7 +81,7 @@ class Claim:
         lost = self._lock.compromise
         if lost is not None and lost.reason != "refresh-failed":
             raise RunError(
-                f"{self.folder / LOCK}: was deleted or taken over by another process; this one writes no more"
+                f"{self.folder / LOCK}: was deleted or taken over by another process; this one stops writing"
             )
 
     def _take(self) -> None:
@@ -87,7 +89,7 @@ class Claim:
             read_only = os.statvfs(self.folder).f_flag & os.ST_RDONLY
             raise OSError(EROFS, os.strerror(EROFS)) if read_only else OSError(EACCES, os.strerror(EACCES))
         if self.folder.absolute() not in _HELD and self._lock.is_lock_held_by_us:
-            self._lock.break_lock()  # it could not be deleted when it was released
+            self._lock.break_lock()  # it could not be deleted on release
         try:
             self._lock.acquire(timeout=_AT_ONCE_S)
         except Timeout:
@@ -95,7 +97,7 @@ class Claim:
         _HELD.add(self.folder.absolute())
 
     def _wait_for(self, holder: OwnerRecord | None) -> None:
-        """Succeed a holder that is elsewhere, if it is silent."""
+        """Take over from a holder on another machine if it gives no sign of life."""
         if holder is None or _lives_here(holder):
             raise _refusal(self.folder, holder)
         log.info("%s: is held by %s; waiting for %.0f s to hear of it", self.folder, _said(holder), LEASE_S)
@@ -106,7 +108,7 @@ class Claim:
 
     def _unmake(self) -> None:
         for folder in self._made:
-            with suppress(OSError):  # it holds something
+            with suppress(OSError):  # it is not empty
                 folder.rmdir()
 
 
@@ -135,7 +137,7 @@ def check_unclaimed(folder: Path) -> None:
 
 
 def _make(folder: Path, new: bool) -> Sequence[Path]:
-    """Make a folder; it and those above it that were made, the innermost first."""
+    """Create a folder; returns it and the parents that were created, innermost first."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

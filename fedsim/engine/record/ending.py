@@ -1,4 +1,4 @@
-"""Whether a run has come to its end, from its folder alone."""
+"""Whether a run is complete, judged from its folder alone."""
 
 import pandas as pd
 
@@ -8,7 +8,7 @@ from fedsim.workload.schema import Workload
 
 
 def is_trained(run: Run) -> bool:
-    """Whether the last round that was to be trained has its checkpoint."""
+    """Whether the last round to be trained has a checkpoint."""
     complete = complete_rounds(run.path)
     if run.workload.training.rounds in complete:
         return True

@@ -22,14 +22,14 @@ Action = Literal["dropped", "replayed", "aborted", "struck"]
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """One thing that went wrong."""
+    """A failure of a client or a process, or an injected fault."""
 
     round: int
     """Counted from 1."""
     phase: str
     """The algorithm's name for it."""
     client: str
-    """Of a lost process the one that it was working for, as far as it had told (once a second); empty if for nobody."""
+    """Its name; of a lost process, the client it last reported to work for (once a second); empty if none."""
     kind: Kind
     action: Action
     message: str
@@ -40,10 +40,10 @@ class Failure:
 
 
 class Failures:
-    """Everything noted so far in a run directory."""
+    """All failures recorded so far in a run directory."""
 
     def __init__(self, run: Path) -> None:
-        """What the run has noted before.
+        """Read what the run has recorded.
 
         Raises:
             DamagedError: failures.parquet cannot be read.
@@ -57,17 +57,17 @@ class Failures:
             raise DamagedError(f"{self._path}: has other columns than fedsim writes") from error
 
     def note(self, failures: Sequence[Failure]) -> None:
-        """Add some, on disk when this returns."""
+        """Record failures; they are on disk when this returns."""
         if failures:
             self.noted += failures
             write_table(self._path, pd.DataFrame([asdict(failure) for failure in self.noted]))
 
     def dropped(self, round_: int) -> dict[str, str]:
-        """The clients dropped from a round, each with the phase from which on it takes no part."""
+        """The clients dropped from a round, each with the first phase that it missed."""
         return {f.client: f.phase for f in self.noted if f.round == round_ and f.action == "dropped"}
 
     def strike(self, workload: Workload, clients: Sequence[str], round_: int, phase: str) -> dict[str, list[Fault]]:
-        """The workload's faults that strike some clients now; those of the machine are noted, and do so only once."""
+        """The workload's faults that strike some clients now; faults of the machine strike once and are recorded."""
         at = round_, phase
         spent = {(f.fault, f.client) for f in self.noted if f.round == round_ and f.action == "struck"}
         now = [o for o in due(workload.faults, workload.seed, clients, *at) if (o.index, o.client) not in spent]

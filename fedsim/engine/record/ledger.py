@@ -18,7 +18,7 @@ from fedsim.engine.host.messages import Row
 from fedsim.engine.host.process import here
 from fedsim.workload.schema import Workload
 
-_PATIENCE = 200  # times what writing cost the last time, before it is done again
+_PATIENCE = 200  # times the duration of the last write, before the next one
 _TIMES = ("wait_seconds", "load_seconds", "train_seconds", "send_seconds")
 
 QUALITY = ("nmse", "psnr", "ssim")
@@ -27,7 +27,7 @@ UNKNOWN: Row = {**dict.fromkeys(QUALITY, math.nan), "evaluate_begin_seconds": ma
 
 
 class Ledger:
-    """What happened, round by round and client by client, as Arrow tables of one round each."""
+    """What happened by round and by client, as Arrow tables of one round each."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
@@ -35,7 +35,7 @@ class Ledger:
         self._written, self._cost = -math.inf, 0.0
 
     def resume(self, round_: int) -> None:
-        """Take up what was written up to and including a round.
+        """Read what was written up to and including a round.
 
         Raises:
             DamagedError: a file cannot be read, or lacks a round.
@@ -45,7 +45,9 @@ class Ledger:
             table = _read(path) if round_ else pa.table({"round": pa.array([], pa.int64())})
             kept = table.filter(pc.field("round") <= round_)
             if pc.count_distinct(kept["round"]).as_py() != round_:
-                raise DamagedError(f"{path}: lacks some of rounds 1 to {round_}; a run cannot be resumed without them")
+                raise DamagedError(
+                    f"{path}: lacks some of rounds 1 to {round_}; the run cannot be resumed without them"
+                )
             self._tables[name] = [kept] if round_ else []
 
     def quality(self, metric: str) -> list[tuple[int, float]]:
@@ -54,7 +56,7 @@ class Ledger:
         return [(row["round"], math.nan if row[metric] is None else row[metric]) for row in rows]
 
     def clients(self, columns: Sequence[str]) -> pd.DataFrame:
-        """Some columns of clients.parquet, those of them that it has."""
+        """Some columns of clients.parquet, as far as it has them."""
         tables = [
             table.select([key for key in columns if key in table.column_names]) for table in self._tables["clients"]
         ]
@@ -62,14 +64,14 @@ class Ledger:
         return frame
 
     def append(self, round_row: Mapping[str, Any], clients: pd.DataFrame) -> None:
-        """Add a round; both files are written unless that would cost more than a few per cent of the time."""
+        """Add a round; both files are written unless that would take more than a few per cent of the time."""
         for name, frame in {"rounds": pd.DataFrame([round_row]), "clients": clients}.items():
             self._tables[name].append(pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata())
         if time.monotonic() - self._written > _PATIENCE * self._cost:
             self.flush()
 
     def flush(self) -> None:
-        """Write both files; a checkpoint must find its rounds there."""
+        """Write both files; a checkpoint needs its rounds there."""
         begun = time.monotonic()
         for name, tables in self._tables.items():
             if tables:
@@ -104,7 +106,7 @@ def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def stamped(rows: list[Row], workload: Workload, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Rows about volumes, with what a number must not be read without."""
+    """Rows about volumes, with the columns needed to interpret a score."""
     if not rows:
         return pd.DataFrame()
     stamps = manifest.groupby(["site", "volume"])[["acceleration", "within_subject"]].first()
@@ -117,7 +119,7 @@ def stamped(rows: list[Row], workload: Workload, manifest: pd.DataFrame) -> pd.D
 
 
 def row_key(evaluation: pd.DataFrame, most: int) -> str:
-    """What an evaluation's table has a row for: `client`, or `site` if clients are too many or hold several sites."""
+    """What a row of an evaluation's table is about: `client`, or `site` if clients are many or hold several sites."""
     clients, sites = evaluation["client"].nunique(), evaluation["site"].nunique()
     return "client" if sites <= clients <= most else "site"
 
@@ -133,7 +135,7 @@ def idle_row(round_: int, client: ClientSpec) -> Row:
 
 
 def joined(before: Row | None, row: Row) -> Row:
-    """One row for a client that worked in several phases: times and bytes add up, the rest is the last phase's."""
+    """One row for a client that worked in several phases: sums of times and bytes, the rest from the last phase."""
     if before is None:
         return row
     added = ("steps", *_TIMES, "uplink_bytes", "downlink_bytes")
@@ -162,7 +164,7 @@ def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int, th
 
 
 def _memory(clients: pd.DataFrame) -> int:
-    """Of this process and those of all hosts [bytes], as their clients left them; what they share is not in it."""
+    """Memory of this process and of all hosts after their clients [bytes], without what they share."""
     driver = here()
     processes = clients.loc[clients["pid"] > 0].groupby(["node", "pid"])["memory_bytes"].max()
     others = processes.drop((driver["node"], driver["pid"]), errors="ignore")

@@ -1,4 +1,4 @@
-"""RUN/log.txt: what a run says, with the time of each line; it is appended to when the run is resumed."""
+"""RUN/log.txt: what a run logs, each line with its time; a resumed run appends to it."""
 
 import logging
 import math
@@ -16,7 +16,7 @@ _FEDSIM = logging.getLogger("fedsim")
 
 
 class RunLog(logging.Handler):
-    """Keeps what fedsim logs until there is a run directory, then writes it there. A log that fails ends nothing."""
+    """Keeps what fedsim logs until there is a run directory, then writes it there; a failing log stops nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,14 +33,14 @@ class RunLog(logging.Handler):
         _FEDSIM.removeHandler(self)
 
     def open(self, run: Path) -> None:
-        """Write into a run's log.txt from now on, beginning with what has waited."""
+        """Write to a run's log.txt from now on, beginning with what was kept."""
         self._path = run / "log.txt"
         waiting, self._waiting = self._waiting, []
         for text in waiting:
             self._write(text)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a warning or whatever else was logged; a caller without handlers sees warnings as without this one."""
+        """Write a log record; a caller without handlers still sees warnings on stderr, as without this handler."""
         if self._alone and logging.lastResort is not None and record.levelno >= logging.lastResort.level:
             logging.lastResort.handle(record)
         self.say(f"{record.levelname.lower()}: {record.getMessage()}")
@@ -50,7 +50,7 @@ class RunLog(logging.Handler):
         self._write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {text}")
 
     def fail(self, error: BaseException) -> None:
-        """Write why a run ended, with the traceback of what is not plain from its message."""
+        """Write why a run ended, with the traceback unless the message explains the error."""
         trace = error.trace if isinstance(error, ClientError) else ""
         if not isinstance(error, InputError | RunError | KeyboardInterrupt):
             trace = "".join(traceback.format_exception(error))
@@ -65,11 +65,11 @@ class RunLog(logging.Handler):
 
 
 def round_said(row: Row, rounds: int) -> str:
-    """A round of so many as one line."""
+    """A round as one line, with the number of rounds."""
     return f"round {row['round']}/{rounds}  {figures_said(row)}  {row['seconds']:.1f} s"
 
 
 def figures_said(row: Row) -> str:
-    """A round's loss, and its validation where there was one."""
+    """A round's loss and, if it was validated, its PSNR."""
     psnr = "" if math.isnan(row["psnr"]) else f"  PSNR {row['psnr']:.2f} dB"
     return f"loss {row['loss']:.4f}{psnr}"

@@ -1,4 +1,4 @@
-"""Replacing a run or a study: what is there is set aside, and deleted when its successor has begun."""
+"""Replacing a run or a study: the old one is set aside, and deleted once its successor has begun."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ _OF_A_STUDY = {
 
 @contextmanager
 def overwriting(folder: Path) -> Iterator[Callable[[], None]]:
-    """Set a run's or a study's folder aside for the block, which is to make another in its place.
+    """Set a run's or a study's folder aside for the block, which creates another under the same name.
 
     Yields what deletes the old one, to be called when the new one has begun. Where it never was, the old one is put
     back when the block ends.

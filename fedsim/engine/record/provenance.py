@@ -1,4 +1,4 @@
-"""What the last bits of a run may depend on: library versions and the machine."""
+"""What a run's last bits may depend on: library versions and the machine."""
 
 import os
 import platform

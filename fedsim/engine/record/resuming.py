@@ -1,4 +1,4 @@
-"""What must be the same when a run is resumed, evaluated or looked into: workload, data, and a user's own method."""
+"""What must be unchanged when a run is resumed, evaluated or inspected: workload, data, and a user's own method."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ _KEPT_ON_RESUME = ("engine.on_client_error",)
 """
 _CHANGES_BITS = ("threads", "device")
 _OF_VOLUMES = {"digest": "other images", "mask_kind": "another mask", "acceleration": "another acceleration"}
-"""Columns of the manifest that are the same for all slices of a volume, and what a change of them is called."""
+"""Columns of the manifest that are the same for all slices of a volume, with the wording for a change."""
 
 
 def resumes(path: Path, workload: Workload) -> bool:
@@ -42,14 +42,14 @@ def resumes(path: Path, workload: Workload) -> bool:
         InputError: it holds something else, or a run that cannot be resumed with this workload.
     """
     inside = [file.name for file in path.iterdir()]
-    if all(name == LOCK or name.endswith(".part") for name in inside):  # it was killed before it had begun
+    if all(name == LOCK or name.endswith(".part") for name in inside):  # it was killed before it began
         return False
     check_resumed(path, workload)
     return (path / "manifest.parquet").exists()
 
 
 def check_resumed(path: Path, now: Workload) -> None:
-    """Refuse to resume a run under another workload or method; warn of what may change the last bits.
+    """Refuse to resume a run with another workload or method; warn about changes that may affect the last bits.
 
     Raises:
         InputError: naming the key or the file.
@@ -106,7 +106,9 @@ def check_manifest(path: Path, manifest: pd.DataFrame) -> None:
         )
     for column, what in _OF_VOLUMES.items():
         if column not in frames[0]:
-            log.warning("%s: an older fedsim began it, without %s in its manifest; it is not compared", path, column)
+            log.warning(
+                "%s: was begun by an older fedsim without %s in its manifest; that is not compared", path, column
+            )
             continue
         was, is_ = (_by_volume(frame, column) for frame in frames)
         for site, volume in was:

@@ -1,4 +1,4 @@
-"""The run directory: what it must hold, opening it again, and what may differ when a run is resumed."""
+"""The run directory: its contents, opening it, and what may change when a run is resumed."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ Which = str | int
 
 
 def setup_of(workload: Workload) -> Setup:
-    """What the workload's hosts are made with."""
+    """What the workload's hosts are created with."""
     engine, training = workload.engine, workload.training
     return Setup(
         algorithm=workload.algorithm,
@@ -57,7 +57,7 @@ class Run:
     """A run directory, finished or still being written."""
 
     def __init__(self, path: str | Path, overrides: Sequence[str] = (), *, trust: bool | None = None) -> None:
-        """Open a run; code of its own is not run before a network is asked for.
+        """Open a run; its own code is not executed before a network is requested.
 
         Args:
             path: Run directory.
@@ -72,11 +72,11 @@ class Run:
             raise InputError(f"{self.path}: is not a run (it has no workload.yaml)")
         self._overrides, self._trust = tuple(overrides), trust
         self.workload = load_workload(self.path / "workload.yaml", self._overrides, code=False)
-        """Without a user's own method, of which it has the keys alone."""
+        """The workload, with only the keys of a user's own method."""
 
     @cached_property
     def runnable(self) -> Workload:
-        """The workload with a user's own method, whose file is run for it.
+        """The workload with a user's own method, whose file is executed for it.
 
         Raises:
             InputError: it may not be run.
@@ -96,7 +96,7 @@ class Run:
             check_owner(self.path, names, self._trust)
 
     def __repr__(self) -> str:
-        """Name, rounds, clients and state."""
+        """Name, rounds, clients and state, for a prompt."""
         federation = self.workload.federation
         clients = federation.clients or len(federation.expanded_sites())
         rounds, done = self.workload.training.rounds, max(checkpoint.complete_rounds(self.path), default=0)
@@ -178,7 +178,7 @@ class Run:
         return np.stack(images).reshape(raw.shape)
 
     def _mask(self, client: str, shape: tuple[int, int]) -> BoolArray:
-        """A mask of the client's site; of a site with another for each volume, the one of a volume named raw."""
+        """A mask of the client's site; if each volume has its own, the one of a volume named raw."""
         federation = self.runnable.federation
         sites = {site.name: site for site in federation.expanded_sites()}
         site = sites.get(client.partition(".")[0], next(iter(sites.values())))
@@ -202,7 +202,7 @@ class Run:
         """
         at = checkpoint.read_state(self.path, self.round(which))
         check_client(client, at["clients"])
-        with torch.inference_mode(mode=False):  # a caller may be in it
+        with torch.inference_mode(mode=False):  # the caller may be in inference mode
             learner = make_learner(setup_of(self.runnable))
         state = checkpoint.read_client(self.path, at, client, learner.local_layout)
         learner.private = state
@@ -238,7 +238,7 @@ def check_client(client: str, names: Sequence[str]) -> None:
 
 
 def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workload:
-    """Make a run directory with the resolved workload, versions and machine, and the manifest; or resume one.
+    """Create a run directory with the resolved workload, versions, machine and manifest; or resume one.
 
     A resumed run keeps the versions, the machine and the threads that it began with; rounds.parquet has those of
     each round. Returns the workload with them.
@@ -251,7 +251,7 @@ def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workloa
     before = begun and begun.provenance
     changed = [key for key, value in (before or {}).items() if now.get(key) != value]
     if changed:
-        log.warning("resumed under another %s than the run began with: the last bits may differ", ", ".join(changed))
+        log.warning("resumed with another %s than the run began with: the last bits may differ", ", ".join(changed))
     threads = begun.engine.threads if begun else workload.engine.threads
     engine = workload.engine.model_copy(update={"threads": threads})
     stamped = workload.model_copy(update={"provenance": before or now, "engine": engine})

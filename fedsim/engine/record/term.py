@@ -16,21 +16,21 @@ RATIO = "contrastive_ratio"
 TERM_COLUMNS = ("round", "outcome", "weight", RATIO)
 """Of clients.parquet: what the term is judged by."""
 NEAR = 0.9
-"""Share of the bound from which the term counts as saturated."""
-_SWING, _SWINGS = 0.2, 3  # of the bound, up and down by turns, so many times in a row
+"""Share of the bound above which the term counts as saturated."""
+_SWING, _SWINGS = 0.2, 3  # share of the bound by which the ratio alternates, and how many times in a row
 
 
 class Judged(NamedTuple):
-    """What a course of ratios shows."""
+    """What a sequence of ratios shows."""
 
     saturated: tuple[bool, ...]
     """By round: whether the ratio lies above NEAR of its bound."""
     alternates: bool
-    """Whether the ratio goes up and down by turns, far beyond what batches do."""
+    """Whether the ratio alternates far more than batches explain."""
 
 
 def judge(ratios: Sequence[float], bounds: Sequence[float]) -> Judged:
-    """Judge mean ratios of successive rounds by their bounds."""
+    """Judge mean ratios of successive rounds against their bounds."""
     shares = np.divide(ratios, bounds)
     changes = [change if abs(change) >= _SWING else 0.0 for change in np.diff(shares)]
     longest = turns = 1 if any(changes) else 0
@@ -55,7 +55,7 @@ def ratio_by_round(clients: pd.DataFrame) -> pd.DataFrame:
 
 
 def term_warning(by_round: pd.DataFrame) -> str | None:
-    """What to say of a term that switches itself off; None where it does not."""
+    """The warning about a term that switches itself off; None if it does not."""
     judged = judge(by_round["ratio"].tolist(), by_round["bound"].tolist())
     rounds = sum(judged.saturated)
     signs = [

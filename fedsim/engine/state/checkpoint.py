@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, as safetensors and JSON.
+"""Checkpoints: everything a run needs to continue, as safetensors and JSON.
 
     checkpoints/round-0005/shared.safetensors        shared parameters by name
                            server.safetensors        the method's own server state, if any
@@ -46,7 +46,7 @@ def sweep(run: Path) -> None:
     """Delete what a killed process has left half-written or half-deleted.
 
     Raises:
-        WriteError: it may not be deleted.
+        WriteError: it cannot be deleted.
     """
     with writing(run):
         for path in run.glob(".*.part"):
@@ -68,14 +68,14 @@ def write(
 
     Args:
         run: Run directory.
-        state: What state.json says; `round` is its number.
+        state: Content of state.json; `round` is its number.
         server: The server's state.
         layout: Of the shared parameters.
-        clients: What there is to hold of each client, in the federation's order.
-        save: Lets every client be written into the files laid out in the folder it is given; their states' digests.
+        clients: Layout of each client's state, in the federation's order.
+        save: Has every client written into the files in a folder; returns the digests of their states.
 
     Raises:
-        WriteError: there is no room, or the folder cannot be written.
+        WriteError: the disk is full, or the folder cannot be written.
     """
     target = folder(run, state["round"])
     part = target.with_name(f".{target.name}.part")
@@ -102,7 +102,7 @@ def write(
 
 
 def read_state(run: Path, round_: int) -> dict[str, Any]:
-    """What state.json of a complete checkpoint says.
+    """Content of state.json of a complete checkpoint.
 
     Raises:
         DamagedError: it is not what was written.
@@ -117,12 +117,12 @@ def read_state(run: Path, round_: int) -> dict[str, Any]:
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise DamagedError(f"{path}: is damaged ({error!r:.80})") from error
     if not same or kept != _digest_of_json(state):
-        raise DamagedError(f"{path}: is damaged (its digest is another); use another round")
+        raise DamagedError(f"{path}: is damaged (its digest does not match); use another round")
     return state
 
 
 def read_server(run: Path, state: Mapping[str, Any], layout: FlatParameters) -> ServerState:
-    """The server's state at a checkpoint, given what its state.json says; `shared` are its parameters (P,).
+    """The server's state at a checkpoint, given the content of its state.json; `shared` are its parameters (P,).
 
     Raises:
         DamagedError: a file is not what was written.
@@ -135,14 +135,14 @@ def read_server(run: Path, state: Mapping[str, Any], layout: FlatParameters) -> 
 
 
 def set_aside(run: Path, round_: int) -> None:
-    """Let a damaged checkpoint no longer count as one; its files stay until the round is written again."""
+    """Stop counting a damaged checkpoint as one; its files stay until the round is written again."""
     path = folder(run, round_) / "state.json"
     with writing(path):
         path.replace(path.with_name("state-damaged.json"))
 
 
 def parts(run: Path, state: Mapping[str, Any], clients: Sequence[str]) -> list[clientfiles.FilePart]:
-    """Where some clients' private states are in a checkpoint, given what its state.json says."""
+    """Where some clients' private states are in a checkpoint, given the content of its state.json."""
     at, headers, digests = folder(run, state["round"]).absolute(), state["file_digests"], state["client_digests"]
     members = clientfiles.files_of(clients, clientfiles.client_files(state["clients"])).items()
     return [
@@ -152,7 +152,7 @@ def parts(run: Path, state: Mapping[str, Any], clients: Sequence[str]) -> list[c
 
 
 def read_client(run: Path, state: Mapping[str, Any], name: str, layout: FlatParameters) -> State:
-    """A client's private state at a checkpoint, given what its state.json says.
+    """A client's private state at a checkpoint, given the content of its state.json.
 
     Raises:
         DamagedError: the file that holds it is not what was written.
@@ -163,7 +163,7 @@ def read_client(run: Path, state: Mapping[str, Any], name: str, layout: FlatPara
 
 
 def prune(run: Path, keep_last: int, best: int | None, passing: list[int]) -> None:
-    """Delete all checkpoints but the last ones, the best round's and, once passed, those off the schedule."""
+    """Delete all checkpoints but the last ones and the best; those off the schedule do not count among the last."""
     kept = [round_ for round_ in complete_rounds(run) if round_ not in passing][-keep_last:]
     for round_ in complete_rounds(run):
         if round_ not in kept and round_ != best:
@@ -172,14 +172,14 @@ def prune(run: Path, keep_last: int, best: int | None, passing: list[int]) -> No
 
 
 def _remove(path: Path) -> None:
-    """Delete a checkpoint; first what makes it look complete."""
+    """Delete a checkpoint, first the file that marks it as complete."""
     (path / "state.json").unlink(missing_ok=True)
     if path.exists():
         shutil.rmtree(path)
 
 
 def _store(path: Path, arrays: dict[str, NDArray[np.float32]]) -> str:
-    """Write a file of tensors; its digest."""
+    """Write a file of tensors; returns its digest."""
     content = safetensors.save(arrays)
     with path.open("wb") as file:
         file.write(content)
@@ -193,7 +193,7 @@ def _load(path: Path, digests: clientfiles.Digests) -> dict[str, NDArray[np.floa
     with reading_back(path):
         content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != digests[path.name]:
-        raise DamagedError(f"{path}: is damaged (its digest is another); use another round")
+        raise DamagedError(f"{path}: is damaged (its digest does not match); use another round")
     return safetensors.load(content)
 
 

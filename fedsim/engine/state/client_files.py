@@ -68,14 +68,14 @@ def files_of(clients: Sequence[str], files: Mapping[str, str]) -> dict[str, list
 
 
 def client_layout(state: states.Layout, layout: FlatParameters) -> Layout:
-    """What a checkpoint holds of a state: its local parameters by name, the rest under `state.`."""
+    """Layout of a state in a checkpoint: local parameters by name, the rest under `state.`."""
     parameters = [(name, "F32", tuple(shape)) for name, shape in layout.layout]
     own = sorted((f"state.{key}", _TYPES[kind], tuple(shape)) for key, kind, shape in state if key != "local")
     return (*parameters, *own)
 
 
 def allocate(file: Path, clients: Mapping[str, Layout]) -> str:
-    """Make a safetensors file for some clients with its header and room for their tensors, which `fill` writes.
+    """Create a safetensors file for some clients, with its header and space for their tensors, which `fill` writes.
 
     The library writes only whole files from memory; a file that several hosts write at once needs this much of the
     format (https://huggingface.co/docs/safetensors): 8 bytes with the length of a JSON header, the header, the data.
@@ -139,32 +139,32 @@ def read_clients(part: FilePart, layout: FlatParameters) -> Iterator[tuple[str, 
             prefix = _prefix(path, name)
             tensors = {key.removeprefix(prefix): file.get_tensor(key) for key in keys[prefix]}
             if _digest_of_state(tensors) != digest:
-                raise DamagedError(f"{path}: is damaged (the digest of {name} is another); use another round")
+                raise DamagedError(f"{path}: is damaged (the digest of {name} does not match); use another round")
             state = {key.removeprefix("state."): value for key, value in tensors.items() if key[:6] == "state."}
             yield name, {"local": layout.flatten(tensors), **state}
 
 
 @contextmanager
 def _opened(part: FilePart) -> Iterator[Any]:
-    """The file, after a look at its header and its length."""
+    """Open a file after checking its header and length."""
     path = part.file
     with path.open("rb") as file:
         length = file.read(8)
         text = length + file.read(min(int.from_bytes(length, "little"), path.stat().st_size))
     if hashlib.sha256(text).hexdigest() != part.header:
-        raise DamagedError(f"{path}: is damaged (the digest of its header is another); use another round")
+        raise DamagedError(f"{path}: is damaged (the digest of its header does not match); use another round")
     ends = [tensor["data_offsets"][1] for tensor in json.loads(text[8:]).values()]
     if path.stat().st_size != len(text) + max(ends, default=0):
-        raise DamagedError(f"{path}: is damaged (it has another length); use another round")
+        raise DamagedError(f"{path}: is damaged (its length does not match); use another round")
     try:
         with safe_open(path, framework="pt") as opened:
             yield opened
-    except SafetensorError as error:  # the header is right, so it is not the file
+    except SafetensorError as error:  # the header is intact, so the file is not damaged
         raise OSError(0, str(error)) from error
 
 
 def _prefix(file: Path, name: str) -> str:
-    """What a client's tensors are called after, in a file that holds others too."""
+    """Prefix of a client's tensors in a file that several clients share; else empty."""
     return "" if file.name == own_file(name) else f"{name}/"
 
 

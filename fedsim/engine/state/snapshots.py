@@ -1,4 +1,4 @@
-"""A whole run at a round, server and clients: written to a checkpoint, and put back from one."""
+"""The state of a whole run at a round, server and clients: saved to a checkpoint and restored from one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,10 +29,10 @@ class Snapshots:
 
         Args:
             run: Run directory.
-            setup: What hosts are made with.
+            setup: What hosts are created with.
             learner: The clients' working network, as initialised.
             federation: The clients.
-            server: Its state is written, and put back.
+            server: Its state is saved and restored.
             backend: The hosts.
         """
         self._run, self._setup, self._learner = run, setup, learner
@@ -44,7 +44,7 @@ class Snapshots:
         return max(checkpoint.complete_rounds(self._run), default=0)
 
     def put(self, round_: int) -> tuple[int | None, float | None]:
-        """Put hosts and server into the state after a round, where 0 is the start; hosts that are gone come up again.
+        """Restore hosts and server to the state after a round, where 0 is the start; lost hosts are started again.
 
         Returns:
             The best round so far and its PSNR [dB]; None where there is none.
@@ -64,7 +64,7 @@ class Snapshots:
         return state["best_round"], state["best_psnr"]
 
     def layouts(self) -> dict[str, clientfiles.Layout]:
-        """What a checkpoint has to hold of each client by now, in the federation's order.
+        """Present layout of each client's state, in the federation's order.
 
         Raises:
             WorkerLostError: a process was lost.
@@ -75,15 +75,15 @@ class Snapshots:
         return {name: found[name] for name in self._names}
 
     def write(self, state: dict[str, Any], layouts: Mapping[str, clientfiles.Layout], faults: Faults) -> None:
-        """Write the checkpoint of the round that the hosts and the server have done.
+        """Write the checkpoint of the round that the hosts and the server have finished.
 
         Args:
-            state: What state.json says; `round` is its number.
-            layouts: Of the clients, as they are now.
-            faults: What goes wrong on purpose.
+            state: Content of state.json; `round` is its number.
+            layouts: Present layouts of the clients' states.
+            faults: Injected faults by client.
 
         Raises:
-            WriteError: there is no room, or the folder cannot be written.
+            WriteError: the disk is full, or the folder cannot be written.
             WorkerLostError: a process was lost.
         """
         files = clientfiles.client_files(self._names)
@@ -95,6 +95,6 @@ class Snapshots:
         checkpoint.write(self._run, state, self._server.state, self._learner.shared_layout, layouts, save)
 
     def _tell(self, message: Message) -> None:
-        """Let hosts do what has no answer."""
+        """Send a message that has no answer."""
         for _ in self._backend.call(message):
             pass

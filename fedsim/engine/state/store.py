@@ -23,7 +23,7 @@ Layout = tuple[tuple[str, torch.dtype, torch.Size], ...]
 
 
 class StateStore:
-    """Private states by client. What has once gone to the file stays there.
+    """Private states by client; a state that was moved to the file stays there.
 
     Clients come round in the same order again and again, so there is no better choice of what to keep in memory than
     whichever states came first.
@@ -33,9 +33,9 @@ class StateStore:
         """An empty store.
 
         Args:
-            fresh: Makes the state of a client that has none yet.
-            budget: Bytes to hold in memory.
-            scratch: Folder of the file; default the system's folder for temporary files.
+            fresh: Creates the state of a client that has none yet.
+            budget: Memory for states [bytes].
+            scratch: Folder of the file; default the system's temporary folder.
         """
         self._fresh, self._budget = fresh, budget
         self._fresh_layout = layout_of(fresh())
@@ -44,13 +44,13 @@ class StateStore:
         self._file = SpillFile(scratch)
 
     def take(self, client: str) -> State:
-        """A client's state, to be changed in place and given back with `put`; valid until the next call of `take`."""
+        """A client's state, to be modified in place and returned with `put`; valid until the next call of `take`."""
         if client in self._memory:
             return self._memory[client]
         return self._file.read(client) if client in self._file else self._fresh()
 
     def layout(self, client: str) -> Layout:
-        """What a client's state is made of, without reading it."""
+        """Layout of a client's state, without reading it."""
         if client in self._file:
             return self._file.layout(client)
         return layout_of(self._memory[client]) if client in self._memory else self._fresh_layout
@@ -70,7 +70,7 @@ class StateStore:
             self._used += size
 
     def expect(self, client: str) -> None:
-        """Let the system begin to read what `take` will soon ask for."""
+        """Have the system read ahead what `take` will soon need."""
         self._file.expect(client)
 
     def forget(self, client: str) -> None:
@@ -85,7 +85,7 @@ def layout_of(state: State) -> Layout:
 
 
 def state_bytes(state: State) -> int:
-    """Size of a state."""
+    """Size of a state [bytes]."""
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
@@ -99,7 +99,7 @@ class _Slot:
 
 
 class SpillFile:
-    """States in an unnamed file, each at its own place."""
+    """States in an unnamed file, each in its own slot."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -117,17 +117,17 @@ class SpillFile:
         return client in self._slots
 
     def write(self, client: str, state: State) -> None:
-        """Write a client's state over its last one.
+        """Write a client's state over its previous one.
 
         Raises:
-            RunError: there is no room, or the folder cannot be written.
+            RunError: the disk is full, or the folder cannot be written.
         """
         arrays = {key: tensor.detach().contiguous().numpy() for key, tensor in state.items()}
         size = sum(array.nbytes for array in arrays.values())
         slot = self._slots.get(client)
         if slot is None or slot.capacity < size:
             self.forget(client)
-            slot = _Slot(self._place(size), size, ())
+            slot = _Slot(self._offset(size), size, ())
         try:
             every_byte(os.pwritev, self._descriptor(), arrays.values(), slot.offset)
         except OSError as error:
@@ -139,11 +139,11 @@ class SpillFile:
         self._slots[client] = _Slot(slot.offset, slot.capacity, layout_of(state))
 
     def layout(self, client: str) -> Layout:
-        """What a client's state is made of."""
+        """Layout of a client's state."""
         return self._slots[client].layout
 
     def read(self, client: str) -> State:
-        """A client's state, in buffers that the next read of a like state uses again."""
+        """A client's state, in buffers that the next read of a state of the same layout reuses."""
         slot = self._slots[client]
         if slot.layout not in self._buffers:
             self._buffers[slot.layout] = {key: torch.empty(shape, dtype=kind) for key, kind, shape in slot.layout}
@@ -152,18 +152,18 @@ class SpillFile:
         return dict(state)
 
     def expect(self, client: str) -> None:
-        """Let the system read ahead, where it can."""
+        """Have the system read ahead, where it can."""
         slot = self._slots.get(client)
         if slot is not None and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._descriptor(), slot.offset, slot.capacity, os.POSIX_FADV_WILLNEED)
 
     def forget(self, client: str) -> None:
-        """Give a client's place to others."""
+        """Release a client's slot."""
         slot = self._slots.pop(client, None)
         if slot is not None:
             self._free.setdefault(slot.capacity, []).append(slot.offset)
 
-    def _place(self, size: int) -> int:
+    def _offset(self, size: int) -> int:
         if self._free.get(size):
             return self._free[size].pop()
         self._end += size
@@ -180,7 +180,7 @@ class SpillFile:
 def every_byte(
     call: Callable[[int, list[Any], int], int], file: int, arrays: Iterable[NDArray[np.generic]], at: int
 ) -> None:
-    """Read or write all of some arrays one behind the other; the system may do less than it is asked for at a time."""
+    """Read or write arrays one after the other, all of them; a single system call may do less than requested."""
     waiting = [array.reshape(-1).view(np.uint8) for array in arrays if array.nbytes]
     while waiting:
         done = call(file, waiting, at)

@@ -177,7 +177,7 @@ def test_a_run_ends_with_one_line_when_ray_itself_is_killed(start: Callable[...,
     process.kill()
     assert command.ends() == 1, command.log.read_text()
     last = command.log.read_text().splitlines()[-1]
-    assert last == f"fedsim: a process that Ray cannot do without is gone ({victim}); continue with --resume"
+    assert last == f"fedsim: Ray has lost an essential process ({victim}); continue with --resume"
     assert_nothing_left(command)
 
 

@@ -142,5 +142,5 @@ def test_a_node_without_memory_ends_the_run_with_the_reason(workload: Callable[.
     )  # fmt: skip
     assert ended.returncode == 1
     last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith("fedsim: a process was lost: killed since its node ran low on memory (")
+    assert last.startswith("fedsim: a process was lost: killed because its node ran low on memory (")
     assert last.endswith("continue with --resume")

@@ -96,7 +96,7 @@ def test_of_an_older_fedsim_without_a_comparison_but_with_a_word(
     before = pd.read_parquet(path)
     write_table(path, before.drop(columns="digest"))
     with go_on(trained):
-        assert "an older fedsim began it, without digest in its manifest" in caplog.text
+        assert "was begun by an older fedsim without digest in its manifest" in caplog.text
     write_table(path, before)
 
 

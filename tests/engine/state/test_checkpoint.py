@@ -188,7 +188,7 @@ def test_its_digest_is_of_all_it_says(simulate: Simulate) -> None:
     path = checkpoint.folder(run.path, 1) / "state.json"
     state = json.loads(path.read_text())
     path.write_text(json.dumps({**state, "round": 2}))
-    with pytest.raises(DamagedError, match="its digest is another"):
+    with pytest.raises(DamagedError, match="its digest does not match"):
         checkpoint.read_state(run.path, 1)
 
 
