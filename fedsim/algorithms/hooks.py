@@ -12,7 +12,7 @@ from torch import Tensor
 from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload, Vector
 from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import InputError, MethodError, RunError
-from fedsim.core.extension import said_of
+from fedsim.core.extension import error_text
 
 Sent = dict[str, Vector]
 """A client's uploads by name."""
@@ -60,7 +60,7 @@ def explained(algorithm: Algorithm, error: BaseException, where: str, hook: str 
         where: Client, round.
         hook: What of it was called, if the error does not show a hook that this one called.
     """
-    return (f"{where}: " if where else "") + said_of(algorithm, error, hook)
+    return (f"{where}: " if where else "") + error_text(algorithm, error, hook)
 
 
 def settled(algorithm: Algorithm, cohort: int) -> Algorithm:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from fedsim.core.text import duration
 from fedsim.engine.host.messages import Row
 from fedsim.engine.observer import Observer
-from fedsim.engine.record.log import figures_said, round_said
+from fedsim.engine.record.log import round_figures, round_text
 from fedsim.workload.schema import Workload
 
 
@@ -42,7 +42,7 @@ class LiveProgress(Observer):
 
     def round_ends(self, row: Row) -> None:
         """Loss, PSNR and time left."""
-        note = f"{figures_said(row)}  {self._clock.left(row['round'])} left"
+        note = f"{round_figures(row)}  {self._clock.left(row['round'])} left"
         self._progress.update(self._round_bar, completed=row["round"], note=note)
 
 
@@ -107,4 +107,4 @@ def columns() -> tuple[ProgressColumn, ...]:
 
 def round_line(row: Row, rounds: int, left: str) -> str:
     """One round out of `rounds` as a line; `left` is the time left."""
-    return f"{round_said(row, rounds)}  {left} left"
+    return f"{round_text(row, rounds)}  {left} left"

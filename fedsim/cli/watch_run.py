@@ -108,7 +108,7 @@ class WatchedRun:
         self._told = self.reached
         if self.done and self._done_told != self.total:
             early = stopped_early(self._run.workload, self._rounds)
-            lines.append(early or f"done: {self.total} rounds{self._best_said(', best ')}")
+            lines.append(early or f"done: {self.total} rounds{self._best_text(', best ')}")
             self._done_told = self.total
         return lines
 
@@ -117,7 +117,7 @@ class WatchedRun:
         seconds = self._rounds.loc[self._rounds["round"] <= round_, "seconds"].tail(_RECENT)
         return float(seconds.mean()) * (self.total - round_)
 
-    def _best_said(self, before: str) -> str:
+    def _best_text(self, before: str) -> str:
         known = self._rounds[self._rounds["round"] == self._best] if len(self._rounds) else self._rounds
         if not len(known) or known["psnr"].isna().all():
             return ""
@@ -135,7 +135,7 @@ class WatchedRun:
         else:
             self._add_figures(table)
         if len(self._failures):
-            table.add_row("failures", escape(_failures_said(self._failures)), style="red")
+            table.add_row("failures", escape(_failures_text(self._failures)), style="red")
         return table
 
     def _add_figures(self, table: Table) -> None:
@@ -144,7 +144,7 @@ class WatchedRun:
         quality = self._rounds["psnr"].dropna()
         if len(quality):
             table.add_row("validation", f"PSNR {quality.iloc[-1]:.2f} dB  {spark_line(quality.tolist())}")
-        if best := self._best_said(""):
+        if best := self._best_text(""):
             table.add_row("best", best)
         table.add_row("a round", duration(self._rounds["seconds"].tail(_RECENT).mean()))
         since = duration(max(0.0, time.time() - self._stamps["rounds.parquet"][0] / 1e9))
@@ -154,7 +154,7 @@ class WatchedRun:
         up, down = (self._rounds[f"{way}_bytes"] for way in ("uplink", "downlink"))
         sent = f"{bytes_text(up.iloc[-1])} up, {bytes_text(down.iloc[-1])} down per round"
         table.add_row("bytes", f"{sent}; {bytes_text(up.sum() + down.sum())} so far")
-        if slowest := slowest_said(self._last_clients):
+        if slowest := slowest_text(self._last_clients):
             table.add_row("slowest", escape(slowest))
 
 
@@ -169,14 +169,14 @@ def _last_round(path: Path) -> pd.DataFrame:
     return last
 
 
-def slowest_said(clients: pd.DataFrame) -> str:
+def slowest_text(clients: pd.DataFrame) -> str:
     """The clients that trained longest in a round."""
     trained = clients[clients["outcome"] != "idle"] if len(clients) else clients
     longest = trained.nlargest(_MOST_NAMED, "train_seconds") if len(trained) else trained
     return ", ".join(f"{row.client} {row.train_seconds:.2g} s" for row in longest.itertuples())
 
 
-def _failures_said(failures: pd.DataFrame) -> str:
+def _failures_text(failures: pd.DataFrame) -> str:
     counts = ", ".join(f"{count} {action}" for action, count in failures["action"].value_counts().items())
     last = failures.iloc[-1]
     return f"{counts}; last: {last['client'] or 'a process'} in round {last['round']}, {last['kind']}"

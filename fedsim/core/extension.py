@@ -212,10 +212,10 @@ def blamed(section: Extension, where: str, hook: str = "") -> Iterator[None]:
     except BaseException as error:
         if not section.foreign:
             raise
-        raise InputError(f"{where}: {said_of(section, error, hook)}; --debug shows where") from error
+        raise InputError(f"{where}: {error_text(section, error, hook)}; --debug shows where") from error
 
 
-def said_of(section: Extension, error: BaseException, hook: str = "") -> str:
+def error_text(section: Extension, error: BaseException, hook: str = "") -> str:
     """What a class raised, and in which of its methods: the innermost that the traceback shows, else `hook`."""
     kinds = {kind.__name__ for kind in type(section).__mro__ if issubclass(kind, Extension) and kind is not Extension}
     frames = [frame.f_code.co_qualname.split(".") for frame, _ in traceback.walk_tb(error.__traceback__)]

@@ -23,7 +23,7 @@ from fedsim.engine.plan.fits import check_fits
 from fedsim.engine.record.claim import Claim, claimed
 from fedsim.engine.record.failures import Failures
 from fedsim.engine.record.ledger import Ledger, stamped, write_table
-from fedsim.engine.record.log import RunLog, round_said
+from fedsim.engine.record.log import RunLog, round_text
 from fedsim.engine.record.resuming import check_manifest, resumes
 from fedsim.engine.record.run_directory import Run, Which, begin_run, check_client, setup_of
 from fedsim.engine.record.term import TERM_COLUMNS, ratio_by_round, term_warning
@@ -197,7 +197,7 @@ class Simulation:
                 if row["psnr"] > self._best[1]:
                     self._best = (round_, row["psnr"])
                 self._checkpoint(round_)
-            self._log.say(round_said(row, last))
+            self._log.say(round_text(row, last))
             self._observer.round_ends(row)
             between(row)
         if round_ > begun and not self._on_schedule(round_):

@@ -106,10 +106,14 @@ def test_fastmris_evaluation_takes_the_files_and_gives_the_same_numbers(finished
     assert f"-> {scores['psnr'][0]:.2f} dB" in said
     assert f"-> {scores['ssim'][0]:.4f}" in said
     with h5py.File(path) as file:
-        said_of = dict(file.attrs)
-        assert said_of["acceleration"] == pytest.approx(32**2 / file["mask"][()].sum())
-    assert (said_of["client"], said_of["round"], said_of["protocol"]) == ("A.1", finished.round("last"), "fastmri")
-    assert (said_of["acquisition"], said_of["mask_from"]) == ("AXT2", "client")
+        attributes = dict(file.attrs)
+        assert attributes["acceleration"] == pytest.approx(32**2 / file["mask"][()].sum())
+    assert (attributes["client"], attributes["round"], attributes["protocol"]) == (
+        "A.1",
+        finished.round("last"),
+        "fastmri",
+    )
+    assert (attributes["acquisition"], attributes["mask_from"]) == ("AXT2", "client")
 
 
 def test_matrices_that_fastmri_would_crop_are_said(finished: Run, tmp_path: Path) -> None:

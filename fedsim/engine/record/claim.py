@@ -66,9 +66,7 @@ class Claim:
     def release(self) -> None:
         """Release the folder to others."""
         _HELD.discard(self.folder.absolute())
-        with suppress(
-            OSError
-        ):  # the disk is gone or read-only; the next process will find that the holder has released it
+        with suppress(OSError):  # the disk is gone or read-only; the next process will see that the holder is gone
             self._lock.release()
         self._unmake()
 
@@ -100,7 +98,7 @@ class Claim:
         """Take over from a holder on another machine if it gives no sign of life."""
         if holder is None or _lives_here(holder):
             raise _refusal(self.folder, holder)
-        log.info("%s: is held by %s; waiting for %.0f s to hear of it", self.folder, _said(holder), LEASE_S)
+        log.info("%s: is held by %s; waiting for %.0f s to hear of it", self.folder, _holder_text(holder), LEASE_S)
         try:
             self._lock.acquire(timeout=1.5 * LEASE_S)
         except Timeout:
@@ -162,11 +160,11 @@ def _refusal(folder: Path, holder: OwnerRecord | None) -> InputError:
     if holder is None:
         return InputError(f"--out {folder}: {LOCK} there names no process; if nothing writes to the folder, delete it")
     return InputError(
-        f"--out {folder}: {_said(holder)} is writing there; wait for it, stop it, or choose another folder"
+        f"--out {folder}: {_holder_text(holder)} is writing there; wait for it, stop it, or choose another folder"
     )
 
 
-def _said(holder: OwnerRecord) -> str:
+def _holder_text(holder: OwnerRecord) -> str:
     host, since = holder.hostname.partition("?")[0], ""
     with suppress(psutil.Error):
         if _is_here(holder):

@@ -64,12 +64,12 @@ class RunLog(logging.Handler):
             file.write(f"{text}\n")
 
 
-def round_said(row: Row, rounds: int) -> str:
+def round_text(row: Row, rounds: int) -> str:
     """A round as one line, with the number of rounds."""
-    return f"round {row['round']}/{rounds}  {figures_said(row)}  {row['seconds']:.1f} s"
+    return f"round {row['round']}/{rounds}  {round_figures(row)}  {row['seconds']:.1f} s"
 
 
-def figures_said(row: Row) -> str:
+def round_figures(row: Row) -> str:
     """A round's loss and, if it was validated, its PSNR."""
     psnr = "" if math.isnan(row["psnr"]) else f"  PSNR {row['psnr']:.2f} dB"
     return f"loss {row['loss']:.4f}{psnr}"
