@@ -50,7 +50,7 @@ class Array:
     is_complex: bool
     _order: str
     _kind: int
-    """MATLAB's code of the array's class."""
+    """The format's code for the type of the stored data."""
     _body: memoryview
 
     def values(self) -> NDArray[np.float32] | NDArray[np.complex64]:

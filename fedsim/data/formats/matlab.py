@@ -191,9 +191,8 @@ def _arrays(file: Path) -> list[_Array]:
 
     def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and item.ndim >= 2 and not name.startswith("#") and _kind(item):
-            found.append(
-                _Array(file=file, name=name, shape=item.shape[::-1], is_text=_kind(item) == "char")
-            )  # HDF5 counts axes the other way
+            shape = item.shape[::-1]  # HDF5 counts axes the other way
+            found.append(_Array(file=file, name=name, shape=shape, is_text=_kind(item) == "char"))
 
     with h5py.File(file, "r", locking=False) as hdf:
         hdf.visititems(look)
