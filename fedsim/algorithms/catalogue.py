@@ -42,5 +42,7 @@ METHODS = Catalogue(
 )
 """Where a user's own methods are found."""
 
-AnyAlgorithm = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="name")]], WrapValidator(METHODS.read)]
+AnyAlgorithm = Annotated[
+    SerializeAsAny[Annotated[_Known, Field(discriminator="name")]], WrapValidator(METHODS.read), METHODS
+]
 """A known method, or one of the user's own."""

@@ -9,10 +9,11 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar, get_args
 
-from pydantic import ValidationError, ValidationInfo, ValidatorFunctionWrapHandler
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import GetJsonSchemaHandler, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from fedsim.core.errors import InputError, RunError, hint
 from fedsim.core.own import file_of, is_own, own_class
@@ -101,6 +102,8 @@ class Catalogue(Generic[E]):
             return value
         name = value.get(self.base.tag) if isinstance(value, Mapping) else None
         if not self.has(name):
+            if isinstance(value, Mapping) and name not in self.names():
+                self._refuse_name(name)
             section: E = known(value)
             return section
         context = info.context or {}
@@ -109,6 +112,27 @@ class Catalogue(Generic[E]):
         kind = self.find(str(name), context.get("folders", ()))
         _refuse_unknown_key(kind, value)
         return kind.model_validate(value, context=info.context)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, known: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """For editors: fedsim's own classes with their keys, users' by name alone."""
+        users: list[JsonSchemaValue] = [{"pattern": ":"}]
+        if installed := self._packages():
+            users.append({"enum": installed})
+        tag = self.base.tag
+        return {"anyOf": [known(schema), {"type": "object", "properties": {tag: {"anyOf": users}}, "required": [tag]}]}
+
+    def _packages(self) -> list[str]:
+        """The plain names that installed packages offer."""
+        return [name for name in _offered(self.group) if name not in self.names()]
+
+    def _refuse_name(self, name: object) -> None:
+        choices = [*self.names(), *self._packages(), "module:Class of your own"]
+        missing = f"is required; one of {', '.join(choices)}"
+        _refuse(
+            self.base,
+            self.base.tag,
+            missing if name is None else f"unknown {str(name)[:60]!r}; {hint(str(name), choices)}",
+        )
 
     def _installed(self, name: str) -> object:
         point = _offered(self.group)[name]
@@ -138,11 +162,14 @@ def _refuse_unknown_key(kind: type[Section], value: Mapping[str, object]) -> Non
     """As pydantic does, but hinting at the keys of this class, which the schema of workloads does not know."""
     for key in value:
         if isinstance(key, str) and key not in kind.model_fields:
-            message = f"unknown key; {hint(key, kind.model_fields, 'known here')}"
-            error = PydanticCustomError("value_error", "{said}", {"said": message})
-            raise ValidationError.from_exception_data(
-                kind.__name__, [InitErrorDetails(type=error, loc=(key,), input=value[key])]
-            )
+            _refuse(kind, key, f"unknown key; {hint(key, kind.model_fields, 'known here')}")
+
+
+def _refuse(kind: type[Section], key: str, message: str) -> NoReturn:
+    error = InitErrorDetails(
+        type=PydanticCustomError("value_error", "{said}", {"said": message}), loc=(key,), input=None
+    )
+    raise ValidationError.from_exception_data(kind.__name__, [error])
 
 
 def _uncalled(kind: type[Extension]) -> str:

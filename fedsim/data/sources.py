@@ -43,7 +43,9 @@ SOURCES = Catalogue(
 )
 """Where a user's own importers are found."""
 
-AnySource = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="format")]], WrapValidator(SOURCES.read)]
+AnySource = Annotated[
+    SerializeAsAny[Annotated[_Known, Field(discriminator="format")]], WrapValidator(SOURCES.read), SOURCES
+]
 """The section `source` of a site."""
 
 

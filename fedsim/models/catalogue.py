@@ -27,5 +27,7 @@ MODELS: tuple[type[Model], ...] = (UNetModel,)
 NETWORKS = Catalogue(key="model.name", base=Model, unread=Unread, known=MODELS, group="fedsim.networks", noun="network")  # type: ignore[type-abstract]
 """Where a user's own networks are found."""
 
-AnyModel = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="name")]], WrapValidator(NETWORKS.read)]
+AnyModel = Annotated[
+    SerializeAsAny[Annotated[_Known, Field(discriminator="name")]], WrapValidator(NETWORKS.read), NETWORKS
+]
 """A known network, or one of the user's own."""

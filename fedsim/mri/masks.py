@@ -208,5 +208,5 @@ _Known = Equispaced | Random | CartesianVariableDensity | Radial | Gaussian2D
 MASKS = Catalogue(key="mask.kind", base=Mask, unread=Unread, known=_Known.__args__, group="fedsim.masks", noun="mask")
 """Where a user's own masks are found."""
 
-AnyMask = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="kind")]], WrapValidator(MASKS.read)]
+AnyMask = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="kind")]], WrapValidator(MASKS.read), MASKS]
 """A known mask, or one of the user's own."""

@@ -7,7 +7,6 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fedsim.core.errors import hint, nearest, same_thing
-from fedsim.core.extension import Extension
 from fedsim.core.section import Section
 
 
@@ -32,12 +31,8 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
         there = f"did you mean {elsewhere!r}?" if elsewhere else hint(shown(key), known, "known here")
         message = f"unknown key; {there}"
     elif error["type"] == "union_tag_invalid":
-        tag, known = (
-            str(error["ctx"]["tag"])[:60],
-            [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")],
-        )
-        if any(issubclass(kind, Extension) for kind in _sections_at(error["loc"], root)):
-            known.append("module:Class of your own")
+        tag = str(error["ctx"]["tag"])[:60]
+        known = [name.strip(" '") for name in error["ctx"]["expected_tags"].split(",")]
         where += "." + error["ctx"]["discriminator"].strip("'")
         message = f"unknown {tag!r}; {hint(tag, known)}"
     elif error["type"] == "union_tag_not_found":

@@ -1,10 +1,14 @@
 """Users' own networks, importers, masks and methods: found alike, kept with the run alike, and blamed alike."""
 
+import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -13,7 +17,8 @@ from fedsim.core.errors import ClientError, InputError, MethodError, OwnCodeErro
 from fedsim.engine.federation import assemble
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
-from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, read_yaml, write_yaml
+from tests.conftest import COMMAND, Fedsim
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {
@@ -357,6 +362,62 @@ def install(folder: Path, code: str, points: str, monkeypatch: pytest.MonkeyPatc
     (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(site)
     forget()
+
+
+PLUGGED = {
+    "methods": ("algorithm={{name: {}}}", "Damped"),
+    "networks": ("model={{name: {}, channels: 2, stages: 1}}", "CascadeModel"),
+    "masks": ("federation.sites.A.mask={{kind: {}, width: 3}}", "Blocks"),
+    "sources": ("federation.sites.A.source={{format: {}, path: npy, axis: 2, subject: file}}", "Npy"),
+}
+"""By group of entry points: the setting that names a class, and the class of the how-tos."""
+PLUGGED_NAMES = [setting.format(f"my-{group}") for group, (setting, _) in PLUGGED.items()]
+
+
+@pytest.fixture
+def plugged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder, and the classes of the how-tos in an installed package under the plain names my-GROUP."""
+    points = "".join(f"[fedsim.{group}]\nmy-{group} = plugged:{kind}\n" for group, (_, kind) in PLUGGED.items())
+    install(folder, "\n".join(map(example, PAGES)), points, monkeypatch)
+    return folder
+
+
+def test_a_package_may_offer_all_four(plugged: Path) -> None:
+    run(load_workload(plugged / "own.yaml"), plugged / "files")
+    run(load_workload(plugged / "own.yaml", PLUGGED_NAMES), plugged / "package")
+    assert shared(plugged / "files") == shared(plugged / "package")
+    site = Run(plugged / "package").workload.federation.sites[0]
+    assert (site.mask.label, site.source.label) == ("my-masks", "my-sources")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_all_four_of_a_package_run_on_ray(plugged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, for a package is installed before Ray starts."""
+    run(load_workload(plugged / "own.yaml", PLUGGED_NAMES), plugged / "serial")
+    monkeypatch.setenv("PYTHONPATH", f"{plugged / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    keys = [word for name in (*PLUGGED_NAMES, "engine.backend=ray") for word in ("--set", name)]
+    subprocess.run([*COMMAND, "run", plugged / "own.yaml", *keys, "--out", plugged / "ray"], check=True)
+    assert shared(plugged / "serial") == shared(plugged / "ray")
+
+
+@pytest.mark.parametrize("group", PLUGGED)
+def test_a_packages_classes_are_among_the_known(plugged: Path, group: str) -> None:
+    setting = PLUGGED[group][0]
+    with pytest.raises(InputError, match=f"unknown 'my-{group[:-1]}'; did you mean 'my-{group}'"):
+        load_workload(plugged / "own.yaml", [setting.format(f"my-{group[:-1]}")])
+    with pytest.raises(InputError, match=f"unknown 'x'; known: .*, my-{group}, module:Class of your own$"):
+        load_workload(plugged / "own.yaml", [setting.format("x")])
+
+
+def test_the_schema_takes_the_classes_of_packages_and_of_files(plugged: Path, fedsim: Fedsim) -> None:
+    schema = json.loads(fedsim("schema")[1])
+    content = read_yaml(plugged / "own.yaml")
+    jsonschema.validate(content, schema)
+    for key, name in (("model", "my-networks"), ("algorithm", "my-methods")):
+        jsonschema.validate({**content, key: {"name": name}}, schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**content, key: {"name": "my-network"}}, schema)
 
 
 @pytest.mark.parametrize(
