@@ -1,4 +1,4 @@
-"""The cache of shards: what lies in it, and making room."""
+"""The cache of shards: listing it and deleting what is unused."""
 
 import os
 import time
@@ -20,7 +20,7 @@ class Entry:
 
     path: Path
     source: str
-    """What it was made from: a folder or file, or the seed of phantoms; or what is wrong with it."""
+    """Folder, file or phantom seed that it was made from; for a damaged shard, what is wrong with it."""
     volumes: int
     """Number of volumes."""
     size: int
@@ -32,7 +32,7 @@ class Entry:
 
 
 def entries(cache: Path) -> list[Entry]:
-    """Every shard in a cache, the longest unused first; what killed imports left there is deleted on the way.
+    """Every shard in a cache, least recently used first; also deletes the temporary files of killed imports.
 
     Raises:
         InputError: there is no such folder.
@@ -44,11 +44,11 @@ def entries(cache: Path) -> list[Entry]:
 
 
 def clean(cache: Path, days: float) -> list[Entry]:
-    """Delete the shards not used for some days, and return them. A run that needs one makes it again.
+    """Delete shards that were not used for some days, and return them. A run that needs one makes it again.
 
     Raises:
         InputError: there is no such folder.
-        WriteError: one may not be deleted.
+        WriteError: a shard cannot be deleted.
     """
     old = [entry for entry in entries(cache) if entry.used_days >= days]
     for entry in old:
@@ -58,8 +58,8 @@ def clean(cache: Path, days: float) -> list[Entry]:
 
 
 def note_use(shard: Path) -> None:
-    """Remember that a shard, if it is there, was used just now."""
-    with suppress(OSError):  # a cache may be another's
+    """Record that a shard, if it exists, was used now."""
+    with suppress(OSError):  # the cache may belong to another user
         os.utime(shard, (time.time(), shard.stat().st_mtime))
 
 
@@ -69,7 +69,7 @@ def _entries(cache: Path) -> Iterator[Entry]:
         with suppress(FileNotFoundError):
             status = path.stat()
             source, volumes = _told(path)
-            with suppress(OSError):  # to look is not to use
+            with suppress(OSError):  # listing does not count as use
                 os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
             made, used = status.st_mtime, max(status.st_atime, status.st_mtime)
             yield Entry(

@@ -1,4 +1,4 @@
-"""Which of a file's channels or volumes to read: by number from 0, or by a name that the workload gives them."""
+"""Which channels or volumes of a file to read: by number from 0, or by a name that the workload defines."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -14,47 +14,47 @@ One = _Index | Text
 
 def _no_repeats(several: list[One]) -> list[One]:
     if len(set(several)) < len(several):
-        raise ValueError(f"{several} repeats one; name each once")
+        raise ValueError(f"{several} repeats an entry; name each once")
     return several
 
 
 def _apart(names: dict[int, str]) -> dict[int, str]:
     if len({name.lower() for name in names.values()}) < len(names):
-        raise ValueError(f"{names} gives two of them one name")
+        raise ValueError(f"{names} gives two entries the same name")
     return names
 
 
 Choice = One | Annotated[list[One], Field(min_length=1), AfterValidator(_no_repeats)] | None
-"""One, several, or None: the only one there is."""
+"""One, several, or None for the only one."""
 Names = Annotated[dict[_Index, Text], AfterValidator(_apart)]
-"""What the numbers mean."""
+"""Names by number."""
 
 
 def numbers(choice: Choice, names: Mapping[int, str]) -> list[int]:
-    """The numbers that are chosen; none where nothing is.
+    """The chosen numbers; empty if nothing is chosen.
 
     Raises:
-        ValueError: a name is none of `names`.
+        ValueError: a name is not in `names`.
     """
     wanted = [] if choice is None else choice if isinstance(choice, list) else [choice]
     by_name = {name.lower(): number for number, name in names.items()}
     unknown = [one for one in wanted if isinstance(one, str) and one.lower() not in by_name]
     if unknown:
         given = ", ".join(f"{number}: {name}" for number, name in names.items()) or "no names"
-        raise ValueError(f"{unknown[0]!r} is neither a number nor one of the names given ({given})")
+        raise ValueError(f"{unknown[0]!r} is neither a number nor one of the given names ({given})")
     return [by_name[one.lower()] if isinstance(one, str) else one for one in wanted]
 
 
 def label(what: str, number: int | None, names: Mapping[int, str]) -> str:
-    """Its name, or channel 1; empty for the only one there is."""
+    """Its name, or a text such as channel 1; empty for the only one."""
     return "" if number is None else names.get(number, f"{what} {number}")
 
 
 def check_number(number: int, there: int, what: str) -> None:
-    """Refuse a number that a file lacks.
+    """Refuse a number that the file does not have.
 
     Raises:
-        InputError: it does.
+        InputError: the file has no such channel or volume.
     """
     if number >= there:
         raise InputError(f"has {there} {what}s; {what} {number} counts from 0 and is missing")

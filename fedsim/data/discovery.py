@@ -1,4 +1,4 @@
-"""Which files below a site's folder are its data; the others are left out, and said."""
+"""Finding the data files below a site's folder; all others are left out and reported."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,17 +10,17 @@ from fedsim.data.left_out import leave_out
 from fedsim.data.names import natural, stem
 
 _DERIVED = {"derivatives", "sourcedata", "__macosx"}
-"""Folders that hold other versions of the images beside them."""
+"""Names of folders that hold processed versions of the images beside them."""
 
 
 def data_files(base: Path, root: Path, wanted: Callable[[Path], bool]) -> list[Path]:
-    """Every wanted file at or below `base`, in natural order; a link to a file that is missing is among them.
+    """Every wanted file at or below `base`, in natural order, including links to missing files.
 
-    Hidden files and folders, derivatives, labels, files of other kinds, and links to files already read are left out.
-    Links are followed where they stay inside `root`, so that every file is read once.
+    Hidden files and folders, derivatives, labels, files of other formats, and links to files already read are left out.
+    Links are followed if they stay inside `root`; every file is read once.
 
     Raises:
-        InputError: a link leads outside `root`, or nowhere and may be a folder; or a folder cannot be read.
+        InputError: a link leads outside `root`, or is broken and may stand for a folder; or a folder cannot be read.
     """
     found = [base] if base.is_file() else [*_Tree(base, root, wanted)]
     kept = [file for file in found if not _is_other(file, wanted) and not _is_label(file, base)]
@@ -28,10 +28,10 @@ def data_files(base: Path, root: Path, wanted: Callable[[Path], bool]) -> list[P
 
 
 def fetched(files: list[Path]) -> list[Path]:
-    """The files, all of which exist.
+    """The files, after checking that all exist.
 
     Raises:
-        InputError: one is a link to nothing.
+        InputError: one is a broken link.
     """
     missing = next((file for file in files if not file.exists()), None)
     if missing is not None:
@@ -57,7 +57,7 @@ def _is_label(file: Path, base: Path) -> bool:
 
 
 class _Tree:
-    """The files below a folder, each once: first what lies there, then what links lead to."""
+    """The files below a folder, each once: first those that lie there, then those that links lead to."""
 
     def __init__(self, base: Path, root: Path, wanted: Callable[[Path], bool]) -> None:
         self._base, self._root, self._wanted = base, root.resolve(), wanted

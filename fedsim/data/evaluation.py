@@ -38,11 +38,11 @@ class ReconstructedVolume:
     """(slices, H, W)."""
 
     def quality(self, protocol: Protocol) -> Quality:
-        """How close the reconstruction is to the target."""
+        """Quality of the reconstruction against the target."""
         return volume_quality(self.reconstruction, self.target, protocol)
 
     def score(self, protocol: Protocol) -> dict[str, str | float]:
-        """One row of evaluation.parquet: who, and nmse, psnr, ssim of the reconstruction and (zf_) the zero-filled."""
+        """One row of evaluation.parquet: its volume, and nmse, psnr, ssim reconstructed and zero-filled (zf_)."""
         ours = self.quality(protocol)
         zero_filled = volume_quality(self.zero_filled, self.target, protocol)
         who = {"site": self.site, "subject": self.piece.subject, "volume": self.piece.volume, "split": self.piece.part}
@@ -51,8 +51,8 @@ class ReconstructedVolume:
     def save(self, path: Path, **attributes: str | int | float) -> None:
         """Write `reconstruction`, `target`, `zero_filled` and `mask` as HDF5, with attributes.
 
-        The file is a target for fastMRI's evaluation, too: it has `reconstruction_esc`, `reconstruction_rss` and the
-        attribute `acquisition`.
+        The file can also be a target for fastMRI's evaluation: it has `reconstruction_esc`, `reconstruction_rss` and
+        the attribute `acquisition`.
         """
         arrays = {"reconstruction": self.reconstruction, "zero_filled": self.zero_filled, "target": self.target}
         who = {"site": self.site, "subject": self.piece.subject, "acquisition": self.piece.contrast or "unknown"}
@@ -62,7 +62,7 @@ class ReconstructedVolume:
 def save_images(
     path: Path, mask: BoolArray, arrays: Mapping[str, NDArray[np.float32]], **attributes: str | int | float
 ) -> None:
-    """Write images (slices, H, W) and their mask as HDF5; attributes say whose, and `acceleration` what is measured."""
+    """Write images (slices, H, W) and their mask as HDF5, with attributes; `acceleration` is the measured one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         for name, array in arrays.items():
@@ -76,7 +76,7 @@ def save_images(
 def reconstruct_coils(network: Network, kspace: NDArray[np.complex64], mask: BoolArray, normalise: Normalise) -> Coils:
     """Images (H, W) of one slice's k-space (coils, H, W), reconstructed and zero-filled, in its units.
 
-    A network knows one coil: each is reconstructed by itself, and coils are combined by the root sum of squares.
+    The network takes a single coil, so each coil is reconstructed separately; their root sum of squares is returned.
     """
     coils = torch.from_numpy(np.ascontiguousarray(kspace))
     with torch.inference_mode():

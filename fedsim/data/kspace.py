@@ -1,4 +1,4 @@
-"""k-space as files hold it: whether all of it was measured, and what image it is of."""
+"""k-space as files hold it: whether it is fully sampled, and the image it encodes."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from fedsim.mri.geometry import centre_crop_or_pad
 from fedsim.mri.masks import BoolArray
 
 _STRAY = 0.02
-"""Share of single samples that may be zero by chance, as in raw data of few bits."""
+"""Share of single samples that may be zero by chance, as in raw data with few bits."""
 
 _FAINT = 1e-3
-"""Of what was measured on either side: so much at most do rounding and compression leave where nothing was."""
+"""Level relative to the samples on either side; rounding and compression leave at most this between samples."""
 
 _CLEARLY = 3.0
-"""Times more gathered than its transform is what looks like k-space."""
+"""Values are taken for k-space if they are this many times more concentrated than their transform."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class RawVolume:
 
     name: str
     size: tuple[int, int]
-    """(h, w): what its images are cut to; less than H, W where the readout is oversampled."""
+    """(h, w) that its images are cropped to; less than H, W if the readout is oversampled."""
     slices: Iterator[NDArray[Any]]
     """(coils, H, W) complex each, zero where nothing was measured."""
 
 
 class KSpaceSource(FileSource):
-    """A source whose files may hold k-space."""
+    """A source of files that may hold k-space."""
 
     @abstractmethod
     def raw(self, root: Path) -> Iterator[RawVolume]:
-        """The k-space of its volumes, in the order of `volumes`; none of files that hold images.
+        """The k-space of its volumes, in the order of `volumes`; files that hold images yield none.
 
         Raises:
             InputError: a file cannot be read, naming it.
@@ -50,7 +50,7 @@ class KSpaceSource(FileSource):
 
 
 def measured(kspace: NDArray[Any]) -> BoolArray:
-    """(H, W): where k-space (..., H, W) has a sample in any coil; faint values between samples do not count."""
+    """(H, W) bool: where k-space (..., H, W) has a sample in any coil; faint values between samples do not count."""
     levels = np.abs(kspace).reshape(-1, *kspace.shape[-2:]).max(0)
     samples: BoolArray = levels > 0
     for axis in (0, 1):
@@ -60,7 +60,7 @@ def measured(kspace: NDArray[Any]) -> BoolArray:
 
 
 def _faint(levels: NDArray[Any], axis: int) -> BoolArray:
-    """Where a level is next to nothing beside what there is on either side along `axis`."""
+    """Where a level is negligible compared with those on either side along `axis`."""
     before = np.maximum.accumulate(levels, axis)
     after = np.flip(np.maximum.accumulate(np.flip(levels, axis), axis), axis)
     faint: BoolArray = levels < _FAINT * np.minimum(before, after)
@@ -68,7 +68,7 @@ def _faint(levels: NDArray[Any], axis: int) -> BoolArray:
 
 
 def gaps(samples: BoolArray, axis: int) -> BoolArray:
-    """Where there is no sample, but one on either side along `axis`; zero edges are none."""
+    """Where a sample is missing between two others along `axis`; zero edges are not gaps."""
     before = np.logical_or.accumulate(samples, axis)
     after = np.flip(np.logical_or.accumulate(np.flip(samples, axis), axis), axis)
     between: BoolArray = ~samples & before & after
@@ -78,7 +78,7 @@ def gaps(samples: BoolArray, axis: int) -> BoolArray:
 def is_undersampled(kspace: NDArray[Any]) -> bool:
     """Whether k-space (..., H, W) has zeros between its samples: whole lines, or many single ones.
 
-    Zero edges and corners, as partial Fourier, an elliptical field or padding leave them, are not between.
+    Zero edges and corners, as left by partial Fourier, an elliptical field or padding, do not count.
     """
     samples = measured(kspace)
     lines = any(gaps(np.asarray(samples.any(axis)), 0).any() for axis in (0, 1))
@@ -86,7 +86,7 @@ def is_undersampled(kspace: NDArray[Any]) -> bool:
 
 
 def centred(kspace: NDArray[Any]) -> NDArray[Any]:
-    """k-space (slices, coils, H, W) with its centre at H // 2, W // 2, where a plain FFT leaves it at the corner."""
+    """k-space (slices, coils, H, W) with its centre at H // 2, W // 2; an FFT without shift leaves it at the corner."""
     for axis in (-2, -1):
         profile = np.abs(kspace).sum(axis=tuple({0, 1, 2, 3} - {axis % 4}))
         size, peak = len(profile), int(profile.argmax())
@@ -97,28 +97,28 @@ def centred(kspace: NDArray[Any]) -> NDArray[Any]:
 
 
 def looks_like_kspace(values: NDArray[Any]) -> bool:
-    """Whether complex values (..., H, W) are gathered in a few places as k-space is, and their transform is not."""
+    """Whether complex values (..., H, W) are concentrated in a few places, like k-space, and their transform is not."""
     return _gathered(values) > _CLEARLY * _gathered(np.fft.fft2(values))
 
 
 def _gathered(values: NDArray[Any]) -> float:
-    """Between 1/(H W), evenly spread, and 1, all in one place; the mean over images."""
+    """From 1/(H W), evenly spread, to 1, all in one place; the mean over images."""
     power = np.abs(values.astype(np.complex128)) ** 2
     total = power.sum((-2, -1))
     return float(((power**2).sum((-2, -1)) / np.where(total, total, 1) ** 2).mean())
 
 
 def truth(kspace: NDArray[Any], size: tuple[int, int]) -> NDArray[np.complex64] | NDArray[np.float32]:
-    """The image (h, w) of fully sampled k-space (coils, H, W): complex of one coil, else the root sum of squares.
+    """The image (h, w) of fully sampled k-space (coils, H, W): complex for one coil, else the root sum of squares.
 
     Raises:
-        InputError: it is undersampled, so that its image is no ground truth.
+        InputError: it is undersampled, so its image is not a ground truth.
     """
     if is_undersampled(kspace):
         share = measured(kspace).mean()
         raise InputError(
             f"its k-space is undersampled ({share:.0%} of it measured, zeros between the samples), so its images are "
-            "no ground truth; leave it out here, or give it to `fedsim reconstruct`, which keeps its own mask"
+            "no ground truth; leave it out here, or give it to `fedsim reconstruct`, which uses the file's own mask"
         )
     full = ifft2c(torch.from_numpy(kspace.astype(np.complex64, copy=False)))
     image: NDArray[Any] = centre_crop_or_pad(full.numpy(), size)
@@ -127,10 +127,10 @@ def truth(kspace: NDArray[Any], size: tuple[int, int]) -> NDArray[np.complex64] 
 
 
 def at_matrix(kspace: NDArray[Any], size: tuple[int, int], matrix: tuple[int, int]) -> NDArray[np.complex64]:
-    """Undersampled k-space (coils, H, W) at another matrix, its mask untouched and the units of its images kept.
+    """Undersampled k-space (coils, H, W) at another matrix, with its mask and the units of its images unchanged.
 
-    Only a readout without gaps can lose its oversampling, down to `size`, which is done in image space; then k-space is
-    cropped or zero-padded about its centre.
+    Oversampling is removed only from a readout without gaps, down to `size`, in image space; then k-space is cropped
+    or zero-padded about its centre.
     """
     samples = measured(kspace)
     for axis, (have, wanted) in zip((-2, -1), zip(samples.shape, size, strict=True), strict=True):

@@ -1,4 +1,4 @@
-"""Labels (segmentations, masks, contours) that data sets keep beside their images: told by name and by content."""
+"""Recognising labels (segmentations, masks, contours) among the images of a data set, by name and by content."""
 
 import re
 
@@ -10,9 +10,9 @@ _LABEL = re.compile(
     r"|(?:a|d|prob|auto|man|manual|tumou?r|lesion|organ|brain|gm|wm|csf|pve)?segs?|gtv[a-z]{0,2}|ctv|ptv|(?:a|wm)parc"
     r"|prob(?:ability)?(?:maps?)?)"
 )
-"""A word that says label wherever it stands in a name."""
+"""A word that marks a label anywhere in a name."""
 _AT_END = re.compile(r"msk|gt|rois?|lbls?|ann|anno|outlines?")
-"""A word that says so at the end of a name alone: elsewhere it is as well part of a person's number."""
+"""A word that marks a label only at the end of a name; elsewhere it may be part of a person's number."""
 _IMAGE = re.compile(
     r"t[12](?:w|ce?|n|gd)?|flair|pdw?|dwi|adc|t2f|images?|imgs?|scans?|data|dataset|with|without|and|no"
 )
@@ -25,7 +25,7 @@ _SMALLEST_SIDE = 16
 
 
 def named_label(name: str, folder: str) -> bool:
-    """Whether a file called `name` (without its ending) in `folder` is a label by its name."""
+    """Whether a file called `name` (without suffix) in `folder` is a label by its name."""
     own = name[len(folder) :] if name.lower().startswith(folder.lower()) and name != folder else name
     words = _words(_ENTITY.sub("", own))
     if re.match(r"[^\W\d_]+[-_]?\d", own) and any(map(_IMAGE.fullmatch, re.split(r"[-_. ]+", own.lower())[1:])):
@@ -37,7 +37,7 @@ def named_label(name: str, folder: str) -> bool:
 
 
 def label_folder(name: str) -> bool:
-    """Whether a folder of this name holds labels: labelsTr, masks, manual_segmentations; not images_and_masks."""
+    """Whether a folder of this name holds labels: labelsTr, masks, manual_segmentations, but not images_and_masks."""
     words = [word for word in _words(name) if word not in {"tr", "ts"}]
     if not words or any(word.isdecimal() or _IMAGE.fullmatch(word) for word in words):
         return False
@@ -52,10 +52,10 @@ def _words(name: str) -> list[str]:
 
 
 def looks_like_label(images: NDArray[np.float32] | NDArray[np.complex64]) -> bool:
-    """Whether images (slices, H, W) have the content of a label: areas of a few whole numbers without gradation.
+    """Whether images (slices, H, W) have the content of a label: areas of a few integers without gradation.
 
-    Up to three numbers beside the background always count. With more, a picture of few grey levels differs: neighbours
-    in it are mostly of neighbouring levels, and noise leaves no even area.
+    Up to three numbers besides the background always count. With more, an image with few grey levels differs from a
+    label: its neighbouring pixels mostly have neighbouring levels, and noise leaves no uniform area.
     """
     if np.iscomplexobj(images) or min(images.shape[1:]) < _SMALLEST_SIDE:
         return False
@@ -70,7 +70,7 @@ def looks_like_label(images: NDArray[np.float32] | NDArray[np.complex64]) -> boo
 
 
 def _levels(images: NDArray[np.float32] | NDArray[np.complex64]) -> NDArray[np.float32] | None:
-    """The values, if all are whole, none is negative, and they are few; the first slices decide for most images."""
+    """The values, if they are few non-negative integers; for most images the first slices suffice to tell."""
     levels = np.empty(0, np.float32)
     for image in images:
         levels = np.union1d(levels, np.unique(image))
@@ -81,7 +81,7 @@ def _levels(images: NDArray[np.float32] | NDArray[np.complex64]) -> NDArray[np.f
 
 
 def _steps(ranks: NDArray[np.intp]) -> tuple[NDArray[np.intp], int]:
-    """By how many levels neighbours off the background differ, where they do; and how many neighbours there are."""
+    """The level differences of unequal neighbours outside the background, and the number of all such neighbours."""
     steps: list[NDArray[np.intp]] = []
     pairs = 0
     for one, other in ((ranks[:, 1:], ranks[:, :-1]), (ranks[:, :, 1:], ranks[:, :, :-1])):

@@ -1,18 +1,18 @@
-"""What an importer leaves out of a site, counted and named.
+"""What an importer leaves out of a site, counted and listed.
 
-Wherever something is found that is not read (a label, a file of another kind, an empty slice), one call says so:
+Code that skips something (a label, a file of another format, an empty slice) makes one call:
 
     leave_out(file, "label by its name")
     leave_out(file, "slice without variation", "slice 3")
 
-and goes on. Whoever reads a source collects it:
+Code that reads a source collects these notes:
 
     with noting(root) as left_out:
         for volume in source.volumes(root): ...
     for line in lines(left_out): ...
 
-Shards keep what was noted while they were written, `Federation.left_out` has it for all sites, and `data inspect`,
-`data import`, `plan` and a run's log say it. Outside `noting`, `leave_out` does nothing.
+Shards store what was noted while they were written, `Federation.left_out` has it for all sites, and `data inspect`,
+`data import`, `plan` and a run's log report it. Outside `noting`, `leave_out` does nothing.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,15 +29,15 @@ class LeftOut:
     """A file, a folder or a part of a file that is not read."""
 
     path: str
-    """Relative to federation.root, with a slash at the end where it is a folder."""
+    """Path relative to federation.root; ends in a slash if it is a folder."""
     reason: str
-    """What it is, in the singular: "label by its name", "hidden folder", "slice without variation"."""
+    """Description in the singular: "label by its name", "hidden folder", "slice without variation"."""
     part: str = ""
     """The part of the file, such as "slice 3"; empty for all of it."""
 
 
 class Notes(Iterable[LeftOut]):
-    """Everything left out so far, each thing once, in the order in which it was found."""
+    """Everything left out so far, each item once, in the order in which it was found."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -75,7 +75,7 @@ def leave_out(path: Path, reason: str, part: str = "") -> None:
 
 
 def lines(left_out: Iterable[LeftOut]) -> list[str]:
-    """A line per reason: how many, what they are, and the names of the first."""
+    """A line per reason: the number of items, the reason, and the names of the first few."""
     by_reason: dict[str, list[str]] = {}
     for one in left_out:
         by_reason.setdefault(one.reason, []).append(" ".join(filter(None, [one.path, one.part])))
@@ -83,6 +83,6 @@ def lines(left_out: Iterable[LeftOut]) -> list[str]:
 
 
 def some(names: list[str]) -> str:
-    """The first few of many names, and how many there are besides."""
+    """The first few of many names, and the number of the others."""
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(names[:_MOST_NAMES]) + more

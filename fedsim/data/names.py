@@ -1,4 +1,4 @@
-"""Names of files, volumes and contrasts: put in order, chosen among, and made safe."""
+"""Names of files, volumes and contrasts: sorting, choosing, and making them safe."""
 
 import hashlib
 import re
@@ -15,14 +15,14 @@ from fedsim.data.reading import one_line
 T = TypeVar("T")
 
 Contrast = Text | Annotated[list[Text], Field(min_length=1)] | None
-"""One contrast, several, or None for all; what a name means is the format's affair."""
+"""One contrast, several, or None for all; each format defines what a name matches."""
 
 
 def pick(labels: Mapping[T, str], contrast: Contrast, fits: Callable[[str, str], bool], where: Path) -> list[T]:
-    """The keys of `labels` whose label `fits(label, wanted)` one of the wanted contrasts, in their order.
+    """The keys of `labels` with a label that `fits(label, wanted)` one of the wanted contrasts, in their order.
 
     Raises:
-        InputError: none does; says what there is.
+        InputError: none does; the message lists the labels.
     """
     if contrast is None:
         return list(labels)
@@ -36,7 +36,7 @@ def pick(labels: Mapping[T, str], contrast: Contrast, fits: Callable[[str, str],
 
 
 def stem(file: Path) -> str:
-    """The file's name without its suffix, .nii.gz being one."""
+    """The file's name without its suffix; .nii.gz counts as one suffix."""
     return re.sub(r"(?i)(\.nii)?\.[a-z]\w*$", "", file.name)
 
 
@@ -46,7 +46,7 @@ def natural(text: str) -> list[tuple[int, str]]:
 
 
 def safe_name(text: str) -> str:
-    """`text` with everything but letters, digits, '_' and '-' replaced, fit to be a file name; at most 100 long.
+    """`text` with everything but letters, digits, '_' and '-' replaced; usable as a file name, at most 100 characters.
 
     Raises:
         InputError: nothing is left.

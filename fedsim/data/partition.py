@@ -1,8 +1,8 @@
 """Dividing a site's training data among its clients: evenly, or as unevenly as hospitals are.
 
-Both kinds of skew are those of the benchmarks of the field: shares drawn from a Dirichlet distribution, small alpha for
-strong skew, large alpha for nearly equal shares. For labels (here: contrasts) Yurochkin et al., ICML 2019, and Hsu et
-al., arXiv:1909.06335; for quantities Li et al. (NIID-Bench), ICDE 2022.
+Both kinds of skew follow the usual benchmarks: shares are drawn from a Dirichlet distribution, with strong skew for a
+small alpha and nearly equal shares for a large one. Label skew (the labels are contrasts): Yurochkin et al., ICML 2019,
+and Hsu et al., arXiv:1909.06335. Quantity skew: Li et al. (NIID-Bench), ICDE 2022.
 """
 
 from abc import abstractmethod
@@ -19,23 +19,24 @@ from fedsim.data.split import Piece, deal
 
 Alpha = Annotated[float, Field(ge=1e-3, le=1e6)]
 Unit = tuple[str, str]
-"""What goes to one client as a whole: a subject, or a subject's volumes of one contrast ("" for all of them)."""
+"""What is assigned to a client as a whole: a subject, or a subject's volumes of one contrast ("" for all)."""
 
 
 class Partition(Section):
-    """How the training data of a site become those of its clients; validation and test data stay the site's."""
+    """How a site's training data are divided among its clients; validation and test data stay with the site."""
 
     def hands(self, train: Sequence[Piece], clients: int, rng: np.random.Generator, site: str) -> list[set[str]]:
-        """The names of each client's training volumes; every volume is in one hand, and no hand is empty.
+        """The names of each client's training volumes; every volume goes to one client, and no client is empty.
 
         Args:
             train: The site's training pieces.
-            clients: How many hands.
-            rng: What shares and order are drawn from.
+            clients: Number of clients.
+            rng: Generator that shares and order are drawn from.
             site: Its name, for messages.
 
         Raises:
-            InputError: there are fewer subjects (or subjects' contrasts) than clients, or no contrasts to tell apart.
+            InputError: there are fewer subjects (or pairs of subject and contrast) than clients, or the files name no
+                contrasts.
         """
         units: dict[Unit, list[Piece]] = defaultdict(list)
         for piece in train:
@@ -56,12 +57,12 @@ class Partition(Section):
         return piece.subject, ""
 
     def _size(self, pieces: Sequence[Piece]) -> int:
-        """What a unit counts for."""
+        """The weight of a unit."""
         return 1
 
     @abstractmethod
     def _dealt(self, units: Mapping[Unit, int], clients: int, rng: np.random.Generator) -> list[list[Unit]]:
-        """The units of each client, given what each counts for."""
+        """The units of each client, given the weight of each unit."""
 
 
 class Equal(Partition):
@@ -74,10 +75,10 @@ class Equal(Partition):
 
 
 class Quantity(Partition):
-    """Quantity skew: clients' shares of the site's training slices are drawn from Dirichlet(alpha); subjects whole."""
+    """Quantity skew: clients' shares of the training slices are drawn from Dirichlet(alpha); subjects stay whole."""
 
     kind: Literal["quantity"] = Field(description="Unequal numbers of slices; subjects stay whole.")
-    alpha: Alpha = Field(0.5, description="Of the Dirichlet distribution; small: strong skew, large: nearly equal.")
+    alpha: Alpha = Field(0.5, description="Dirichlet concentration; small: strong skew, large: nearly equal.")
 
     def _size(self, pieces: Sequence[Piece]) -> int:
         return sum(piece.stop - piece.start for piece in pieces)
@@ -89,13 +90,13 @@ class Quantity(Partition):
 class Dirichlet(Partition):
     """Shares drawn from Dirichlet(alpha): of a site's subjects, or of each contrast's volumes (label skew).
 
-    By subject, a subject is at one client. By contrast, each contrast has its own shares, so clients differ in their
-    mix; one subject's volumes of two contrasts may then be at two clients, as where a person is scanned in two
-    hospitals, but never in two splits.
+    By subject, each subject is at one client. By contrast, shares are drawn for each contrast separately, so clients
+    differ in their mix; volumes of one subject with different contrasts may then be at different clients, as if the
+    person had been scanned in two hospitals, but never in different splits.
     """
 
-    kind: Literal["dirichlet"] = Field(description="Unequal numbers of subjects, or another mix of contrasts each.")
-    alpha: Alpha = Field(0.5, description="Of the Dirichlet distribution; small: strong skew, large: nearly equal.")
+    kind: Literal["dirichlet"] = Field(description="Unequal numbers of subjects, or a different mix of contrasts each.")
+    alpha: Alpha = Field(0.5, description="Dirichlet concentration; small: strong skew, large: nearly equal.")
     by: Literal["subject", "contrast"] = Field("subject", description="What is skewed: numbers of subjects, or labels.")
 
     def _check(self, units: Collection[Unit], clients: int, site: str) -> None:
@@ -138,9 +139,9 @@ def _shares(rng: np.random.Generator, alpha: float, clients: int) -> list[float]
 def _skewed(
     units: Mapping[Unit, int], shares: Sequence[float], rng: np.random.Generator, *, may_be_empty: bool = False
 ) -> list[list[Unit]]:
-    """The units in hands whose sizes come as near to `shares` as whole units allow.
+    """The units in groups with sizes as close to `shares` as whole units allow.
 
-    Large units go first, equally large ones in a drawn order, each to the hand that lacks most.
+    Large units go first, equally large ones in a drawn order, each to the group that lacks most.
     """
     order = [list(units)[place] for place in rng.permutation(len(units))]
     total = sum(units.values())
@@ -156,7 +157,7 @@ def _skewed(
 
 
 def _none_empty(hands: list[list[Unit]]) -> list[list[Unit]]:
-    """The hands, each empty one with the last unit of the then largest."""
+    """The groups, after moving the last unit of the largest group into each empty one."""
     for hand in hands:
         if not hand:
             hand.append(max(hands, key=len).pop())

@@ -1,4 +1,4 @@
-"""Reading files that may be anything: what goes wrong is one line, and no stated size is believed."""
+"""Reading untrusted files: every error becomes one line, and no stated size is trusted."""
 
 import logging
 import math
@@ -14,10 +14,10 @@ from fedsim.core.errors import InputError
 
 @contextmanager
 def reading(file: Path, expected: str) -> Iterator[None]:
-    """Put `file` before whatever goes wrong inside, in one line; silence what libraries remark about odd files.
+    """Turn any exception inside into one line that names `file`; silence warnings of libraries about odd files.
 
     Raises:
-        InputError: the reason given inside, or the library's, followed by what was `expected`.
+        InputError: the reason of the exception, followed by what was `expected`.
     """
     disabled = logging.root.manager.disable
     with warnings.catch_warnings():
@@ -29,7 +29,7 @@ def reading(file: Path, expected: str) -> Iterator[None]:
             yield
         except InputError as error:
             raise InputError(f"{file}: {one_line(str(error))}") from None
-        except Exception as error:  # readers raise nearly everything on a damaged file
+        except Exception as error:  # readers raise nearly any exception for a damaged file
             reason = one_line(str(error))[:200] or type(error).__name__
             raise InputError(f"{file}: cannot be read ({reason}); expected {expected}") from error
         finally:
@@ -37,7 +37,7 @@ def reading(file: Path, expected: str) -> Iterator[None]:
 
 
 def one_line(text: str) -> str:
-    """`text` as a message may show it, whatever a file put into it."""
+    """`text` made safe for a message, whatever the file contained."""
     return " ".join("".join(one if one.isprintable() else " " for one in text).split())[:400]
 
 
@@ -46,12 +46,12 @@ _MOST_PACKED = 4096
 
 
 def afford(file: Path, shape: Sequence[int], itemsize: int) -> None:
-    """Refuse an array that `file` cannot really hold, before any memory is taken for it.
+    """Refuse an array that `file` cannot really hold, before any memory is allocated for it.
 
-    Deflate packs zeros 1032 times, LZW 2600 times, and images far less; a small array does no harm whatever it is.
+    Deflate compresses zeros 1032-fold, LZW 2600-fold, and images far less; small arrays are always accepted.
 
     Raises:
-        InputError: the array is larger than the file can be unpacked to, or than this machine's memory.
+        InputError: the array is larger than the file can decompress to, or than this machine's memory.
     """
     claimed, size = math.prod(shape) * itemsize, file.stat().st_size
     array = " x ".join(map(str, shape)) + f" values of {itemsize} bytes"

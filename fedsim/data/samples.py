@@ -1,7 +1,7 @@
-"""What a client trains and is tested on: undersampled slices of its shard, prepared as they are needed.
+"""What a client trains and is tested on: undersampled slices of its shard, prepared when they are needed.
 
-Each slice is divided by one positive scale taken from its zero-filled image, input and target alike; the scale is kept
-and undone before metrics and saved images. The shard stays fully sampled: undersampling happens here.
+Input and target of a slice are divided by one positive scale taken from its zero-filled image; the scale is kept and
+undone before metrics and saved images. The shard stays fully sampled: undersampling happens here.
 """
 
 import time
@@ -27,7 +27,7 @@ from fedsim.mri.masks import BoolArray, Mask
 
 Normalise = Literal["std", "max"]
 ComplexArray = NDArray[np.complex64]
-_OUT_OF_PROPORTION = 1e4  # times the scale: a slice that hardly varies has such values
+_OUT_OF_PROPORTION = 1e4  # in units of the scale: larger values occur in slices that hardly vary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Batch:
     mask: Tensor  # (B, H, W) bool, True where measured
     zero_filled: Tensor  # (B, H, W) float32, magnitude of the inverse transform of kspace
     target: Tensor  # (B, H, W) float32, magnitude of the fully sampled image
-    scale: Tensor  # (B, 1, 1) float32, positive: times it, everything is in the source's units
+    scale: Tensor  # (B, 1, 1) float32, positive: multiply by it for the source's units
 
     @classmethod
     def join(cls, batches: "Sequence[Batch]") -> "Batch":
@@ -57,7 +57,7 @@ class VolumeSlices:
 
 
 class Slices(Protocol):
-    """What a client trains and is tested on, wherever it comes from."""
+    """Interface of the data that a client trains and is tested on."""
 
     @property
     def members(self) -> "tuple[ClientData, ...]":
@@ -71,7 +71,7 @@ class Slices(Protocol):
 
     @property
     def sections(self) -> list[Extension]:
-        """What of the workload it is made with: masks, and sources of shards that are still to be made."""
+        """The sections it is made with: masks, and sources of shards that do not exist yet."""
         ...
 
     def samples(self, part: Part = "train") -> int:
@@ -84,7 +84,7 @@ class Slices(Protocol):
         Args:
             size: Slices in a batch.
             order: Stream that the order is drawn from.
-            memory: What may keep slices from one pass to the next; default nothing does.
+            memory: Keeps prepared slices from one pass to the next; default none.
         """
         ...
 
@@ -109,7 +109,7 @@ def undersample(kspace: Tensor, mask: Tensor, normalise: Normalise) -> Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientData:
-    """The slices of one client, by reference; cheap to send to wherever the client lives."""
+    """The slices of one client, by reference; cheap to send to the client's host."""
 
     shard: Path
     site: str
@@ -122,11 +122,11 @@ class ClientData:
     normalise: Normalise
     seed: int  # the workload's
     maker: Source | None = None
-    """What the shard is made from where it is first read; None: it is there already."""
+    """Source to make the shard from on first read; None if it exists already."""
 
     @property
     def members(self) -> "tuple[ClientData, ...]":
-        """Its own site's data."""
+        """The data of its site."""
         return (self,)
 
     @property
@@ -187,7 +187,7 @@ class ClientData:
 
 @dataclass(frozen=True)
 class PooledData:
-    """The slices of several sites in one hand, each with its own site's mask; a batch has slices of one matrix."""
+    """The slices of several sites together, each with its site's mask; a batch has slices of one matrix."""
 
     members: tuple[ClientData, ...]
 
@@ -229,22 +229,22 @@ def unsound(data: Slices) -> str:
 
 
 class SliceMemory:
-    """Prepared training slices that stay in memory, where they are used: first come, first kept, up to a budget.
+    """Prepared training slices kept in memory where they are used: first come, first kept, up to a budget.
 
-    Clients come round in the same order again and again. Whatever would make room for the newest would throw out just
-    what is needed next, so nothing is thrown out, and what does not fit is read and prepared each time: slice by slice
-    as here, so that the bits are the same.
+    Clients take turns in the same order every round, so evicting to make room for the newest would evict exactly what
+    is needed next. Nothing is evicted; what does not fit is read and prepared each time, slice by slice as here, so
+    that the bits are the same.
     """
 
     def __init__(self, budget: float = 0, device: torch.device | str = "cpu") -> None:
         self._left, self._device = budget, device
         self._kept: dict[tuple[str, str, tuple[Piece, ...]], list[Batch]] = {}
         self.seconds = 0.0
-        """Spent reading and preparing so far."""
+        """Seconds spent reading and preparing so far."""
 
     @contextmanager
     def training(self, data: ClientData) -> Iterator[Callable[[int], Batch]]:
-        """What gives a client's training slices by their number, each as a batch of one."""
+        """A function that returns a client's training slices by number, each as a batch of one."""
         key = _key(data)
         if key in self._kept:
             yield self._kept[key].__getitem__
@@ -261,7 +261,7 @@ class SliceMemory:
         yield self._kept[key].__getitem__
 
     def forget(self, data: Slices) -> None:
-        """Let go of a client's slices."""
+        """Drop a client's slices."""
         for member in data.members:
             self._left += len(self._kept.pop(_key(member), ())) * slice_bytes(member)
 
@@ -278,7 +278,7 @@ def _key(data: ClientData) -> tuple[str, str, tuple[Piece, ...]]:
 
 
 def slice_bytes(data: ClientData) -> int:
-    """Of a prepared slice: k-space (8 bytes a sample), mask (1), zero-filled image and target (4 each)."""
+    """Bytes of a prepared slice: k-space (8 per sample), mask (1), zero-filled image and target (4 each)."""
     height, width = data.matrix
     return 17 * height * width
 

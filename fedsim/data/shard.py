@@ -1,14 +1,14 @@
 """The site shard: one HDF5 file with the k-space of a site's volumes at its matrix size.
 
-Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `told` and `original` (who it
-shows), `origin`, `contrast`, `slices` (indices in the source), `support` (H, W of the samples that are not zero-
-padding), `digest` (SHA-256 of the images as read) and `sums` (CRC-32 of each slice of k-space); dataset `left_out`,
-what was not read, as JSON. Attribute `source` of `kspace` says what it was made from, and `seal` is a digest of all
-that but the k-space, which is checked slice by slice as it is read.
+Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `told` and `original` (the person
+and how they were identified), `origin`, `contrast`, `slices` (indices in the source), `support` (H, W of the samples
+that are not zero-padding), `digest` (SHA-256 of the images as read) and `sums` (CRC-32 of each slice of k-space);
+dataset `left_out`, what was not read, as JSON. Attribute `source` of `kspace` says what it was made from, and `seal` is
+a digest of everything except the k-space, which is checked slice by slice as it is read.
 
-Shards live in a cache, named by a digest of fedsim's version, the source's settings, the matrix and the files' names,
-sizes and times; a new one is written to a temporary name, while a lease keeps other importers waiting. Nothing here
-asks the file system for locks, which some do not have.
+Shards are kept in a cache, named by a digest of fedsim's version, the source's settings, the matrix and the files'
+names, sizes and times; a new one is written under a temporary name, while a lease keeps other importers waiting.
+File-system locks are not used, because some file systems lack them.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ from fedsim.data.values import settled, showing
 from fedsim.mri.geometry import kspace_at, square
 
 _LAYOUT = 8
-_ANY_SHAPE, _THINNEST = 1024, 8  # up to this side any shape will do, beyond it 8 to 1
-_COPIES = 4  # of a volume, while it is transformed
+_ANY_SHAPE, _THINNEST = 1024, 8  # any aspect ratio up to this side, beyond it at most 8 to 1
+_COPIES = 4  # slices of a volume that are transformed together
 
 
 class Shard:
@@ -49,7 +49,7 @@ class Shard:
         """Open a shard.
 
         Raises:
-            DamagedError: it is not as fedsim wrote it.
+            DamagedError: the file has changed since fedsim wrote it.
         """
         self._path = path
         self._volumes: dict[str, tuple[h5py.Dataset, NDArray[np.uint32]]] = {}
@@ -63,16 +63,16 @@ class Shard:
         self._file.close()
 
     def volumes(self) -> list[StoredVolume]:
-        """What the shard holds, in the source's order.
+        """The shard's volumes, in the source's order.
 
         Raises:
-            DamagedError: it is not what was written.
+            DamagedError: the content has changed since it was written.
         """
         with self._undamaged():
             group = self._file["kspace"]
             volumes = [_describe(name, group) for name in group]
             if group.attrs["seal"] != _seal(self._file, volumes):
-                raise ValueError("its digest is another")
+                raise ValueError("its digest differs")
             return volumes
 
     def source(self) -> str:
@@ -89,7 +89,7 @@ class Shard:
         """Fully sampled k-space (slices, H, W) of some slices; indices must increase.
 
         Raises:
-            DamagedError: it is not what was written.
+            DamagedError: the content has changed since it was written.
         """
         with self._undamaged():
             if volume not in self._volumes:
@@ -103,18 +103,18 @@ class Shard:
 
     @contextmanager
     def _undamaged(self) -> Iterator[None]:
-        """Take whatever HDF5 says of a file that is not as it was written for damage."""
+        """Report any exception of HDF5 as damage."""
         try:
             yield
         except (OSError, RuntimeError, AttributeError, LookupError, TypeError, ValueError) as error:
             why = " ".join(str(error).split())[:120]
             raise DamagedError(
-                f"{self._path}: is damaged, or not a shard ({why}); delete it and it is made again"
+                f"{self._path}: is damaged, or not a shard ({why}); delete it, and it will be made again"
             ) from error
 
 
 def _describe(name: str, group: h5py.Group) -> StoredVolume:
-    """A volume; its name becomes a file's, and its k-space lies in this file."""
+    """A volume, after checking that its name is safe and its k-space is in this file."""
     own = isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Dataset)
     if not own or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"{name!r:.60} is not a volume")
@@ -138,7 +138,7 @@ def _sums(kspace: NDArray[np.complex64]) -> list[int]:
 
 
 def _seal(file: h5py.File, volumes: list[StoredVolume]) -> str:
-    """A digest of what a shard says of its volumes, their checksums included."""
+    """A digest of what a shard says about its volumes, including their checksums."""
     group = file["kspace"]
     data = [(group[one.name].shape, group[one.name].attrs["sums"].tolist()) for one in volumes]
     told = [[dataclasses.astuple(one) for one in volumes], data, group.attrs["source"], file["left_out"].asstr()[()]]
@@ -146,15 +146,15 @@ def _seal(file: h5py.File, volumes: list[StoredVolume]) -> str:
 
 
 def shard_path(source: Source, root: Path, cache: Path, matrix: tuple[int, int]) -> Path:
-    """Where the source's shard is, or will be."""
+    """The path of the source's shard, which need not exist."""
     return cache / f"{source.format.replace(':', '.')}-{_digest(source, root, matrix)}.h5"
 
 
 def ensure_shard(source: Source, root: Path, cache: Path, matrix: tuple[int, int]) -> Path:
-    """The path of the source's shard, imported first if the cache does not hold it; safe for concurrent runs.
+    """The path of the source's shard, after importing it if the cache does not hold it; safe for concurrent runs.
 
     Raises:
-        InputError: the source has no usable image, or one of its files is bad.
+        InputError: the source has no usable image, or a file is invalid.
     """
     path = shard_path(source, root, cache, matrix)
     if not path.exists():
@@ -168,10 +168,10 @@ def ensure_shard(source: Source, root: Path, cache: Path, matrix: tuple[int, int
 
 
 def write_shard(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> None:
-    """Import a source into a shard, under a temporary name until it is whole.
+    """Import a source into a shard, under a temporary name until it is complete.
 
     Raises:
-        InputError: the source has no usable image, or one of its files is bad.
+        InputError: the source has no usable image, or a file is invalid.
     """
     _make(path.parent)
     with replacing(path) as temporary:
@@ -182,7 +182,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"federation.cache: {folder} cannot be made ({error.strerror}); choose another") from error
+        raise InputError(f"federation.cache: {folder} cannot be created ({error.strerror}); choose another") from error
 
 
 @cache
@@ -233,13 +233,13 @@ def _add(group: h5py.Group, volume: Volume, kept: list[int], matrix: tuple[int, 
 
 
 def _check_room(volume: Volume, slices: int) -> None:
-    """Refuse a volume whose field of view, made square, is beyond this machine's memory.
+    """Refuse a volume that does not fit into memory once its field of view is made square.
 
     Raises:
-        InputError: it is, or the images are so long and thin that only damage can have made them.
+        InputError: it does not fit, or the images are so elongated that the file must be damaged.
     """
     side = max(volume.images.shape[1:])
     if side > max(_ANY_SHAPE, _THINNEST * min(volume.images.shape[1:])):
         raise InputError(f"{volume.origin}: its images are {volume.images.shape[1:]}, longer than any field of view")
     if _COPIES * 8 * slices * side**2 > psutil.virtual_memory().total:
-        raise InputError(f"{volume.origin}: its {slices} slices, {side} x {side} made square, are beyond this memory")
+        raise InputError(f"{volume.origin}: its {slices} slices, {side} x {side} once square, exceed the memory here")

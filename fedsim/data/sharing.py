@@ -1,4 +1,4 @@
-"""Subjects shared by several sites: who they are, and a division that keeps each of them in one part at all sites."""
+"""Subjects shared by several sites: finding them, and a division that puts each into the same part at all sites."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import PARTS, Part, Split, ordered, part_of
 from fedsim.data.subjects import SITE, connected
 
-_NODES = 10_000  # of the search; a limit in seconds would make the answer depend on the machine
+_NODES = 10_000  # nodes of the search; a limit in seconds would make the result depend on the machine
 _NAMING = {"format", "path", "subject"}  # keys that a subject's name depends on
 
 Person = str
@@ -27,7 +27,7 @@ People = Mapping[tuple[str, str], Person]
 
 @dataclass(frozen=True, kw_only=True)
 class SiteVolumes:
-    """What a site read."""
+    """The volumes of a site."""
 
     site: str
     source: Source
@@ -36,7 +36,7 @@ class SiteVolumes:
 
     @cached_property
     def subjects(self) -> dict[str, str]:
-        """The subjects, each with the text that its place in the drawn order comes from."""
+        """The subjects, each with the text that determines its place in the drawn order."""
         places: dict[str, str] = {}
         for volume in self.volumes:
             original = volume.who.original
@@ -47,8 +47,8 @@ class SiteVolumes:
 def people(sites: Sequence[SiteVolumes], root: Path) -> dict[tuple[str, str], Person]:
     """The person that each (site, subject) is.
 
-    Equal names are one person where the sources take their subjects from one population; so are subjects of two sites
-    that are read from one file or folder under different names.
+    Equal names are one person if the sources draw from the same population; so are subjects of two sites that are read
+    from the same file or folder under different names.
     """
     names = {
         (one.site, volume.subject): f"{one.source.population(volume.who)}/{volume.subject}"
@@ -70,13 +70,13 @@ def divide(sites: Sequence[SiteVolumes], who: People, seed: int) -> dict[str, di
     """The part of every subject at every site that is split by subject; each person is in one part.
 
     Sites that share no subject are divided separately, in an order drawn from (seed, source, subject). Sites that read
-    the same people get one order; where this divides somebody otherwise at two sites, the parts are chosen for all of
-    them together, as close to every site's shares as can be.
+    the same people use one common order; if that would put a person into different parts at two sites, the parts are
+    chosen for all these sites together, as close to each site's shares as possible.
 
-    The subjects are in the drawn order.
+    The subjects are returned in the drawn order.
 
     Raises:
-        InputError: a site has too few subjects for its shares, or no division keeps everybody in one part.
+        InputError: a site has too few subjects for its shares, or no division keeps each person in one part.
     """
     by_site = {one.site: one for one in sites if one.split.by == "subject"}
     groups = connected([one.site, *(f"/{who[one.site, s]}" for s in one.subjects)] for one in by_site.values())
@@ -97,7 +97,7 @@ def shared_people(sites: Sequence[SiteVolumes], who: People) -> dict[str, list[s
 
 
 def subject_lines(ways: Mapping[str, int], shared: Mapping[str, Sequence[str]]) -> list[str]:
-    """What a person should know of the subjects: how many were told by what, and who is read by several sites."""
+    """Lines for the user about the subjects: how they were identified, and which are read by several sites."""
     notes = [f"subjects: {', '.join(f'{number:,} identified by {way}' for way, number in ways.items())}"]
     if shared:
         sites = ", ".join(dict.fromkeys(site for where in shared.values() for site in where))
@@ -138,7 +138,7 @@ def _told(one: SiteVolumes) -> str:
 def _jointly(
     sites: list[SiteVolumes], members: Mapping[str, list[Person]], order: list[Person], seed: int
 ) -> dict[Person, Part]:
-    """A part for everybody, by numbers of people who are at the same sites: a small integer program."""
+    """A part for each person: a small integer program over the numbers of people that are at the same sites."""
     has = {one.site: set(members[one.site]) for one in sites}
     at = {person: tuple(site for site, some in has.items() if person in some) for person in order}
     kinds = list(dict.fromkeys(at.values()))
@@ -162,9 +162,9 @@ def _numbers(
 ) -> NDArray[np.int64] | None:
     """How many of each kind go into each part (kinds, parts), closest to the sites' shares; None if one must be empty.
 
-    Unknowns are those numbers and, for each site and part, by how much it misses its share.
+    The unknowns are these numbers and, for each site and part, the deviation from its share.
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415 - 0.3 s that few federations need
+    from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415 - takes 0.3 s, and few federations need it
 
     cells, misses = len(kinds) * len(PARTS), len(sites) * len(PARTS)
     has = np.array([[one.site in kind for kind in kinds] for one in sites], float)
@@ -181,7 +181,7 @@ def _numbers(
         LinearConstraint(np.hstack([sums, -room]), -np.inf, wanted),
         LinearConstraint(np.hstack([sums, room]), wanted, np.inf),
     ]
-    drawn = numpy_stream(seed, "split", "together").uniform(0, 1e-3, cells)  # among equals, the seed decides
+    drawn = numpy_stream(seed, "split", "together").uniform(0, 1e-3, cells)  # the seed decides ties
     cost = np.concatenate([drawn, np.ones(misses)])
     whole_numbers = np.repeat([1, 0], [cells, misses])
     found = milp(

@@ -1,4 +1,4 @@
-"""What every importer offers: a section of the workload that yields a site's volumes."""
+"""The interface of all importers: a section of the workload that yields a site's volumes."""
 
 import re
 from abc import abstractmethod
@@ -25,10 +25,10 @@ from fedsim.data.subjects import SITE, Subject, SubjectPattern, by_file, told_by
 
 @dataclass(frozen=True)
 class Volume:
-    """One image series of one subject, as its file holds it."""
+    """One image series of one subject, as read from its file."""
 
     who: Subject
-    """Who was scanned; never shared between training, validation and test."""
+    """The person scanned; never shared between training, validation and test."""
     name: str
     """Unique within the site and safe as a file name."""
     images: NDArray[np.float32] | NDArray[np.complex64]
@@ -37,7 +37,7 @@ class Volume:
     """The file or folder it was read from, relative to federation.root."""
     _: KW_ONLY
     contrast: str = ""
-    """What its files say of its weighting or channel; empty where they say nothing."""
+    """Its weighting or channel according to the files; empty if unknown."""
 
     @property
     def subject(self) -> str:
@@ -47,7 +47,7 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredVolume:
-    """What a site's shard says about a volume without its k-space."""
+    """What a site's shard says about a volume, without the k-space."""
 
     name: str
     who: Subject
@@ -55,11 +55,11 @@ class StoredVolume:
     slices: tuple[int, ...]
     """Indices in the source; slices without any signal were left out."""
     support: tuple[int, int]
-    """H, W of the samples around the centre that the source really had."""
+    """H, W of the central samples that come from the source; the rest is zero-padding."""
     contrast: str = ""
-    """As `Volume` has it."""
+    """As in `Volume`."""
     digest: str = ""
-    """Of the images as they were read, whatever the matrix; empty where they are known before they are made."""
+    """SHA-256 of the images as read, independent of the matrix; empty for phantoms."""
 
     @property
     def subject(self) -> str:
@@ -76,18 +76,18 @@ class Source(Extension):
 
     @abstractmethod
     def identity(self) -> str:
-        """What its subjects come from; their places in the order drawn for a split depend on it."""
+        """Text that identifies the origin of its subjects; their order in a split depends on it."""
 
     def population(self, who: Subject) -> str:
-        """Within which `who` is one person, whatever site reads it; by default all people that have names."""
+        """Sources with an equal population use equal names for the same person; by default all named people."""
         return ""
 
     def resolve(self, seed: int, site: str) -> Self:
-        """This source with everything that is drawn from the seed written out; files have nothing to draw."""
+        """This source with all values drawn from the seed filled in; sources of files have none."""
         return self
 
     def foreseen(self, matrix: tuple[int, int]) -> list[StoredVolume] | None:
-        """What its shard at `matrix` will hold, if that is known before it is made; a host then makes it on demand."""
+        """The contents of its shard at `matrix`, if known in advance; a host then makes the shard on demand."""
         return None
 
     @abstractmethod
@@ -99,12 +99,12 @@ class Source(Extension):
         """
 
     def fingerprint(self, root: Path) -> str:
-        """What else keys the cache: whatever `volumes` depends on that is neither a key nor a file."""
+        """Text that is part of the cache key: anything else that `volumes` depends on besides keys and files."""
         return ""
 
     @abstractmethod
     def volumes(self, root: Path) -> Iterator[Volume]:
-        """The site's volumes, one at a time, in an order that depends on names alone.
+        """The site's volumes, one at a time, in an order that depends only on names.
 
         Raises:
             InputError: a file cannot be read, naming it.
@@ -112,10 +112,10 @@ class Source(Extension):
 
 
 def volumes_of(source: Source, root: Path) -> Iterator[Volume]:
-    """The volumes of a source; those of a user's own are looked at first.
+    """The volumes of a source; those of a user's own class are checked.
 
     Raises:
-        InputError: a user's importer yields what is no volume, or nothing.
+        InputError: a user's importer yields something other than volumes, or nothing.
     """
     count = 0
     for count, volume in enumerate(source.volumes(root), start=1):  # noqa: B007 - counted after the loop
@@ -123,11 +123,11 @@ def volumes_of(source: Source, root: Path) -> Iterator[Volume]:
             _check(source, volume)
         yield volume
     if source.foreign and not count:
-        raise InputError(f"volumes of {source.label} yielded nothing; look at what it finds below {root}")
+        raise InputError(f"volumes of {source.label} yielded nothing; check what it finds below {root}")
 
 
 def _check(source: Source, volume: object) -> None:
-    """Refuse what is no volume."""
+    """Refuse anything but a valid volume."""
     if not isinstance(volume, Volume):
         raise InputError(f"volumes of {source.label} must yield Volume, not {type(volume).__name__}")
     if not isinstance(volume.who, Subject):
@@ -146,33 +146,33 @@ def _check(source: Source, volume: object) -> None:
 
 
 def _pattern_or_word(value: object, word: ValidatorFunctionWrapHandler) -> object:
-    """Validate a mapping only as a pattern, so that its error is not hidden behind the words that it does not match."""
+    """Validate a mapping only as a pattern, so that its error is not hidden by those of the other alternatives."""
     return SubjectPattern.model_validate(value) if isinstance(value, Mapping) else word(value)
 
 
 class FileSource(Source):
-    """A source that reads files below federation.root; one file of code a format."""
+    """A source that reads files below federation.root; each format has one module."""
 
     path: InsidePath = Field(description="Folder or file of this site, relative to federation.root.")
     subject: Annotated[Literal["auto", "folder", "file", "site"] | SubjectPattern, WrapValidator(_pattern_or_word)] = (
         Field(
             "auto",
-            description="What identifies a subject: auto (what names a person: BIDS sub-, numbers of known "
-            "collections, what the file records, else the top folder), the folder that directly holds the file, the "
-            "file (its name without words for visits and contrasts), the whole site, or {pattern: ...}.",
+            description="What identifies a subject: auto (whatever names a person: BIDS sub-, numbers of known "
+            "collections, the file itself, else the top folder), folder (the one that directly holds the file), file "
+            "(its name without words for visits and contrasts), site (all of it), or {pattern: ...}.",
         )
     )
     record: ClassVar[str] = ""
-    """What the format calls the subject that its files record."""
+    """The name of the format's field for the subject."""
 
     nan: Literal["refuse", "zero"] = Field(
         "refuse",
-        description="What becomes of NaN, as some tools write outside the head: refuse, or zero to read them as 0.",
+        description="How to treat NaN, which some tools write outside the head: refuse, or zero to read them as 0.",
     )
     negative: Literal["refuse", "shift", "magnitude"] = Field(
         "refuse",
-        description="What becomes of negative values in images without phase: refuse, shift (make the lowest 0) or "
-        "magnitude (drop the sign); an overshoot of interpolation, up to 5 % of the highest value, loses its sign.",
+        description="How to treat negative values in images without phase: refuse, shift (make the lowest 0) or "
+        "magnitude (drop the sign); undershoots of interpolation, up to 5 % of the highest value, lose their sign.",
     )
 
     def identity(self) -> str:
@@ -180,24 +180,24 @@ class FileSource(Source):
         return self.path
 
     def population(self, who: Subject) -> str:
-        """All subjects that have names; one that stands for the whole site is known only by its path."""
+        """The population of all named subjects; a subject that stands for a whole site is known only by its path."""
         return self.path if who.told == SITE else ""
 
     @property
     @abstractmethod
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of this format's file names, in lower case; "" is a name without one (or with a number for one)."""
+        """Suffixes of this format's file names, in lower case; "" is a name without one (or with a number as one)."""
 
     @abstractmethod
     def read(self, root: Path) -> Iterator[Volume]:
-        """The volumes as `volumes` gives them, except that names may repeat."""
+        """The volumes for `volumes`, except that names may repeat."""
 
     def files(self, root: Path) -> list[Path]:
         """Every file of this format at or below `path`, as `matching` finds them."""
         return fetched(self.matching(root))
 
     def volumes(self, root: Path) -> Iterator[Volume]:
-        """What `read` yields, without labels; a name that has been given is followed by _2, _3 and so on."""
+        """What `read` yields, without labels; repeated names get the endings _2, _3 and so on."""
         given: set[str] = set()
         for volume in self.read(root):
             if self.foreign:
@@ -213,7 +213,7 @@ class FileSource(Source):
             yield replace(volume, name=name)
 
     def matching(self, root: Path) -> list[Path]:
-        """Every file at or below `path` whose name ends in one of `suffixes`, as `data_files` finds them.
+        """Every file at or below `path` with one of `suffixes`, as `data_files` finds them.
 
         Raises:
             InputError: the path is missing, it or a link in it leaves `root`, or it holds no such file.
@@ -232,11 +232,11 @@ class FileSource(Source):
             endings = ", ".join(suffix or "nothing" for suffix in self.suffixes)
             there = "; ".join(lines(left_out))
             besides = f" ({there})" if there else ""
-            raise InputError(f"{base}: holds no image file whose name ends in {endings}{besides}; set path or format")
+            raise InputError(f"{base}: holds no image file with the suffix {endings}{besides}; set path or format")
         return found
 
     def folder(self, file: Path, root: Path) -> str:
-        """The folder that directly holds `file`, as a name that tells equally named folders below `path` apart."""
+        """The folder that directly holds `file`, as a name that differs for equally named folders below `path`."""
         base = root / self.path
         inside = file.parent.relative_to(base).parts if base.is_dir() else ()
         return safe_name("-".join(inside) or file.parent.resolve().name)
@@ -246,13 +246,14 @@ class FileSource(Source):
         return file.parent, self.who(file, root).name if isinstance(self.subject, SubjectPattern) else ""
 
     def who(self, file: Path, root: Path, recorded: str = "", alone: str = "") -> Subject:
-        """The subject of `file`, as the key `subject` says.
+        """The subject of `file`, identified as the key `subject` says.
 
         Args:
             file: Below federation.root.
             root: federation.root.
-            recorded: For auto: what the file itself says about who it is.
-            alone: For auto: who it is by its own name if no folder tells; empty where that would be all of the site.
+            recorded: For auto: the subject according to the file itself.
+            alone: For auto: the subject according to the file's name, used if no folder names one; empty if that would
+                be the whole site.
         """
         base = root / self.path
         with reading(file, "a file that names its subject"):
@@ -272,7 +273,7 @@ class FileSource(Source):
 
 
 def _begins(path: Path, root: Path) -> bool:
-    """Whether the first folder of a path below `root` is there, so that `root` is probably right."""
+    """Whether the first folder of a path below `root` exists, so that `root` is probably right."""
     parts = path.relative_to(root).parts
     return len(parts) > 1 and (root / parts[0]).exists()
 

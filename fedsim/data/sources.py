@@ -20,7 +20,7 @@ from fedsim.data.source import FileSource, Source, Volume
 
 
 class Unread(Source):
-    """A user's own source of which only the keys are read: its file is not run."""
+    """A user's own source, of which only the keys are read: its file is not executed."""
 
     model_config = ConfigDict(extra="allow")
 

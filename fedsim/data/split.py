@@ -22,13 +22,13 @@ class Split(Section):
     by: Literal["subject", "block"] = Field(
         "subject",
         description="subject: no subject in two parts. block: contiguous slices of each volume, for a site with a "
-        "single subject; every number from it is stamped 'within subject'.",
+        "single subject; every number from it is marked 'within subject'.",
     )
     train: float = Field(0.7, ge=0, le=1, description="Share for training.")
     val: float = Field(0.15, ge=0, le=1, description="Share for validation: selects the best round.")
     test: float = Field(0.15, ge=0, le=1, description="Share for test: what is reported.")
     train_subjects: int | None = Field(
-        None, ge=1, description="Train on so many of the training subjects only; validation and test stay as they are."
+        None, ge=1, description="Number of training subjects to use; default all. Validation and test are unchanged."
     )
     gap: int = Field(1, ge=0, description="Slices left out between two blocks, so that neighbours are not in both.")
 
@@ -58,11 +58,11 @@ class Piece:
     """Index after its last slice."""
     part: Part
     contrast: str = ""
-    """What the source says of its volume's weighting or channel; empty where it says nothing."""
+    """The volume's weighting or channel according to the source; empty if unknown."""
 
 
 def apportion(total: int, shares: Sequence[float]) -> list[int]:
-    """`total` items divided by `shares` (largest remainder), at least one for each share that is not zero.
+    """`total` items divided by `shares` (largest remainder), at least one for each non-zero share.
 
     Raises:
         InputError: there are fewer items than non-zero shares.
@@ -82,20 +82,20 @@ def apportion(total: int, shares: Sequence[float]) -> list[int]:
 
 
 def ordered(places: Mapping[str, str], seed: int, identity: str) -> list[str]:
-    """Subjects in an order drawn from (seed, identity) and the text that each takes its place from."""
+    """Subjects in an order drawn from (seed, identity) and the text of each."""
     return sorted(places, key=lambda subject: (derive(seed, "split", identity, places[subject]), subject))
 
 
 def part_of(subjects: Sequence[str], split: Split, site: str, told: str = "") -> dict[str, Part]:
-    """The part of each subject, by its place in the order given; `told` says in a refusal how they were counted.
+    """The part of each subject, by its place in the given order; `told` says in errors how subjects were identified.
 
     Raises:
-        InputError: there are too few subjects for the shares asked for.
+        InputError: there are too few subjects for the shares.
     """
     try:
         counts = apportion(len(subjects), split.shares)
     except InputError:
-        more = f" ({told}): if they show more people, say `subject: file` or `subject: {{pattern: ...}}`; or"
+        more = f" ({told}): if they show more people, set `subject: file` or `subject: {{pattern: ...}}`; or"
         raise InputError(
             f"site {site}: {len(subjects)} subject(s) cannot fill {sum(s > 0 for s in split.shares)} parts by subject"
             f"{more if told else ';'} set shares to 0, or `split: {{by: block}}` for a site with a single subject"
@@ -153,5 +153,5 @@ def split_blocks(volumes: Sequence[tuple[str, str, int]], split: Split, site: st
 
 
 def deal(items: Sequence[T], hands: int) -> list[list[T]]:
-    """`items` dealt round-robin, so that sizes differ by at most one."""
+    """`items` dealt round-robin into groups, so that their sizes differ by at most one."""
     return [list(items[hand::hands]) for hand in range(hands)]

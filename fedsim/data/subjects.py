@@ -1,7 +1,7 @@
-"""Who was scanned, told from what names a person: never from the folder of a visit, a repetition or a contrast.
+"""Identifying the person scanned, from anything that names one: never from folders of visits, repetitions or contrasts.
 
-Everything here is a function of names alone. Where names leave it open who is who, people are merged rather than
-divided: a site may then have too few subjects, but no subject is in both training and test.
+Everything here is a function of names alone. If names are ambiguous, people are merged rather than separated: a site
+may then have too few subjects, but no subject is in both training and test.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ from fedsim.data.names import stem
 T = TypeVar("T")
 
 SITE = "the whole site"
-"""Identifies a subject that stands for its whole site, when nothing names a person."""
+"""How a subject is identified that stands for its whole site, because nothing names a person."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A person, or whatever else must never be divided."""
+    """A person, or another unit that must never be divided."""
 
     name: str
-    """Safe as part of a file name; equal names at several sites are one person."""
+    """Name, safe as part of a file name; equal names at several sites are one person."""
     told: str
-    """What the name was taken from."""
+    """What identified the person: BIDS, a collection, PatientID, the folder, ..."""
     original: str = field(compare=False)
-    """The text that it was taken from."""
+    """The text that the name was made from."""
 
     @classmethod
     def of(cls, text: str, told: str, original: str = "") -> Self:
@@ -47,7 +47,7 @@ class Subject:
 
 
 def connected(groups: Iterable[Iterable[T]]) -> list[list[T]]:
-    """Groups with a member in common made one, each in order of appearance."""
+    """Merges groups that share a member, each in order of appearance."""
     joined: dict[T, list[T]] = {}
     for group in groups:
         members = list(group)
@@ -58,7 +58,7 @@ def connected(groups: Iterable[Iterable[T]]) -> list[list[T]]:
 
 
 def unique_name(text: str) -> str:
-    """`text` if it is a safe name; otherwise its safe characters and a digest, so that no two texts make one name.
+    """`text` if it is a safe name; otherwise its safe characters and a digest, so that no two texts give the same name.
 
     Raises:
         InputError: the text is empty.
@@ -67,7 +67,7 @@ def unique_name(text: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}", text):
         return text
     if not text:
-        raise InputError("a subject needs a name that is not empty")
+        raise InputError("a subject needs a non-empty name")
     letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     safe = re.sub(r"[^A-Za-z0-9_]+", "-", letters).strip("-")[:80] or "subject"
     return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -78,7 +78,7 @@ class SubjectPattern(Section):
 
     pattern: Text = Field(
         max_length=500,
-        description="Regular expression (RE2) searched for in the path below `path`; its one group is the subject.",
+        description="Regular expression (RE2) searched for in the path below `path`; its only group is the subject.",
     )
 
     @field_validator("pattern")
@@ -86,11 +86,11 @@ class SubjectPattern(Section):
     def _one_group(cls, pattern: str) -> str:
         groups = _compiled(pattern).groups
         if groups != 1:
-            raise ValueError(f"{pattern!r} has {groups} groups; put parentheses around what names the subject, once")
+            raise ValueError(f"{pattern!r} has {groups} groups; put just one pair of parentheses, around the subject")
         return pattern
 
     def subject(self, path: str) -> Subject:
-        """Who is named by a path.
+        """The subject that a path names.
 
         Raises:
             InputError: nothing identifies a subject.
@@ -102,10 +102,10 @@ class SubjectPattern(Section):
 
 
 def _compiled(pattern: str) -> "re2._Regexp[str]":
-    """RE2 takes time in proportion to the text, whatever the pattern.
+    """A pattern compiled by RE2, which takes linear time for every pattern.
 
     Raises:
-        ValueError: it is no regular expression.
+        ValueError: it is not a regular expression.
     """
     options = re2.Options()
     options.log_errors = False
@@ -113,7 +113,7 @@ def _compiled(pattern: str) -> "re2._Regexp[str]":
         return re2.compile(unicodedata.normalize("NFC", pattern), options)
     except re2.error as error:
         reason = error.args[0].decode(errors="replace")
-        raise ValueError(f"{pattern!r} is no regular expression that RE2 reads ({reason})") from error
+        raise ValueError(f"{pattern!r} is not a regular expression for RE2 ({reason})") from error
 
 
 _BIDS = re.compile(r"(?i)(sub-[^_]+)(?=_|$)")
@@ -155,13 +155,13 @@ _DATE = (
 )
 _SIDE = r"(?:left|right)(?:[-_ ]?(?:knee|hip|breast|shoulder|hand|foot|hemisphere))?"
 _BESIDE = r"[vmwdyet]\d{1,4}"
-"""Words that mean a visit or an echo beside a name, and may be a name where they stand alone."""
+"""Words that mean a visit or an echo next to a name, but may be a name when they stand alone."""
 _HOLDER = (
     r"(?:train|training|val|valid|validation|test|testing|set|trainingset|images?|images(?:tr|ts|val)|imgs?|data|dataset"
     r"|raw|rawdata|nifti|nii|dicom|dcm|hgg|lgg|mri?|scans?|study|studies|patients|subjects|cases|all)"
 )
 _NUMBERED = re.compile(r"(?i)(\d{2,})(?:[-_.]\d|[ab])")
-"""A person's number with that of a visit, such as 101-2 or 101b."""
+"""A person's number followed by that of a visit, such as 101-2 or 101b."""
 _EDGE = r"(?<![^-_. ])", r"(?![^-_. ])"
 _NOT_WHO = re.compile(rf"(?i){_EDGE[0]}(?:{_VISIT}|{_CONTRAST}|{_DATE}|{_SIDE}){_EDGE[1]}")
 _PERHAPS_NOT = re.compile(rf"(?i){_EDGE[0]}{_BESIDE}{_EDGE[1]}")
@@ -171,15 +171,15 @@ _NOBODY = re.compile(rf"(?i)(?:{_HOLDER}|[vt]\d|[-_. ]+)*")
 def told_by(
     folders: Sequence[str], name: str, site: str, recorded: str = "", record: str = "", alone: str = ""
 ) -> Subject:
-    """Who a file shows.
+    """The person that a file shows.
 
     Args:
         folders: Folders between the site's folder and the file, outermost first.
-        name: The file's name without its ending.
+        name: The file's name without its suffix.
         site: Name of the site's folder.
-        recorded: What the file itself says about who it is; empty where it says nothing.
-        record: What the format calls that.
-        alone: Who it is by the name of the file if no folder tells; empty where that would be everybody of the site.
+        recorded: The person according to the file itself; empty if it does not say.
+        record: The name of the format's field for that.
+        alone: The person according to the file's name, used if no folder names one; empty if that would be everybody.
     """
     inside = [*folders, "/".join([*folders[-1:], name])]
     known = _bids([*reversed(folders), name]) or _collected(inside) or _collected([recorded])
@@ -191,13 +191,13 @@ def told_by(
 
 
 def by_file(name: str) -> Subject:
-    """Who a file shows by its name alone, without its ending and words for visits and contrasts."""
+    """The person according to a file's name, without suffix and words for visits and contrasts."""
     known = _bids([name]) or _collected([name])
     return Subject.of(known.name if known else without_visit(name) or name, "subject: file", name)
 
 
 def _placed(folders: Sequence[str], site: str) -> Subject | None:
-    """By a folder whose name is a person's, a site's folder that is one person's, or the top folder that may be."""
+    """The person according to a folder: one named like a person, a site's folder that is one, or the top candidate."""
     for folder in folders:
         if person := _PERSON.match(folder):
             return Subject.of(person[1], "the folder's number", folder)
@@ -228,7 +228,7 @@ def _collected(places: Iterable[str]) -> Subject | None:
 
 
 def without_visit(name: str) -> str:
-    """`name` without words for visits, repetitions, contrasts, sides and dates; empty if nothing in it is a person."""
+    """`name` without words for visits, repetitions, contrasts, sides and dates; empty if nothing is left."""
     if numbered := _NUMBERED.fullmatch(name):
         return numbered[1]
     less = _without(_NOT_WHO, name)
@@ -242,10 +242,10 @@ def _without(words: re.Pattern[str], name: str) -> str:
 
 
 def apart(files: Iterable[Path]) -> Mapping[Path, str]:
-    """Who each file is by its own name, for formats whose files are whole scans.
+    """The person according to each file's name, for formats with one scan per file.
 
-    Files of a folder whose names have two parts that vary, such as anna_1 and anna_2 beside bert_1, are distinguished
-    by the first.
+    If the names in a folder have two parts that vary, such as anna_1 and anna_2 beside bert_1, the first part is the
+    person.
     """
     folders: dict[Path, dict[Path, str]] = {}
     for file in files:

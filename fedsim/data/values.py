@@ -1,4 +1,4 @@
-"""What becomes of values that no magnitude image has: NaN, negative ones, and slices that show nothing."""
+"""Handling of values that no magnitude image should have: NaN, negative values, and slices without content."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +9,16 @@ from fedsim.core.errors import InputError
 from fedsim.data.left_out import leave_out
 from fedsim.data.source import Source, Volume
 
-_SMALLEST, _LARGEST = 1e-15, 1e15  # float32 holds the squares of what lies between, and sums of them
-_OVERSHOOT = 0.05  # of the largest value: so far below 0 interpolation may lead
-_FLAT = 1e-6  # of the largest value: what varies by less is rounding
+_SMALLEST, _LARGEST = 1e-15, 1e15  # float32 can hold the squares of values in between, and sums of them
+_OVERSHOOT = 0.05  # of the largest value: interpolation may lead this far below 0
+_FLAT = 1e-6  # of the largest value: smaller variation is rounding
 
 
 def settled(volume: Volume, source: Source, root: Path) -> Volume:
-    """The volume with finite values, and without negative ones where they are magnitudes, as the source's keys say.
+    """The volume with finite values, and if they are magnitudes without negative ones, as the source's keys say.
 
     Raises:
-        InputError: it has values that the keys say nothing of, or far from every scanner's.
+        InputError: it has values that the keys do not allow for, or far from those of any scanner.
     """
     file = root / volume.origin
     volume = _without_negatives(_without_nan(volume, file, getattr(source, "nan", "refuse")), file, source)
@@ -52,7 +52,7 @@ def _without_negatives(volume: Volume, file: Path, source: Source) -> Volume:
         return replace(volume, images=images - np.float32(lowest))
     if rule == "refuse" and -lowest > _OVERSHOOT * float(images.max()):
         raise InputError(
-            f"{volume.origin}: has negative values {below}, which magnitudes have not (z-scored?); set negative: shift "
+            f"{volume.origin}: has negative values {below}, but magnitudes have none (z-scored?); set negative: shift "
             "to make the lowest 0, or negative: magnitude to drop the sign"
         )
     leave_out(file, "volume's sign of negative values", below)
@@ -60,7 +60,7 @@ def _without_negatives(volume: Volume, file: Path, source: Source) -> Volume:
 
 
 def showing(volume: Volume, root: Path) -> list[int]:
-    """Indices of the slices that show anything: a slice of one value has nothing to reconstruct."""
+    """Indices of the slices with content: a constant slice has nothing to reconstruct."""
     kept = []
     for index, image in enumerate(volume.images):
         spread = float(np.abs(image - image.flat[0]).max())

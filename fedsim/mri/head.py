@@ -1,4 +1,4 @@
-"""The anatomy of a random head: which tissue fills which share of every pixel of an axial plane.
+"""The anatomy of a random head: the share of each tissue in every pixel of an axial plane.
 
 Every tissue is a region given by an approximate signed distance [mm], positive inside, so that a pixel's share follows
 from its distance to the boundary. Cortical folding: the zero sheets of band-limited noise, stretched along the radius,
@@ -18,7 +18,7 @@ Regions = list[tuple[str, Array]]
 """Tissue names and distances [mm] inside them, front to back: each region hides those after it."""
 
 FIELD_OF_VIEW = 230.0
-"""Edge of every image [mm]."""
+"""Edge length of the field of view [mm]."""
 COVERAGE = (-6.0, 54.0)
 """Height of the lowest and the highest slice [mm]: from the third ventricle to the centrum semiovale."""
 GYRI = 20.0
@@ -28,7 +28,7 @@ LATTICE = 3.6
 
 
 def slice_heights(slices: int) -> Array:
-    """(slices,) heights [mm], ascending; a single slice lies in the middle."""
+    """(slices,) heights [mm], ascending; a single slice is in the middle."""
     low, high = COVERAGE
     return np.linspace(low, high, slices, dtype=np.float32) if slices > 1 else np.array([(low + high) / 2], np.float32)
 
@@ -52,7 +52,7 @@ class SmoothNoise:
         return self._along_first(np.ascontiguousarray(self._along_first(flat, edge).T), edge)
 
     def _along_first(self, values: Array, at: Array) -> Array:
-        """Four taps rather than a matrix product, whose bits may depend on the number of threads."""
+        """Four taps instead of a matrix product, since the bits of that may depend on the number of threads."""
         position = (at + FIELD_OF_VIEW / 2) / self.spacing
         index = np.floor(position).astype(np.intp)
         t = (position - index).astype(np.float32).reshape((-1,) + (1,) * (values.ndim - 1))
@@ -90,7 +90,7 @@ class Head:
         x, y, z = self._coordinates(height, edge)
         rho, inside = self._skull(x, y, z)
         shells = self._shells(x, y, z, inside, varied)
-        x += 3 * self.warp[0].plane(height, edge)  # the brain is irregular, the skull hardly
+        x += 3 * self.warp[0].plane(height, edge)  # the brain is irregular, the skull much less
         y += 3 * self.warp[1].plane(height, edge)
         pial = self._pial(x, y, z, rho, inside, varied)
         white = pial - self.cortex

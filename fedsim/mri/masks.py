@@ -1,7 +1,7 @@
 """Undersampling masks: small seeded classes, each also the workload section that configures it.
 
-One-dimensional masks sample whole readouts; the last axis is the phase encoding. The acceleration asked for and the one
-obtained differ (a "3x" equispaced mask with an 8 % centre is really 2.6x), so results always carry the measured one.
+One-dimensional masks sample whole readouts; the last axis is the phase encoding. Nominal and measured acceleration
+differ (a "3x" equispaced mask with an 8 % centre is really 2.6x), so results always carry the measured one.
 """
 
 from abc import abstractmethod
@@ -18,12 +18,12 @@ BoolArray = NDArray[np.bool_]
 
 
 def measured_acceleration(mask: BoolArray) -> float:
-    """Samples of the grid over samples measured."""
+    """Number of grid points divided by the number of samples measured."""
     return mask.size / int(mask.sum())
 
 
 class Mask(Extension):
-    """What every mask kind has."""
+    """The base class of all masks."""
 
     tag: ClassVar[str] = "kind"
     around: ClassVar[frozenset[str]] = frozenset({"drawn"})
@@ -40,15 +40,15 @@ class Mask(Extension):
         """A mask (H, W), True where k-space is measured."""
 
     def drawn(self, shape: tuple[int, int], rng: np.random.Generator, where: str) -> BoolArray:
-        """What `sample` gives, if it is a mask.
+        """The result of `sample`, after checking that it is a mask.
 
         Args:
             shape: H, W.
-            rng: Of the volume or the site.
-            where: Whose mask it is, for messages.
+            rng: Generator of the volume or the site.
+            where: Owner of the mask, for messages.
 
         Raises:
-            InputError: it raises, or gives another shape or type, or measures nothing.
+            InputError: `sample` raises, returns another shape or type, or measures nothing.
         """
         with blamed(self, where, "sample"):
             mask = self.sample(shape, rng)
@@ -56,7 +56,7 @@ class Mask(Extension):
             found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
             raise InputError(f"{where}: sample of {self.label} must return an array of bool {shape}, not {found}")
         if not mask.any():
-            remedy = f"sample of {self.label} must set some of it" if self.foreign else "raise mask.center_fraction"
+            remedy = f"sample of {self.label} must set some point" if self.foreign else "raise mask.center_fraction"
             raise InputError(f"{where} samples nothing; {remedy}")
         return mask
 
@@ -69,12 +69,12 @@ class Mask(Extension):
 
     def _centre(self, size: int) -> slice:
         width = round(size * self.center_fraction)
-        start = (size - width + 1) // 2  # as fastMRI counts, also where the size is odd
+        start = (size - width + 1) // 2  # the same centre as in fastMRI, for odd sizes too
         return slice(start, start + width)
 
 
 class _LineMask(Mask):
-    """Whole readouts: the same columns in every row."""
+    """Base class of masks of whole readouts: the same columns in every row."""
 
     @model_validator(mode="after")
     def _possible(self) -> "_LineMask":
@@ -91,7 +91,7 @@ class _LineMask(Mask):
         """The columns sampled outside the centre, (size,)."""
 
     def _outside_centre(self, size: int) -> tuple[NDArray[np.intp], float]:
-        """Columns outside the centre, and how many of them the acceleration leaves to sample (not rounded)."""
+        """Columns outside the centre, and the number of them to sample for this acceleration (not rounded)."""
         outside = np.setdiff1d(np.arange(size), np.arange(size)[self._centre(size)])
         return outside, max(0.0, size / self.acceleration - (size - len(outside)))
 
@@ -122,7 +122,7 @@ class CartesianVariableDensity(_LineMask):
     """N/R readouts, drawn without replacement with density (1 - |k| / k_max)^power."""
 
     kind: Literal["cartesian_vd"] = Field("cartesian_vd", description="Kind of mask.")
-    power: float = Field(3.0, ge=0, le=10, description="How fast the density falls from the centre; 0 is uniform.")
+    power: float = Field(3.0, ge=0, le=10, description="Exponent of the decay from the centre; 0 is uniform.")
 
     def _columns(self, size: int, rng: np.random.Generator) -> BoolArray:
         outside, wanted = self._outside_centre(size)
@@ -133,7 +133,7 @@ class CartesianVariableDensity(_LineMask):
 
 
 class _PointMask(Mask):
-    """Any points of the grid; the centre is a rectangle."""
+    """Base class of masks of single points; the centre is a rectangle."""
 
     @model_validator(mode="after")
     def _possible(self) -> "_PointMask":
@@ -142,7 +142,7 @@ class _PointMask(Mask):
 
 
 class Radial(_PointMask):
-    """Equiangular spokes through the centre, from a random angle, on the Cartesian grid."""
+    """Equiangular spokes through the centre on the Cartesian grid, starting at a random angle."""
 
     kind: Literal["radial"] = Field("radial", description="Kind of mask.")
 
@@ -195,7 +195,7 @@ def _weighted_draw(
 
 
 class Unread(Mask):
-    """A user's mask of which only the keys are read: its file is not run."""
+    """A user's mask, of which only the keys are read: its file is not executed."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -1,7 +1,7 @@
 """Image quality of a reconstructed volume, under a named protocol; NMSE, PSNR and SSIM in float64.
 
 `fastmri`: NMSE and PSNR over the whole volume and SSIM per slice, all with the volume's maximum as data range (Zbontar
-et al., arXiv 1811.08839). `slice`: each slice for itself with its own maximum, then averaged. The two differ by several
+et al., arXiv 1811.08839). `slice`: each slice separately with its own maximum, then averaged. The two differ by several
 dB for the same images and must never be compared. SSIM is scikit-image's default: 7x7 uniform window, K1 0.01, K2 0.03,
 sample covariance.
 """
@@ -20,7 +20,7 @@ Protocol = Literal["fastmri", "slice"]
 
 @dataclass(frozen=True)
 class Mean:
-    """A weighted mean that can be pooled: means of parts add up to the mean of the whole."""
+    """A weighted mean that can be pooled: the means of parts combine to the mean of the whole."""
 
     total: float = 0.0
     """Sum of weight times value, in the values' unit."""
@@ -32,12 +32,12 @@ class Mean:
 
     @property
     def value(self) -> float:
-        """The mean, NaN if nothing went into it."""
+        """The mean; NaN if it has no values."""
         return self.total / self.weight if self.weight else math.nan
 
 
 class Quality(NamedTuple):
-    """How close a volume is to its target."""
+    """Quality of a volume against its target."""
 
     nmse: float
     """Normalised mean squared error: ||x - t||^2 / ||t||^2."""

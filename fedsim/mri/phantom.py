@@ -1,6 +1,6 @@
-"""Head-like phantoms: one random 3-D anatomy per subject, seen in axial slices by a spin echo sequence.
+"""Head-like phantoms: one random 3-D anatomy per subject, imaged in axial slices by a spin echo sequence.
 
-`anatomy` is drawn from the subject's stream alone; `image` shows it with any sequence, at any field strength, and draws
+`anatomy` is drawn from the subject's stream alone; `image` scans it by any sequence, at any field strength, and draws
 phase, bias field and noise from the acquisition's own stream.
 """
 
@@ -41,7 +41,7 @@ NAMES = tuple(TISSUES)
 
 @dataclass(frozen=True)
 class Sequence:
-    """A spin echo, with an inversion before it where `ti` is given."""
+    """A spin echo, preceded by an inversion if `ti` is given."""
 
     tr: float
     """Repetition time [ms]."""
@@ -53,7 +53,7 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One subject's head, before any sequence looks at it."""
+    """One subject's head, independent of any sequence."""
 
     density: NDArray[np.float32]
     """(tissues, slices, size, size): each tissue's share of the pixel times its local proton density factor."""
@@ -93,8 +93,8 @@ def anatomy(rng: Generator, slices: int, size: int, lesions: float) -> Anatomy:
     """A random head on a grid; the same generator gives the same head at any `slices` and `size`.
 
     Args:
-        rng: the subject's own stream; nothing else decides the anatomy.
-        slices: how many axial slices, evenly spread over COVERAGE.
+        rng: the subject's own stream, which alone determines the anatomy.
+        slices: number of axial slices, evenly spread over COVERAGE.
         size: pixels along each edge of the field of view.
         lesions: probability of one lesion with oedema.
     """
@@ -110,7 +110,7 @@ def anatomy(rng: Generator, slices: int, size: int, lesions: float) -> Anatomy:
 def image(
     anatomy: Anatomy, sequence: Sequence, field_t: float, rng: Generator, noise: float, bias: float
 ) -> NDArray[np.complex64]:
-    """What the sequence shows of the anatomy, (slices, size, size), in units of the signal of fully relaxed water.
+    """The image of the anatomy (slices, size, size), complex, in units of the signal of fully relaxed water.
 
     Args:
         anatomy: the subject's head.
@@ -126,7 +126,7 @@ def image(
     sensitivity, phase, edge = SmoothNoise(rng, 90.0), SmoothNoise(rng, 110.0), pixel_centres(size)
     result = np.empty((slices, size, size), np.complex64)
     for index, height in enumerate(slice_heights(slices).tolist()):
-        seen = np.einsum("t,tyx->yx", signals, anatomy.density[:, index])  # no BLAS: any number of threads, same bits
+        seen = np.einsum("t,tyx->yx", signals, anatomy.density[:, index])  # no BLAS: its bits vary with the threads
         seen = seen * np.exp(0.3 * bias * sensitivity.plane(height, edge))
         static = rng.standard_normal((size, size, 2), dtype=np.float32).view(np.complex64)[..., 0]
         result[index] = seen * np.exp(1j * phase.plane(height, edge)) + np.float32(level) * static

@@ -119,7 +119,7 @@ def test_a_damaged_shard_is_named(root: Path) -> None:
     put(root, "a", images())
     path = shard(root)
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(InputError, match="delete it and it is made again"):
+    with pytest.raises(InputError, match="delete it, and it will be made again"):
         Shard(path)
     path.unlink()
     assert h5py.is_hdf5(shard(root))
@@ -139,7 +139,7 @@ def test_a_flipped_byte_is_refused_with_the_remedy(root: Path) -> None:
         (described,), data = opened.volumes(), opened.kspace("a", [1]).tobytes()
     for at in (content.index(data), content.index(data) + len(data) - 1, content.index(described.subject.encode())):
         path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        with pytest.raises(DamagedError, match=rf"{path.name}: is damaged, .*; delete it and it is made again"):
+        with pytest.raises(DamagedError, match=rf"{path.name}: is damaged, .*; delete it, and it will be made again"):
             read_all(path)
     path.unlink()
     assert shard(root).read_bytes() == content

@@ -89,10 +89,10 @@ def test_two_texts_never_make_one_name() -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("P(\\d+", "is no regular expression"),
+        ("P(\\d+", "is not a regular expression"),
         ("P\\d+", "has 0 groups"),
         ("(P)(\\d)", "has 2 groups"),
-        ("(?<=x)(a)", "is no regular expression"),
+        ("(?<=x)(a)", "is not a regular expression"),
     ],
 )
 def test_a_pattern_has_one_group(pattern: str, message: str) -> None:

@@ -279,7 +279,7 @@ SAMPLES = [
     ("return np.ones(shape)", "sample of theirs:Theirs must return an array of bool (16, 16), not float64 (16, 16)"),
     ("return np.ones(4, bool)", "must return an array of bool (16, 16), not bool (4,)"),
     ("return None", "must return an array of bool (16, 16), not NoneType"),
-    ("return np.zeros(shape, bool)", "samples nothing; sample of theirs:Theirs must set some of it"),
+    ("return np.zeros(shape, bool)", "samples nothing; sample of theirs:Theirs must set some point"),
 ]
 
 

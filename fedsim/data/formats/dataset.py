@@ -1,4 +1,4 @@
-"""A PyTorch Dataset of the user's own as a source, `dataset: module:Class`."""
+"""A source that reads a user's own PyTorch Dataset, `dataset: module:Class`."""
 
 import hashlib
 import json
@@ -30,13 +30,13 @@ _SHAPES = {
     "image": ((3,), "iufc", "real or complex numbers (H, W) or (slices, H, W)"),
     "kspace": ((3, 4), "c", "complex numbers (H, W), (slices, H, W) or (slices, coils, H, W)"),
 }
-"""Dimensions (with slices), kinds of numbers, and both in words."""
+"""By key: allowed numbers of dimensions, kinds of numbers, and both in words."""
 _KEYS = ("image", "kspace", "subject", "volume", "slice", "contrast")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Item:
-    """What one item gives."""
+    """One item, checked."""
 
     index: int
     """Index in the data set."""
@@ -44,39 +44,39 @@ class _Item:
     volume: str
     images: NDArray[Any]  # (slices, H, W)
     place: int | None
-    """Of a single slice in its volume, if it says."""
+    """Position of a single slice in its volume, if given."""
     contrast: str
 
 
 class DatasetSource(Source):
-    """A torch.utils.data.Dataset: any class with `__len__` and `__getitem__`, whose items are mappings.
+    """A torch.utils.data.Dataset: any class with `__len__` and `__getitem__` that returns mappings.
 
     An item has `image`, (H, W) or (slices, H, W), real or complex, or fully sampled `kspace` with its centre at
     H // 2, W // 2, (H, W), (slices, H, W) or (slices, coils, H, W); and a `subject`. It may have a `volume` (default:
     the subject with the contrast), a `slice` (an integer, for items that are single slices) and a `contrast`. Slices
-    of one volume come one after the other. All items are read once, in order, when the shard is made.
+    of one volume must be consecutive items. All items are read once, in order, when the shard is made.
     """
 
-    format: Literal["dataset"] = Field("dataset", description="A PyTorch Dataset of your own.")
+    format: Literal["dataset"] = Field("dataset", description="Your own PyTorch Dataset.")
     dataset: Text = Field(description="module:Class, a file beside the workload and a class in it.")
     arguments: dict[str, JsonValue] = Field(
         default_factory=dict,
-        description="What the class is made with, by name; a parameter `root` that is not here is federation.root.",
+        description="Arguments of the class, by name; a parameter `root` that is not here receives federation.root.",
     )
 
     def identity(self) -> str:
-        """The class: whatever the arguments, a name is one subject's."""
+        """The class: equal names are one subject, whatever the arguments."""
         return self.dataset
 
     def files(self, root: Path) -> list[Path]:
-        """None that fedsim knows of."""
+        """None that fedsim can know of."""
         return []
 
     def fingerprint(self, root: Path) -> str:
-        """A digest of the class's file, how many items there are, and the dataset's own `files` if it has any.
+        """A digest of the class's file, the number of items, and the dataset's own `files`, if it has any.
 
         Raises:
-            InputError: there is no such class, or it cannot be made.
+            InputError: there is no such class, or it cannot be constructed.
         """
         made = self._made(root)
         source = file_of(self.dataset)
@@ -89,7 +89,7 @@ class DatasetSource(Source):
         """The items' volumes, in the items' order.
 
         Raises:
-            InputError: an item is not what it should be, naming it.
+            InputError: an item is invalid, naming it.
         """
         done: set[str] = set()
         for name, items in groupby(self._items(root), lambda item: item.volume):
@@ -107,13 +107,13 @@ class DatasetSource(Source):
         """The images (slices, H, W) of a volume, by `slice` where items have one."""
         for item in items:
             if item.subject != items[0].subject:
-                raise self._wrong(item.index, f"is of subject {item.subject}, but its volume of {items[0].subject}")
+                raise self._wrong(item.index, f"has subject {item.subject}, but its volume has {items[0].subject}")
             if item.images.shape[1:] != items[0].images.shape[1:]:
                 sizes = f"{item.images.shape[1:]}, but its volume {item.volume} began with {items[0].images.shape[1:]}"
                 raise self._wrong(item.index, f"is {sizes}")
         places = [item.place for item in items if item.place is not None]
         if places and len(set(places)) < len(items):
-            raise self._wrong(items[0].index, f"begins volume {items[0].volume}, whose slices have no distinct numbers")
+            raise self._wrong(items[0].index, f"begins volume {items[0].volume}, which lacks distinct slice numbers")
         ordered = sorted(items, key=lambda item: item.place) if places else items  # type: ignore[arg-type, return-value]
         return np.concatenate([item.images for item in ordered])
 
@@ -193,7 +193,7 @@ class DatasetSource(Source):
 
     @contextmanager
     def _theirs(self, where: str) -> Iterator[None]:
-        """Say of whatever the user's class raises that it is the class's."""
+        """Turn any exception of the user's class into a message that names the class."""
         try:
             yield
         except (Exception, SystemExit) as error:
@@ -203,7 +203,7 @@ class DatasetSource(Source):
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """Let whatever draws at random draw the same every time, and leave the generators as they were."""
+    """Seed the global random generators inside the block, and restore them afterwards."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's class may use it
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""DICOM files: one grey image each, or a mosaic of some, gathered into series."""
+"""DICOM files: one grey-scale image or mosaic each, grouped into series."""
 
 import logging
 import operator
@@ -25,18 +25,18 @@ from fedsim.data.subjects import SITE, Subject, connected
 log = logging.getLogger("fedsim")
 
 _STUDY = "StudyInstanceUID"
-_EXPECTED = "a DICOM file with one grey image"
+_EXPECTED = "a DICOM file with one grey-scale image"
 _Series = dict[tuple[str, ...], list[Header]]
-"""Files by series and patient: anonymisers give one series number to several people."""
+"""Files by series and patient: some anonymisers give several people the same series number."""
 
 
 class Dicom(FileSource):
-    """A volume a series, magnitude, with the rescale slope and intercept applied and files without pixels left out.
+    """One magnitude volume per series, rescale slope and intercept applied; files without pixels are left out.
 
-    Phase images, localizers, colour images and screen saves are left out, MONOCHROME1 is inverted, Siemens mosaics are
-    cut up; real and imaginary images without magnitudes make complex ones. Slices are sorted by position along their
-    normal, then by instance number: echoes or phases that share a series come one after the other at each place. The
-    subject's record is PatientID.
+    Phase images, localizers, colour images and screen saves are left out, MONOCHROME1 is inverted, and Siemens mosaics
+    are split into slices; real and imaginary images without magnitudes are combined to complex images. Slices are
+    sorted by position along their normal, then by instance number, so echoes or phases in one series are consecutive
+    at each position. The subject is PatientID.
     """
 
     format: Literal["dicom"] = Field("dicom", description="DICOM files (.dcm, .ima, or without a suffix).")
@@ -52,7 +52,7 @@ class Dicom(FileSource):
         return (".dcm", ".ima", "")
 
     def files(self, root: Path) -> list[Path]:
-        """Every file with a suffix of DICOM, and of the others those that begin like one."""
+        """Every file with a DICOM suffix, and of the others those that begin like a DICOM file."""
         files = fetched(self.matching(root))
         found = [file for file in files if file.suffix.lower() in (".dcm", ".ima") or _is_dicom(file)]
         for other in sorted({*files} - {*found}):
@@ -62,7 +62,7 @@ class Dicom(FileSource):
         return found
 
     def read(self, root: Path) -> Iterator[Volume]:
-        """A volume a series, in natural order of their first files."""
+        """One volume per series, in natural order of their first files."""
         series = self._series(root)
         who = self._people([headers[0] for headers in series.values()], root)
         labels = {key: headers[0].description or "unnamed" for key, headers in series.items()}
@@ -75,9 +75,9 @@ class Dicom(FileSource):
             yield Volume(subject, name, _images(headers), origin, contrast=first.description)
 
     def _people(self, series: list[Header], root: Path) -> dict[tuple[str, ...], Subject]:
-        """Who each series shows, by its key.
+        """The subject of each series, by its key.
 
-        Where one has no PatientID, all series of its study and of its folder show one person.
+        Series without a PatientID are the same person as the other series of their study or folder.
         """
         who = {one.key: self.who(one.file, root, one.subject) for one in series}
         if self.subject != "auto":
@@ -118,7 +118,7 @@ class Dicom(FileSource):
         return series
 
     def _images_only(self, series: _Series, root: Path) -> _Series:
-        """The series that are magnitude images of an anatomy; all of them if there is none.
+        """The series that are magnitude images of an anatomy; if there are none, all series.
 
         Raises:
             InputError: only colour or only phase images are left.
@@ -132,7 +132,7 @@ class Dicom(FileSource):
                 every = others
         if not every:
             colour = next(header for headers in series.values() for header in headers)
-            raise InputError(f"{colour.file}: is in colour, as all DICOM images beside it; {_EXPECTED} is needed")
+            raise InputError(f"{colour.file}: is in colour, like all DICOM images beside it; {_EXPECTED} is needed")
         kept: _Series = {}
         for key, headers in series.items():
             left = _told_apart([header for header in headers if header in set(every)], root)
@@ -151,10 +151,10 @@ def _is_dicom(file: Path) -> bool:
 
 
 def _check_people(headers: list[Header], where: Path) -> None:
-    """Refuse a PatientID that stands for several people; warn where one stands for everybody, which anonymisers do.
+    """Refuse a PatientID that stands for several people; warn if one stands for all, as some anonymisers do.
 
     Raises:
-        InputError: it goes with several birth dates or sexes.
+        InputError: a PatientID has several birth dates or sexes.
     """
     for patient in dict.fromkeys(header.subject for header in headers if header.subject):
         own = [header for header in headers if header.subject == patient]
@@ -163,7 +163,7 @@ def _check_people(headers: list[Header], where: Path) -> None:
             if len(told) > 1:
                 raise InputError(
                     f"{where}: PatientID {patient} has {len(told)} {what}s ({', '.join(told[:3])}): it names several "
-                    "people; set subject to folder, or to a pattern that tells them apart"
+                    "people; set subject to folder, or to a pattern that distinguishes them"
                 )
         studies = {header.study for header in own}
         if len(studies) > 2 and len(own) == len(headers) and len({header.file.parent for header in own}) > 2:
@@ -174,7 +174,7 @@ def _check_people(headers: list[Header], where: Path) -> None:
 
 
 def _told_apart(headers: list[Header], root: Path) -> list[Header]:
-    """The magnitude images of a series, or its real and imaginary ones where there is no magnitude; in one plane."""
+    """The magnitude images of a series, or without any its real and imaginary ones; in one plane."""
     kinds = {header.component for header in headers}
     wanted = "M" if "M" in kinds else "RI" if {"R", "I"} <= kinds else ""
     words = {"P": "phase image", "R": "real image", "I": "imaginary image"}
@@ -188,7 +188,7 @@ def _told_apart(headers: list[Header], root: Path) -> list[Header]:
 
 
 def _most(headers: list[Header], what: str) -> list[Header]:
-    """Those of the size or plane that most of a series have; all of them where there is no such majority."""
+    """The images with the size or plane of the majority of a series; all if there is no majority."""
     counted = Counter(getattr(header, what) for header in headers)
     common, count = counted.most_common(1)[0] if counted else (None, 0)
     if 2 * count <= len(headers):
@@ -203,12 +203,12 @@ def _images(headers: list[Header]) -> NDArray[np.float32] | NDArray[np.complex64
     """Images (slices, H, W) of one series, in the order given; complex where they are real and imaginary parts.
 
     Raises:
-        InputError: their sizes differ, or parts lack their partners.
+        InputError: their sizes differ, or a real or imaginary image has no counterpart.
     """
     if {header.component for header in headers} == {"R", "I"}:
         real, imaginary = ([header for header in headers if header.component == kind] for kind in "RI")
         if [one.place[0] for one in real] != [one.place[0] for one in imaginary]:
-            raise InputError(f"{real[0].file}: its series has real images without imaginary ones at the same places")
+            raise InputError(f"{real[0].file}: its series has real images without imaginary ones at the same positions")
         return (_images(real) + np.complex64(1j) * _images(imaginary)).astype(np.complex64)
     images: list[NDArray[np.float32]] = []
     for header in headers:
@@ -234,10 +234,10 @@ def _image(file: Path) -> NDArray[np.float32]:
 
 
 def _cut_up(mosaic: NDArray[np.float32], data: pydicom.Dataset) -> NDArray[np.float32]:
-    """(images, h, w) of a Siemens mosaic, a square of them row by row.
+    """(images, h, w) of a Siemens mosaic, a square grid of images read row by row.
 
     Raises:
-        InputError: how many there are is not recorded, or does not fit.
+        InputError: the number of images is not recorded, or does not fit.
     """
     number = _number_in(data)
     across = int(np.ceil(np.sqrt(number)))
@@ -252,7 +252,7 @@ def _cut_up(mosaic: NDArray[np.float32], data: pydicom.Dataset) -> NDArray[np.fl
 
 
 def _number_in(data: pydicom.Dataset) -> int:
-    """How many images a mosaic holds, from Siemens' private tags; 0 if they do not say."""
+    """The number of images in a mosaic, from Siemens' private tags; 0 if not recorded."""
     from nibabel.nicom import csareader  # noqa: PLC0415 - it warns, which `reading` silences
 
     plain: Any = data.get((0x0019, 0x100A))
@@ -260,7 +260,7 @@ def _number_in(data: pydicom.Dataset) -> int:
         value = plain.value
         return int.from_bytes(value, "little") if isinstance(value, bytes) else int(value)
     header: Any = data.get((0x0029, 0x1010))
-    read: Any = csareader.read  # it has no types
+    read: Any = csareader.read  # it is untyped
     csa = read(header.value) if header is not None else {"tags": {}}
     items = csa["tags"].get("NumberOfImagesInMosaic", {"items": []})["items"]
     return int(items[0]) if items else 0

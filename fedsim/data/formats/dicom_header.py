@@ -1,4 +1,4 @@
-"""What a DICOM file says about itself: who, which series, where, and what kind of image."""
+"""What a DICOM header says: the person, the series, the position, and the kind of image."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import pydicom
 from fedsim.core.errors import InputError
 from fedsim.data.reading import reading
 
-_EXPECTED = "a DICOM file with one grey image"
+_EXPECTED = "a DICOM file with one grey-scale image"
 _GE_KIND, _PHILIPS_KIND = (0x0043, 0x102F), (0x2005, 0x1011)
 _TAGS: list[Any] = [
     *("PatientID", "PatientBirthDate", "PatientSex", "SeriesNumber", "SeriesDescription", "SeriesInstanceUID"),
@@ -22,7 +22,7 @@ _TAGS: list[Any] = [
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _LOCALIZER = re.compile(r"(?i)(?<![a-z])(localizer|localiser|loc|scout|survey|aahscout|3[- ]?plane)(?![a-z])")
 _NOBODY = re.compile(r"(?i)(anon\w*|de-?identified|unknown|none|null|n/?a|no_?id|patient|subject|test|[x0*?-]+)")
-"""A PatientID that anonymisers give to everybody."""
+"""A placeholder that anonymisers write as PatientID of every patient."""
 _COMPONENT = re.compile(r"(M|P|R|I)(?:_\w+)?|(M)AGNITUDE|(P)HASE(?: MAP)?|(R)EAL|(I)MAGINARY|VELOCITY MAP")
 
 
@@ -44,9 +44,9 @@ class Header:
     component: str
     """M (magnitude), P (phase), R (real) or I (imaginary)."""
     oddity: str
-    """What it is if no image of an anatomy: colour image, screen save, localizer; else empty."""
+    """Colour image, screen save or localizer if it is not an image of an anatomy; else empty."""
     inverted: bool
-    """Its lowest value is white."""
+    """Whether its lowest value is white."""
     size: tuple[int, int]
     """H, W."""
     plane: tuple[float, ...]
@@ -56,13 +56,13 @@ class Header:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells its series, and whose it is; by folder where the file names neither patient nor study."""
+        """The key of its series and patient; by folder if the file names neither patient nor study."""
         own = () if self.subject or self.study else (str(self.file.parent),)
         return (self.series, self.subject, self.study, *own)
 
 
 def begins_like_dicom(begin: bytes) -> bool:
-    """Whether a file that begins so (132 bytes or more) is DICOM, or the bare data set of one, as old archives have."""
+    """Whether a file with this beginning (132 bytes or more) is DICOM, or a bare data set as in old archives."""
     return (
         begin[128:132] == b"DICM"
         or re.match(rb"[\x02\x08]\x00[\x00-\x18]\x00([A-Z]{2}|[\x00-\x7f]\x00\x00\x00)", begin) is not None
@@ -70,10 +70,10 @@ def begins_like_dicom(begin: bytes) -> bool:
 
 
 def opened(file: Path, tags: list[Any] | None = None) -> pydicom.Dataset:
-    """The file's data set, also without preamble; of `tags` alone if they are given.
+    """The file's data set, also without preamble; restricted to `tags` if given.
 
     Raises:
-        InputError: it is no DICOM.
+        InputError: it is not a DICOM file.
     """
     data = pydicom.dcmread(file, force=True, specific_tags=tags, defer_size=1024 if tags else None)
     if "SOPClassUID" not in data and "Rows" not in data:
@@ -136,7 +136,7 @@ def _component(data: pydicom.Dataset) -> str:
 
 
 def _private(data: pydicom.Dataset, tag: tuple[int, int]) -> str:
-    """A private element, which is bytes where the file does not say of what type it is."""
+    """A private element, which is bytes if the file does not record its type."""
     element: Any = data.get(tag)
     value = None if element is None else element.value
     if isinstance(value, bytes):

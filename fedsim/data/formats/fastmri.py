@@ -21,10 +21,10 @@ _EXPECTED = "a fastMRI HDF5 file with a dataset kspace"
 
 
 class FastMRI(KSpaceSource):
-    """A volume a file: the inverse FFT of its k-space, cut to the reconstruction matrix (no readout oversampling).
+    """One volume per file: the inverse FFT of its k-space, cropped to the reconstruction matrix (no oversampling).
 
-    Single-coil k-space gives complex images, multi-coil k-space their root sum of squares; undersampled k-space is
-    refused. The subject's record is the attribute patient_id.
+    Single-coil k-space gives complex images, multi-coil k-space the root sum of squares; undersampled k-space is
+    refused. The subject is the attribute patient_id.
     """
 
     format: Literal["fastmri"] = Field("fastmri", description="fastMRI's HDF5 files (.h5, .hdf5).")
@@ -40,7 +40,7 @@ class FastMRI(KSpaceSource):
         return (".h5", ".hdf5")
 
     def read(self, root: Path) -> Iterator[Volume]:
-        """A volume a file, in natural order of the files."""
+        """One volume per file, in natural order of the files."""
         labels = {file: _attribute(file, "acquisition", "unnamed") for file in self.files(root)}
         alone = apart(labels)
         for file in pick(labels, self.contrast, str.__eq__, root / self.path):
@@ -66,7 +66,7 @@ def _text(value: object) -> str:
 
 
 def _slice(file: Path, index: int) -> NDArray[Any]:
-    """k-space (coils, H, W) of a slice; one coil where the file has no axis for them."""
+    """k-space (coils, H, W) of a slice; one coil if the file has no coil axis."""
     with reading(file, _EXPECTED), h5py.File(file, "r", locking=False) as hdf:
         kspace = _kspace(file, hdf)
         coils: NDArray[Any] = kspace[index].reshape(-1, *kspace.shape[-2:])
@@ -92,7 +92,7 @@ def _raw(file: Path) -> RawVolume:
 
 
 def _matrix(file: Path, hdf: h5py.File, height: int, width: int) -> tuple[int, int]:
-    """(h, w) to cut images (height, width) to: the header's, else the reconstruction's, else no taller than wide."""
+    """(h, w) to crop images (height, width) to: the header's, else the reconstruction's, else at most square."""
     size = _header_matrix(file, hdf)
     for name in ("reconstruction_esc", "reconstruction_rss"):
         if size is None and name in hdf:
@@ -113,7 +113,7 @@ def _header_matrix(file: Path, hdf: h5py.File) -> tuple[int, int] | None:
     afford(file, header.shape, header.dtype.itemsize)
     text = _text(header[()])
     if "<!DOCTYPE" in text:
-        raise InputError("ismrmrd_header declares a document type; a plain ISMRMRD header has none")
+        raise InputError("ismrmrd_header declares a document type; an ISMRMRD header must not")
     found = ElementTree.fromstring(text).find("{*}encoding/{*}reconSpace/{*}matrixSize")
     if found is None:
         return None

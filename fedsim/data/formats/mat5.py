@@ -1,6 +1,6 @@
-"""Numeric arrays and texts of MATLAB 5 files, without trust in any length or type that a file states.
+"""Numeric arrays and texts of MATLAB 5 files, read without trusting any length or type that a file states.
 
-Reading such a file with scipy can end the process: it looks up types that do not exist.
+Reading a damaged file with scipy can crash the process, because it looks up types that do not exist.
 """
 
 import math
@@ -42,11 +42,11 @@ class Array:
     """A numeric array or a text in a file."""
 
     name: str
-    """A struct's fields are named struct/field."""
+    """Name; fields of structs are named struct/field."""
     shape: tuple[int, ...]
     """As MATLAB counts, first axis fastest."""
     is_text: bool
-    """Its values are then codes of characters."""
+    """Whether its values are character codes."""
     is_complex: bool
     _order: str
     _kind: int
@@ -54,10 +54,10 @@ class Array:
     _body: memoryview
 
     def values(self) -> NDArray[np.float32] | NDArray[np.complex64]:
-        """The array, as MATLAB counts its axes.
+        """The array, with axes in MATLAB's order.
 
         Raises:
-            ValueError: its parts are missing or have another size.
+            ValueError: its data are missing or have the wrong size.
         """
         parts = _parts(_unpacked(self._kind, self._body, self._order, None), self._order)
         for _ in ("flags", "dimensions", "name"):
@@ -74,10 +74,10 @@ class Array:
 
 
 def arrays(file: Path) -> Iterator[Array]:
-    """The numeric arrays and texts of a file, also within structs; what else there is is passed over.
+    """The numeric arrays and texts of a file, also within structs; everything else is skipped.
 
     Raises:
-        ValueError: the file is of another version, or damaged.
+        ValueError: the file has another version, or is damaged.
     """
     content = memoryview(np.memmap(file, np.uint8, mode="r"))  # type: ignore[arg-type]  # it has a buffer
     order = {b"IM": "<", b"MI": ">"}.get(bytes(content[126:128]))
@@ -89,7 +89,7 @@ def arrays(file: Path) -> Iterator[Array]:
 
 
 def _arrays(kind: int, body: memoryview, order: str, within: str, deepest: int) -> Iterator[Array]:
-    """The array in `body`, or those of its fields where it is a single struct."""
+    """The array in `body`, or the arrays in its fields if it is a single struct."""
     parts = _parts(_unpacked(kind, body, order, _HEAD), order)
     flags, dimensions, name = (part for _, (_, part) in zip(range(3), parts, strict=False))
     (word,) = struct.unpack_from(f"{order}I", flags)
@@ -139,9 +139,9 @@ def _parts(content: memoryview, order: str) -> Iterator[tuple[int, Any]]:
     at = 0
     while at + 8 <= len(content):
         kind, size = struct.unpack_from(f"{order}II", content, at)
-        small = kind >> 16  # then the size is there, and up to four bytes in place of it
+        small = kind >> 16  # the small format: size in the upper half, and up to four bytes of data after it
         begin, size = (at + 4, small) if small else (at + 8, size)
         if begin + size > len(content):
-            raise ValueError("is cut short, or damaged: an element is longer than what is left")
+            raise ValueError("is truncated or damaged: an element is longer than the rest of the file")
         yield kind & 0xFFFF, content[begin : begin + size]
         at = begin + 4 if small else begin + size + (-size % 8 if kind != _COMPRESSED else 0)

@@ -1,4 +1,4 @@
-"""MATLAB files: one numeric array each, of version 5 or 7.3 (HDF5)."""
+"""MATLAB files of version 5 or 7.3 (HDF5), with one numeric array each."""
 
 import math
 import os.path
@@ -34,32 +34,33 @@ class _Array:
 
     file: Path
     name: str
-    """Its path where it lies in a struct: struct/field."""
+    """Name; struct/field within a struct."""
     shape: tuple[int, ...]
     """As MATLAB counts."""
     is_text: bool
 
 
 class Matlab(KSpaceSource):
-    """A volume a file, of an array (H, W, slices) or (H, W), or as `axes` says; complex arrays stay complex.
+    """One volume per file, from an array (H, W, slices) or (H, W), or as `axes` says; complex arrays stay complex.
 
-    Unless every file is a subject, the single images of one subject and one size are the slices of one volume, in
-    natural order. auto is the subject that the file names (PID, patient_id), else the file, for single images their
-    folder. k-space, told by its name, becomes images: of coils their root sum of squares.
+    Unless every file is a subject, single images of one subject with the same size are the slices of one volume, in
+    natural order. With `subject: auto`, the subject is what the file names (PID, patient_id), else the file, or for
+    single images their folder. k-space, recognised by its name, is transformed to images; coils are combined by the
+    root sum of squares.
     """
 
     format: Literal["matlab"] = Field("matlab", description="MATLAB files (.mat), version 5 or 7.3.")
     variable: Text | None = Field(
         None,
-        description="Name of the array, struct/field within a struct; null: the only numeric one that is no vector.",
+        description="Name of the array, struct/field within a struct; null: the only numeric one that is not a vector.",
     )
     domain: Literal["auto", "image", "kspace"] = Field(
         "auto",
-        description="What the array holds: images, or k-space; auto tells by its name (kspace, ksp, kdata, ...).",
+        description="What the array holds: image or kspace; auto: by its name (kspace, ksp, kdata, ...).",
     )
     axes: Text | None = Field(
         None,
-        description="The array's axes, a letter each: h and w of the image, s for slices, repetitions or phases (any "
+        description="The array's axes, one letter each: h and w of the image, s for slices, repetitions or phases (any "
         "number), c for coils, such as hwcs; null: hws. k-space of three or more axes needs it.",
     )
 
@@ -81,7 +82,7 @@ class Matlab(KSpaceSource):
         return (".mat",)
 
     def read(self, root: Path) -> Iterator[Volume]:
-        """A volume a file, or a subject where its files are single images, in natural order of the first files."""
+        """One volume per file, or per subject if its files are single images, in natural order of the first files."""
         for who, arrays in self._subjects(root).items():
             one_size = len({array.shape for array in arrays}) == 1 and len(arrays[0].shape) == 2
             if len(arrays) > 1 and one_size and self.subject != "file":
@@ -114,10 +115,10 @@ class Matlab(KSpaceSource):
         return subjects
 
     def _array(self, file: Path) -> tuple[_Array, str]:
-        """The array to read, and the patient that the file names, if it does.
+        """The array to read, and the patient that the file names, if any.
 
         Raises:
-            InputError: it is missing, not numeric, of another rank, or one among several.
+            InputError: it is missing, not numeric, has an unexpected rank, or is one of several candidates.
         """
         with reading(file, _EXPECTED):
             found = {array.name: array for array in _arrays(file)}
@@ -150,12 +151,12 @@ class Matlab(KSpaceSource):
             return values[:, 0] if values.shape[1] == 1 else np.linalg.norm(values, axis=1)
 
     def _values(self, array: _Array) -> NDArray[Any]:
-        """(slices, coils, H, W), float32 or complex64; one coil where no axis counts them."""
+        """(slices, coils, H, W), float32 or complex64; one coil if there is no coil axis."""
         axes = self.axes or "hws"
         values = (_values_v73 if h5py.is_hdf5(array.file) else _values_v5)(array)
         values = values.reshape(
             array.shape + (1,) * (len(axes) - len(array.shape))
-        )  # MATLAB drops the last axes of one
+        )  # MATLAB drops trailing axes of size one
         order = [at for letter in "schw" for at, name in enumerate(axes) if name == letter]
         coils = array.shape[axes.index("c")] if "c" in axes[: len(array.shape)] else 1
         height, width = (values.shape[axes.index(letter)] for letter in "hw")
@@ -163,10 +164,10 @@ class Matlab(KSpaceSource):
         return turned.astype(np.complex64 if turned.dtype.kind == "c" else np.float32, order="C")
 
     def _is_kspace(self, array: _Array, values: NDArray[Any]) -> bool:
-        """Whether the array is k-space, by the key `domain`, else by its name.
+        """Whether the array is k-space, by the key `domain` or else by its name.
 
         Raises:
-            InputError: it is k-space and real, or its axes are not known; or it is k-space under another name.
+            InputError: it is k-space but real, or with unknown axes; or it looks like k-space under another name.
         """
         named = _KSPACE.search(array.name.rpartition("/")[2]) is not None
         if self.domain == "image" or (self.domain == "auto" and not named):
@@ -174,11 +175,11 @@ class Matlab(KSpaceSource):
                 raise InputError(f"array {array.name} looks like k-space; set domain to kspace or image")
             return False
         if values.dtype.kind != "c":
-            raise InputError(f"array {array.name} is real, and k-space is complex; set domain: image if it is images")
+            raise InputError(f"array {array.name} is real, but k-space is complex; set domain: image if it has images")
         if self.axes is None and len(array.shape) > 2:
             raise InputError(
-                f"array {array.name} {array.shape} is k-space; say what its axes are, such as axes: hwc (coils last) "
-                "or axes: hws (slices last), or set domain: image if it is images"
+                f"array {array.name} {array.shape} is k-space; name its axes, such as axes: hwc (coils last) "
+                "or axes: hws (slices last), or set domain: image if it holds images"
             )
         return True
 
@@ -191,7 +192,7 @@ def _arrays(file: Path) -> list[_Array]:
 
     def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and item.ndim >= 2 and not name.startswith("#") and _kind(item):
-            shape = item.shape[::-1]  # HDF5 counts axes the other way
+            shape = item.shape[::-1]  # HDF5 reverses the axes
             found.append(_Array(file=file, name=name, shape=shape, is_text=_kind(item) == "char"))
 
     with h5py.File(file, "r", locking=False) as hdf:

@@ -20,15 +20,15 @@ from fedsim.data.reading import afford, reading
 from fedsim.data.source import FileSource, Volume
 
 _RADIANS = {"radians": 1.0, "milliradians": 1e-3, "siemens": np.pi / 4096}
-"""What one unit of a phase file is [rad]."""
+"""One unit of a phase file [rad]."""
 _KIND = re.compile(r"(?i)(?<![a-z0-9])(magnitude|mag|phase|ph)(?![a-z0-9])")
 _IXI = re.compile(r"(IXI\d+)-(Guys|HH|IOP)-")
 _Key = tuple[Path, str, int]
-"""Folder, name and series number; the name without its number and the words that tell magnitude from phase."""
+"""Folder, name and series number; the name without its number and without words for magnitude and phase."""
 
 
 class Nifti(FileSource):
-    """A volume a magnitude file, or a folder of 2-D slices, turned upright as radiologists look.
+    """One volume per magnitude file or folder of 2-D slices, turned upright in radiological convention.
 
     Slices keep the file's order. Rows run from head to foot (axial slices: front to back), columns to the patient's
     left (sagittal slices: to the back). Phase files are never volumes.
@@ -43,16 +43,16 @@ class Nifti(FileSource):
     center: Literal["Guys", "HH", "IOP"] | None = Field(None, description="Hospital of the IXI files to take.")
     phase: Literal["auto", "none", "radians", "milliradians", "siemens"] = Field(
         "auto",
-        description="Unit of the phase files: auto (from the range, where there are any), none (use magnitudes alone), "
+        description="Unit of the phase files: auto (from the range, if there are any), none (use magnitudes alone), "
         "radians, milliradians, or siemens (4096 is pi); with a unit given every magnitude needs its phase.",
     )
-    axis: Literal[0, 1, 2] = Field(2, description="The file's axis that counts the slices.")
+    axis: Literal[0, 1, 2] = Field(2, description="The file's slice axis.")
     slices: tuple[Annotated[int, Field(ge=0)], int] | None = Field(
         None, description="[start, stop): the slices to take of each volume, in the file's order; null for all."
     )
 
     volume: Literal["all"] | Choice = Field(
-        None, description="Volume of 4-D files, from 0, or by its name in `volume_names`; a list or all makes each one."
+        None, description="Volume of 4-D files, from 0, or by its name in `volume_names`; a list or all reads several."
     )
     volume_names: Names = Field({}, description="Names of the volumes of 4-D files, such as {0: FLAIR, 1: T1}.")
 
@@ -78,7 +78,7 @@ class Nifti(FileSource):
         return fetched([file for pair in self._pairs(root) for file in pair if file])
 
     def read(self, root: Path) -> Iterator[Volume]:
-        """A volume a magnitude file and number in it, or a folder of 2-D slices, in natural order of the files."""
+        """One volume per magnitude file and number in it, or folder of 2-D slices, in natural order of the files."""
         for pairs in self._stacks(root):
             file = pairs[0][0]
             who = self.who(file, root)
@@ -100,7 +100,7 @@ class Nifti(FileSource):
         return list(stacks.values())
 
     def _numbers(self, file: Path) -> list[int | None]:
-        """Which of the volumes of a 4-D file to read; None of a file that is one.
+        """Which volumes of a 4-D file to read; None for a file with a single volume.
 
         Raises:
             InputError: there are several, and the key `volume` does not say which.
@@ -138,7 +138,7 @@ class Nifti(FileSource):
         return self.center is None or (ixi is not None and ixi[2] == self.center)
 
     def _partner(self, file: Path, phases: dict[_Key, Path], magnitudes: set[_Key]) -> Path | None:
-        """The phase file of the same name and series number, or of the next number if that is no magnitude's."""
+        """The phase file of the same name and series number, or of the next number unless that is a magnitude file."""
         if self.phase == "none":
             return None
         folder, name, number = own = _key(file)
@@ -149,7 +149,7 @@ class Nifti(FileSource):
         return phase
 
     def _kind(self, file: Path) -> str:
-        """The contrast asked for that the file's name has; else the name's last part, if it is one of several words."""
+        """The wanted contrast that the file's name contains; else the last of several words of the name."""
         asked = [self.contrast] if isinstance(self.contrast, str) else self.contrast or []
         parts = re.split(r"[^A-Za-z0-9]+", stem(file))
         last = parts[-1] if len(parts) > 1 and not parts[-1].isdecimal() else ""
@@ -166,7 +166,7 @@ class Nifti(FileSource):
                 raise InputError(f"{phase}: is {angles.shape}, but its magnitude {file.name} is {values.shape}")
             with reading(phase, "a phase image"):
                 values = values * np.exp(1j * angles * np.float32(_RADIANS[_unit(angles, self.phase)]))
-        with reading(file, "an affine that turns indices into places"):
+        with reading(file, "an affine that maps indices to positions"):
             return self._chosen(_upright(values, affine, self.axis))
 
     def _chosen(self, images: NDArray[Any]) -> NDArray[Any]:
@@ -178,7 +178,7 @@ class Nifti(FileSource):
 
 
 _orientation: Callable[[NDArray[np.float64]], NDArray[np.float64]] = nibabel.io_orientation
-"""(3, 2) of an affine: for each file axis the patient's (right, anterior, superior) and its direction, 1 or -1."""
+"""(3, 2) of an affine: for each file axis the patient axis (right, anterior, superior) and its direction, 1 or -1."""
 
 
 def _has_part(name: str, part: str) -> bool:
@@ -204,7 +204,7 @@ def _shape(file: Path) -> tuple[int, ...]:
 def _load(file: Path, number: int | None) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Values (x, y, z), float32 or complex64, with the file's slope and intercept applied, and the affine.
 
-    Of a 4-D file the volume `number`; a 2-D one has z = 1.
+    Reads volume `number` of a 4-D file; a 2-D file has z = 1.
     """
     shape = (*_shape(file), 1)[:3] if number is None else _shape(file)
     with reading(file, "a NIfTI file"):
@@ -220,10 +220,10 @@ def _load(file: Path, number: int | None) -> tuple[NDArray[Any], NDArray[np.floa
 
 
 def _check_end(file: Path, size: int) -> None:
-    """Read a compressed file to its end, where its checksum is: nibabel stops before it, and takes what it gets.
+    """Read a compressed file to its end, where the checksum is; nibabel stops before it and would not notice damage.
 
     Raises:
-        InputError: far more follows than the `size` bytes that the header speaks of.
+        InputError: the file holds far more than the `size` bytes of its header.
     """
     with gzip.open(file) as stream:
         while chunk := stream.read(2**20):
@@ -233,7 +233,7 @@ def _check_end(file: Path, size: int) -> None:
 
 
 def _unit(phase: NDArray[np.float32], unit: str) -> str:
-    """`unit`, or for auto the unit whose range holds the phase."""
+    """`unit`, or for auto the unit with a range that holds the phase."""
     if unit != "auto":
         return unit
     low, high = float(phase.min()), float(phase.max())
@@ -246,14 +246,14 @@ def _unit(phase: NDArray[np.float32], unit: str) -> str:
 
 
 def _upright(values: NDArray[Any], affine: NDArray[np.float64], axis: int) -> NDArray[Any]:
-    """(slices, H, W) of (x, y, z), as the class says; each file axis counts as the patient's axis it is closest to.
+    """(slices, H, W) from (x, y, z), oriented as the class says; each file axis is taken for the closest patient axis.
 
     Raises:
         InputError: the affine is singular.
     """
     nearest: NDArray[np.float64] = _orientation(affine)
     if not np.isfinite(nearest).all():
-        raise InputError("its affine is singular; write one that says how the axes lie in the patient")
+        raise InputError("its affine is singular; write one that maps the axes to the patient")
     turned = np.flip(values, tuple(a for a in range(3) if a != axis and nearest[a, 1] > 0))
     in_plane = sorted({0, 1, 2} - {axis}, key=lambda a: -float(nearest[a, 0]))
     return np.ascontiguousarray(turned.transpose(axis, *in_plane))

@@ -1,4 +1,4 @@
-"""Phantom sites: heads made from seeds, so that thousands of sites need no file."""
+"""Phantom sites: heads generated from seeds, so that thousands of sites need no files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +38,7 @@ def _distinct(value: list[Weighting]) -> list[Weighting]:
 
 
 def _form(value: object) -> str:
-    """Which of the two forms is meant, so that an error is about that one alone."""
+    """Whether a number or a range is meant, so that an error mentions only that form."""
     return "list" if isinstance(value, list | tuple) else "value"
 
 
@@ -59,10 +59,10 @@ Contrasts = Annotated[
 
 
 class PhantomSource(Source):
-    """Random head-like subjects seen by a spin echo; a number may be [low, high], drawn for each site from the seed."""
+    """Random head-like subjects imaged by a spin echo; [low, high] is drawn for each site from the seed."""
 
-    format: Literal["phantom"] = Field("phantom", description="Heads made from seeds; needs no file.")
-    subjects: int = Field(6, ge=1, le=100_000, description="Subjects of the site.")
+    format: Literal["phantom"] = Field("phantom", description="Heads generated from seeds; needs no files.")
+    subjects: int = Field(6, ge=1, le=100_000, description="Number of subjects of the site.")
     slices: int = Field(10, ge=1, le=128, description="Axial slices of each volume, over 60 mm of the brain.")
     size: int = Field(128, ge=32, le=512, description="Pixels along each edge of the 230 mm field of view.")
     contrast: Contrasts = Field(
@@ -101,7 +101,7 @@ class PhantomSource(Source):
     def resolve(self, seed: int, site: str) -> Self:
         """This source with its ranges drawn and its seed set, each from a stream named by the site and the key."""
         drawn: dict[str, float | int] = {}
-        if self.seed is None:  # 53 bits: two of 10,000 sites never meet, and every YAML or JSON reader keeps them
+        if self.seed is None:  # 53 bits: no collisions among 10,000 sites, and exact in every YAML or JSON reader
             drawn["seed"] = int(numpy_stream(seed, "phantom", site, "seed").integers(2**53))
         for key in _DRAWN:
             value = getattr(self, key)
@@ -114,7 +114,7 @@ class PhantomSource(Source):
         return f"phantom {self.seed}"
 
     def population(self, who: Subject) -> str:
-        """Everybody drawn from this seed."""
+        """All people drawn from this seed."""
         return self.identity()
 
     def files(self, root: Path) -> list[Path]:
@@ -140,7 +140,7 @@ class PhantomSource(Source):
                 yield Volume(who, name, images, self.identity(), contrast=contrast)
 
     def foreseen(self, matrix: tuple[int, int]) -> list[StoredVolume]:
-        """Every volume with all its slices: each shows some of the head."""
+        """Every volume with all its slices, none of which is empty."""
         support = (min(self.size, matrix[0]), min(self.size, matrix[1]))
         slices = tuple(range(self.slices))
         return [
@@ -154,7 +154,7 @@ class PhantomSource(Source):
         return self.contrast if isinstance(self.contrast, list) else [self.contrast]
 
     def _sequence(self, contrast: Weighting) -> Sequence:
-        """The contrast's times [ms], set or default."""
+        """The times of the contrast [ms], as set or by default."""
         tr, te = _TIMES[contrast]
         tr, te = _number(self.tr, tr), _number(self.te, te)
         if contrast != "flair":

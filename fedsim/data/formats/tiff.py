@@ -24,13 +24,13 @@ _SUFFIXES = {"tiff": (".tif", ".tiff"), "png": (".png",)}
 
 
 class ImageFolder(FileSource):
-    """A volume a folder, its files the slices in order of the last number in their names; a stack is one by itself."""
+    """One volume per folder, with its files as slices, ordered by the last number in their names; or per stack."""
 
     format: Literal["tiff", "png"] = Field(description="tiff (.tif, .tiff) or png files.")
     channel: Choice = Field(
         None,
         description="Channel of images in colour or of several contrasts, from 0, or by its name in `channels`; a list "
-        "makes a volume of each. null: the only one; where they differ, a choice is asked for.",
+        "makes a volume of each. null: the only one; if channels differ, one must be chosen.",
     )
     channels: Names = Field({}, description="Names of the channels by number, such as {0: T1, 1: FLAIR}.")
 
@@ -45,7 +45,7 @@ class ImageFolder(FileSource):
         return _SUFFIXES[self.format]
 
     def read(self, root: Path) -> Iterator[Volume]:
-        """A volume a folder or stack and channel, in natural order of the folders."""
+        """One volume per folder or stack and channel, in natural order of the folders."""
         channels: list[int | None] = [*numbers(self.channel, self.channels)] or [None]
         for name, files in self._stacks(root):
             who = self.who(files[0], root)
@@ -57,7 +57,7 @@ class ImageFolder(FileSource):
                 yield Volume(who, full, _images(files, channel), origin.relative_to(root).as_posix(), contrast=contrast)
 
     def channels_at(self, root: Path) -> int:
-        """How many channels the first file has to choose from; 1 where they are all alike."""
+        """The number of channels of the first file; 1 if they are all equal."""
         file = self.files(root)[0]
         with reading(file, _EXPECTED):
             return len(_apart(_pages(file)[0])[0, 0, 0])
@@ -76,7 +76,7 @@ class ImageFolder(FileSource):
 
 
 def _no_labels(slices: list[Path]) -> list[Path]:
-    """The files of a folder but for those that, named alike, are labels of the others: 1b.png, 2b.png beside 1.png."""
+    """The files of a folder without labels that are named after the others: 1b.png, 2b.png beside 1.png."""
     alike: dict[str, list[Path]] = {}
     for file in slices:
         alike.setdefault(re.sub(r"\d+", "", stem(file)), []).append(file)
@@ -97,7 +97,7 @@ def _slice_number(file: Path) -> tuple[int, list[tuple[int, str]]]:
 
 
 def _images(files: list[Path], channel: int | None) -> NDArray[np.float32]:
-    """Images (slices, H, W) of one channel of all files, in the order given; of the only one if none is named."""
+    """Images (slices, H, W) of one channel of all files, in the given order; None is the only channel."""
     images: list[NDArray[np.float32]] = []
     for file in files:
         with reading(file, _EXPECTED):
@@ -118,7 +118,7 @@ def _images(files: list[Path], channel: int | None) -> NDArray[np.float32]:
 
 
 def _apart(pages: NDArray[Any]) -> NDArray[Any]:
-    """The channels (pages, H, W, channels) that differ: one where all are alike, and none that only says how opaque."""
+    """The distinct channels (pages, H, W, channels): one if all are equal; opacity is dropped."""
     if pages.shape[-1] in (2, 4) and (pages[..., -1] == pages[..., -1].max()).all():
         pages = pages[..., :-1]
     return pages[..., :1] if (pages == pages[..., :1]).all() else pages
@@ -132,12 +132,12 @@ def _is_stack(file: Path) -> bool:
 
 
 def _opened(file: Path) -> tifffile.TiffFile:
-    """The file alone: an OME header may name others, anywhere."""
+    """The file alone: an OME header could name any other files."""
     return tifffile.TiffFile(file, _multifile=False)
 
 
 def _pages(file: Path) -> tuple[NDArray[Any], bool]:
-    """All pixels of a file (pages, H, W, channels), through its colour map; and whether its lowest value is white."""
+    """All pixels of a file (pages, H, W, channels), with its colour map applied; and whether its lowest is white."""
     if file.suffix.lower() == ".png":
         with PIL.Image.open(file, formats=["PNG"]) as image:
             afford(file, (*image.size, len(image.getbands())), 4)
@@ -145,19 +145,19 @@ def _pages(file: Path) -> tuple[NDArray[Any], bool]:
         return pixels.reshape(1, *pixels.shape[:2], -1), False
     with _opened(file) as tiff:
         if len(tiff.series) != 1:
-            raise InputError(f"has {len(tiff.series)} kinds of pages; its pages must have one size")
+            raise InputError(f"has {len(tiff.series)} kinds of pages; all pages must have the same size")
         series: Any = tiff.series[0]
         for shape in (series.shape, series.keyframe.chunks):
             afford(file, shape, series.dtype.itemsize)
         pixels = _ordered(series.asarray(), series.axes)
         if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            colours = np.asarray(series.keyframe.colormap, np.float32) / 257  # (3, entries) of 16 bits, shown in 8
+            colours = np.asarray(series.keyframe.colormap, np.float32) / 257  # (3, entries) of 16 bits, shown as 8
             pixels = np.moveaxis(colours[:, pixels[..., 0]], 0, -1)
         return pixels, series.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE
 
 
 def _ordered(pixels: NDArray[Any], axes: str) -> NDArray[Any]:
-    """(pages, H, W, channels) of pixels with named axes: Y, X, S or C for channels, one more for pages."""
+    """(pages, H, W, channels) from pixels with named axes: Y, X, S or C for channels, any other for pages."""
     pages = [i for i, name in enumerate(axes) if name not in "YXSC"]
     channels = [i for i, name in enumerate(axes) if name in "SC"]
     if len(pages) > 1 or len(channels) > 1:

@@ -110,7 +110,7 @@ def test_mixed_sizes_damaged_files_missing_folders(tmp_path: Path) -> None:
                 list(ImageFolder(format=kind, path="b").volumes(tmp_path))
             assert "\n" not in str(caught.value)
     for folder in ("c", "a"):
-        with pytest.raises(InputError, match=r"no such file|holds no image file whose name ends in \.png"):
+        with pytest.raises(InputError, match=r"no such file|holds no image file with the suffix \.png"):
             ImageFolder(format="png", path=folder).files(tmp_path)
 
 
