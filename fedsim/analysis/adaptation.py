@@ -1,8 +1,8 @@
-"""Fitting a finished run's networks to a site that took no part: what stays, what is trained, and on which slices.
+"""Adapting a finished run's networks to a site that took no part: what stays, what is trained, and on which slices.
 
-The deployed networks are taken apart by what the clients have in common. The tensors (parameters and running
-statistics) that are not the same in all of them are *private*, the others are shared: under FedMRI the decoders are
-private, under FedBN the norm layers, under Ditto and `single` everything, under FedAvg nothing.
+Tensors (parameters and running statistics) that differ between the clients' deployed networks are *private*, the others
+are shared: under FedMRI the decoders are private, under FedBN the norm layers, under Ditto and `single` everything,
+under FedAvg nothing.
 """
 
 import json
@@ -29,7 +29,7 @@ from fedsim.models.base import is_encoder
 
 _LOCAL: tuple[ParameterGroup, ...] = ("local",)
 STEPS = (0, 5, 10, 25, 50, 100, 200, 400)
-"""Optimizer steps after which the validation slices are looked at."""
+"""Numbers of optimizer steps after which the validation error is computed."""
 
 Budget = int | Literal["all"]
 """Number K of the new site's slices to learn from."""
@@ -39,7 +39,7 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """The networks that a run's clients use, at one round."""
+    """The networks that a run's clients use after one round."""
 
     run: Run
     round: int
@@ -47,13 +47,13 @@ class Deployed:
     clients: tuple[str, ...]
     """Names of the clients, in the federation's order."""
     mean: Tensors
-    """Over clients; what is shared is what all of them have."""
+    """Mean over clients; shared tensors equal those of every client."""
     private: frozenset[str]
-    """Names of the tensors in which the clients differ."""
+    """Names of the tensors that differ between clients."""
 
     @property
     def moving(self) -> frozenset[str]:
-        """Names of what a new site trains: the private part, or the decoder where nothing is private."""
+        """Names of the tensors that a new site trains: the private part, or the decoder if nothing is private."""
         return self.private or frozenset(name for name in self.mean if not is_encoder(name))
 
     def networks(self) -> Iterator[tuple[str, nn.Module]]:
@@ -62,19 +62,19 @@ class Deployed:
             yield client, self.run.learner(client, self.round).network
 
     def learner(self) -> Learner:
-        """A working network with the run's initial parameters; those that a new site trains are its local part."""
+        """A working network with the run's initial parameters; its local part is what a new site trains."""
         workload = self.run.runnable
         network = workload.model.build(torch_stream(workload.seed, "model"))
         return Learner(network, lambda name: name not in self.moving)
 
     def network(self, tensors: Tensors) -> nn.Module:
-        """The network, in evaluation mode, with all tensors given."""
+        """The network in evaluation mode, with all tensors set to the given ones."""
         network = self.learner().network
         adopt(network, tensors)
         return network.eval()
 
     def shared_model(self) -> Tensors | None:
-        """The network as the server knows it; None if the server knows only a part."""
+        """The shared network; None if only a part of the network is shared."""
         if not self.private:
             return self.mean
         learner = make_learner(setup_of(self.run.runnable))
@@ -90,17 +90,17 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Adapted:
-    """A network with a part trained on a few slices of a new site."""
+    """A network with its private part trained on a few slices of a new site."""
 
     network: nn.Module
     steps: int
     """Chosen."""
     errors: Mapping[int, float]
-    """Mean squared error on the validation slices, by steps."""
+    """Mean squared error on the validation slices, by number of steps."""
 
 
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """A network's parameters and running statistics by name, on the network's memory; integers are left out."""
+    """A network's parameters and running statistics by name, sharing its memory; integers are left out."""
     return {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
 
 
@@ -112,7 +112,7 @@ def adopt(network: nn.Module, tensors: Tensors) -> None:
 
 
 def deployed(run: Run, which: Which = "best") -> Deployed:
-    """What a run's clients deploy: their mean, and in what they differ.
+    """The networks that a run's clients deploy: their mean, and where they differ.
 
     Raises:
         InputError: there is no such round.
@@ -132,10 +132,10 @@ def deployed(run: Run, which: Which = "best") -> Deployed:
 
 
 def joined_network(run: Run, site: str, which: Which = "best") -> nn.Module:
-    """The network of a site that joined a finished run with a part of its own, trained on all its slices.
+    """The network of a site that joined a finished run with a private part trained on all its slices.
 
     Raises:
-        InputError: the site has not joined, or joined another round.
+        InputError: the site has not joined, or joined after another round.
     """
     path = run.path / "unseen" / site / "tuned-all.safetensors"
     if not path.is_file():
@@ -152,7 +152,7 @@ def joined_network(run: Run, site: str, which: Which = "best") -> nn.Module:
 
 
 def few_slices(data: ClientData, part: Part, budget: Budget) -> ClientData:
-    """The data with `budget` slices of a part alone, spread evenly over its subjects; all there are if fewer."""
+    """The data with only `budget` slices of a part, spread evenly over its subjects; all slices if there are fewer."""
     singles = [
         (Piece(volume=piece.volume, subject=piece.subject, start=index, stop=index + 1, part=part), support)
         for piece, support in zip(data.pieces, data.supports, strict=True)
@@ -177,14 +177,14 @@ def error_on(network: nn.Module, data: ClientData, part: Part, size: int) -> flo
 
 
 def adapt(models: Deployed, site: ClientSpec, tuned: bool, budget: Budget, steps: Sequence[int] = STEPS) -> Adapted:
-    """Train the private part, or the decoder, on a few slices of a new site; what is shared stays.
+    """Train the private part, or the decoder, on a few slices of a new site; shared tensors stay frozen.
 
     Args:
-        models: What the run's clients deploy.
+        models: The networks that the run's clients deploy.
         site: The new site.
         tuned: Start from the clients' mean instead of the initial parameters.
         budget: Training slices, and validation slices to choose the steps by.
-        steps: After which the validation slices are looked at, ascending.
+        steps: Numbers of steps after which the validation error is computed, ascending.
     """
     (data,) = site.data.members
     train, val = few_slices(data, "train", budget), few_slices(data, "val", budget)
@@ -208,7 +208,7 @@ def adapt(models: Deployed, site: ClientSpec, tuned: bool, budget: Budget, steps
 
 
 def _train_mode(network: nn.Module, moving: frozenset[str]) -> None:
-    """Training mode for all but the layers whose running statistics must stay."""
+    """Training mode for all layers except those with frozen running statistics."""
     network.train()
     for name, module in network.named_modules():
         own = [f"{name}.{buffer}" for buffer, _ in module.named_buffers(recurse=False)]

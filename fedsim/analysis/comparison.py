@@ -1,7 +1,7 @@
 """Comparing methods: means over sites, spreads over seeds, and differences paired by seed and site.
 
 A method's number for a seed and a site is the mean over the site's test volumes and clients. The mean over sites leaves
-out sites whose parts come from one subject (marked †), unless all do. Every difference is between numbers of one seed,
+out sites with a single subject (marked †), unless all have only one. Every difference is between numbers of one seed,
 so the split, the masks and the start that a seed draws are the same on both sides.
 
 A difference counts as shown where a paired t test over seeds gives p < 0.05 after Holm's correction for all methods of
@@ -26,13 +26,13 @@ from fedsim.workload.schema import Workload
 
 ZERO_FILLED = "zero-filled"
 MEAN = "mean over sites"
-"""In the column `site`: no site can have this name."""
+"""Value of the column `site` for the mean over sites; no site can have this name."""
 CONFIDENCE = 0.95
 FEWEST_SEEDS, FEWEST_SUBJECTS = 3, 5
-"""With fewer seeds in common, or fewer test subjects in all, no difference is said to be shown."""
+"""With fewer common seeds, or fewer test subjects in all, no difference counts as shown."""
 
 _EXACT = 1e-9
-_SAME_DB = 1e-3  # zero-filled PSNR of one volume under one mask, on any machine
+_SAME_DB = 1e-3  # tolerance [dB] of the zero-filled PSNR of one volume under one mask, between machines
 
 
 class Interval(NamedTuple):
@@ -58,7 +58,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 @cache
 def _quantile(freedom: int) -> float:
-    """The interval's half width in standard errors, by degrees of freedom."""
+    """Half width of the interval in standard errors, by degrees of freedom."""
     return float(student.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
@@ -72,7 +72,10 @@ def p_value(found: Interval) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values after Holm's step-down correction for their number, in their order; NaN is no test and stays NaN."""
+    """p values after the step-down correction of Holm (Scand. J. Stat. 6:65, 1979), in their order; NaN stays NaN.
+
+    NaN stands for no test. scipy lacks this correction; statsmodels has it, a heavy dependency for five lines.
+    """
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p)[: np.isfinite(p).sum()]
     corrected = np.full(len(p), np.nan)
@@ -81,12 +84,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def shown(p: float) -> bool:
-    """Whether a corrected p value shows a difference; NaN does not."""
+    """Whether a corrected p value shows a difference; False for NaN."""
     return bool(p < 1 - CONFIDENCE)
 
 
 def too_few(seeds: int, subjects: int) -> str:
-    """Why so few seeds or test subjects can show nothing; empty where they are enough."""
+    """Why there are too few seeds or test subjects to show a difference; empty if there are enough."""
     for count, fewest, what in ((seeds, FEWEST_SEEDS, "seed"), (subjects, FEWEST_SUBJECTS, "test subject")):
         if count < fewest:
             return f"only {counted(count, what)}; at least {fewest} are needed"
@@ -94,7 +97,7 @@ def too_few(seeds: int, subjects: int) -> str:
 
 
 def by_seed(results: pd.DataFrame) -> pd.DataFrame:
-    """One row a regime, method, seed and site (and the mean over sites), zero-filled images as one more method.
+    """One row per regime, method, seed and site (and the mean over sites); zero-filled images are one more method.
 
     Returns:
         regime, method, seed, site, within_subject, psnr, ssim, nmse.
@@ -111,13 +114,13 @@ def by_seed(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _counted(sites: pd.DataFrame) -> pd.DataFrame:
-    """The rows of sites that are in the mean over sites."""
+    """The rows of sites that count in the mean over sites."""
     everywhere = sites.groupby("regime")["within_subject"].transform("all")
     return sites[~sites["within_subject"] | everywhere]
 
 
 def subjects_tested(results: pd.DataFrame) -> "pd.Series[int]":
-    """How many different test subjects there are over all seeds, by regime, site (MEAN: of its sites) and method."""
+    """Number of distinct test subjects over all seeds, by regime, site (MEAN: of its sites) and method."""
     keys = ["regime", "site", "method"]
     sites = results.groupby(keys, sort=False).agg({"subject": "nunique", "within_subject": "any"}).reset_index()
     mean = _counted(sites).groupby(["regime", "method"], sort=False)["subject"].sum().reset_index().assign(site=MEAN)
@@ -134,10 +137,10 @@ def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame
         reference: Method that is subtracted.
 
     Returns:
-        One row a regime, site (MEAN is one) and method: regime, site, within_subject, method, seeds, mean, sd, pairs,
+        One row per regime, site (or MEAN) and method: regime, site, within_subject, method, seeds, mean, sd, pairs,
         subjects, difference, difference_sd, low, high (interval of this difference alone), p (of a paired t test; NaN
-        where there is nothing to test, or too little), p_holm (corrected for all methods of the regime and site),
-        tests (how many these are), differs (whether p_holm shows a difference).
+        if there is nothing to test, or too little), p_holm (corrected for all methods of the regime and site), tests
+        (number of these methods), differs (whether p_holm shows a difference).
     """
     table, people, rows = by_seed(results), subjects_tested(results).to_dict(), []
     most = max(people.values())
@@ -170,7 +173,7 @@ def _difference(numbers: pd.DataFrame, method: str, reference: str, subjects: in
 
 @dataclass(frozen=True)
 class Terms:
-    """What a run's test numbers must not be read without."""
+    """The conditions of a run's test numbers."""
 
     workload: Workload
     manifest: pd.DataFrame
@@ -180,12 +183,12 @@ class Terms:
 
 
 def terms_of(run: Run) -> Terms:
-    """The terms of a finished run."""
+    """The conditions of a finished run's numbers."""
     return Terms(run.workload, run.manifest, scores(run, "test"))
 
 
 def check_comparable(runs: Mapping[str, Terms]) -> None:
-    """Refuse to compare runs whose numbers do not mean the same.
+    """Refuse to compare runs with incomparable numbers.
 
     Protocol, normalisation and matrices must agree between all runs, which must have a site in common; between runs of
     one seed also the test split, the test volumes and the masks.
@@ -246,7 +249,7 @@ def _test_slices(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def results_of(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """Rows like those of volumes.parquet from plain runs; the same method is labelled with the settings that differ.
+    """Rows like those of volumes.parquet from plain runs; runs of one method are labelled with differing settings.
 
     Args:
         runs: By a name for messages.

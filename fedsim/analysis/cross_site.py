@@ -1,6 +1,6 @@
-"""Every client's model on every site's data: how far a model carries, and what a site would lose with another's.
+"""Every client's model on every site's data: how well models transfer, and what a site would lose with another's.
 
-A client is scored on its own site exactly as `evaluate` scores it; sites that took no part are columns too.
+A client is scored on its own site exactly as by `evaluate`; sites that took no part are columns too.
 """
 
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ def cross_evaluate(run: Run, which: Which = "best", part: Part = "test") -> pd.D
     """Score every client's deployed model on every site's volumes of a part.
 
     Returns:
-        One row a model and volume: round, client (whose model), site (whose data), own (whether the data are the
-        client's site's), subject, volume, split, protocol, nmse, psnr [dB], ssim, zf_nmse, zf_psnr, zf_ssim,
+        One row per model and volume: round, client (of the model), site (of the data), own (whether the site is the
+        client's), subject, volume, split, protocol, nmse, psnr [dB], ssim, zf_nmse, zf_psnr, zf_ssim,
         acceleration, within_subject, normalise, algorithm, seed.
 
     Raises:
@@ -50,7 +50,7 @@ def assemble_as_before(run: Run) -> Federation:
     """The federation of a run.
 
     Raises:
-        InputError: its data cannot be read, or are not what they were when the run began.
+        InputError: its data cannot be read, or have changed since the run began.
     """
     federation = assemble(run.runnable)
     check_manifest(run.path, federation.manifest)
@@ -59,7 +59,7 @@ def assemble_as_before(run: Run) -> Federation:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """torch with as many threads as the run's hosts had, since it can change the last bits; afterwards as before."""
+    """Give torch as many threads as the run's hosts had, since this can change the last bits; restored afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -69,7 +69,7 @@ def threads(number: int) -> Iterator[None]:
 
 
 def _sites(federation: Federation, part: Part) -> Iterator[tuple[ClientData, int]]:
-    """Every site's data, with the batch size that `evaluate` takes there; those without data in the part left out."""
+    """Every site's data, with the batch size of `evaluate`; sites without data in the part are left out."""
     seen: set[str] = set()
     for client in (*federation.clients, *federation.unseen):
         for data in client.data.members:

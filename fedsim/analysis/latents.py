@@ -1,8 +1,8 @@
-"""Latent features of the sites: what the clients' encoders make of their images, and how far apart the sites lie.
+"""Latent features of the sites, from the clients' encoders, and how well they separate the sites.
 
 A slice's latent vector is the mean over positions of the network's coarsest features, under the model that the slice's
-client deploys. Silhouettes are computed from these vectors; `embed` maps them into the plane by t-SNE (van der Maaten
-and Hinton, JMLR 9, 2008) to be drawn.
+client deploys. Silhouettes are computed from these vectors; `embed` maps them to the plane by t-SNE (van der Maaten and
+Hinton, JMLR 9, 2008) for drawing.
 """
 
 import math
@@ -31,7 +31,7 @@ Vectors = NDArray[np.float32]
 
 
 def latents(run: Run, which: Which = "best") -> pd.DataFrame:
-    """Latent vectors of every client's test slices; of its validation slices where its site has no test data.
+    """Latent vectors of every client's test slices, or of its validation slices if its site has no test data.
 
     Returns:
         One row per client and slice: round, client, site, subject, volume, split, index (in the stored volume),
@@ -63,13 +63,13 @@ def vectors_of(table: pd.DataFrame) -> Vectors:
 
 
 def separation(table: pd.DataFrame) -> float:
-    """Silhouette of the sites in the latent space: 1 if they lie apart, 0 if they mix; NaN for a single site."""
+    """Silhouette score of the sites in latent space: 1 if they are separate, 0 if they mix; NaN for a single site."""
     sites = table["site"].nunique()
     return float(silhouette_score(vectors_of(table), table["site"])) if 1 < sites < len(table) else math.nan
 
 
 def embed(vectors: Vectors, seed: int) -> Vectors:
-    """Points (slices, 2) of the vectors (slices, C), by exact t-SNE: its sums have one order, so its bits repeat.
+    """Points (slices, 2) for the vectors (slices, C), by exact t-SNE: its sums have a fixed order, so its bits repeat.
 
     Raises:
         InputError: there are too few vectors.

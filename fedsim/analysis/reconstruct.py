@@ -25,12 +25,12 @@ from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Site
 
 Line = tuple[Path, str]
-"""A file that was written, and what came of it."""
-_CROPPED = "; fastMRI's evaluate.py crops targets to the width squared, so its numbers are others"
+"""A file that was written, and a line about it."""
+_CROPPED = "; fastMRI's evaluate.py crops targets to a square of the width, so its numbers differ"
 
 
 def beside_fastmri(workload: Workload) -> str:
-    """Which sites' saved images fastMRI's evaluation would crop; empty where all matrices are square."""
+    """Note on the sites with images that fastMRI's evaluation would crop; empty if all matrices are square."""
     federation = workload.federation
     shapes = {s.name: s.matrix or federation.matrix for s in (*federation.expanded_sites(), *federation.unseen_sites())}
     oblong = [f"{name} ({height}x{width})" for name, (height, width) in shapes.items() if height != width]
@@ -41,10 +41,10 @@ def reconstruct_file(run: Run, client: str, file: Path, which: Which, out: Path)
     """Reconstruct a file and write <volume>.h5 into `out`.
 
     Fully sampled data are undersampled with the client's mask and scored; undersampled k-space keeps its own mask. The
-    file is read with the client's source settings where it has the same format, else by detection.
+    file is read with the client's source settings if it has the same format, otherwise its format is detected.
 
     Raises:
-        InputError: the run, the client or the file is wrong.
+        InputError: the run, the client or the file is invalid.
     """
     network, site = _chosen(run, client, which)
     source, root = _source_of(site, file), file.absolute().parent
@@ -58,7 +58,7 @@ def reconstruct_file(run: Run, client: str, file: Path, which: Which, out: Path)
 def _with_own_mask(
     run: Run, network: Network, site: Site, volumes: Iterable[RawVolume], out: Path, attributes: dict[str, str | int]
 ) -> Iterator[Line]:
-    """Undersampled k-space as it is: nothing is there to compare the images with."""
+    """Undersampled k-space with its own mask: there is no ground truth to compare with."""
     matrix, normalise = site.matrix or run.workload.federation.matrix, run.workload.federation.normalise
     for volume in volumes:
         kspace = [at_matrix(one, volume.size, matrix) for one in volume.slices]
@@ -119,7 +119,7 @@ def _chosen(run: Run, client: str, which: Which) -> tuple[Network, Site]:
     unseen = {site.name: site for site in federation.unseen_sites()}
     if run.runnable.algorithm.pools_data:
         if client not in sites:
-            raise InputError(f"--client {client}: name the site whose mask to use: {', '.join(list(sites)[:20])}")
+            raise InputError(f"--client {client}: name a site, for its mask: {', '.join(list(sites)[:20])}")
         network: nn.Module = run.model(POOLED, which)
     elif client in unseen:
         network = joined_network(run, client, which)

@@ -1,6 +1,6 @@
-"""What scaling measurements say: speed-up, efficiency, and the serial share that Amdahl's and Gustafson's laws fit.
+"""Speed-up and efficiency of scaling measurements, and the serial share by Amdahl's and Gustafson's laws.
 
-Workers are cores or nodes. All measures are relative to the smallest number of workers that was measured.
+Workers are cores or nodes. All measures are relative to the smallest number of workers measured.
 """
 
 from collections.abc import Sequence
@@ -20,20 +20,20 @@ class ScalingLaw:
 
     author: str
     work_grows: bool
-    """Whether there is as much more work as there are workers."""
+    """Whether the work grows in proportion to the workers."""
 
 
 STRONG = ScalingLaw("Amdahl", work_grows=False)
 """The same work on more workers."""
 WEAK = ScalingLaw("Gustafson", work_grows=True)
-"""As much more work as workers."""
+"""Work in proportion to the workers."""
 
 
 def amdahl(workers: Sequence[float], seconds: Sequence[float]) -> float:
     """The serial share s in [0, 1] of T(p) = T(1) (s + (1 - s) / p), by least squares of relative errors.
 
     G. M. Amdahl, AFIPS Spring Joint Computer Conference 1967. With a = T(1) s and b = T(1) (1 - s), both not negative,
-    T(p) = a + b / p is linear, and s = a / (a + b). NaN for fewer than two numbers of workers.
+    T(p) = a + b / p is linear in them, and s = a / (a + b). NaN for fewer than two numbers of workers.
 
     Args:
         workers: p, relative to the smallest number that was measured.
@@ -49,7 +49,7 @@ def amdahl(workers: Sequence[float], seconds: Sequence[float]) -> float:
 def gustafson(workers: Sequence[float], speed_ups: Sequence[float]) -> float:
     """The serial share s in [0, 1] of the scaled speed-up S(p) = p - s (p - 1), by least squares.
 
-    J. L. Gustafson, Communications of the ACM 31 (1988). The work grows with p, so S(p) = p T(1) / T(p). NaN where no
+    J. L. Gustafson, Communications of the ACM 31 (1988). The work grows with p, so S(p) = p T(1) / T(p). NaN if no
     p is above 1.
 
     Args:
@@ -67,12 +67,12 @@ def predicted(law: ScalingLaw, share: float, workers: NDArray[np.float64]) -> ND
 
 
 def unit_of(points: pd.DataFrame) -> str:
-    """What a scaling study counts: `cores` or `nodes`."""
+    """The unit that a scaling study counts: `cores` or `nodes`."""
     return str(points["regime"].iloc[0]).partition("-")[0]
 
 
 def speed_ups(points: pd.DataFrame, law: ScalingLaw, seconds: str) -> pd.DataFrame:
-    """Speed-ups of one method, each seed against its own time with the fewest workers.
+    """Speed-ups of one method, for each seed relative to its own time with the fewest workers.
 
     Args:
         points: Rows of results.parquet of one method.
@@ -80,7 +80,7 @@ def speed_ups(points: pd.DataFrame, law: ScalingLaw, seconds: str) -> pd.DataFra
         seconds: Column with the time of a round.
 
     Returns:
-        One row per number of workers, one column per seed; empty where nothing was measured.
+        One row per number of workers, one column per seed; empty if nothing was measured.
     """
     times = by_seed_at(points, unit_of(points), seconds)
     if times.empty:
@@ -90,7 +90,7 @@ def speed_ups(points: pd.DataFrame, law: ScalingLaw, seconds: str) -> pd.DataFra
 
 
 def efficiencies(gains: pd.DataFrame) -> pd.DataFrame:
-    """Speed-ups over their ideal, the number of workers relative to the fewest."""
+    """Speed-ups divided by the ideal one, the number of workers relative to the fewest."""
     return gains.div(gains.index.to_series() / gains.index[0], axis=0) if len(gains) else gains
 
 

@@ -1,4 +1,4 @@
-"""The numbers of single runs: test scores, what they cost, and means that every comparison is made of."""
+"""The numbers of single runs: test scores, costs, and the means that comparisons use."""
 
 import json
 import math
@@ -19,15 +19,15 @@ VOLUME_COLUMNS = (
     "train_subjects", "rounds", "steps", "uplink_bytes_best", "downlink_bytes_best", "uplink_bytes", "downlink_bytes",
     "seconds", "settings",
 )  # fmt: skip
-"""volumes.parquet: one row per test volume of each point's best round; from train_subjects on, the same for a point.
+"""volumes.parquet: one row per test volume of each point's best round; columns from train_subjects on are per point.
 
-train_subjects is the mean over clients; bytes are sums over clients, up to the best round and in all; steps is NaN
-where the ledger does not count them; settings are what tuning chose, as JSON.
+train_subjects is the mean over clients; bytes are sums over clients, up to the best round and in total; steps is NaN
+if the ledger does not count them; settings are those that tuning chose, as JSON.
 """
 
 
 def scores(run: Run, part: Part) -> pd.DataFrame:
-    """The rows of evaluation.parquet of the run's best round and a part; none if it was not evaluated."""
+    """The rows of evaluation.parquet for the run's best round and a part; none if it was not evaluated."""
     try:
         frame = run.evaluation
         return frame[(frame["round"] == run.round("best")) & (frame["split"] == part)]
@@ -54,7 +54,7 @@ def volume_rows(
 
 
 def costs_of(run: Run) -> dict[str, Any]:
-    """What a run took: rounds, steps, bytes, seconds, and training subjects (mean over clients)."""
+    """The cost of a run: rounds, steps, bytes, seconds, and training subjects (mean over clients)."""
     rounds, manifest = run.rounds, run.manifest
     subjects = manifest[manifest["split"] == "train"].drop_duplicates(["client", "site", "subject"])
     until_best = rounds[rounds["round"] <= run.round("best")]
@@ -73,7 +73,7 @@ def by_seed_at(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
 
 
 def with_costs(points: pd.DataFrame) -> pd.DataFrame:
-    """The points with `megabytes`, up and down, of a client that takes part and a round; and `gigabytes` of memory."""
+    """The points with columns `megabytes` (both ways, per participant per round) and `gigabytes` (memory)."""
     sent = points["uplink_bytes"] + points["downlink_bytes"]
     taking_part = points["participants"].fillna(points["clients"])
     return points.assign(
@@ -82,7 +82,7 @@ def with_costs(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def switches(points: pd.DataFrame) -> list[str]:
-    """The methods whose contrastive term has exact negatives at some points and moments at others."""
+    """The methods that use exact negatives at some points and moments at others."""
     forms = points.dropna(subset="negatives").groupby("method", sort=False)["negatives"].nunique()
     return [str(method) for method in forms.index[forms > 1]]
 
@@ -93,6 +93,6 @@ def axes_in(points: pd.DataFrame) -> list[str]:
 
 
 def complete(points: pd.DataFrame) -> pd.DataFrame:
-    """The points of methods and seeds that have every combination: means over other axes are of the same ones then."""
+    """The points of methods and seeds with every combination, so that means over other axes are comparable."""
     done = points.groupby(["method", "seed"])["regime"].transform("nunique")
     return points[done == points["regime"].nunique()]

@@ -1,8 +1,8 @@
-"""The ledger as a timeline: where the time of the rounds went, how busy each actor was, who was slow.
+"""The ledger as a timeline: where the time of the rounds went, how busy each actor was, and which clients were slow.
 
-A slot is a place where one client can train. A round has `slots * seconds` of time to give; where it has fewer clients
-than slots, only as many slots as clients count, as no engine could use more. An actor is a process (node, pid); where
-there are more actors than slots they take turns, and one that waits for a slot is idle.
+A slot can train one client at a time. A round has `slots * seconds` of time available; with fewer clients than slots,
+only as many slots as clients count, since no engine could use more. An actor is a process (node, pid); if there are
+more actors than slots they take turns, and one that waits for a slot is idle.
 """
 
 import math
@@ -14,11 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 PHASES = ("load", "train", "send", "evaluate")
-"""What an actor does for a client, in this order; the rest of its time it is idle."""
+"""The phases of an actor's work for a client, in this order; the rest of its time it is idle."""
 MOST_ACTORS = 8
 """Actors beyond this number are summarised in the report."""
 
-_BETWEEN = 1e-3  # of a round: what clocks may disagree by
+_BETWEEN = 1e-3  # tolerance for differing clocks, as a share of a round
 _SECONDS = [f"{phase}_seconds" for phase in PHASES]
 _OF_CLIENT = {"begin_seconds", "wait_seconds", "evaluate_begin_seconds", "node", "pid", *_SECONDS}
 _OF_ROUND = {"seconds", "slots"}
@@ -38,7 +38,7 @@ class Timeline:
 
 
 def timeline_of(rounds: pd.DataFrame, clients: pd.DataFrame) -> Timeline | None:
-    """The rounds of which the ledger says how their time was spent; None where there is none with training.
+    """The rounds for which the ledger says how time was spent; None if there are none with training.
 
     Args:
         rounds: One row per round.
@@ -46,7 +46,7 @@ def timeline_of(rounds: pd.DataFrame, clients: pd.DataFrame) -> Timeline | None:
     """
     if not (set(rounds) >= _OF_ROUND and set(clients) >= _OF_CLIENT):
         return None
-    kept = rounds.set_index("round")[["seconds", "slots"]].dropna()  # a run that was resumed may begin without
+    kept = rounds.set_index("round")[["seconds", "slots"]].dropna()  # the first rows of a resumed run may lack it
     kept = kept[kept.gt(0).all(axis=1)]
     turns = clients[clients["round"].isin(kept.index) & clients["pid"].gt(0)]
     turns = turns.fillna(dict.fromkeys(_SECONDS, 0.0)).astype({"pid": int})
@@ -57,17 +57,17 @@ def timeline_of(rounds: pd.DataFrame, clients: pd.DataFrame) -> Timeline | None:
 def round_shares(timeline: Timeline) -> pd.DataFrame:
     """Where the time of every round went, one row per round: the shares of the phases, `idle` and `overhead`.
 
-    A phase's share is sum(its seconds) / (slots * seconds) and idle what is left of 1. Overhead is
-    slots * seconds / sum(train_seconds + evaluate_seconds) - 1: what everything but training and evaluation costs,
-    relative to them. It is NaN for a round without either. `slots` is at most the number of clients at work.
+    A phase's share is sum(its seconds) / (slots * seconds), and idle is the rest. Overhead is
+    slots * seconds / sum(train_seconds + evaluate_seconds) - 1: the cost of everything else relative to training and
+    evaluation; NaN for a round without either. `slots` is at most the number of clients at work.
     """
     return _shares(_spent(timeline))
 
 
 def summary(timeline: Timeline) -> pd.DataFrame:
-    """The first round and all others, a row each: `rounds`, median `seconds`, `slots`, shares as in `round_shares`.
+    """One row for the first round and one for all others: `rounds`, median `seconds`, `slots`, and `round_shares`.
 
-    Shares and overhead are those of all their time together; `least` and `most` are overheads of single rounds.
+    Shares and overhead are over all their time together; `least` and `most` are overheads of single rounds.
     """
     spent, table, overhead = _spent(timeline), timeline.rounds, round_shares(timeline)["overhead"]
     groups = [part for part in (table.index[:1], table.index[1:]) if len(part)]
@@ -82,7 +82,7 @@ def summary(timeline: Timeline) -> pd.DataFrame:
 
 
 def actor_shares(timeline: Timeline) -> pd.DataFrame:
-    """How busy actors were, one row per actor and round in which it had a client.
+    """How busy actors were: one row per actor and round in which it had a client.
 
     Columns: actor, round, clients, busy [s], seconds (of the round), idle = 1 - busy / seconds.
     """
@@ -95,9 +95,9 @@ def actor_shares(timeline: Timeline) -> pd.DataFrame:
 
 
 def actor_totals(timeline: Timeline) -> pd.DataFrame:
-    """How busy actors were over all rounds in which they had a client, one row per actor; columns as in `actor_shares`.
+    """How busy actors were over all rounds in which they had a client: one row per actor; columns as in `actor_shares`.
 
-    Here `clients` are distinct ones, and `seconds` those of all these rounds.
+    Here `clients` counts distinct ones, and `seconds` is the sum over these rounds.
     """
     clients = timeline.turns.groupby("actor")["client"].nunique()
     table = actor_shares(timeline).groupby("actor", sort=False)[["busy", "seconds"]].sum()
@@ -105,9 +105,9 @@ def actor_totals(timeline: Timeline) -> pd.DataFrame:
 
 
 def client_times(timeline: Timeline) -> pd.DataFrame:
-    """Seconds per client and round, one row per phase (waiting first): `phase`, `median`, `p90`, `max`.
+    """Seconds per client per round, one row per phase (waiting first): `phase`, `median`, `p90`, `max`.
 
-    Clients that trained count; for evaluation, those that were validated.
+    Only clients that trained count; for evaluation, only those that were validated.
     """
     turns = timeline.turns
     trained, validated = turns[turns["train_seconds"] > 0], turns[turns["evaluate_begin_seconds"].notna()]
@@ -122,8 +122,8 @@ def client_times(timeline: Timeline) -> pd.DataFrame:
 def stragglers(timeline: Timeline, most: int = 5) -> pd.DataFrame:
     """The clients that took longest, slowest first: client, samples, seconds, ratio to the median client.
 
-    A client's seconds are load + train + send, in the median of its rounds: once slow, as at start-up, is not a
-    straggler. Only clients above the median are listed.
+    A client's seconds are load + train + send, the median over its rounds, so a single slow round, as at start-up, does
+    not count. Only clients above the median are listed.
 
     Args:
         timeline: Of the run.
@@ -138,7 +138,7 @@ def stragglers(timeline: Timeline, most: int = 5) -> pd.DataFrame:
 
 
 def spans(turns: pd.DataFrame) -> pd.DataFrame:
-    """What actors did and when in the turns of one round: actor, client, phase, begin [s in the round], seconds."""
+    """The spans of one round: actor, client, phase, begin [s since the round began], seconds."""
     begin = {"load": turns["begin_seconds"], "evaluate": turns["evaluate_begin_seconds"]}
     begin["train"] = begin["load"] + turns["load_seconds"]
     begin["send"] = begin["train"] + turns["train_seconds"]
@@ -151,7 +151,7 @@ def spans(turns: pd.DataFrame) -> pd.DataFrame:
 
 
 def time_in(done: pd.DataFrame, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Seconds of some spans in each stretch between edges [s in the round]."""
+    """Seconds of some spans in each interval between edges [s since the round began]."""
     begin = done["begin"].to_numpy(np.float64)
     return np.diff(_since(begin, edges) - _since(begin + done["seconds"].to_numpy(np.float64), edges))
 
@@ -165,7 +165,7 @@ def _since(points: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[n
 
 
 def overlapping(done: pd.DataFrame, seconds: float) -> bool:
-    """Whether an actor seems to do two things at once, as when a client's several phases were added up.
+    """Whether spans of an actor overlap, as when the phases of a client were added up.
 
     Args:
         done: From `spans`.
@@ -177,7 +177,7 @@ def overlapping(done: pd.DataFrame, seconds: float) -> bool:
 
 
 def engine_facts(timeline: Timeline) -> dict[str, Any]:
-    """What the report's section on the engine says, but for the figure."""
+    """The content of the report's section on the engine, without the figure."""
     actors, slots = actor_totals(timeline), timeline.rounds["slots"]
     facts: dict[str, Any] = {
         "rounds": summary(timeline), "times": client_times(timeline), "stragglers": stragglers(timeline),

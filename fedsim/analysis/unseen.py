@@ -1,22 +1,22 @@
-"""How a finished run serves a site that took no part in training.
+"""How well a finished run serves a site that took no part in training.
 
 The rules, with K slices of the new site; `adaptation` says what is private and what is shared:
 
-    K = 0   global     the shared model as it is, if it is whole without a private part
+    K = 0   global     the shared model unchanged, if it is complete without a private part
             mean       the clients' mean private part, if there is one
-            ensemble   the mean of the images that all clients' models make, if they differ
+            ensemble   the mean of the images that all clients' models reconstruct, if they differ
     K > 0   best       the client's model with the lowest error on K validation slices, if they differ
             fresh      an initial private part, trained on K training slices
             tuned      the mean private part, trained likewise
 
 Where nothing is private, `fresh` and `tuned` train the decoder. What is shared stays frozen, running statistics too.
-The steps trained are those of STEPS with the lowest error on K validation slices; `fresh` trains at least 5.
-With K = all every training slice is used: a hospital joins a finished federation and trains a part of its own.
+The number of steps is the one in STEPS with the lowest error on K validation slices; `fresh` trains at least 5 steps.
+With K = all, every training slice is used: a hospital joins a finished federation and trains its own private part.
 
-Errors are mean squared, of normalised slices. The K slices lie one in each of K equal stretches of the site's slices,
-subject after subject, at a place drawn from (seed, "few-shot", site, K); of validation slices all there are, if fewer.
-The site's own settings of local training hold, as in round 1. Training slices train, validation slices choose, test
-volumes are reported.
+Errors are mean squared errors of normalised slices. The site's slices, subject after subject, are divided into K equal
+intervals, and one slice is drawn from each, from (seed, "few-shot", site, K); if there are fewer validation slices than
+K, all are used. The site's own settings of local training hold, as in round 1. Training slices train, validation slices
+choose, and test volumes are reported.
 """
 
 import json
@@ -56,7 +56,7 @@ from fedsim.mri.metrics import Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """The new site's test volumes as a rule reconstructs them."""
+    """The new site's test volumes, reconstructed under a rule."""
 
     rule: str
     """global, mean, ensemble, best, or the rule by which it was adapted."""
@@ -69,11 +69,11 @@ class Served:
     steps: int | None = None
     """Optimizer steps taken on them; None for a rule without training."""
     client: str | None = None
-    """Whose model it was, under `best`."""
+    """The client of the model, under `best`."""
 
     @property
     def site(self) -> str:
-        """Whose volumes they are."""
+        """The site of the volumes."""
         return self.volumes[0].site
 
     def rows(self, protocol: Protocol) -> list[Row]:
@@ -84,10 +84,10 @@ class Served:
 
 
 def parse_budgets(text: str) -> list[Budget]:
-    """The numbers of slices in `0,4,all`.
+    """The numbers of slices in a text such as `0,4,all`.
 
     Raises:
-        InputError: something else is in it.
+        InputError: the text has anything else.
     """
     words = [word.strip() for word in text.split(",")]
     wrong = [word for word in words if word != "all" and not (word.isascii() and word.isdigit())]
@@ -106,19 +106,19 @@ def unseen(
     """Serve every unseen site of a run by every rule; keeps trained parts in RUN/unseen/SITE/RULE-K.safetensors.
 
     Args:
-        run: A run whose workload has unseen sites.
+        run: A run with unseen sites.
         budgets: The numbers K of slices.
-        which: The round whose models serve.
-        steps: Among which the validation slices choose.
-        tell: Called with every rule's result as it is there.
+        which: The round of the models.
+        steps: Numbers of steps to choose from on validation slices.
+        tell: Called with the result of each rule.
 
     Returns:
-        One row a rule, K and test volume: round, site, subject, volume, split, rule, asked (K as asked for), slices (K
-        as a number), steps (chosen), client (whose model, under `best`), protocol, nmse, psnr [dB], ssim, zf_nmse,
+        One row per rule, K and test volume: round, site, subject, volume, split, rule, asked (K as given), slices (K as
+        a number), steps (chosen), client (of the model, under `best`), protocol, nmse, psnr [dB], ssim, zf_nmse,
         zf_psnr, zf_ssim, acceleration, within_subject, normalise, algorithm, seed.
 
     Raises:
-        InputError: no site is unseen, one has too little data, or the data are not those of the run.
+        InputError: no site is unseen, a site has too little data, or the data are not those of the run.
     """
     round_ = run.round(which)
     if not run.workload.federation.unseen_sites():
@@ -137,7 +137,7 @@ def unseen(
 
 
 def _check(site: ClientSpec, budgets: Sequence[Budget]) -> None:
-    """Refuse a site that has not what the rules need."""
+    """Refuse a site that lacks slices that the rules need."""
     there = {part: site.data.samples(part) for part in PARTS}
     learns = any(budgets)
     for part in PARTS:
@@ -178,9 +178,9 @@ def _serve(models: Deployed, site: ClientSpec, budgets: Sequence[Budget], steps:
 
 
 def _mean_images(of_models: Iterable[list[ReconstructedVolume]]) -> list[ReconstructedVolume]:
-    """Volumes whose reconstructions are the means over models; one model's images are held at a time."""
+    """Volumes with the mean reconstruction of several models; images of one model are held at a time."""
     total: list[NDArray[np.float64]] = []
-    for number, volumes in enumerate(of_models, start=1):  # noqa: B007 - the last number is how many there are
+    for number, volumes in enumerate(of_models, start=1):  # noqa: B007 - the last number is the number of models
         new = [volume.reconstruction.astype(np.float64) for volume in volumes]
         total = [a + b for a, b in zip(total, new, strict=True)] if total else new
     return [
@@ -190,13 +190,13 @@ def _mean_images(of_models: Iterable[list[ReconstructedVolume]]) -> list[Reconst
 
 
 def _save(models: Deployed, site: str, name: str, adapted: Adapted) -> None:
-    """Write the trained part by tensor name, for whoever joins with it."""
+    """Write the trained part by tensor name, for a site that joins with it."""
     path = models.run.path / "unseen" / site / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = {n: tensor.contiguous() for n, tensor in tensors_of(adapted.network).items() if n in models.moving}
     made = json.dumps({"round": models.round, "steps": adapted.steps})
     with replacing(path) as temporary:
-        save_file(part, temporary, {"fedsim": made})  # several keys would be written in any order
+        save_file(part, temporary, {"fedsim": made})  # the order of several keys would vary
 
 
 def line_of(served: Served) -> str:
@@ -207,7 +207,7 @@ def line_of(served: Served) -> str:
 
 
 def unseen_table(frame: pd.DataFrame) -> Table:
-    """Zero-filled beside reconstructed, a row per site, rule and K, means over volumes."""
+    """Zero-filled and reconstructed images side by side: a row per site, rule and K, means over volumes."""
     protocol, round_, algorithm = (frame[column].iloc[0] for column in ("protocol", "round", "algorithm"))
     table = Table(
         box=box.SIMPLE_HEAD,

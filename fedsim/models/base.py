@@ -1,7 +1,7 @@
-"""What the engine and the methods ask of a network, and the section of a workload that describes one.
+"""The interface of a network to the engine and the methods, and the workload section that describes a network.
 
-All networks map measured k-space and its mask to a magnitude image. Methods tell parameters by their names: a part of
-the name that is `encoder` makes it the encoder's, a part that begins with `norm` a norm layer's.
+All networks map measured k-space and its mask to a magnitude image. Methods recognise parameters by name: a parameter
+belongs to the encoder if one component of its dotted name is `encoder`, and to a norm layer if one begins with `norm`.
 """
 
 import traceback
@@ -15,24 +15,23 @@ from fedsim.core.errors import InputError, OwnCodeError
 from fedsim.core.extension import Extension, blamed
 from fedsim.models.reset import reset
 
-_LEAST = 16  # no matrix is smaller
+_LEAST = 16  # the smallest side of a matrix
 
 
 class Network(nn.Module):
-    """Measured k-space and its mask to a magnitude image; derive from it and write `forward`.
+    """Maps measured k-space and its mask to a magnitude image; derive from it and write `forward`.
 
-    A network with features that stand between an encoder and a decoder writes `with_latent` instead, and says
-    `latent_channels`.
+    A network with latent features between an encoder and a decoder writes `with_latent` and `latent_channels` instead.
     """
 
     label = ""
-    """What the workload calls it, if it is a user's own."""
+    """Its name in the workload, if it is a user's own."""
 
     def __call__(self, kspace: Tensor, mask: Tensor) -> Tensor:
         """The image (B, H, W) float.
 
         Raises:
-            OwnCodeError: a user's own network raised, or returned something else.
+            OwnCodeError: a user's own network raised, or returned an invalid value.
         """
         if not self.label:
             output: Tensor = super().__call__(kspace, mask)
@@ -43,7 +42,7 @@ class Network(nn.Module):
 
     @property
     def latent_channels(self) -> int:
-        """C of the latent features; 0: it has none."""
+        """C, the number of channels of the latent features; 0 without any."""
         return 0
 
     def forward(self, kspace: Tensor, mask: Tensor) -> Tensor:
@@ -55,10 +54,10 @@ class Network(nn.Module):
         raise NotImplementedError("a network must have forward, or with_latent and latent_channels")
 
     def latent(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What `with_latent` gives, if it is an image and features.
+        """The result of `with_latent`, after checking that it is an image and features.
 
         Raises:
-            OwnCodeError: a user's own network raised, or returned something else.
+            OwnCodeError: a user's own network raised, or returned an invalid value.
         """
         if not self.latent_channels:
             what = "has no latent features; give it with_latent and latent_channels, or choose another method"
@@ -93,7 +92,7 @@ def _shown(found: object) -> str:
 
 
 class Model(Extension):
-    """The section `model`: the keys of a network, and how it is built. Derive from it and write `network`."""
+    """The section `model`: the keys of a network, and building it. Derive from it and write `network`."""
 
     tag: ClassVar[str] = "name"
     around: ClassVar[frozenset[str]] = frozenset({"build"})
@@ -102,23 +101,23 @@ class Model(Extension):
 
     @property
     def multiple(self) -> int:
-        """What every side of a matrix must be a multiple of."""
+        """The number that every side of a matrix must be a multiple of."""
         return 1
 
     @property
     def smallest(self) -> int:
-        """The least side of a matrix that the network takes."""
+        """The smallest side of a matrix that the network accepts."""
         return -(-_LEAST // self.multiple) * self.multiple
 
     @abstractmethod
     def network(self) -> Network:
-        """The network; made on the meta device, where what is computed is lost, and set by `reset_parameters`."""
+        """The network; called on the meta device, where computed values are lost; `reset_parameters` sets them."""
 
     def build(self, generator: torch.Generator) -> Network:
         """The network, initialised from `generator` alone; torch's global stream is left untouched.
 
         Raises:
-            InputError: nothing sets a parameter or a buffer, naming it; or a user's class raises or gives no network.
+            InputError: a parameter or a buffer is left unset (named); or a user's class raises or returns no network.
         """
         with blamed(self, "model", "network"):
             with torch.device("meta"):  # no memory and no random numbers until `reset`
@@ -131,11 +130,11 @@ class Model(Extension):
         return network
 
     def fits(self, matrix: tuple[int, int]) -> bool:
-        """Whether the network takes a matrix [H, W]."""
+        """Whether the network accepts a matrix [H, W]."""
         return not any(side % self.multiple or side < self.smallest for side in matrix)
 
     def remedy(self, matrix: tuple[int, int]) -> str:
-        """What a matrix that does not fit must be instead, after "must be"."""
+        """The end of the message for a matrix that does not fit, after "must be"."""
         return f"multiples of {self.multiple}, at least {self.smallest}; take {self.nearest(matrix)}"
 
     def nearest(self, matrix: tuple[int, int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Every known network, and finding a user's own: `model.name: mymodule:MyModel`."""
+"""All known networks, and finding a user's own: `model.name: mymodule:MyModel`."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from fedsim.models.reconstruction import UNetModel
 
 
 class Unread(Model):
-    """A user's network of which only the keys are read: its file is not run."""
+    """A user's network, of which only the keys are read: its file is not executed."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -22,7 +22,7 @@ class Unread(Model):
 
 _Known = UNetModel
 MODELS: tuple[type[Model], ...] = (UNetModel,)
-"""Every known network, the default first; a new one joins here and in the union above."""
+"""All known networks, the default first; add a new one here and to the union above."""
 
 NETWORKS = Catalogue(key="model.name", base=Model, unread=Unread, known=MODELS, group="fedsim.networks", noun="network")  # type: ignore[type-abstract]
 """Where a user's own networks are found."""

@@ -1,8 +1,8 @@
 """Reconstruction networks from U-Nets: in image space, in k-space, or in both in series.
 
 All map measured k-space and its mask to a magnitude image. The dual network completes a design of FedMRI (Feng et al.,
-IEEE TMI 42(7), 2023, doi 10.1109/TMI.2022.3202106) whose code was never published: the k-space scaling, the hard data
-consistency and the residual form are fedsim's own.
+IEEE TMI 42(7), 2023, doi 10.1109/TMI.2022.3202106), since its code was never published: the k-space scaling, the hard
+data consistency and the residual form are fedsim's own.
 """
 
 from typing import Literal
@@ -26,7 +26,7 @@ class ReconstructionNetwork(Network):
 
     @property
     def latent_channels(self) -> int:
-        """C of the latent features."""
+        """C, the number of channels of the latent features."""
         unet = self.image or self.kspace
         return unet.encoder.channels if unet else 0
 
@@ -39,12 +39,12 @@ class ReconstructionNetwork(Network):
         magnitude = ifft2c(kspace).abs()
         if self.image is not None:
             output, latent = self.image.with_latent(magnitude[:, None])
-            magnitude = output[:, 0].float()  # under autocast it is not
+            magnitude = output[:, 0].float()  # autocast may have changed its type
         return magnitude, latent
 
     @staticmethod
     def _estimate(unet: UNet, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The U-Net on real and imaginary part, (B, H, W) complex; it works in units of the measured samples' rms."""
+        """The U-Net on real and imaginary part, (B, H, W) complex; works in units of the measured samples' rms."""
         rms = (kspace.abs().square().sum((-2, -1)) / mask.sum((-2, -1))).sqrt()[:, None, None]
         parts = torch.view_as_real(kspace / rms).permute(0, 3, 1, 2).contiguous()
         output, latent = unet.with_latent(parts)
@@ -52,7 +52,7 @@ class ReconstructionNetwork(Network):
 
 
 class UNetModel(Model):
-    """The network of every client."""
+    """The network of every client: one U-Net, or two in series."""
 
     name: Literal["unet"] = Field("unet", description="Network.")
     domain: Literal["image", "kspace", "dual"] = Field(
@@ -63,9 +63,9 @@ class UNetModel(Model):
     norm: Norm = Field(
         "instance",
         description="Normalisation layer. instance: without parameters; affine: instance norm with scale and shift; "
-        "batch: batch norm, with running statistics that travel with what is shared.",
+        "batch: batch norm; running statistics of shared layers are sent and averaged.",
     )
-    residual: bool = Field(True, description="Add the input to the output and start as the zero-filled image.")
+    residual: bool = Field(True, description="Add the input to the output; training starts at the zero-filled image.")
 
     @property
     def multiple(self) -> int:
@@ -88,7 +88,7 @@ class UNetModel(Model):
         )
 
     def build(self, generator: torch.Generator) -> Network:
-        """As any network; a residual U-Net's last layer starts at zero, so that the network starts as the identity."""
+        """As for any network; the last layer of a residual U-Net starts at zero, which makes it the identity."""
         network = super().build(generator)
         for module in network.modules():
             if isinstance(module, UNet) and module.residual:

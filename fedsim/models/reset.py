@@ -1,4 +1,4 @@
-"""The start of any network: what its modules' `reset_parameters` draw from one generator, and nothing else."""
+"""Initialising any network by the `reset_parameters` of its modules, with all randomness from one generator."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,16 +13,16 @@ from fedsim.core.errors import InputError
 def reset(network: nn.Module, generator: torch.Generator) -> None:
     """Set every parameter and buffer of a network that may lie in uninitialised memory.
 
-    2-D convolutions are drawn first, as torch does it, in the order of the modules. Then every other module that has
-    `reset_parameters` does it, inner modules before those around them, on a stream that `generator` begins; torch's
-    global stream is left as it was.
+    2-D convolutions are drawn first, in torch's way, in the order of the modules. Then `reset_parameters` of every
+    other module that has it is called, inner modules first, with a random stream that `generator` seeds; torch's global
+    stream is left unchanged.
 
     Args:
         network: On the CPU.
         generator: The only source of randomness.
 
     Raises:
-        InputError: nothing sets a parameter or a buffer; names it.
+        InputError: a parameter or a buffer is left unset; names it.
     """
     before = dict(_marked(network))
     modules = list(network.modules())
@@ -39,7 +39,7 @@ def reset(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def _resets_as_torch_does(module: nn.Module) -> bool:
-    """Whether it is a convolution that torch would draw like any other."""
+    """Whether it is a plain 2-D convolution, initialised in torch's way."""
     own = getattr(type(module), "reset_parameters", None)
     return isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and own is nn.Conv2d.reset_parameters
 
@@ -52,7 +52,7 @@ def _draw(module: nn.Conv2d | nn.ConvTranspose2d, generator: torch.Generator) ->
 
 
 def _reset_of(module: nn.Module) -> Callable[[], None] | None:
-    """Its method; attention layers of torch have it under a private name."""
+    """Its `reset_parameters`; torch's attention layers have it under a private name."""
     found: Callable[[], None] | None = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
     return found
 
@@ -64,10 +64,10 @@ def _tensors(network: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
 
 
 def _marked(network: nn.Module) -> Iterator[tuple[str, tuple[Tensor, int]]]:
-    """Every tensor by name, filled with what no start has, and its version then."""
+    """Every tensor by name, filled with values that no initialisation gives, and its version after that."""
     for kind, name, tensor in _tensors(network):
         if nn.parameter.is_lazy(tensor):
-            raise InputError(f"model: the {kind} {name!r} has no shape yet; use a layer that is told its channels")
+            raise InputError(f"model: the {kind} {name!r} has no shape yet; use a layer with given numbers of channels")
         tensor.fill_(math.nan if _has_nan(tensor) else 1)
         yield name, (tensor, tensor._version)
 

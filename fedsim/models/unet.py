@@ -2,7 +2,7 @@
 
 Encoder: the down blocks and the bottleneck. Decoder: the up path and the last layer. With 32 channels and 4 pools the
 encoder has 4,709,664 parameters and the decoder 3,046,433. Norm layers are named norm... and decoder levels are counted
-from the output (level0), so that methods can tell layers by their parameters' names.
+from the output (level0), so that methods can recognise layers by the names of their parameters.
 """
 
 import itertools
