@@ -34,7 +34,7 @@ _FILE = "floor.parquet"
 
 
 def floor_seconds(run: Path) -> float:
-    """A round of the bare loop beside a run: the median, the first left out; NaN if there was none."""
+    """Median seconds of a round of the bare loop beside a run, without the first; NaN if there was none."""
     if not (run / _FILE).exists():
         return math.nan
     seconds = read_table(run / _FILE)["seconds"]
@@ -42,7 +42,7 @@ def floor_seconds(run: Path) -> float:
 
 
 class Floor:
-    """Times a round of the bare loop after every round of a run, and keeps its seconds in floor.parquet."""
+    """Times a round of the bare loop after every round of a run, and writes the seconds to floor.parquet."""
 
     def __init__(self, workload: Workload, run: Path) -> None:
         self._workload, self._run = workload, run
@@ -51,7 +51,7 @@ class Floor:
         self._rows: list[Row] = read_table(before).to_dict("records") if before.exists() else []  # type: ignore[assignment]
 
     def take_turn(self, row: Row) -> None:
-        """Run one round of the bare loop, after the round of the run that has this row."""
+        """Run one round of the bare loop, after the run's round with this row."""
         import ray  # noqa: PLC0415 - the run has started it
 
         self._processes = self._processes or self._started(ray)

@@ -1,4 +1,4 @@
-"""How FedMRI's beta is chosen where a study changes the number of clients S: its term is at most beta / S."""
+"""How FedMRI's beta is chosen in a study that changes the number of clients S: the term is at most beta / S."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ def beta_told(plan: StudyPlan) -> str | None:
 
 
 def beta_warning(plan: StudyPlan) -> str | None:
-    """What to say before a study that changes the number of clients under fixed beta alone."""
+    """The warning for a study that changes the number of clients with fixed beta only."""
     chosen = _choices(plan)
     if _FIXED not in chosen.values() or _SCALED in chosen.values():
         return None
@@ -29,12 +29,12 @@ def beta_warning(plan: StudyPlan) -> str | None:
     methods = ", ".join(method for method, way in chosen.items() if way == _FIXED)
     return (
         f"{methods}: algorithm.beta is fixed while the clients in a round go from {counts[0]} to {counts[-1]}: the "
-        "contrastive term, at most beta / clients, fades; add a method with algorithm.beta_scaling=clients beside it"
+        "contrastive term, at most beta / clients, fades; also add a method with algorithm.beta_scaling=clients"
     )
 
 
 def _choices(plan: StudyPlan) -> dict[str, str]:
-    """By method with the term at several numbers of clients, how it chooses beta."""
+    """How each method that has the term at several numbers of clients chooses beta."""
     chosen = {}
     for method in plan.study.methods:
         terms = list(_terms(plan, method))
@@ -46,7 +46,7 @@ def _choices(plan: StudyPlan) -> dict[str, str]:
 
 
 def _terms(plan: StudyPlan, method: str) -> Iterator[tuple[int, FedMRI]]:
-    """Clients in a round, and the method's settings, in each regime where it has the term."""
+    """Clients per round, and the method's settings, in each regime in which it has the term."""
     for point in plan.finals({(regime, method): 0 for regime in plan.regimes}):
         algorithm = point.workload.algorithm
         if isinstance(algorithm, FedMRI) and algorithm.beta:

@@ -1,4 +1,4 @@
-"""A study's folder: what it was begun with, and what may have changed when it is resumed."""
+"""A study's folder: what the study was started with, and what may change when it is resumed."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def open_study(folder: Path) -> StudyPlan:
 def freeze(plan: StudyPlan, folder: Path) -> None:
     """Write the study and its base workload into its folder, or check that the folder's study is the same.
 
-    Seeds, methods and regimes may grow, the reference may change, and so may what a resumed run may change.
+    Seeds, methods and regimes may be added; the reference and all that a resumed run may change may change.
 
     Raises:
         InputError: the folder holds something else, or another study; naming the first key that differs.
@@ -51,7 +51,7 @@ def freeze(plan: StudyPlan, folder: Path) -> None:
 
 
 def check_folder(plan: StudyPlan, folder: Path) -> None:
-    """Refuse a folder that is neither free nor the study's.
+    """Refuse a folder that is neither empty nor the study's.
 
     Raises:
         InputError: it holds something else, or another study; naming the first key that differs.
@@ -64,7 +64,7 @@ def check_folder(plan: StudyPlan, folder: Path) -> None:
 
 
 def check_same_point(name: str, was: Workload, is_: Workload) -> None:
-    """Refuse a point that is not what it was; more rounds would be another comparison."""
+    """Refuse a point that has changed, also by more rounds, which would be another comparison."""
     if is_.training.rounds != was.training.rounds:
         change = f"was {was.training.rounds} and is now {is_.training.rounds}"
         raise InputError(f"{name}: training.rounds: {change}; a resumed study must keep it")
@@ -77,7 +77,7 @@ def check_same_point(name: str, was: Workload, is_: Workload) -> None:
 
 
 def _check_grown(before: StudyPlan, now: StudyPlan) -> None:
-    """Refuse a study that differs otherwise than by more seeds, methods and regimes."""
+    """Refuse a study that differs in anything but additional seeds, methods and regimes."""
     old, new = before.study, now.study
     for key in ("name", "kind", "tune.seed", "tune.regime"):
         was, is_ = (_at(study, key) for study in (old, new))

@@ -1,4 +1,4 @@
-"""The kinds of study: each says over what a base workload is swept, as regimes of dotted keys and values."""
+"""The kinds of study: each defines what a base workload is swept over, as regimes of dotted keys and values."""
 
 import itertools
 import math
@@ -31,18 +31,18 @@ _CUT, _MULTIPLY = "federation.clients", "federation.sites.0.count"
 
 
 class Tune(Section):
-    """What is chosen for each method by validation PSNR, on a separate seed, before the study's seeds are run.
+    """Settings that are chosen for each method by validation PSNR, on a separate seed, before the study's seeds run.
 
     Every seed divides the subjects anew, so a validation subject of the tuning seed may be a test subject of another.
     """
 
-    seed: Seed = Field(description="Seed of the tuning runs; none of the study's.")
-    regime: Name | None = Field(None, description="Tune in this regime only, for all; default: in each for itself.")
+    seed: Seed = Field(description="Seed of the tuning runs; not one of the study's.")
+    regime: Name | None = Field(None, description="Tune in this regime only, for all; default: in each separately.")
     grid: Axes = Field(default_factory=dict, description="Values to try for every method, by dotted workload key.")
-    methods: dict[Name, Axes] = Field(default_factory=dict, description="More axes for some methods.")
+    methods: dict[Name, Axes] = Field(default_factory=dict, description="Additional axes for single methods.")
 
     def candidates(self, method: str) -> list[Settings]:
-        """Every combination of the method's values; empty if it has none to choose from."""
+        """Every combination of the method's values; empty if there are none to choose from."""
         axes = {**self.grid, **self.methods.get(method, {})}
         return _product(axes) if axes else []
 
@@ -51,50 +51,50 @@ class Study(Section, ABC):
     """Methods, regimes and seeds that a base workload is run with; a subclass is a kind of study."""
 
     needs_ray: ClassVar[bool] = False
-    """Whether points must run on Ray, for a serial run has one core."""
+    """Whether points must run on Ray, because a serial run has one core."""
     has_floor: ClassVar[bool] = False
     """Whether a bare PyTorch loop is timed after every round of a point."""
     measures_memory: ClassVar[bool] = True
-    """Whether memory is a result, so that points share no process."""
+    """Whether memory is a result, so that every point needs a separate process."""
 
     name: Name = Field(description="Name of the study; the default folder is studies/NAME.")
     kind: str = Field(description="Its kind.")
     workload: FolderPath = Field(description="Base workload file, relative to the study file.")
     set: Settings = Field(default_factory=dict, description="Overrides of the base for every point, by dotted key.")
-    seeds: tuple[Seed, ...] = Field(min_length=1, description="Each is a repetition with its own split and start.")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="Each is a repetition with a separate split and start.")
     methods: dict[Name, Settings] = Field(
         min_length=1, description="Overrides by label; algorithm.name defaults to the label."
     )
     reference: Name | None = Field(
-        None, description="The method that paired differences are taken to; default fedmri, or the first one."
+        None, description="Method that paired differences refer to; default fedmri, or the first one."
     )
-    tune: Tune | None = Field(None, description="What to choose before the seeds are run.")
+    tune: Tune | None = Field(None, description="Settings to choose before the seeds are run.")
 
     @abstractmethod
     def sweep(self) -> dict[str, Settings]:
-        """The regimes: what each sets, by its label."""
+        """The overrides of each regime, by its label."""
 
     def axes_of(self, regime: str) -> dict[str, Any]:
-        """What a regime has on the study's axes, by dotted key, or as `nodes` or `cores`."""
+        """A regime's values on the study's axes, by dotted key, or as `nodes` or `cores`."""
         return self.sweep()[regime]
 
     @property
     def against(self) -> str:
-        """The method that differences are taken to."""
+        """The method that differences refer to."""
         return self.reference or ("fedmri" if "fedmri" in self.methods else next(iter(self.methods)))
 
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
         if self.reference is not None and self.reference not in self.methods:
-            raise ValueError(f"reference: {self.reference!r} is none of methods ({', '.join(self.methods)})")
+            raise ValueError(f"reference: {self.reference!r} is not one of methods ({', '.join(self.methods)})")
         twice = [seed for seed, count in Counter(self.seeds).items() if count > 1]
         if twice:
-            raise ValueError(f"seeds: {twice[0]} is there twice")
+            raise ValueError(f"seeds: {twice[0]} is listed twice")
         self._check_tune()
         self._check_size()
         for where, settings in self._all_settings():
             if "seed" in settings:
-                raise ValueError(f"{where}: seed is not for overrides; list seeds under seeds")
+                raise ValueError(f"{where}: seed cannot be overridden; list seeds under seeds")
             bare = [key for key in settings if key in _SECTIONS]
             if bare:
                 raise ValueError(f"{where}: {bare[0]} would replace the whole section; write {bare[0]}.KEY: VALUE")
@@ -107,17 +107,17 @@ class Study(Section, ABC):
             raise ValueError(f"tune.seed: {self.tune.seed} is one of seeds; tuning needs a separate seed")
         regimes = self.sweep()
         if self.tune.regime is not None and self.tune.regime not in regimes:
-            raise ValueError(f"tune.regime: {self.tune.regime!r} is none of regimes ({', '.join(regimes)})")
+            raise ValueError(f"tune.regime: {self.tune.regime!r} is not one of regimes ({', '.join(regimes)})")
         for label in self.tune.methods:
             if label not in self.methods:
-                raise ValueError(f"tune.methods: {label!r} is none of methods ({', '.join(self.methods)})")
+                raise ValueError(f"tune.methods: {label!r} is not one of methods ({', '.join(self.methods)})")
 
     def _check_size(self) -> None:
         grids = [{**self.tune.grid, **self.tune.methods.get(label, {})} for label in self.methods] if self.tune else []
         tuning = sum(_size(axes) for axes in grids)
         runs = self._regime_count() * (tuning + len(self.methods) * len(self.seeds))
         if runs > _MOST_RUNS:
-            raise ValueError(f"methods, regimes, seeds and tune make more than {_MOST_RUNS:,} runs; write two studies")
+            raise ValueError(f"methods, regimes, seeds and tune make more than {_MOST_RUNS:,} runs; split the study")
 
     def _regime_count(self) -> int:
         return len(self.sweep())
@@ -131,7 +131,7 @@ class Study(Section, ABC):
 
 
 class Compare(Study):
-    """Methods against a reference, seed by seed, in regimes that are written out."""
+    """Methods against a reference, seed by seed, in explicitly listed regimes."""
 
     measures_memory: ClassVar[bool] = False
 
@@ -143,7 +143,7 @@ class Compare(Study):
         return self.regimes
 
     def axes_of(self, regime: str) -> dict[str, Any]:
-        """None: regimes have labels, not axes."""
+        """Empty: regimes have labels, not axes."""
         return {}
 
     def _all_settings(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -158,7 +158,7 @@ class Ablation(Study):
     axes: Axes = Field(min_length=1, description="Values to try, by dotted workload key; every combination is run.")
 
     def sweep(self) -> dict[str, Settings]:
-        """A regime a combination, named by its values."""
+        """One regime per combination, named by its values."""
         return {_label(settings): settings for settings in _product(self.axes)}
 
     @model_validator(mode="after")
@@ -166,7 +166,7 @@ class Ablation(Study):
         labels = Counter(_label(settings) for settings in _product(self.axes))
         twice = [label for label, count in labels.items() if count > 1]
         if twice:
-            raise ValueError(f"axes: two combinations are both called {twice[0]}; values must differ when written out")
+            raise ValueError(f"axes: two combinations are both called {twice[0]}; values must differ as text")
         return self
 
     def _regime_count(self) -> int:
@@ -178,48 +178,48 @@ class Ablation(Study):
 
 
 class ClientCount(Study):
-    """The number of clients, with all data divided among them or with as many more sites."""
+    """The number of clients, with all data divided among them or with sites added in proportion."""
 
     kind: Literal["client-count"] = Field("client-count", description="client-count: the number of clients.")
     clients: Counts = Field(description="Numbers of clients.")
     data: Literal["total", "per_client"] = Field(
         "total",
-        description="What stays the same. total: all data, its sites cut into more clients (federation.clients); "
-        "per_client: the data of a client, the first site is there so many times (federation.sites.0.count).",
+        description="What is held fixed. total: all data, sites divided into more clients (federation.clients); "
+        "per_client: the data per client, with more copies of the first site (federation.sites.0.count).",
     )
-    key: Text | None = Field(None, description="Another workload key to set to the number.")
+    key: Text | None = Field(None, description="Another workload key to set to the number of clients.")
 
     def sweep(self) -> dict[str, Settings]:
-        """A regime a number."""
+        """One regime per number."""
         key = self.key or (_CUT if self.data == "total" else _MULTIPLY)
         return {f"clients-{count}": {key: count} for count in self.clients}
 
     def axes_of(self, regime: str) -> dict[str, Any]:
-        """None: results.parquet has the number in `clients`."""
+        """Empty: results.parquet has the number in `clients`."""
         return {}
 
 
 class Scaling(Study):
-    """The number of cores or nodes, with all work divided among them or with as many more clients."""
+    """The number of cores or nodes, with all work divided among them or with clients added in proportion."""
 
     needs_ray: ClassVar[bool] = True
     has_floor: ClassVar[bool] = True
 
-    cores: Counts | None = Field(None, description="Numbers of cores, the first is the base.")
-    nodes: Counts | None = Field(None, description="Numbers of nodes of the Ray cluster, the first is the base.")
+    cores: Counts | None = Field(None, description="Numbers of cores; speed-ups are relative to the first.")
+    nodes: Counts | None = Field(None, description="Numbers of Ray nodes; speed-ups are relative to the first.")
 
     def sweep(self) -> dict[str, Settings]:
-        """A regime a number."""
+        """One regime per number."""
         unit, counts = ("cores", self.cores) if self.cores else ("nodes", self.nodes)
         return {f"{unit}-{count}": {f"engine.{unit}": count, **self._work(count)} for count in counts or ()}
 
     def axes_of(self, regime: str) -> dict[str, Any]:
-        """Which of the two, and how many."""
+        """The unit, cores or nodes, and the numbers."""
         unit, _, count = regime.partition("-")
         return {unit: int(count)}
 
     def _work(self, count: int) -> Settings:
-        """What else a number changes."""
+        """Further overrides that a number needs."""
         return {}
 
     @model_validator(mode="after")
@@ -236,9 +236,9 @@ class StrongScaling(Scaling):
 
 
 class WeakScaling(Scaling):
-    """As much more work as there are cores or nodes."""
+    """Work in proportion to the number of cores or nodes."""
 
-    kind: Literal["scaling-weak"] = Field("scaling-weak", description="scaling-weak: as much more work.")
+    kind: Literal["scaling-weak"] = Field("scaling-weak", description="scaling-weak: work in proportion to workers.")
     clients: Count = Field(description="Clients per core or node.")
     key: Text = Field(_MULTIPLY, description="The workload key that sets the number of clients.")
 
@@ -250,7 +250,7 @@ KINDS: dict[str, type[Study]] = {
     "compare": Compare, "ablation": Ablation, "client-count": ClientCount,
     "scaling-strong": StrongScaling, "scaling-weak": WeakScaling,
 }  # fmt: skip
-"""By the name that a study file has under `kind`."""
+"""Kinds of study by their name in study files, `kind`."""
 
 
 def _size(axes: Axes) -> int:
@@ -262,6 +262,6 @@ def _product(axes: Axes) -> list[Settings]:
 
 
 def _label(settings: Settings) -> str:
-    """A folder's name for a combination: the last parts of its keys, with their values."""
+    """The folder name of a combination: the last parts of its keys, with their values."""
     parts = (f"{key.rpartition('.')[2]}-{value}" for key, value in settings.items())
     return re.sub(r"[^A-Za-z0-9_-]+", "_", "_".join(parts).replace(".", "p"))[:64].strip("_-")

@@ -1,4 +1,4 @@
-"""One point of a study, from its first round to its scores: in this process, or in one of its own."""
+"""One point of a study, from its first round to its scores: in this process or a separate one."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ from fedsim.workload.schema import Workload
 log = logging.getLogger("fedsim")
 
 Stop = Callable[[], bool]
-"""Whether to stop after the rounds that are under way."""
+"""Says whether to stop after the current rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,23 +31,23 @@ class Outcome:
     """How a point ended."""
 
     error: str = ""
-    """One line; empty if it did not fail."""
+    """Error in one line; empty if it did not fail."""
     stopped: bool = False
-    """It was stopped before its last round."""
+    """Whether it was stopped before its last round."""
     psnr: float = math.nan
-    """Of its best round, mean over sites [dB]; nan if it has none."""
+    """PSNR [dB] of its best round, mean over sites; NaN if it has none."""
     seconds: float = 0.0
     """Time that the point took [s]."""
     warnings: tuple[str, ...] = ()
-    """Of a point in another process; in this one they are logged."""
+    """Warnings of a point in another process; those of a point in this process are logged."""
 
 
 def run_point(
     workload: Workload, path: Path, part: Part, stop: Stop, address: str | None = None, timed: bool = False
 ) -> Outcome:
-    """Train a point, or resume it, and evaluate its best round on a part; a failure is an outcome too.
+    """Train a point, or resume it, and evaluate its best round on a part; a failure is returned as an outcome.
 
-    With `timed`, the bare loop takes a turn between rounds.
+    With `timed`, a round of the bare loop follows every round.
     """
     since = time.monotonic()
     between: Callable[[Row], None] = Floor(workload, path).take_turn if timed else lambda _: None
@@ -56,7 +56,7 @@ def run_point(
             if not simulation.run(stop, between):
                 return Outcome(stopped=True)
             frame = simulation.evaluate(part)
-    except Exception as error:  # a study continues whatever happens to a point
+    except Exception as error:  # a study continues after any failure of a point
         known = DIVERGED if isinstance(error, DivergedError) else ""
         kind = known if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
         return Outcome(error=" ".join(f"{kind}{error}".split()))
@@ -66,7 +66,7 @@ def run_point(
 
 
 def run_until_flag(text: str, study: Path, path: Path, part: Part, flag: Path) -> Outcome:
-    """A point in a separate process; its workload comes as text, for a user's own method is a file of the study."""
+    """A point in a separate process; its workload is passed as text: a user's own method is a file of the study."""
     if flag.exists():
         return Outcome(stopped=True)
     content = json.loads(text)
@@ -80,7 +80,7 @@ def run_until_flag(text: str, study: Path, path: Path, part: Part, flag: Path) -
 
 @contextmanager
 def _collected_warnings() -> Iterator[list[str]]:
-    """What fedsim warns of meanwhile; a task's own log goes nowhere."""
+    """Collects fedsim's warnings meanwhile; the log of a task is not shown."""
     texts: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]

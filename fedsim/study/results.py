@@ -1,4 +1,4 @@
-"""A study's tables, made from its run directories alone: results, learning curves, what tuning chose, what failed."""
+"""A study's tables, made only from its run directories: results, learning curves, tuning and failures."""
 
 import json
 import math
@@ -27,21 +27,22 @@ POINT_COLUMNS = (
     *(f"zf_{quality}" for quality in QUALITIES), "seconds", "round_seconds", "uplink_bytes", "downlink_bytes",
     "memory_bytes", "floor_seconds", *(f"{part}_share" for part in SHARES), "settings", "workload",
 )  # fmt: skip
-"""results.parquet: a row per point, and one more column for each axis of an ablation, by its dotted key.
+"""results.parquet: one row per point; ablations have another column for each axis, named by its dotted key.
 
-Quality is of the test split and the best round, mean over sites (`mean_over_sites`). seconds are those of all rounds,
-round_seconds the median round but the first, memory_bytes the most that driver and actors had of their own after a
-round. nodes, cores and floor_seconds (a round of the bare loop, `fedsim.study.bare_loop`) belong to scaling studies.
-Shares are of the slots' time, the first round left out. workload is the frozen workload in the study's folder.
+Quality is that of the best round on the test split, mean over sites (`mean_over_sites`). seconds are those of all
+rounds, round_seconds is the median round without the first, memory_bytes the peak of the private memory of driver and
+actors after a round. nodes, cores and floor_seconds (a round of the bare loop, `fedsim.study.bare_loop`) belong to
+scaling studies. Shares are of the slots' time, without the first round. workload is the frozen workload in the study's
+folder.
 """
 CURVE_COLUMNS = ("regime", "method", "seed", "round", "psnr", "ssim", "bytes", "clients")
-"""curves.parquet: a row per point and round; validation, mean over clients; bytes up and down so far, all clients."""
+"""curves.parquet: one row per point and round; validation, mean over clients; bytes both ways so far, all clients."""
 TUNING_COLUMNS = ("regime", "method", "candidate", "settings", "psnr", "error", "chosen")
 """tuning.parquet: one row per candidate; validation PSNR of its best round, mean over sites (NaN: not finished)."""
 
 _FAILED = "failed.parquet"
 DIVERGED = "diverged: "
-"""How the error line of a point begins whose training diverged."""
+"""Beginning of the error line of a point with diverged training."""
 
 
 def collect(plan: StudyPlan, folder: Path) -> None:
@@ -66,7 +67,7 @@ def collect(plan: StudyPlan, folder: Path) -> None:
 
 
 def finished_points(plan: StudyPlan, folder: Path) -> list[Point]:
-    """The points that count and are done."""
+    """The finished points, without those of tuning."""
     chosen = choose(plan, folder, read_failures(folder))
     return [point for point in plan.finals(chosen) if is_finished(point, folder)]
 
@@ -78,7 +79,7 @@ def is_finished(point: Point, folder: Path) -> bool:
 
 
 def choose(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Pair, int]:
-    """The candidate with the best validation PSNR, by (regime, method); pairs whose tuning is not done are missing."""
+    """The candidate with the best validation PSNR, by (regime, method); pairs with unfinished tuning are missing."""
     tuning = plan.tuning()
     quality = {point.label: _tuning_psnr(point, folder, failures) for point in tuning}
     chosen: dict[Pair, int] = {}
@@ -92,18 +93,18 @@ def choose(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[P
 
 
 def read_failures(folder: Path) -> dict[str, str]:
-    """What was wrong with each failed point, by its label."""
+    """The error of each failed point, by its label."""
     path = folder / _FAILED
     return dict(read_table(path).itertuples(index=False, name=None)) if path.exists() else {}
 
 
 def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
-    """Keep what was wrong with each failed point."""
+    """Write the error of each failed point to failed.parquet."""
     write_table(folder / _FAILED, pd.DataFrame(list(failures.items()), columns=["point", "error"]))
 
 
 def diverged(error: str) -> bool:
-    """Whether an error line says that training diverged: for a tuning candidate that is an answer, not a failure."""
+    """Whether an error line says that training diverged: for a tuning candidate this is a result, not a failure."""
     return error.startswith(DIVERGED)
 
 
@@ -149,13 +150,13 @@ def point_row(plan: StudyPlan, point: Point, run: Run) -> dict[str, Any]:
 
 
 def negatives_of(workload: Workload) -> str | None:
-    """The form of FedMRI's negatives; None where there are none."""
+    """The form of FedMRI's negatives; None without negatives."""
     method = workload.settled().algorithm
     return method.negatives if isinstance(method, FedMRI) and method.beta else None
 
 
 def _shares(run: Run) -> dict[str, float]:
-    """Where the slots' time went, the first round left out; unknown where the ledger does not say."""
+    """Where the slots' time went, without the first round; NaN if the ledger does not say."""
     timeline = timeline_of(run.rounds, run.clients)
     if timeline is None:
         return {}

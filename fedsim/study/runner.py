@@ -1,7 +1,7 @@
 """Running the points of a study: in parallel where each needs one core, one after another where each uses a cluster.
 
-Every point is an ordinary run directory, so a stopped study resumes where it stopped, and a failed point is tried
-again. The points of a method are not run before its tuning has ended: its settings are not known earlier.
+Every point is an ordinary run directory, so a stopped study resumes where it stopped, and failed points are retried.
+The points of a method run after its tuning has ended, because its settings are not known earlier.
 """
 
 import logging
@@ -37,11 +37,11 @@ from fedsim.study.study import Pair, Point, StudyPlan
 log = logging.getLogger("fedsim")
 
 Report = Callable[[Point, Outcome], None]
-"""Is called with every point that ended."""
+"""Called with every point that has ended."""
 Progress = Callable[[str, int], AbstractContextManager[Report]]
-"""Opens the display of some points: their name (tuning or points) and how many they are."""
+"""Opens the display of some points, given their name (tuning or points) and number."""
 
-_LOOK_EVERY_S = 1.0  # a signal does not end a wait for Ray
+_LOOK_EVERY_S = 1.0  # a signal does not interrupt a wait for Ray
 
 
 def silent(_name: str, _total: int) -> AbstractContextManager[Report]:
@@ -55,24 +55,24 @@ class StudyResult:
 
     folder: Path
     failed: tuple[str, ...]
-    """One line for each failed point: its name and what was wrong."""
+    """One line for each failed point: its name and error."""
     stopped: bool
 
 
 def run_study(
     plan: StudyPlan, folder: Path, progress: Progress = silent, stop: Stop = lambda: False, address: str | None = None
 ) -> StudyResult:
-    """Run what is left of a study, and collect its tables.
+    """Run the unfinished points of a study, and collect its tables.
 
     Args:
         plan: The study.
-        folder: Where its runs and tables go.
+        folder: Folder for its runs and tables.
         progress: Shows which points have ended.
-        stop: Asked now and then; when true the rounds under way are the last.
+        stop: Called regularly; once it returns true, the current rounds are the last.
         address: Ray cluster to use; None starts Ray on this machine.
 
     Raises:
-        InputError: a point's data are wrong (nothing is written then), the folder holds something else, or another
+        InputError: a point's data are invalid (nothing is written then), the folder holds something else, or another
             process runs a study there.
     """
     check_data(plan)
@@ -91,7 +91,7 @@ def run_study(
 
 
 def _warn_of_switch(plan: StudyPlan) -> None:
-    """FedMRI's two forms of negatives are not the same term: say where a method changes between regimes."""
+    """Warn if a method changes between FedMRI's two forms of negatives, which are not the same term."""
     forms: dict[str, set[str]] = {}
     for point in plan.finals(dict.fromkeys(plan.pairs, 0)):
         form = negatives_of(point.workload)
@@ -103,10 +103,10 @@ def _warn_of_switch(plan: StudyPlan) -> None:
 
 
 def check_data(plan: StudyPlan) -> None:
-    """Import the data of every point and divide them, so that what is wrong with them shows before anything runs.
+    """Import and divide the data of every point, so that invalid data are refused before anything runs.
 
     Raises:
-        InputError: naming the point, or two that could not be compared.
+        InputError: a point's data are invalid, or two points could not be compared; names them.
     """
     finals = plan.finals(dict.fromkeys(plan.pairs, 0))
     manifests: dict[str, pd.DataFrame] = {}
@@ -122,20 +122,20 @@ def check_data(plan: StudyPlan) -> None:
 
 
 def _data_key(point: Point) -> str:
-    """What decides a point's manifest."""
+    """Key of everything that determines a point's manifest."""
     workload = point.workload
     return f"{workload.seed} {workload.algorithm.pools_data} {workload.federation.model_dump_json()}"
 
 
 class _Runner:
-    """Brings points to their end and remembers those that failed."""
+    """Runs points to their end and records those that failed."""
 
     def __init__(self, plan: StudyPlan, folder: Path, progress: Progress, stop: Stop, address: str | None) -> None:
         self._plan, self._folder, self._progress, self._stop = plan, folder, progress, stop
         self._address = address
         self._flag = (folder / "stopping").absolute()
         self._flag.unlink(missing_ok=True)
-        known = read_failures(folder)  # all but the candidates that diverged are tried again
+        known = read_failures(folder)  # all are retried, except candidates that diverged
         self.failures = {p.label: known[p.label] for p in plan.tuning() if diverged(known.get(p.label, ""))}
         write_failures(folder, self.failures)
         self._warned: set[tuple[str, str]] = set()
@@ -164,14 +164,14 @@ class _Runner:
                 log.warning("%s: %s", point.label, text)
 
     def failed_lines(self, chosen: Mapping[Pair, int]) -> Iterator[str]:
-        """A line for each point that failed, and for each method without a choice."""
+        """A line for each point that failed, and for each method without a tuning result."""
         tuning = {point.label for point in self._plan.tuning()}
         for label, error in self.failures.items():
             if label not in tuning or not diverged(error):
                 yield f"{label}: {error}"
         for regime, method in self._plan.pairs:
             if (regime, method) not in chosen:
-                yield f"{regime}/{method}: was not run, for its tuning has no result"
+                yield f"{regime}/{method}: was not run, because its tuning has no result"
 
     def _is_finished(self, point: Point) -> bool:
         if not is_finished(point, self._folder):
@@ -180,14 +180,14 @@ class _Runner:
         return True
 
     def _in_turn(self, points: Sequence[Point]) -> Iterator[tuple[Point, Outcome]]:
-        """Points that use all cores or a whole cluster."""
+        """Run points that use all cores or a whole cluster, one after another."""
         for point in points:
             if point.workload.engine.backend == "ray" and not self.stopped:
                 path, timed = self._folder / point.folder, self._plan.study.has_floor
                 yield point, run_point(point.workload, path, point.part, self._stop, self._address, timed)
 
     def _side_by_side(self, points: Sequence[Point]) -> Iterator[tuple[Point, Outcome]]:
-        """Points that run in one process each, as many at a time as there are cores."""
+        """Run points in one process each, in parallel, one per core."""
         serial = [point for point in points if point.workload.engine.backend == "serial"]
         if not serial:
             return
@@ -208,13 +208,13 @@ class _Runner:
             self._flag.unlink(missing_ok=True)
 
     def _submitted(self, ray: Any, points: Sequence[Point]) -> dict[Any, Point]:  # noqa: ANN401 - Ray's module
-        """The points as tasks of Ray, by their references."""
-        calls = 1 if self._plan.study.measures_memory else 0  # of a process; 0: any number
+        """Submit the points as Ray tasks; returns them by reference."""
+        calls = 1 if self._plan.study.measures_memory else 0  # calls per process; 0: any number
         task = ray.remote(max_retries=0, max_calls=calls)(run_until_flag)
         cores = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())
         study, running = self._folder.absolute(), {}
         for point in points:
-            threads = min(point.workload.engine.threads, cores)  # a task that asks for more would wait for ever
+            threads = min(point.workload.engine.threads, cores)  # a task that requires more would wait forever
             arguments = (point.workload.model_dump_json(), study, study / point.folder, point.part, self._flag)
             running[task.options(num_cpus=threads).remote(*arguments)] = point
         return running

@@ -1,7 +1,7 @@
-"""A study file: one base workload, and the methods, regimes and seeds that it is run with.
+"""A study file: one base workload, and the methods, regimes and seeds to run it with.
 
-Every run of a study is a point. A point's workload is the base workload with `set`, its regime, its method, and what
-tuning chose for that method, in this order, as overrides; and its seed.
+Every run of a study is a point. A point's workload is the base workload, overridden in this order by `set`, its regime,
+its method, what tuning chose for that method, and its seed.
 """
 
 import json
@@ -43,9 +43,9 @@ class Point:
     seed: int
     """Of its workload."""
     candidate: int | None
-    """Index among the method's candidates; None for a run that counts."""
+    """Index among the method's tuning candidates; None for a point of the results."""
     settings: Settings
-    """What tuning chose, or tries here."""
+    """The settings that tuning chose, or tries in this point."""
     workload: Workload
 
     @property
@@ -56,7 +56,7 @@ class Point:
 
     @property
     def part(self) -> Part:
-        """What the point is evaluated on: tuning never sees test data."""
+        """The split that the point is evaluated on: tuning never sees test data."""
         return "test" if self.candidate is None else "val"
 
     @property
@@ -69,10 +69,10 @@ class StudyPlan:
     """The points of a study, every workload of them validated."""
 
     def __init__(self, study: Study, base: Path, where: str, code: bool = True) -> None:
-        """Load every workload; without `code`, users' own methods have their keys alone.
+        """Load every workload; without `code`, of users' own methods only the keys are read.
 
         Raises:
-            InputError: one is wrong; the message begins with `where` and names regime and method.
+            InputError: a workload is invalid; the message begins with `where` and names regime and method.
         """
         self.study, self.base, self._where, self._code = study, base, where, code
         self.regimes = study.sweep()
@@ -88,22 +88,22 @@ class StudyPlan:
         return [(regime, method) for regime in self.regimes for method in self.study.methods]
 
     def describe(self) -> str:
-        """How large the study is."""
+        """The size of the study, in words."""
         study, tuning = self.study, len(self.tuning())
         parts = {"regime": self.regimes, "method": study.methods, "seed": study.seeds}
         counts = [counted(len(items), name) for name, items in parts.items()]
         return " x ".join(counts) + (f", after {tuning} tuning runs" if tuning else "")
 
     def candidates(self, method: str) -> list[Settings]:
-        """What tuning may choose from."""
+        """The candidates of tuning."""
         return self.study.tune.candidates(method) if self.study.tune else []
 
     def tuned_in(self, regime: str) -> str:
-        """The regime whose tuning a regime uses."""
+        """The regime that a regime takes its tuning from."""
         return (self.study.tune and self.study.tune.regime) or regime
 
     def tuning(self) -> list[Point]:
-        """The points that tuning needs: none for a method with a single candidate."""
+        """The points of tuning; none for a method with a single candidate."""
         tune = self.study.tune
         return [
             self._point(regime, method, tune.seed, index, tuning=True)
@@ -113,7 +113,7 @@ class StudyPlan:
         ]
 
     def finals(self, chosen: Mapping[Pair, int]) -> list[Point]:
-        """The points that count, a whole comparison for each seed in turn.
+        """The points of the results, one complete comparison per seed after another.
 
         Args:
             chosen: Index of the candidate by (regime, method); pairs that are missing have no points.
@@ -148,7 +148,7 @@ class StudyPlan:
         except InputError as error:
             raise InputError(f"{name}: {str(error).removeprefix(f'{self.base}: ')}") from error
         if self.study.needs_ray and workload.engine.backend != "ray":
-            raise InputError(f"{name}: engine.backend: {self.study.kind} needs ray, a serial run has one core")
+            raise InputError(f"{name}: engine.backend: {self.study.kind} needs ray, because a serial run has one core")
         axes = self.study.tune.methods.get(method, {}) if self.study.tune else {}
         for key in (*own, *axes):
             section, _, rest = key.partition(".")
@@ -164,17 +164,17 @@ class StudyPlan:
 
 
 def load_study(path: Path, overrides: Sequence[str] = (), *, code: bool = True) -> StudyPlan:
-    """The plan of a study file with `KEY=VALUE` overrides of its keys; without `code`, to look at it alone.
+    """The plan of a study file with `KEY=VALUE` overrides of its keys; without `code`, no user's code is executed.
 
     Raises:
-        InputError: the file, its base workload or one of its points is wrong.
+        InputError: the file, its base workload or one of its points is invalid.
     """
     content = read_yaml(path)
     for setting in overrides:
         _override(content, setting)
     study = parse_section(_kind_of(content, path), content, f"{path}: ")
     base = path.parent / study.workload.expanduser()
-    load_workload(base, code=code)  # so that what is wrong with the base itself is said of it
+    load_workload(base, code=code)  # so that errors of the base itself are reported as such
     return StudyPlan(study, base, str(path), code)
 
 

@@ -128,7 +128,7 @@ def test_scaling_grows_cores_and_with_weak_scaling_the_clients(plan_of: PlanOf) 
         ({"kind": "ablation", "axes": {"training.lr": [0.1], "model.nom": [1]}}, "model.nom: unknown key"),
         ({"kind": "ablation", "axes": {"training.lr": [0.1, 0.1]}}, "two combinations are both called lr-0p1"),
         ({"kind": "ablation", "axes": {"model": [1]}}, "axes: model would replace the whole section"),
-        ({"kind": "ablation", "axes": {"seed": [1]}}, "axes: seed is not for overrides"),
+        ({"kind": "ablation", "axes": {"seed": [1]}}, "axes: seed cannot be overridden"),
         ({"kind": "client-count", "clients": [0]}, "clients.0: Input should be greater than or equal to 1"),
         ({"kind": "client-count", "clients": [2], "axes": {}}, "axes: unknown key"),
         ({"kind": "client-count", "clients": [2], "data": "all"}, "data: Input should be 'total' or 'per_client'"),
