@@ -17,7 +17,7 @@ def ablation_figures(points: pd.DataFrame, reference: str) -> Named:
 
     Args:
         points: Rows of results.parquet.
-        reference: Drawn thicker.
+        reference: Method that is drawn thicker.
     """
     for quality in QUALITIES:
         yield f"quality-{quality}", quality_by_axis(points, quality, reference)
@@ -44,7 +44,7 @@ def quality_by_axis(points: pd.DataFrame, quality: str, reference: str) -> Figur
 
 
 def _lines(axis: Axes, points: pd.DataFrame, key: str, quality: str, looks: Looks) -> None:
-    """Values in their order, at even steps: axes of an ablation are rarely even, and often have a 0."""
+    """Positions of the values, evenly spaced: ablation values are rarely even, and often include 0."""
     values = sorted(points[key].dropna().unique())
     for place, (method, own) in enumerate(points.groupby("method", sort=False)):
         table = by_seed_at(own, key, quality)
@@ -55,7 +55,7 @@ def _lines(axis: Axes, points: pd.DataFrame, key: str, quality: str, looks: Look
 
 
 def _markers(axis: Axes, points: pd.DataFrame, key: str, quality: str, looks: Looks) -> None:
-    """A group of markers a value, one a method: no bars, which would have to begin at 0, where no difference shows."""
+    """A group of markers per value, one per method; bars would have to begin at 0 and hide the differences."""
     named = points.assign(**{key: points[key].map(str)})
     values = list(named[key].unique())
     for place, (method, own) in enumerate(named.groupby("method", sort=False)):

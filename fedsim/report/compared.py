@@ -1,4 +1,4 @@
-"""Comparisons as text: what `fedsim compare` says of plain runs, and its tables; nothing is drawn here."""
+"""Comparisons as text: what `fedsim compare` says about plain runs, and its tables; draws nothing."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -22,10 +22,10 @@ NARROW: dict[str, Any] = {"collapse_padding": True, "pad_edge": False}  # so tha
 
 
 def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | None, console: Console) -> None:
-    """Compare plain runs: say what shows, and write the tables if a folder is given.
+    """Compare plain runs: print what is shown, and write the tables if a folder is given.
 
     Raises:
-        InputError: the runs cannot be compared, or the reference is none of their methods.
+        InputError: the runs cannot be compared, or the reference is not one of their methods.
     """
     twice = [str(folder) for index, folder in enumerate(folders) if folder in folders[:index]]
     if twice or len(folders) < 2:
@@ -51,7 +51,7 @@ def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | Non
 
 
 def say(tables: Tables, reference: str, console: Console) -> None:
-    """Print each regime's table of means over sites, and what its PSNR shows."""
+    """Print each regime's table of means over sites, and the findings for PSNR."""
     for regime in tables["psnr"]["regime"].unique():
         of_regime = {quality: table[table["regime"] == regime] for quality, table in tables.items()}
         console.print(summary(of_regime, regime, reference))
@@ -60,7 +60,7 @@ def say(tables: Tables, reference: str, console: Console) -> None:
 
 
 def by_site(psnr: pd.DataFrame, reference: str) -> Table:
-    """Where a method is better: PSNR at every site and its difference to the reference; the best is bold."""
+    """PSNR of each method at every site, with differences to the reference; the best is bold."""
     sites = psnr[psnr["site"] != MEAN]
     methods = list(dict.fromkeys(sites["method"]))
     table = Table(box=box.SIMPLE_HEAD, title=escape(f"PSNR by site [dB], and the difference to {reference}"))

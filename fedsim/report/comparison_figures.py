@@ -1,4 +1,4 @@
-"""Figures of a comparison. Each function draws one from tables and returns it; nothing is shown or saved here."""
+"""Figures of a comparison. Each function draws one from tables and returns it; none is shown or saved."""
 
 from collections.abc import Mapping
 from textwrap import fill
@@ -16,7 +16,7 @@ from fedsim.report.figures import PALETTE
 from fedsim.report.wording import AXIS_LABELS
 
 BASELINE = "single"
-"""Training alone: what a federated method must beat."""
+"""The method that trains alone, which a federated method must beat."""
 
 _BETTER = {"psnr": "right", "ssim": "right", "nmse": "left"}
 
@@ -30,7 +30,7 @@ def comparison_figures(
         volumes: Rows of volumes.parquet.
         curves: Rows of curves.parquet.
         tables: Differences by quality, from `compare`.
-        reference: The method that differences are taken to.
+        reference: Method that differences refer to.
     """
     yield "convergence", convergence(curves, reference)
     for quality, table in tables.items():
@@ -44,8 +44,8 @@ def convergence(curves: pd.DataFrame, reference: str) -> Figure:
     """Validation PSNR by round, and by what a client has sent and received; mean and range over seeds.
 
     Args:
-        curves: Rows of curves.parquet; a row of axes a regime.
-        reference: Drawn thicker.
+        curves: Rows of curves.parquet; one row of axes per regime.
+        reference: Method that is drawn thicker.
     """
     regimes, look_of = list(curves["regime"].unique()), looks(list(curves["method"].unique()), reference)
     figure, axes = grid(len(regimes), 2, 9.2, 2.9)
@@ -57,7 +57,7 @@ def convergence(curves: pd.DataFrame, reference: str) -> Figure:
             _band(by_round, lines.index.to_numpy(np.float64), lines, look)
             if sent.any():
                 _band(by_bytes, sent.to_numpy(np.float64), lines, look)
-            elif len(lines):  # it sends nothing: what it reaches, whatever others send
+            elif len(lines):  # it sends nothing: a level line at what it reaches
                 by_bytes.axhline(lines.mean(axis=1).max(), color=look["color"], ls=look["ls"], lw=1, alpha=0.7)
         by_round.set(xlabel="round", ylabel=titled("validation PSNR [dB]", regime, regimes))
         by_round.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
@@ -71,7 +71,7 @@ def scarcity(volumes: pd.DataFrame, reference: str) -> Figure:
 
     Args:
         volumes: Rows of volumes.parquet, of several regimes, with the method `single`.
-        reference: Drawn thicker.
+        reference: Method that is drawn thicker.
     """
     table = by_seed(volumes)
     psnr = table[table["site"] == MEAN].pivot_table(index=["regime", "seed"], columns="method", values="psnr")
@@ -95,10 +95,10 @@ def scarcity(volumes: pd.DataFrame, reference: str) -> Figure:
 
 
 def differences(table: pd.DataFrame, quality: str, reference: str) -> Figure:
-    """Differences to the reference, paired by seed, with their intervals; filled where a difference is shown.
+    """Differences to the reference, paired by seed, with their intervals; markers are filled if a difference is shown.
 
     Args:
-        table: Differences, from `compare`; axes a regime.
+        table: Differences, from `compare`; one set of axes per regime.
         quality: psnr, ssim or nmse.
         reference: The method at 0.
     """
@@ -122,10 +122,10 @@ def differences(table: pd.DataFrame, quality: str, reference: str) -> Figure:
 
 
 def _bars_told(rows: pd.DataFrame) -> str:
-    """What the bars and the filling of points are."""
+    """The meaning of the bars and of filled points."""
     if rows["low"].isna().all():
         return "one seed: no bars"
-    bars = f"bar: its {100 * CONFIDENCE:g} % CI, each for itself, not corrected"
+    bars = f"bar: its {100 * CONFIDENCE:g} % CI, not corrected for multiple comparisons"
     tests = int(rows["tests"].max())
     if not tests:
         return f"{bars}; all points empty: {too_few(rows['pairs'].max(), rows['subjects'].max())}"
@@ -155,8 +155,8 @@ def _forest(axis: Axes, rows: pd.DataFrame) -> None:
 
 
 def _band(axis: Axes, x: Any, lines: pd.DataFrame, look: dict[str, Any]) -> None:  # noqa: ANN401 - an array
-    """Mean over seeds and what lies between the lowest and the highest."""
+    """Draw the mean over seeds and a band from the lowest to the highest."""
     axis.plot(x, lines.mean(axis=1), **{**look, "marker": look["marker"] if len(lines) <= 20 else ""})
     if lines.shape[1] > 1:
-        alpha = 0.2 if look["lw"] > 2 else 0.07  # many bands lie on each other
+        alpha = 0.2 if look["lw"] > 2 else 0.07  # many bands overlap
         axis.fill_between(x, lines.min(axis=1), lines.max(axis=1), color=look["color"], alpha=alpha, lw=0)

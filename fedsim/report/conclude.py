@@ -27,14 +27,14 @@ _IN_LATENT_SPACE = {"single", "fedavg", "fedmri"}
 
 
 def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> None:
-    """Collect a study's runs again where they are there, write its tables, figures and report, and say what it shows.
+    """Collect a study's runs again if they are there, write its tables, figures and report, and print what it shows.
 
-    Without its runs, from the tables alone, everything is made but what shows images and latent features.
+    Without its runs, everything is made from the tables except what shows images and latent features.
 
     Args:
-        folder: The study's.
-        console: For what it shows.
-        trust: Whose code the runs' images may run, as `Run` has it.
+        folder: The study's folder.
+        console: For the summary.
+        trust: Whose code may be executed to make images of the runs, as in `Run`.
 
     Raises:
         InputError: the folder is not a study, or its points cannot be compared.
@@ -59,7 +59,7 @@ def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> N
 
 
 def _images(study: StudyTables, drawn: list[Path], missing: list[str], trust: bool | None) -> list[Stack]:
-    """Panels and latents of each regime's first seed, added to what was drawn; and what the viewer shows."""
+    """Panels and latents of each regime's first seed, added to the drawn figures; returns the viewer's content."""
     stacks: list[Stack] = []
     regimes = list(dict.fromkeys(point.regime for point in study.finished))
     shown = regimes[: study.kind.most_pictured]
@@ -76,13 +76,13 @@ def _images(study: StudyTables, drawn: list[Path], missing: list[str], trust: bo
 
 
 def _stacks(regime: str, runs: dict[str, Run], regimes: int) -> list[Stack]:
-    """A regime's part of the viewer, which has one limit for all of them."""
+    """A regime's part of the viewer, which has one size limit for all regimes."""
     stacks = stacks_of(runs, max(1, MOST_SITES // regimes), MOST_BYTES // regimes)
     return [replace(stack, name=f"{regime}: {stack.name}") for stack in stacks] if regimes > 1 else stacks
 
 
 def _pictures(regime: str, runs: dict[str, Run], *, with_latents: bool) -> Iterator[tuple[str, Figure]]:
-    """What the models of a regime make of one slice a site, and how its sites lie in latent space."""
+    """Reconstructions of one slice per site by the models of a regime, and its sites in latent space."""
     for index, figure in enumerate(method_panels(runs), start=1):
         yield f"panel-{regime}-{index}", figure
     shown = {label: run for label, run in runs.items() if run.workload.algorithm.name in _IN_LATENT_SPACE}
@@ -118,7 +118,7 @@ def _say_study(study: StudyTables, console: Console) -> None:
 
 
 def _table(title: str, columns: Sequence[Column]) -> Table:
-    """Columns on a terminal: heads are broken into lines before a cell is."""
+    """Columns of a terminal table, in which heads wrap before cells do."""
     table = Table(box=box.SIMPLE_HEAD, title=title, **NARROW)
     for index, column in enumerate(columns):
         widest = max(len(cell.text) for cell in column.cells)

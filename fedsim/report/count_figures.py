@@ -35,8 +35,8 @@ def count_figures(points: pd.DataFrame, reference: str, note: str = "") -> Named
 
     Args:
         points: Rows of results.parquet.
-        reference: The method that differences are taken to.
-        note: What must be said of times.
+        reference: Method that differences refer to.
+        note: Caveat about times.
     """
     for quality in QUALITIES:
         yield f"quality-{quality}", quality_by_count(points, quality, reference)
@@ -44,7 +44,7 @@ def count_figures(points: pd.DataFrame, reference: str, note: str = "") -> Named
 
 
 def quality_by_count(points: pd.DataFrame, quality: str, reference: str) -> Figure:
-    """Test quality against N, zero-filled in grey; beside it differences to the reference, paired by seed."""
+    """Test quality against N, zero-filled in grey, next to differences to the reference, paired by seed."""
     methods = list(points["method"].unique())
     look_of, apart = looks(methods, reference), reference in methods and len(methods) > 1
     figure, (axes,) = grid(1, 1 + apart, 9.2 if apart else 5.6, 3.2)
@@ -63,7 +63,7 @@ def quality_by_count(points: pd.DataFrame, quality: str, reference: str) -> Figu
 
 
 def paired(points: pd.DataFrame, x: str, quality: str, method: str, reference: str) -> pd.DataFrame:
-    """Differences of a method to the reference: one row per value of `x`, one column per seed that both have."""
+    """Differences of a method to the reference: one row per value of `x`, one column per common seed."""
     own, theirs = (by_seed_at(points[points["method"] == name], x, quality) for name in (method, reference))
     return (own - theirs).dropna(how="all").dropna(axis=1, how="all")
 
@@ -84,7 +84,7 @@ def costs_by_count(points: pd.DataFrame, reference: str, note: str = "") -> Figu
     for axis, (cost, label) in zip(axes, _COSTS.items(), strict=True):
         for place, (method, own) in enumerate(known.groupby("method", sort=False)):
             shift, table = beside(place, len(look_of)), by_seed_at(own, "clients", cost)
-            error_line(axis, table, look_of[str(method)], shift, bar_of=span)  # a busy machine is not Gaussian
+            error_line(axis, table, look_of[str(method)], shift, bar_of=span)  # times here are not Gaussian
         axis.set(xlabel=_N, ylabel=label)
         log_counts(axis, points["clients"])
         from_zero_or_log(axis, known[cost])
@@ -94,7 +94,7 @@ def costs_by_count(points: pd.DataFrame, reference: str, note: str = "") -> Figu
 
 
 def _moments(own: pd.DataFrame) -> set[float]:
-    """Where a method that switches has moments in place of exact negatives."""
+    """Values of N at which a method that switches forms has moments instead of exact negatives."""
     return set(own.loc[own["negatives"] == "moments", "clients"]) if switches(own) else set()
 
 

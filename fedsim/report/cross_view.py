@@ -1,4 +1,4 @@
-"""What every client's model makes of every site's data, as a table in a terminal and as a heat map."""
+"""Every client's model on every site's data, as a table in a terminal and as a heat map."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from fedsim.report.figures import save_figure
 
 MOST_MODELS = 24
 """Clients beyond this number are shown as the means of their sites."""
-_MOST_COLUMNS = 12  # of a table in a terminal
+_MOST_COLUMNS = 12  # columns of a table in a terminal
 _MOST_SITES = 30  # with a number in every cell of the figure
 
 
 def write_cross(run: Run, frame: pd.DataFrame) -> Path:
-    """Keep rows of `cross_evaluate` in RUN/cross.parquet, and their heat map in figures/cross.png; returns its path.
+    """Write rows of `cross_evaluate` to RUN/cross.parquet, and their heat map to figures/cross.png; returns its path.
 
     Rows of other rounds and splits stay in the table; the figure shows these.
     """
@@ -36,12 +36,12 @@ def write_cross(run: Run, frame: pd.DataFrame) -> Path:
 
 
 def cross_matrix(frame: pd.DataFrame, column: str = "psnr") -> pd.DataFrame:
-    """Means over volumes: one row per model, one column per site whose data it is, both in the federation's order."""
+    """Means over volumes: one row per model, one column per site of the data, both in the federation's order."""
     return frame.pivot_table(index="client", columns="site", values=column, sort=False)
 
 
 def cross_table(frame: pd.DataFrame) -> Table:
-    """The matrix of PSNR with the zero-filled images' as last row; many sites are told as own and others' data."""
+    """The matrix of PSNR, with that of zero-filled images as the last row; many sites become own and others' data."""
     shown = _grouped(frame)
     if frame["site"].nunique() > _MOST_COLUMNS:
         where = np.where(frame["own"], "own data", "other sites' data")
@@ -50,7 +50,7 @@ def cross_table(frame: pd.DataFrame) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         title=rf"PSNR \[dB], {split} split, round {round_}, protocol {protocol}",
-        caption="rows: whose model; columns: whose data (* its own); means over volumes",
+        caption="rows: models; columns: data of sites (* the model's own); means over volumes",
     )
     table.add_column("model")
     psnr, own = cross_matrix(shown), _own(shown)
@@ -67,7 +67,7 @@ def cross_table(frame: pd.DataFrame) -> Table:
 
 
 def cross_figure(frame: pd.DataFrame) -> Figure:
-    """Heat map of the PSNR gain over zero-filled: rows are models, columns the sites whose data it is."""
+    """Heat map of the PSNR gain over zero-filled images: rows are models, columns the sites of the data."""
     shown = _grouped(frame)
     gain = cross_matrix(shown.assign(gain=shown["psnr"] - shown["zf_psnr"]), "gain")
     gain = gain.replace([np.inf, -np.inf], np.nan)
@@ -90,7 +90,7 @@ def cross_figure(frame: pd.DataFrame) -> Figure:
 
 
 def _grouped(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows as they are shown: many clients under the names of their sites."""
+    """The rows to show: if clients are many, under the names of their sites."""
     if frame["client"].nunique() <= MOST_MODELS:
         return frame
     site_of = frame[frame["own"]].groupby("client")["site"].first()
@@ -98,14 +98,14 @@ def _grouped(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _own(frame: pd.DataFrame) -> pd.DataFrame:
-    """Whether the data of a column are those that the row's model was trained at."""
+    """Whether the column's site is the one at which the row's model was trained."""
     return cross_matrix(frame.assign(own=frame["own"].astype(float)), "own") > 0
 
 
 def _label(frame: pd.DataFrame, site: str) -> str:
-    """A site's name; a site without clients took no part."""
-    nobodys = site in set(frame["site"]) and not frame.loc[frame["site"] == site, "own"].any()
-    return f"{site} (unseen)" if nobodys else site
+    """A site's name, marked as unseen if it has no clients."""
+    unseen = site in set(frame["site"]) and not frame.loc[frame["site"] == site, "own"].any()
+    return f"{site} (unseen)" if unseen else site
 
 
 def _name(axis: Axes, frame: pd.DataFrame, shown: pd.DataFrame, gain: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""What the figures of studies share: how methods look, axes in rows, and means with error bars over seeds.
+"""Shared by the figures of studies: how methods look, axes in rows, and means with error bars over seeds.
 
 Methods keep their colour, line style and marker in all figures; the reference is drawn thicker.
 """
@@ -20,7 +20,7 @@ from fedsim.report.figures import LEGEND, PALETTE, STYLE
 GREY = "#808080"
 _DASHES = ("-", "--", ":")
 _MARKERS = "osD^v"
-_WIDE = 10  # times: beyond it an axis is logarithmic
+_WIDE = 10  # ratio of largest to smallest value beyond which an axis is logarithmic
 
 Named = Iterator[tuple[str, Figure]]
 """Figures with their names."""
@@ -37,7 +37,7 @@ class Bar(NamedTuple):
 
 
 def bar(values: Iterable[float]) -> Bar:
-    """Mean, and the interval of Student's t; of fewer than FEWEST_SEEDS their range, of one nothing (NaN)."""
+    """Mean and Student's t interval; for fewer than FEWEST_SEEDS values their range, for one value NaN."""
     known = [value for value in values if np.isfinite(value)]
     found = interval(known)
     if found.n >= FEWEST_SEEDS:
@@ -46,7 +46,7 @@ def bar(values: Iterable[float]) -> Bar:
 
 
 def span(values: Iterable[float]) -> Bar:
-    """Mean and range; of one nothing (NaN)."""
+    """Mean and range; NaN as range of a single value."""
     known = [value for value in values if np.isfinite(value)]
     if not known:
         return Bar(np.nan, np.nan, np.nan)
@@ -54,14 +54,14 @@ def span(values: Iterable[float]) -> Bar:
 
 
 def bars_told(seeds: int) -> str:
-    """What the error bars of a figure are, for its caption."""
+    """The meaning of a figure's error bars, for its caption."""
     if seeds >= FEWEST_SEEDS:
         return f"bars: {100 * CONFIDENCE:g} % CI over {seeds} seeds"
     return "bars: range of two seeds" if seeds > 1 else "one seed: no bars"
 
 
 def looks(methods: Sequence[str], reference: str) -> Looks:
-    """Colour, dashes and marker by method: different for the first 21."""
+    """Colour, dashes and marker by method; distinct for the first 21."""
     return {
         str(method): {
             "color": PALETTE[index % len(PALETTE)],
@@ -83,19 +83,19 @@ def grid(rows: int, columns: int, width: float, row_height: float) -> tuple[Figu
 
 
 def legend(figure: Figure, axis: Axes, columns: int = 6, note: str = "") -> None:
-    """One legend below all axes, of what one of them shows, under a note on all of them."""
+    """One legend below all axes, with the entries of one of them, under a note on all of them."""
     handles, labels = axis.get_legend_handles_labels()
     title: dict[str, Any] = {"title": fill(note, int(15 * figure.get_figwidth())), "title_fontsize": 8} if note else {}
     figure.legend(handles, labels, ncols=min(columns, max(1, len(labels))), **title, **LEGEND)
 
 
 def titled(label: str, regime: str, regimes: Sequence[str]) -> str:
-    """A label that names its regime where there are several."""
+    """A label that names its regime if there are several."""
     return "\n".join(part for part in (regime if len(regimes) > 1 else "", label) if part)
 
 
 def beside(place: int, count: int) -> float:
-    """What to multiply x with on a logarithmic axis, so that the error bars of `count` lines stand side by side."""
+    """Factors for x on a logarithmic axis that place the error bars of `count` lines side by side."""
     return float(1.015 ** (place - (count - 1) / 2))
 
 
@@ -113,9 +113,9 @@ def error_line(
         axis: Where to draw.
         table: One row per value of x, one column per seed.
         look: Colour, dashes and marker.
-        shift: What x is multiplied with.
-        hollow: Values of x whose markers are empty.
-        bar_of: What the bars are.
+        shift: Factor for x.
+        hollow: Values of x with empty markers.
+        bar_of: Computes mean and ends of the bar.
     """
     if table.empty:
         return
@@ -145,7 +145,7 @@ def log_counts(axis: Axes, values: Iterable[float]) -> None:
 
 
 def from_zero_or_log(axis: Axes, values: "pd.Series[float]") -> None:
-    """A y axis from 0, or a logarithmic one where the values are far apart."""
+    """A y axis from 0, or a logarithmic one if the values are far apart."""
     known = values[values > 0]
     if len(known) and known.max() > _WIDE * known.min():
         axis.set_yscale("log")

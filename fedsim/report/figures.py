@@ -29,10 +29,10 @@ MOST_NAMED = 12
 
 _DASHES = ("-", "--")
 _PALE, _DARK = "#B8BEC4", "#404040"
-_MOST_THIN = 100  # lines of a crowd
-_MOST_TICKS = 24  # named bars
+_MOST_THIN = 100  # single lines that are drawn in a crowd
+_MOST_TICKS = 24  # bars that are named
 ERROR_COLOURS = "inferno"
-"""Colour map of all error maps, in figures and in the viewer."""
+"""Colour map of error maps, in figures and in the viewer."""
 LEGEND: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5}
 STYLE: dict[Any, Any] = {
     "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.titlesize": 9,
@@ -48,7 +48,7 @@ def learning_curves(clients: pd.DataFrame, best: int | None) -> Figure:
 
     Args:
         clients: One row per client per round, in the federation's order.
-        best: The round that validation chose, if it chose one.
+        best: The round that validation chose, if any.
     """
     names = list(clients["client"].unique())
     figure, axes = _figure(9.2, 3.3, 3)
@@ -77,7 +77,7 @@ def quality_bars(evaluation: pd.DataFrame, clients: Sequence[str]) -> Figure:
 
     Args:
         evaluation: One row per client and volume, of one round and split, in the federation's order.
-        clients: All clients of the federation, in its order; says each one's colour.
+        clients: All clients of the federation, in its order, which determines their colours.
     """
     key = row_key(evaluation, MOST_NAMED) if len(clients) <= MOST_NAMED else "site"
     groups = evaluation.replace([math.inf, -math.inf], math.nan).groupby(key, sort=False)
@@ -109,7 +109,7 @@ def quality_bars(evaluation: pd.DataFrame, clients: Sequence[str]) -> Figure:
 
 
 def contrastive_ratio(by_round: pd.DataFrame) -> Figure:
-    """The contrastive term's mean ratio against the round, below its bound and the part near it.
+    """The contrastive term's mean ratio against the round, with its bound and the range near the bound.
 
     Args:
         by_round: ratio and bound, by round.
@@ -126,7 +126,7 @@ def contrastive_ratio(by_round: pd.DataFrame) -> Figure:
 
 
 def time_and_bytes(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
-    """Seconds of every round beside its clients' training time, and megabytes sent up and down.
+    """Seconds of every round next to its clients' training time, and megabytes sent up and down.
 
     Args:
         rounds: One row per round.
@@ -151,7 +151,7 @@ def time_and_bytes(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
 
 
 def site_panel(panel: Panel) -> Figure:
-    """Ground truth, zero-filled and reconstructed image and mask; under them the error maps, on one scale."""
+    """Ground truth, zero-filled and reconstructed image and mask, with the error maps below, on one scale."""
     figure = Figure(figsize=(8.6, 4.9), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.02)  # type: ignore[union-attr,call-arg]
     axes = figure.subplots(2, 4)
@@ -207,7 +207,7 @@ def _draw_named(axis: Axes, table: pd.DataFrame, best: int | None) -> None:
 
 
 def _draw_crowd(axis: Axes, table: pd.DataFrame) -> None:
-    """Some clients as thin lines, and the median and the middle 80 % of all."""
+    """Some clients as thin lines, with the median and the middle 80 % of all clients."""
     some = table.columns[:: math.ceil(len(table.columns) / _MOST_THIN)]
     crowd = (
         f"{len(some)} of {len(table.columns)} clients" if len(some) < len(table.columns) else f"all {len(some)} clients"
@@ -251,7 +251,7 @@ def _name_bars(axis: Axes, names: Sequence[str]) -> None:
 
 
 def _aspect(panel: Panel) -> float:
-    """Height of a pixel over its width: the field of view is square whatever the matrix."""
+    """Height of a pixel divided by its width: the field of view is square for every matrix."""
     height, width = panel.target.shape
     return float(width / height)
 

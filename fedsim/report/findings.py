@@ -1,4 +1,4 @@
-"""What the findings of several kinds of study have in common: differences paired by seed, in sentences."""
+"""Findings that several kinds of study share: differences paired by seed, in sentences."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,13 +9,13 @@ from fedsim.analysis.comparison import MEAN, holm, interval, p_value, too_few
 from fedsim.report.wording import CI, confidence, sentences, verdict, with_unit
 
 Differences = dict[tuple[str, ...], "pd.Series[float]"]
-"""Differences by seed; what they are of begins with the method."""
+"""Differences by seed, under keys that begin with the method."""
 People = Mapping[str, int]
-"""How many different test subjects there are, by method."""
+"""Number of distinct test subjects, by method."""
 
 
 def people_of(table: pd.DataFrame) -> People:
-    """The fewest test subjects that a regime of a table from `compare` has, by method."""
+    """The smallest number of test subjects in any regime of a table from `compare`, by method."""
     tested = table[table["site"] == MEAN]
     return {str(method): int(least) for method, least in tested.groupby("method")["subjects"].min().items()}
 
@@ -29,7 +29,7 @@ def of_regimes(table: pd.DataFrame, quality: str, reference: str) -> Iterator[st
 
 
 def corrected(apart: Differences, people: People) -> tuple[dict[tuple[str, ...], float], int]:
-    """p of each difference after Holm's correction for all of them, and how many were tested."""
+    """p of each difference after Holm's correction for all of them, and the number of tests."""
     p_values = [
         float("nan") if too_few(values.count(), people[key[0]]) else p_value(interval(values.dropna().tolist()))
         for key, values in apart.items()

@@ -1,4 +1,4 @@
-"""The figure of a round as its actors spent it: a Gantt chart of the timeline."""
+"""The figure of how actors spent a round: a Gantt chart of the timeline."""
 
 from typing import Any
 
@@ -13,21 +13,21 @@ from fedsim.analysis.timeline import Timeline, short_name, spans, time_in
 from fedsim.report.figures import LEGEND, PALETTE, STYLE
 
 MOST_ROWS = 40
-"""Actors beyond this number are not all drawn: the slowest and the fastest are."""
+"""If there are more actors, only the slowest and the fastest are drawn."""
 MOST_SPANS = 100
-"""Beyond this number of clients on an actor, its row shows shares of time and not each client."""
+"""With more clients on an actor, its row shows shares of time instead of single clients."""
 MOST_NAMES = 30
-"""Beyond this number of clients in the figure, none is named."""
+"""With more clients in the figure, none is named."""
 
 _COLOURS = {"load": PALETTE[2], "train": PALETTE[1], "send": PALETTE[3], "evaluate": PALETTE[5]}
 _IDLE, _DARK = "#E4E7EA", "#1D2329"
 _STACKED = ("train", "evaluate", "send", "load")  # from below
 _MOST_STRETCHES = 200
-_TEXT_WIDTH = 150  # characters of a name along a whole row
+_TEXT_WIDTH = 150  # characters of a name that fit along a whole row
 
 
 def gantt(timeline: Timeline, round_: int) -> Figure:
-    """A round as its actors spent it: a row per actor, in the order in which they started; time [s] to the right.
+    """How actors spent a round: one row per actor, in the order in which they started; time [s] to the right.
 
     Args:
         timeline: Of the run.
@@ -52,7 +52,7 @@ def gantt(timeline: Timeline, round_: int) -> Figure:
 
 
 def _note(some: bool, actors: int, stacked: bool) -> str:
-    """What the figure leaves out or draws in another way."""
+    """What the figure leaves out or simplifies."""
     half = MOST_ROWS // 2
     notes = {
         f"the {half} busiest and the {half} least busy of {actors} actors": some,
@@ -62,7 +62,7 @@ def _note(some: bool, actors: int, stacked: bool) -> str:
 
 
 def _rows(done: pd.DataFrame) -> dict[str, int]:
-    """Each actor's place from the top, in the order of their beginning; of too many the slow, a gap, and the fast."""
+    """Each actor's row from the top, in order of start; if too many, the slow ones, a gap, and the fast ones."""
     table = done.groupby("actor").agg(begin=("begin", "min"), busy=("seconds", "sum"))
     table = table.sort_values("begin", kind="stable")
     if len(table) <= MOST_ROWS:
@@ -73,7 +73,7 @@ def _rows(done: pd.DataFrame) -> dict[str, int]:
 
 
 def _draw_row(axis: Axes, place: int, done: pd.DataFrame, seconds: float) -> bool:
-    """Idle all along an actor's row, and over it what was done; returns whether as shares, where clients are many."""
+    """Draw an actor's row as idle, and its work on top; returns whether as shares, because clients are many."""
     axis.broken_barh([(0, seconds)], (place - 0.4, 0.8), color=_IDLE, lw=0, snap=False)
     if done["client"].nunique() > MOST_SPANS:
         _draw_stack(axis, place, done, seconds)
@@ -85,16 +85,16 @@ def _draw_row(axis: Axes, place: int, done: pd.DataFrame, seconds: float) -> boo
 
 
 def _draw_stack(axis: Axes, place: int, done: pd.DataFrame, seconds: float) -> None:
-    """A row whose height is split as the actor's time was, over short stretches of the round."""
+    """A row with its height split like the actor's time, in short intervals of the round."""
     edges = np.linspace(0, seconds, min(_MOST_STRETCHES, done["client"].nunique() // 2) + 1)
     parts = {phase: time_in(done[done["phase"] == phase], edges) / np.diff(edges) for phase in _STACKED}
     tops = np.cumsum(list(parts.values()), axis=0)
-    for phase, top in reversed(list(zip(parts, tops, strict=True))):  # the lower ones over the higher: no seams
+    for phase, top in reversed(list(zip(parts, tops, strict=True))):  # lower ones over higher ones, to avoid seams
         axis.stairs(place + 0.4 - 0.8 * top, edges, baseline=place + 0.4, fill=True, color=_COLOURS[phase], lw=0)
 
 
 def _name_clients(axis: Axes, trained: pd.DataFrame, rows: dict[str, int], seconds: float) -> None:
-    """Each client's name in its training, where there is room for it."""
+    """Each client's name in its training span, if there is room for it."""
     look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5, "color": _DARK, "parse_math": False}
     columns = ("actor", "client", "begin", "seconds")
     for actor, client, begin, took in zip(*(trained[column] for column in columns), strict=True):

@@ -29,7 +29,7 @@ _MOST_ROWS = 60
 _MOST_AT_ALL = 300  # of a picture that can be opened
 _MOST_PICTURED = 12
 _ACROSS = 4  # slices of a volume
-_MOST_LETTERS = 60  # of a row's title
+_MOST_LETTERS = 60  # characters of a row's title
 _COLUMNS = ("volume", "subject", "slices", "H x W", "values", "min", "max")
 
 
@@ -45,17 +45,17 @@ class Sample:
 
 
 def inspect_path(path: Path, picture: Path, everything: bool = False) -> tuple[Table, list[str]]:
-    """A table of the volumes at `path` and lines on what to know of them; `picture` shows a few slices of the first.
+    """A table of the volumes at `path` and remarks about them; `picture` shows a few slices of the first ones.
 
-    Files are read as the format that most of them have; where their channels differ, each is a volume.
+    Files are read in the format that most of them have; channels that differ become separate volumes.
 
     Args:
         path: A file or folder.
-        picture: Where the picture goes.
+        picture: File for the picture.
         everything: Show every volume, in the table and in the picture.
 
     Raises:
-        InputError: there is no image, or a file cannot be read.
+        InputError: there are no images, or a file cannot be read.
     """
     (source, _), *others = formats_at(path)
     rows: list[tuple[str, ...]] = []
@@ -85,20 +85,20 @@ def inspect_path(path: Path, picture: Path, everything: bool = False) -> tuple[T
 
 
 def _each_channel(source: FileSource, root: Path) -> tuple[FileSource, list[str]]:
-    """The source with every channel, or volume of a 4-D file, as a volume; and a line that says so of channels."""
+    """The source with every channel, or volume of a 4-D file, as a volume; and a remark about channels."""
     if isinstance(source, Nifti):
         return source.model_copy(update={"volume": "all"}), []
     channels = source.channels_at(root) if isinstance(source, ImageFolder) else 1
     if channels == 1:
         return source, []
     note = (
-        f"{channels} channels, each shown as a volume; a workload says which: channel: 0 to {channels - 1}, or a list"
+        f"{channels} channels, each shown as a volume; a workload must choose: channel: 0 to {channels - 1}, or a list"
     )
     return source.model_copy(update={"channel": list(range(channels))}), [note]
 
 
 def montage(samples: list[Sample]) -> Figure:
-    """A row per volume: magnitude of some slices and, where a volume is complex, their phase."""
+    """One row per volume: magnitude of some slices and, for complex volumes, their phase."""
     phases = any(np.iscomplexobj(sample.images) for sample in samples)
     columns = _ACROSS * (1 + phases)
     figure = Figure(figsize=(1.6 * columns, 1.75 * len(samples) + 0.2), layout="constrained")
@@ -107,7 +107,7 @@ def montage(samples: list[Sample]) -> Figure:
         for axis in row:
             axis.set_axis_off()
         name = _shortened(sample.name)
-        row[0].set_title(" ", fontsize=8)  # keeps the height; a title of its own width would push columns apart
+        row[0].set_title(" ", fontsize=8)  # reserves the height; a wide title would push columns apart
         look: dict[str, Any] = {"fontsize": 8, "fontweight": "bold", "parse_math": False, "in_layout": False}
         row[0].text(0, 1.05, name, transform=row[0].transAxes, va="bottom", **look)
         _draw(sample, row)
@@ -119,7 +119,7 @@ def montage(samples: list[Sample]) -> Figure:
 
 
 def _shortened(name: str) -> str:
-    """A name that fits above its row: the middle of a long one is left out."""
+    """A name shortened to fit above its row, by leaving out the middle."""
     half = _MOST_LETTERS // 2
     return name if len(name) <= _MOST_LETTERS else f"{name[: half - 1]}…{name[-half:]}"
 
@@ -143,7 +143,7 @@ def _write(axis: Axes, text: str) -> None:
 
 
 def _sample(volume: Volume) -> Sample:
-    """Up to four slices, spread evenly with a margin at both ends."""
+    """Indices of up to four slices, evenly spread with a margin at both ends."""
     slices = len(volume.images)
     at = sorted({int(slices * (i + 0.5) / _ACROSS) for i in range(_ACROSS)})
     return Sample(volume.name, tuple(at), volume.images[at])
@@ -167,7 +167,7 @@ def _row(volume: Volume) -> tuple[str, ...]:
 
 
 def _who(volume: Volume) -> str:
-    """The subject where it is not the volume's name, with what it was made from where that is no safe name."""
+    """The subject unless it equals the volume's name, with the original if that is not a safe name."""
     who = volume.who
     made = who.name != who.original and not who.original.isascii()
     shown = f"{who.name} ({who.original})" if made else who.name

@@ -1,4 +1,4 @@
-"""What the introduction of a run's report says of its settings, as a person would say them."""
+"""The settings in the introduction of a run's report, in words."""
 
 from datetime import UTC, datetime
 
@@ -9,7 +9,7 @@ from fedsim.workload.schema import Workload
 
 
 def settings(section: Section) -> str:
-    """A section's keys but its name, in brackets; empty where there are none."""
+    """A section's keys without its name, in brackets; empty if there are none."""
     content = section.model_dump()
     own = ["your own class"] if ":" in content.pop("name") else []
     text = ", ".join([*own, *(_setting(section, key, value) for key, value in content.items())])
@@ -17,7 +17,7 @@ def settings(section: Section) -> str:
 
 
 def _setting(section: Section, key: str, value: object) -> str:
-    """A key with its value; of a switch that is on, what its description says."""
+    """A key with its value; for a switch that is on, its description."""
     if isinstance(value, bool):
         told = (type(section).model_fields[key].description or "").rstrip(".")
         return (
@@ -27,7 +27,7 @@ def _setting(section: Section, key: str, value: object) -> str:
 
 
 def training(workload: Workload) -> str:
-    """Optimizer, learning rate, batch and epochs of the clients; smallest to largest where sites differ."""
+    """Optimizer, learning rate, batch and epochs of the clients; from smallest to largest if sites differ."""
 
     def values_of(key: str) -> str:
         common = getattr(workload.training, key)
@@ -42,7 +42,7 @@ def training(workload: Workload) -> str:
 
 
 def times(run: Run) -> str:
-    """How long a run with finished rounds took, and when its last one ended."""
+    """How long the finished rounds of a run took, and when the last one ended."""
     ended = datetime.fromtimestamp((run.path / "rounds.parquet").stat().st_mtime, UTC)
     took = precise_duration(run.rounds["seconds"].sum())
     return f"{took} for all rounds, the last one finished {ended:%Y-%m-%d %H:%M} UTC"

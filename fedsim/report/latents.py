@@ -1,4 +1,4 @@
-"""The sites in latent space: t-SNE of the latent vectors, a panel a method, with silhouettes by site in the titles."""
+"""The sites in latent space: t-SNE of the latent vectors, one panel per method, with silhouettes in the titles."""
 
 import math
 from collections.abc import Mapping
@@ -15,18 +15,18 @@ from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run, Which
 from fedsim.report.figures import PALETTE
 
-_MOST_SLICES = 1000  # in a panel: exact t-SNE costs their square
+_MOST_SLICES = 1000  # slices in a panel: exact t-SNE is quadratic in them
 _MARKERS = "os^Dvp"
 _COLUMNS = 4  # of panels
 
 
 def latent_figure(runs: Mapping[str, Run], which: Which = "best", seed: int = 0) -> Figure:
-    """t-SNE of the latent vectors coloured by site, a panel a run; its title has the silhouette by site.
+    """t-SNE of the latent vectors coloured by site, one panel per run; the title has the silhouette by site.
 
     Args:
         runs: By label.
         which: The round of each run.
-        seed: Of t-SNE; the same seed draws the same figure.
+        seed: Seed of t-SNE; the same seed gives the same figure.
 
     Raises:
         InputError: there is no run, or one has too few slices.
@@ -44,7 +44,7 @@ def latent_figure(runs: Mapping[str, Run], which: Which = "best", seed: int = 0)
     for axis, (label, table) in zip(axes, tables.items(), strict=False):
         _draw(axis, label, _thinned(table), sites, seed)
     handles, names = axes[0].get_legend_handles_labels()
-    note = "t-SNE of the networks' coarsest features, a dot a slice; the silhouettes are of the features themselves"
+    note = "t-SNE of the networks' coarsest features, one dot per slice; silhouettes are of the features themselves"
     figure.legend(
         handles, names, title=fill(note, int(18 * figure.get_figwidth())), loc="outside lower center",
         ncols=min(8, len(sites)), frameon=False, fontsize=8.5, title_fontsize=8,
@@ -53,7 +53,7 @@ def latent_figure(runs: Mapping[str, Run], which: Which = "best", seed: int = 0)
 
 
 def _thinned(table: pd.DataFrame) -> pd.DataFrame:
-    """At most so many rows, evenly taken."""
+    """At most `most` rows, evenly spaced."""
     at = np.linspace(0, len(table) - 1, min(len(table), _MOST_SLICES)).round().astype(int)
     return table.iloc[at]
 

@@ -1,4 +1,4 @@
-"""One picture of several methods: at every site the same slice, its truth, and what each method makes of it."""
+"""One picture of several methods: at every site the same slice, its truth, and each method's reconstruction."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import fill
@@ -15,13 +15,13 @@ from fedsim.report.figures import ERROR_COLOURS
 from fedsim.report.panels import Panel, panels_of
 
 _TRUTH, _ZERO_FILLED = "Ground truth", "Zero-filled"
-_WIDTH, _HEIGHT = 1.5, 1.5  # of a cell [inch]
+_WIDTH, _HEIGHT = 1.5, 1.5  # size of a cell [inch]
 _SIDE, _FOOT = 1.1, 0.5  # for labels and colour bars; for the names and the note [inch]
 _BAR = 0.06  # width of a colour bar [cells]
 _PART = {"test": "", "val": "validation split", "train": "training split"}
 
 Panels = list[tuple[Panel, ...]]
-"""By site, a panel of each method: of the same slice."""
+"""By site, a panel of the same slice for each method."""
 
 
 def method_panels(runs: Mapping[str, Run], most_sites: int = 4, most_methods: int = 8) -> Iterator[Figure]:
@@ -29,8 +29,8 @@ def method_panels(runs: Mapping[str, Run], most_sites: int = 4, most_methods: in
 
     Args:
         runs: By label; runs of one seed on the same sites.
-        most_sites: The first so many sites are shown, each by the middle slice of its first test volume.
-        most_methods: So many in a figure; all figures have the same windows and error scales.
+        most_sites: Number of sites to show, each by the middle slice of its first test volume.
+        most_methods: Methods per figure; all figures have the same windows and error scales.
 
     Raises:
         InputError: there is no run, a run has no checkpoint, or two runs do not show the same slice.
@@ -80,7 +80,7 @@ def _draw(panels: Panels, labels: Sequence[str], shown: Sequence[str]) -> Figure
     panel = panels[0][0]
     note = (
         f"PSNR [dB] / SSIM over the volume of the slice, protocol {panel.protocol}; best round of each run. "
-        "Below: |x − ground truth| in % of white, one scale a site; the mask below the ground truth."
+        "Below: |x − ground truth| in % of white, one scale per site; the mask below the ground truth."
     )
     figure.supxlabel(fill(note, int(19 * size[0])), fontsize=7.5, x=0.01, ha="left", color="#404040")
     return figure
@@ -101,7 +101,7 @@ def _draw_site(axes: NDArray[Any], of_site: Sequence[Panel], shown: Mapping[str,
     best = [max(panel.score[name] for panel in of_site) for name in ("psnr", "ssim")]
     for above, below, image, score in zip(axes[0, 1:-1], axes[1, 1:-1], images, scores, strict=True):
         above.imshow(image, cmap="gray", vmin=0, vmax=window, **look)
-        above.set_title(" ", fontsize=8.5)  # keeps the room
+        above.set_title(" ", fontsize=8.5)  # reserves the space
         _write_score(above, score, [own == top_ for own, top_ in zip(score, best, strict=True)])
         map_ = below.imshow(_error(image, first.target, window), cmap=ERROR_COLOURS, vmin=0, vmax=top, **look)
     axes[1, -1].set_frame_on(True)
@@ -112,7 +112,7 @@ def _draw_site(axes: NDArray[Any], of_site: Sequence[Panel], shown: Mapping[str,
 
 
 def _write_score(axis: Axes, score: tuple[float, float], best: Sequence[bool]) -> None:
-    """PSNR / SSIM above an image, each in bold where it is the best of its row."""
+    """PSNR / SSIM above an image, each in bold if it is the best of its row."""
     for text, side, bold in zip((f"{score[0]:.2f} ", f"/ {score[1]:.3f}"), ("right", "left"), best, strict=True):
         look: dict[str, Any] = {"ha": side, "va": "bottom", "fontsize": 8.5, "transform": axis.transAxes}
         axis.text(0.5, 1.03, text, fontweight="bold" if bold else "normal", **look)

@@ -14,7 +14,7 @@ from fedsim.report.kinds.base import StudyKind
 from fedsim.report.wording import AXIS_LABELS, CI, Row, chance, confidence, number, spread
 
 METHOD = "method"
-"""The last column of what tells rows apart."""
+"""The last of the columns that identify a row."""
 
 _COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "round_seconds": ("time per round", precise_duration), "floor_seconds": ("bare loop per round", precise_duration),
@@ -26,12 +26,12 @@ _OF_QUALITY = {
     "mean": "", "sd": "_sd", "pairs": "_pairs", "difference": "_difference", "low": "_low", "high": "_high",
     "p_holm": "_p",
 }  # fmt: skip
-"""What an overview takes over from `compare`, and how its column ends."""
+"""Columns taken from `compare`, with the suffixes of their names here."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table shows in one place, and what it is sorted by."""
+    """The text of a table's cell, and the value that it is sorted by."""
 
     text: str
     value: float | str
@@ -40,16 +40,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a shown table."""
+    """A column of a table to show."""
 
     head: str
     cells: tuple[Cell, ...]
     quality: str = ""
-    """psnr, ssim or nmse, if it is of one of them."""
+    """psnr, ssim or nmse, if it belongs to one of them."""
 
     @property
     def is_text(self) -> bool:
-        """Whether it is read, not compared."""
+        """Whether it is text, not a number."""
         return any(isinstance(cell.value, str) for cell in self.cells)
 
 
@@ -59,7 +59,7 @@ def overview(points: pd.DataFrame, tables: Mapping[str, pd.DataFrame], kind: Stu
     Args:
         points: Rows of results.parquet.
         tables: Differences by quality, from `compare`.
-        kind: Of the study.
+        kind: Kind of the study.
 
     Returns:
         One row per regime and method: its keys, seeds, for each quality mean, _sd, _pairs, _difference, _low, _high and
@@ -82,7 +82,7 @@ def overview(points: pd.DataFrame, tables: Mapping[str, pd.DataFrame], kind: Stu
 
 
 def columns_of(table: pd.DataFrame, reference: str) -> list[Column]:
-    """An overview as it is shown: text with what it is sorted by; columns without a value are left out."""
+    """An overview to show: text with the values to sort by; columns without values are left out."""
     keys = list(table.columns[: list(table.columns).index("seeds")])
     shown = [Column(_head(key), tuple(map(_key_cell, table[key]))) for key in keys]
     shown.append(Column("n", tuple(Cell(str(count), float(count)) for count in table["seeds"])))

@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else: its style and its script are in it, and it may load nothing."""
+"""One self-contained HTML page: it includes style and script, and may load nothing."""
 
 import base64
 import hashlib
@@ -13,13 +13,13 @@ from markupsafe import Markup
 from fedsim.core.files import write_text
 
 Picture = dict[str, str]
-"""What a template shows as an image: `source` (a data: URI), `title` and `caption`."""
+"""An image for a template: `source` (a data: URI), `title` and `caption`."""
 
 
 def write_page(
     path: Path, template: str, content: Mapping[str, object], filters: Mapping[str, Callable[..., Any]]
 ) -> None:
-    """Write a page from a template of this package; whatever the content holds is shown as text."""
+    """Write a page from a template of this package; all content is shown as text, never as markup."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fedsim", "report"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

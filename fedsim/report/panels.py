@@ -1,4 +1,4 @@
-"""One representative slice a site: what was measured, what the site's model made of it, and the truth beside it."""
+"""One representative slice per site: as measured, as reconstructed by the site's model, and the ground truth."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -33,22 +33,22 @@ class Panel:
     site: str
     client: str
     contrast: str
-    """As the source's section names it; empty where it names none."""
+    """Contrast named in the source's section; empty if it names none."""
     volume: str
     slice: int
     """Index in the source."""
     slices: int
-    """Number of slices of the volume in this part, over which `score` is taken."""
+    """Number of slices of the volume in this part, over which `score` is computed."""
     part: Part
-    """test, or what there is where the site has no test data."""
+    """test, or another part if the site has no test data."""
     within_subject: bool
     round: int
-    """Of the checkpoint, counted from 1."""
+    """Round of the checkpoint, counted from 1."""
     mask_kind: str
     nominal: float
-    """Acceleration that the site's mask asks for."""
+    """Nominal acceleration of the site's mask."""
     acceleration: float
-    """Acceleration that was measured."""
+    """Measured acceleration."""
     protocol: str
     score: Mapping[str, float]
     """psnr and ssim of the volume under `protocol`, and (zf_) of its zero-filled images."""
@@ -63,7 +63,7 @@ class Panel:
 
 
 def contrast_of(source: Source) -> str:
-    """The contrast, or the channel, that a source's section asks for; empty where it asks for none."""
+    """The contrast or channel that a source's section selects; empty if it selects none."""
     keys = source.model_dump()
     value, what = (keys["contrast"], "") if keys.get("contrast") is not None else (keys.get("channel"), "channel ")
     parts = value if isinstance(value, list | tuple) else [value]

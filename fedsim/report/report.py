@@ -1,4 +1,4 @@
-"""A run's figures and its report: one HTML file that needs nothing else."""
+"""A run's figures and its report: one self-contained HTML file."""
 
 import math
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ _QUALITY = ("nmse", "psnr", "ssim")
 
 
 def write_report(run: str | Path, *, trust: bool | None = False) -> Path:
-    """Draw a run's figures into RUN/figures and write RUN/report.html; whatever the run lacks is named there.
+    """Draw a run's figures into RUN/figures and write RUN/report.html, which also says what the run lacks.
 
     Args:
         run: Run directory.
-        trust: Whose code may be run to show images and count parameters, as in `Run`; default none.
+        trust: Whose code may be executed to show images and count parameters, as in `Run`; default none.
 
     Raises:
         InputError: the folder is not a run.
@@ -50,7 +50,7 @@ def write_report(run: str | Path, *, trust: bool | None = False) -> Path:
 
 
 class _Report:
-    """What one run has to show; collects in `missing` what it has not."""
+    """The content of one run's report; collects in `missing` what the run lacks."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -90,7 +90,7 @@ class _Report:
         }
 
     def _table(self, name: str, what: str) -> pd.DataFrame:
-        """A table of the run; empty, and noted, where there is none yet."""
+        """A table of the run; empty, and noted as missing, if there is none yet."""
         if (self.run.path / f"{name}.parquet").exists():
             table: pd.DataFrame = getattr(self.run, name)
             return table
@@ -134,7 +134,7 @@ class _Report:
         return {"parameters": shared + local, "shared": shared, "percent": 100 * shared / (shared + local)}
 
     def _headline(self) -> pd.DataFrame:
-        """Rows of one round and split: the best round's test split where there is one."""
+        """Rows of one round and split: the best round's test split, if there is one."""
         frame = self.evaluation
         if frame.empty:
             return frame
@@ -162,7 +162,7 @@ class _Report:
             self.missing.append(f"Reconstructions cannot be shown: {error}")
 
     def _stacks(self, panels: list[Picture]) -> list[Stack]:
-        """What can be scrolled and zoomed; nothing where no reconstruction could be drawn, for the same reason."""
+        """The image viewer's stacks; none if reconstructions could not be drawn, for the same reason."""
         return stacks_of({self.workload.algorithm.name: self.run}) if panels else []
 
     def _plots(self, headline: pd.DataFrame) -> Iterator[Picture]:
@@ -192,12 +192,12 @@ class _Report:
             )  # fmt: skip
 
     def _engine(self) -> dict[str, Any] | None:
-        """Where the rounds' time went; None for a run whose ledger does not say."""
+        """Where the rounds' time went; None if the ledger does not say."""
         timeline = timeline_of(self.rounds, self.clients)
         return None if timeline is None else {**engine_facts(timeline), "picture": self._timeline(timeline)}
 
     def _failures(self) -> dict[str, Any] | None:
-        """What went wrong, the first of it; None: nothing did."""
+        """Counts of failures, and the first of them; None without failures."""
         noted = Failures(self.run.path).noted
         if not noted:
             return None
@@ -213,7 +213,7 @@ class _Report:
         return self._picture("timeline", gantt(timeline, shown), f"Round {shown} as its actors spent it", caption)
 
     def _within(self) -> str:
-        """A sentence on the sites whose numbers are within one subject; empty if there are none."""
+        """A sentence that lists the within-subject sites; empty if there are none."""
         if self.manifest.empty:
             return ""
         sites = self.manifest.loc[self.manifest["within_subject"], "site"].unique()
@@ -250,7 +250,7 @@ def _range(values: "pd.Series[float]") -> str:
 
 
 def _headline_rows(frame: pd.DataFrame) -> dict[str, Any] | None:
-    """Zero-filled beside reconstructed: a row per client, or per site if clients are many, and their mean."""
+    """Zero-filled and reconstructed: a row per client, or per site if clients are many, and their mean."""
     if frame.empty:
         return None
     key = row_key(frame, _MOST_CLIENT_ROWS)

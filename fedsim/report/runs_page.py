@@ -1,4 +1,4 @@
-"""A page over many runs: one row per run, from their tables alone; nothing of a run's own code is run."""
+"""A page over many runs: one row per run, from their tables alone; executes no code of a run."""
 
 import math
 import os
@@ -36,7 +36,7 @@ class Row:
     """A run, or a study, as the page shows it."""
 
     link: str
-    """Of its report, relative to the page; empty if it has none."""
+    """Path of its report, relative to the page; empty if it has none."""
     cells: tuple[Cell, ...]
 
 
@@ -66,13 +66,13 @@ def write_runs_page(folder: Path) -> Path:
 
 
 def _reason(error: Exception, run: Path) -> str:
-    """What is wrong with a run, in one line that names files as they are called there."""
+    """The error of a run in one line, which names files relative to the folder."""
     what = f"workload.yaml lacks {error}" if isinstance(error, KeyError) else str(error).replace(f"{run}{os.sep}", "")
     return one_line(what)[:_MOST_TEXT] or type(error).__name__
 
 
 def _below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The runs, and the studies, at or below a folder; runs of a study are the study's, hidden folders nobody's."""
+    """The runs and studies at or below a folder, without the runs of studies and hidden folders."""
     runs, studies = [], []
     for at, folders, files in os.walk(folder):
         path = Path(at)
@@ -111,7 +111,7 @@ def _run_row(run: Path, folder: Path) -> Row:
 
 
 def _study_row(study: Path, folder: Path) -> Row:
-    """Name, kind and how many points are done; what cannot be read is said in its place."""
+    """Name, kind and number of finished points; if something cannot be read, the error instead."""
     try:
         content = read_yaml(study / "study.yaml")
         results = study / "results.parquet"
@@ -124,7 +124,7 @@ def _study_row(study: Path, folder: Path) -> Row:
 
 
 def _scores(run: Path, complete: list[int]) -> pd.DataFrame:
-    """The rows of evaluation.parquet of the best round's test split; none before they are there."""
+    """The rows of evaluation.parquet of the best round's test split; none before they exist."""
     path = run / "evaluation.parquet"
     if not complete or not path.exists():
         return pd.DataFrame()

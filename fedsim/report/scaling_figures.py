@@ -1,4 +1,4 @@
-"""Figures of a scaling study: time, speed-up and efficiency against cores or nodes, and what the time went to."""
+"""Figures of a scaling study: time, speed-up and efficiency against cores or nodes, and where the time went."""
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ def scaling_figures(points: pd.DataFrame, law: ScalingLaw, reference: str) -> Na
     Args:
         points: Rows of results.parquet.
         law: Strong or weak.
-        reference: Drawn thicker.
+        reference: Method that is drawn thicker.
     """
     yield "scaling", scaling(points, law, reference)
     if points[_COLUMNS].notna().to_numpy().any():
@@ -44,7 +44,7 @@ def scaling_figures(points: pd.DataFrame, law: ScalingLaw, reference: str) -> Na
 
 
 def scaling(points: pd.DataFrame, law: ScalingLaw, reference: str) -> Figure:
-    """Time a round, speed-up and efficiency, with the ideal and the floor: a bare training loop of the same work."""
+    """Time per round, speed-up and efficiency, with the ideal and the floor: a bare loop that does the same work."""
     unit = unit_of(points)
     counts = np.sort(points[unit].unique()).astype(np.float64)
     figure, ((time, gain, efficiency),) = grid(1, 3, 9.2, 3.0)
@@ -86,7 +86,7 @@ def _label(time: Axes, gain: Axes, efficiency: Axes, law: ScalingLaw, unit: str,
 
 
 def time_shares(points: pd.DataFrame) -> Figure:
-    """What the slots' time went to, mean over seeds: a stacked bar a number of workers, axes a method."""
+    """Where the slots' time went, mean over seeds: one stacked bar per number of workers, one axes per method."""
     unit, methods = unit_of(points), list(points["method"].unique())
     figure, (axes,) = grid(1, len(methods), max(4.6, 2.9 * len(methods)), 2.9)
     for axis, method in zip(axes, methods, strict=True):

@@ -1,4 +1,4 @@
-"""A study's report: one HTML file that needs nothing else."""
+"""A study's report: one self-contained HTML file."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from fedsim.report.viewer import Stack
 from fedsim.report.wording import AXIS_LABELS, CI, caption, number
 
 _MOST_POINTS = 300  # rows
-_MOST_PICTURES = 2_200_000  # bytes of PNG files in the page; the others are named
+_MOST_PICTURES = 2_200_000  # bytes of PNG files in the page; further figures are only named
 _TITLES = {
     "convergence": "Convergence on validation data", "differences": "Differences to the reference",
     "scarcity": "Gain over training alone", "quality": "Test quality", "costs": "Time, bytes and memory",
@@ -36,8 +36,8 @@ def write_study_report(
     Args:
         study: Its tables.
         drawn: PNG files of its figures; shown as long as they fit.
-        stacks: What the image viewer shows.
-        missing: What else a reader must know is not there.
+        stacks: Content of the image viewer.
+        missing: Notes on what else is missing.
     """
     path = study.folder / "report.html"
     shown, left_out = _fitting(drawn)
@@ -98,7 +98,7 @@ def _unfinished(study: StudyTables) -> Iterator[str]:
 
 
 def _points(points: pd.DataFrame) -> list[Column]:
-    """The first points as they are: label, seed, quality and time."""
+    """Label, seed, quality and time of the first points."""
     some = points.head(_MOST_POINTS)
     heads = {"point": "point", "seed": "seed", "best_round": "best round"}
     shown = [Column(head, tuple(_plain(value) for value in some[key])) for key, head in heads.items()]
@@ -114,7 +114,7 @@ def _plain(value: Any) -> Cell:  # noqa: ANN401 - text or a number of a table
 
 
 def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
-    """What the numbers must not be read without."""
+    """The conditions of the numbers."""
     points, volumes, file = study.points, study.volumes, study.plan.study
     yield "metric protocol", ", ".join(points["protocol"].unique())
     yield "normalisation", ", ".join(points["normalise"].unique())
@@ -135,7 +135,7 @@ def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
     if study.shared_machine:
         yield "times", SHARED
     if file.tune is not None:
-        yield "tuning", f"by validation PSNR, seed {file.tune.seed}, which is none of the study's"
+        yield "tuning", f"by validation PSNR, seed {file.tune.seed}, which is not one of the study's"
 
 
 def _range(values: "pd.Series[float]", form: str = "g") -> str:
@@ -160,5 +160,5 @@ def _tuning(folder: Path) -> list[dict[str, str]]:
 
 
 def _provenance(study: StudyTables) -> dict[str, str]:
-    """Versions and machine of the first run, if it is there."""
+    """Versions and machine of the first run, if that exists."""
     return Run(study.folder / study.finished[0].folder).workload.provenance or {} if study.finished else {}

@@ -1,4 +1,4 @@
-"""A study's tables as its figures and its report take them: collected from its runs, or as they were kept."""
+"""A study's tables for its figures and its report: collected from its runs, or read as stored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from fedsim.study.results import collect, finished_points, read_failures
 from fedsim.study.study import Point, StudyPlan
 
 SHARED = "points shared the machine, one on each core: times are upper bounds"
-"""Of a study whose points ran side by side."""
+"""Caveat for a study whose points ran in parallel."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyTables:
-    """What a study found."""
+    """A study and its tables."""
 
     plan: StudyPlan
     folder: Path
@@ -36,22 +36,22 @@ class StudyTables:
 
     @property
     def kind(self) -> StudyKind:
-        """What such a study shows."""
+        """What this kind of study shows."""
         return KINDS[self.plan.study.kind]
 
     @property
     def reference(self) -> str:
-        """The method that differences are taken to."""
+        """The method that differences refer to."""
         return self.plan.study.against
 
     @property
     def planned(self) -> int:
-        """Points that the study has when it is done."""
+        """Number of points of the complete study."""
         return len(self.plan.pairs) * len(self.plan.study.seeds)
 
     @property
     def shared_machine(self) -> bool:
-        """Whether points ran side by side, so that their times are those of a busy machine."""
+        """Whether points ran in parallel, so that their times are those of a busy machine."""
         return self.planned > 1 and any(
             point.workload.engine.backend == "serial" for point in self.plan.finals(dict.fromkeys(self.plan.pairs, 0))
         )
@@ -63,7 +63,7 @@ class StudyTables:
 
     @cached_property
     def found(self) -> Found:
-        """The tables as its kind takes them."""
+        """The tables as the study's kind needs them."""
         return Found(
             points=self.points, volumes=self.volumes, curves=self.curves, by_quality=self.by_quality,
             reference=self.reference, note=SHARED if self.shared_machine else "",
@@ -71,27 +71,27 @@ class StudyTables:
 
     @cached_property
     def overview(self) -> pd.DataFrame:
-        """A row a regime and method."""
+        """One row per regime and method."""
         return overview(self.points, self.by_quality, self.kind)
 
     @cached_property
     def finished(self) -> list[Point]:
-        """The points whose runs are there and done."""
+        """The points with finished runs."""
         return finished_points(self.plan, self.folder)
 
     @cached_property
     def failures(self) -> dict[str, str]:
-        """What was wrong with each failed point, by its label."""
+        """The error of each failed point, by its label."""
         return read_failures(self.folder)
 
     def says(self, quality: str) -> list[str]:
-        """What the study says under a quality, in sentences."""
+        """The findings of the study for a quality, in sentences."""
         beta = beta_told(self.plan)
         return [*self.kind.findings(self.found, quality), *([beta] if beta else [])]
 
 
 def study_tables(folder: Path) -> StudyTables:
-    """The tables of a study's folder, collected again where its runs are there.
+    """The tables of a study's folder, collected again if its runs are there.
 
     Raises:
         InputError: the folder is not a study, or its points cannot be compared.

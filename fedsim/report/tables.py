@@ -1,4 +1,4 @@
-"""Tables of studies as files: CSV with the numbers, Markdown and LaTeX (booktabs) as they are shown."""
+"""Tables of studies as files: CSV with the numbers, Markdown and LaTeX (booktabs) with the text that is shown."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -14,12 +14,12 @@ from fedsim.report.wording import AXIS_LABELS, CI, Row, caption, chance, confide
 Tables = dict[str, pd.DataFrame]
 """What `compare` returns, by quality."""
 
-_MOST_SITES = 12  # columns; beyond it only their mean is shown
+_MOST_SITES = 12  # columns; with more sites only their mean is shown
 _MATHS = {"±": r"$\pm$", "−": "$-$", "†": r"$\dagger$"}
 
 
 def write_tables(tables: Tables, reference: str, folder: Path) -> None:
-    """Write differences by quality and site: a CSV, a Markdown and a LaTeX file each."""
+    """Write differences by quality and site: one CSV, Markdown and LaTeX file per quality."""
     folder.mkdir(parents=True, exist_ok=True)
     for quality, table in tables.items():
         _write_csv(table, folder / f"{quality}.csv")
@@ -37,7 +37,7 @@ def write_overview(table: pd.DataFrame, reference: str, folder: Path) -> None:
 
 
 def as_text(columns: Sequence[Column]) -> pd.DataFrame:
-    """A table of what the columns show."""
+    """A table of the columns' text."""
     return pd.DataFrame(
         list(zip(*[[cell.text for cell in column.cells] for column in columns], strict=True)),
         columns=[column.head for column in columns],
@@ -45,7 +45,10 @@ def as_text(columns: Sequence[Column]) -> pd.DataFrame:
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """A table of text as Markdown; the first column is read, the others are numbers."""
+    """A table of text as Markdown; the first column is aligned left, the others, numbers, right.
+
+    Not pandas' to_markdown: tabulate pads cells, so that one new number could change every line of docs/results.md.
+    """
     heads = [str(head) for head in table]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *table.to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(line)} |" if "---" not in line else f"|{'|'.join(line)}|" for line in lines)
@@ -76,7 +79,7 @@ def _latex_parts(table: pd.DataFrame, quality: str, reference: str) -> Iterator[
 
 
 def _by_regime(table: pd.DataFrame, quality: str, reference: str) -> Iterator[tuple[str, pd.DataFrame, str]]:
-    """By regime, its table as text and what must be said with it."""
+    """Each regime, its table as text, and the note that belongs to it."""
     for regime in table["regime"].unique():
         yield regime, _regime_table(table[table["regime"] == regime], quality, reference), caption(table, regime)
 

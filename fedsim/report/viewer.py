@@ -1,6 +1,6 @@
-"""What the image viewer of a report shows: all slices of a volume a site, as pictures in the page itself.
+"""The image viewer of a report: all slices of one volume per site, as pictures in the page itself.
 
-A picture holds all slices of one kind side by side in rows. Truth, zero-filled and reconstruction share a grey window;
+A picture holds all slices of one kind, side by side in rows. Truth, zero-filled and reconstruction share a grey window,
 all error maps of a site one scale.
 """
 
@@ -22,11 +22,11 @@ from fedsim.report.figures import ERROR_COLOURS
 from fedsim.report.panels import Panel, volumes_of
 
 MOST_BYTES = 2_000_000
-"""Of a viewer's pictures; beyond it slices are left out evenly."""
+"""Bytes of a viewer's pictures; beyond it slices are left out evenly."""
 MOST_SITES = 4
 _MOST_METHODS = 8
-_WHITE = 99.5  # percentile of the truth that is white, and of the errors that is the end of their scale
-_ERROR_LEVELS = 64  # of the error maps: fewer levels, smaller pictures
+_WHITE = 99.5  # percentile of the truth shown as white, and of the errors at the end of their scale
+_ERROR_LEVELS = 64  # levels of the error maps: fewer make smaller pictures
 
 Images = NDArray[np.float32]
 """Slices (D, H, W)."""
@@ -39,7 +39,7 @@ class Picture:
     kind: str
     """target, zero_filled, reconstruction or error."""
     method: str
-    """Empty for what all methods share."""
+    """Empty for images that all methods share."""
     note: str
     png: bytes
     """The encoded image."""
@@ -59,7 +59,7 @@ class Stack:
     methods: tuple[str, ...]
     """Names of the methods, in the order of the page."""
     slices: tuple[int, ...]
-    """Index of each in the source."""
+    """Index of each slice in the source."""
     height: int
     """Of a slice [pixels]."""
     width: int
@@ -74,8 +74,8 @@ def stacks_of(runs: Mapping[str, Run], most_sites: int = MOST_SITES, most_bytes:
 
     Args:
         runs: By method; runs of one seed on the same sites.
-        most_sites: So many stacks.
-        most_bytes: Of all pictures.
+        most_sites: Maximum number of stacks.
+        most_bytes: Maximum size of all pictures.
 
     Raises:
         InputError: a run has no checkpoint, its data cannot be read, or the runs do not show the same volumes.
@@ -143,7 +143,7 @@ def _png(images: Images, top: float, levels: int, *, colours: bool) -> bytes:
 
 
 def _columns(count: int) -> int:
-    """Of a picture with so many slices: about square, for a browser has a limit on either side."""
+    """Columns of a picture with this many slices: about square, since browsers limit both sides."""
     return math.ceil(math.sqrt(count))
 
 

@@ -1,4 +1,4 @@
-"""What the numbers of a comparison say: spreads and intervals as text, captions, and differences in sentences."""
+"""The numbers of a comparison in words: spreads and intervals as text, captions, and differences in sentences."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -15,10 +15,10 @@ CI = f"{CONFIDENCE:.0%} CI".replace("%", " %")
 
 _UNITS = {"psnr": " dB", "ssim": "", "nmse": ""}
 _FORMS = {"psnr": ".2f", "ssim": ".4f", "nmse": ".4f"}
-_SMALLEST_P = 0.001  # that is written out
+_SMALLEST_P = 0.001  # that is printed exactly
 
 Row = Mapping[Hashable, Any]
-"""One row of what `compare` returns."""
+"""One row of the table from `compare`."""
 
 
 def number(value: float, quality: str, sign: str = "") -> str:
@@ -32,17 +32,17 @@ def with_unit(value: float, quality: str, sign: str = "") -> str:
 
 
 def spread(mean: float, sd: float, quality: str) -> str:
-    """A mean and its standard deviation, where there is one."""
+    """A mean with its standard deviation, if any."""
     return number(mean, quality) + (f" ± {number(sd, quality)}" if math.isfinite(sd) else "")
 
 
 def confidence(low: float, high: float, quality: str) -> str:
-    """An interval; empty where there is none."""
+    """An interval; empty without one."""
     return f"[{number(low, quality, '+')}, {number(high, quality, '+')}]" if math.isfinite(low) else ""
 
 
 def chance(p: float) -> str:
-    """A corrected p value, starred where it shows a difference; empty where nothing was tested."""
+    """A corrected p value, starred if it shows a difference; empty if nothing was tested."""
     if not math.isfinite(p):
         return ""
     return ("< 0.001" if p < _SMALLEST_P else f"{p:.3f}") + " *" * shown(p)
@@ -64,7 +64,7 @@ def means(table: pd.DataFrame, quality: str) -> pd.DataFrame:
 
 
 def sentences(table: pd.DataFrame, quality: str, reference: str) -> list[str]:
-    """What the differences of one regime say, in words: a line for each method that differs, and one for the rest."""
+    """The differences of one regime in words: a line for each method that differs, and one for the rest."""
     rows = means(table, quality)
     rows = rows[~rows["method"].isin([reference, ZERO_FILLED])]
     lines = [_sentence(row, quality, reference) for row in rows.to_dict("records") if row["differs"]]
@@ -97,7 +97,7 @@ def _sentence(row: Row, quality: str, reference: str) -> str:
 
 
 def caption(table: pd.DataFrame, regime: str) -> str:
-    """What the numbers of a regime must not be read without."""
+    """The caption of a regime's table."""
     rows = table[(table["regime"] == regime) & (table["site"] != MEAN)]
     within = list(rows.loc[rows["within_subject"], "site"].unique())
     parts = [
@@ -115,7 +115,7 @@ def caption(table: pd.DataFrame, regime: str) -> str:
 
 
 def _tests_told(rows: pd.DataFrame) -> str:
-    """What intervals, p values and stars of a regime are, or why there are none."""
+    """The meaning of a regime's intervals, p values and stars, or why there are none."""
     if rows["seeds"].max() == 1:
         return "One seed: no spread, no interval and no test."
     if rows["pairs"].max() < 2:

@@ -145,7 +145,7 @@ def test_channels_are_counted_and_each_is_shown(tmp_path: Path) -> None:
     assert len(table.rows) == 39
     assert notes == [
         "subjects: 1 identified by the whole site",
-        "3 channels, each shown as a volume; a workload says which: channel: 0 to 2, or a list",
+        "3 channels, each shown as a volume; a workload must choose: channel: 0 to 2, or a list",
         "the picture shows the first 12 of 39 volumes; --all shows every one",
     ]
     before = size(picture)

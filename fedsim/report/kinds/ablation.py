@@ -32,7 +32,7 @@ class AblationKind(StudyKind):
 
 
 def _of_ablation(points: pd.DataFrame, quality: str, people: People) -> Iterator[str]:
-    """The values with the best and the worst mean, corrected for all pairs of values that these were chosen from."""
+    """The values with the best and the worst mean, corrected for all pairs of values that they were chosen from."""
     tables = {
         (str(method), axis): by_seed_at(own.assign(**{axis: own[axis].map(str)}), axis, quality)
         for method, own in complete(points).groupby("method", sort=False)

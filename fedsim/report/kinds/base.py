@@ -24,28 +24,28 @@ class Found:
     by_quality: dict[str, pd.DataFrame]
     """Differences by quality, from `compare`."""
     reference: str
-    """The method that differences are taken to."""
+    """The method that differences refer to."""
     note: str
-    """A caveat about its times; empty where there is none."""
+    """A caveat about its times; may be empty."""
 
 
 class StudyKind(ABC):
-    """What a kind of study shows of its tables."""
+    """What a kind of study shows from its tables."""
 
     description: str
-    """What such a study is, for its report."""
+    """The kind in words, for the report."""
     most_pictured: ClassVar[int] = 6
-    """Regimes at most whose images are shown."""
+    """Number of regimes of which images are shown, at most."""
     shows_latents: ClassVar[bool] = False
-    """Whether the sites are drawn in latent space."""
+    """Whether the sites are shown in latent space."""
     told_by_regime: ClassVar[bool] = False
     """Whether the terminal shows a table for each regime, with a bold reference and a caption on its tests."""
     explains_intervals: ClassVar[bool] = False
-    """Whether the report says of intervals and p values what the comparison's caption says."""
+    """Whether the report explains intervals and p values like the caption of a comparison."""
 
     @abstractmethod
     def axes(self, points: pd.DataFrame) -> list[str]:
-        """The columns of results.parquet that, with the method, tell the rows of its table apart."""
+        """The columns of results.parquet that, with the method, identify the rows of its table."""
 
     @abstractmethod
     def figures(self, found: Found) -> "Iterator[tuple[str, Figure]]":
@@ -53,8 +53,8 @@ class StudyKind(ABC):
 
     @abstractmethod
     def findings(self, found: Found, quality: str) -> Iterator[str]:
-        """What the study shows under a quality (psnr, ssim or nmse), in sentences."""
+        """The findings of the study for a quality (psnr, ssim or nmse), in sentences."""
 
     def measured(self, points: pd.DataFrame) -> pd.DataFrame:
-        """The points with further columns that its table shows the means of."""
+        """The points with additional columns, for which the table shows means."""
         return points

@@ -1,4 +1,4 @@
-"""The kinds of study by the name that a study file has under `kind`; `fedsim.study.kinds` has what each sweeps."""
+"""The kinds of study by their name in study files, `kind`; `fedsim.study.kinds` defines what each sweeps over."""
 
 from fedsim.analysis.scaling_law import STRONG, WEAK
 from fedsim.report.kinds.ablation import AblationKind
@@ -12,5 +12,5 @@ KINDS: dict[str, StudyKind] = {
     "ablation": AblationKind(),
     "client-count": ClientCountKind(),
     "scaling-strong": ScalingKind(STRONG, "a strong-scaling study: the same work on more workers"),
-    "scaling-weak": ScalingKind(WEAK, "a weak-scaling study: as much more work as workers"),
+    "scaling-weak": ScalingKind(WEAK, "a weak-scaling study: work in proportion to the workers"),
 }

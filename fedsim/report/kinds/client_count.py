@@ -48,4 +48,4 @@ def _of_counts(points: pd.DataFrame, quality: str, people: People) -> Iterator[s
             few_s, many_s = precise_duration(seconds[few]), precise_duration(seconds[many])
             yield f"{method}: a round takes {few_s} per client at N = {few} and {many_s} at N = {many}"
     for method in switches(points):
-        yield f"{method} has exact negatives at some N and moments at others: not the same term, compare with care"
+        yield f"{method} has exact negatives at some N and moments at others: different terms, compare with care"

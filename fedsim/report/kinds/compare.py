@@ -1,4 +1,4 @@
-"""Comparisons of methods in regimes that are written out."""
+"""Comparisons of methods in explicitly listed regimes."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Strong and weak scaling: the time of a round on more and more cores or nodes."""
+"""Strong and weak scaling: the time of a round on increasing numbers of cores or nodes."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from fedsim.report.scaling_figures import scaling_figures
 
 
 class ScalingKind(StudyKind):
-    """Speed-up and efficiency of the engine, beside a bare training loop."""
+    """Speed-up and efficiency of the engine and of a bare training loop."""
 
     most_pictured = 1  # the others have the same, or more of the same
 
@@ -24,11 +24,11 @@ class ScalingKind(StudyKind):
         return [unit_of(points)]
 
     def figures(self, found: Found) -> Iterator[tuple[str, Figure]]:
-        """Time, speed-up and efficiency, and what the time went to."""
+        """Time, speed-up and efficiency, and where the time went."""
         return scaling_figures(found.points, self._law, found.reference)
 
     def measured(self, points: pd.DataFrame) -> pd.DataFrame:
-        """The points with `speed_up` and `efficiency`, each seed against its own first."""
+        """The points with `speed_up` and `efficiency`, each seed relative to its own first."""
         unit, known = unit_of(points), []
         for method, own in points.groupby("method", sort=False):
             gains = speed_ups(own, self._law, "round_seconds")
@@ -49,7 +49,7 @@ def _of_scaling(points: pd.DataFrame, law: ScalingLaw, quality: str) -> Iterator
             yield f"{method}: one number of {unit}, so there is no speed-up"
             continue
         most, share = gains.index[-1], efficiencies(gains).iloc[-1].mean()
-        what = "times the work in a second" if law.work_grows else "times as fast"
+        what = "times the work per second" if law.work_grows else "times as fast"
         first = f"{most:g} {unit} against {gains.index[0]:g}"
         yield f"{method}: {gains.iloc[-1].mean():.2f} {what} on {first}, efficiency {100 * share:.0f} %"
         yield f"{method}: serial share by {law.author}'s law {_shares(serial_shares(own, law, 'round_seconds'))}"
@@ -57,7 +57,7 @@ def _of_scaling(points: pd.DataFrame, law: ScalingLaw, quality: str) -> Iterator
             yield _same_answer(own, str(method), unit, quality)
     floor = serial_shares(points, law, "floor_seconds")
     if floor:
-        yield f"the bare training loop: {_shares(floor)}; what is more than this is the engine's"
+        yield f"the bare training loop: {_shares(floor)}; any excess over this is due to the engine"
 
 
 def _shares(shares: list[float]) -> str:
