@@ -1,4 +1,4 @@
-"""How fast order-free sums are added up on one core, beside plainer sums and a copy of the same float32 vectors.
+"""The speed of order-free sums on one core, compared with simpler sums and a copy of the same float32 vectors.
 
     python benchmarks/aggregate.py [--mb 1.2 18.8] [--repeats 11]
 
@@ -7,9 +7,9 @@
     axpy         a float32 sum, a += w * b
     memcpy       a copy
 
-GB of float32 input per second: medians and ranges over turns in which each makes one pass over the same 512 MB of
-vectors, so that they come from memory and not from a cache; CPU time. The ratios are of times, to axpy and memcpy in
-the same turn. One JSON line for each, then a table.
+GB of float32 input per second of CPU time: medians and ranges over repetitions. In each, every kernel makes one pass
+over the same 512 MB of vectors, so that they come from memory and not from a cache. The ratios are of times, relative
+to axpy and memcpy in the same repetition. One JSON line for each, then a table.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def fold(total: NDArray[np.float64], vector: Vector) -> None:
 
 
 def kernels(size: int) -> dict[str, Kernel]:
-    """Each with a total or a target of its own, for vectors (size,)."""
+    """Every kernel, each with a separate total or target, for vectors (size,)."""
     order_free, wide = OrderFreeSum(size), np.zeros(size)
     narrow, copy = torch.zeros(size), np.zeros(size, np.float32)
     return {
@@ -83,7 +83,7 @@ def measure(megabytes: float, repeats: int) -> Iterator[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """The results, to read."""
+    """The results as a table."""
     lines = [f"{'MB':>5} {'':<10} {'GB/s':>6} {'range':>13} {'time / axpy':>11} {'time / memcpy':>13}"]
     for row in rows:
         head = f"{row['mb']:>5.1f} {row['what']:<10} {row['gb_per_s']:>6.2f}"

@@ -1,4 +1,4 @@
-"""How long commands take that compute nothing: the best of some starts, and their three slowest imports.
+"""Time of commands that compute nothing: the best of several starts, and their three slowest imports.
 
 python benchmarks/command_start.py [REPEATS]
 """

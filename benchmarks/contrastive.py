@@ -1,10 +1,10 @@
-"""What FedMRI's contrastive term costs, as a share of a training step without it (forward, backward, RMSprop).
+"""The cost of FedMRI's contrastive term, as a share of a training step without it (forward, backward, RMSprop).
 
     python benchmarks/contrastive.py [--forms exact moments] [--clients 4 32 256 1000 10000] [--repeats 11]
 
-One thread. Each measurement of the term follows a training step, which is also the floor's measurement: so the step
-drives the term's vectors out of the cache, as in a run. Medians of CPU seconds, less disturbed by other work on the
-machine than the wall clock; one JSON line for each result, then a table.
+One thread. Each measurement of the term follows a training step, which is the measurement of the floor and evicts the
+term's vectors from the cache, as in a run. Medians of CPU seconds, which other work on the machine disturbs less than
+the wall clock; one JSON line for each result, then a table.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def results(forms: list[str], clients: list[int], repeats: int) -> Iterator[dict
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The results, to read."""
+    """The results as a table."""
     lines = [f"{'setting':<12} {'form':<8} {'clients':>7} {'step [ms]':>10} {'term [ms]':>10} {'share':>8}"]
     for row in rows:
         head = f"{row['setting']:<12} {row['form']:<8} {row['clients']:>7}"

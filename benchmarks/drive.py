@@ -1,11 +1,11 @@
-"""Runs a workload and prints when what happened, one JSON line an event, for the benchmarks that watch from outside.
+"""Run a workload and print one JSON line per event, with its time, for benchmarks that watch from outside.
 
     python benchmarks/drive.py WORKLOAD OUT [--set KEY=VALUE ...] [--no-checkpoint]
     python benchmarks/drive.py WORKLOAD OUT [--set KEY=VALUE ...] --cli
 
-Events, each with its `time` [s since 1970]: imported (fedsim is), ready (the data and Ray are), round_begins,
-first_client (has trained), round_ends, done (the last checkpoint is written). With `--cli` it is the command `fedsim
-run` that runs, from its first import to its report, and only the events of rounds are told.
+Events, each with its `time` [s since 1970]: imported (fedsim), ready (data and Ray), round_begins, first_client (has
+trained), round_ends, done (the last checkpoint is written). With `--cli` the command `fedsim run` itself runs, from its
+first import to its report, and only the events of rounds are printed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 class EnoughError(Exception):
-    """All rounds asked for are done; raised where a run would continue, so that it ends without its last checkpoint."""
+    """All requested rounds are done; raised to end a run without its last checkpoint."""
 
 
 def tell(event: str, at: float | None = None, **more: float) -> None:
@@ -32,7 +32,7 @@ def tell(event: str, at: float | None = None, **more: float) -> None:
 
 
 class Clock(Observer):
-    """Tells the events of rounds, and ends the run after one of them if that is asked for."""
+    """Prints the events of rounds, and ends the run after a given round, if any."""
 
     def __init__(self, last: int | None = None) -> None:
         self._last = last
@@ -43,7 +43,7 @@ class Clock(Observer):
         tell("round_begins", self._begun, round=round_, clients=clients)
 
     def clients_done(self, rows: list[Row]) -> None:
-        """The first of them told when it was done."""
+        """Print when the first client is done."""
         if self._waiting:
             self._waiting = False
             tell("first_client", self._begun + min(row["wait_seconds"] + row["train_seconds"] for row in rows))
@@ -56,9 +56,9 @@ class Clock(Observer):
 
 
 def run_command(workload: str, out: str, overrides: list[str]) -> None:
-    """`fedsim run`, which draws its progress as ever but tells it to a clock."""
-    from fedsim.cli import app as cli  # noqa: PLC0415 - as the command itself, which imports only what it uses
-    from fedsim.cli import progress  # noqa: PLC0415 - as the command itself, which imports only what it uses
+    """`fedsim run`, with its usual progress display, which also reports to a clock."""
+    from fedsim.cli import app as cli  # noqa: PLC0415 - like the command itself, which imports only what it uses
+    from fedsim.cli import progress  # noqa: PLC0415 - like the command itself, which imports only what it uses
 
     shown = progress.progress_of
 
@@ -74,7 +74,7 @@ def run_command(workload: str, out: str, overrides: list[str]) -> None:
 
 
 def run(workload: str, out: str, overrides: list[str], checkpoint: bool) -> None:
-    """All rounds, by the library."""
+    """All rounds, through the library."""
     from fedsim.engine.simulation import Simulation  # noqa: PLC0415 - see above
     from fedsim.workload.reading import load_workload  # noqa: PLC0415
 

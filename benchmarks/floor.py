@@ -2,10 +2,10 @@
 
     python benchmarks/floor.py [--n 32 128 512] [--channels 8] [--processes 2] [--rounds 3]
 
-In a round every client's network is loaded (shared encoder, own decoder), trained for two batches of four random
-64 x 64 images that are already in memory, its decoder kept and its encoder added to a running sum. The optimizer starts
-anew with every client, which is less work than keeping its state. One JSON line for each number of clients, then a
-table.
+In a round, every client's network (shared encoder, own decoder) is loaded and trained for two batches of four random
+64 x 64 images that are already in memory; then its decoder is stored and its encoder added to a running sum. Every
+client starts with a fresh optimizer, which is less work than keeping its state. One JSON line for each number of
+clients, then a table.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def _train(network: UNet, inputs: Tensor, targets: Tensor, optimizer: str) -> No
 
 
 def _serve(pipe: Connection, clients: range, channels: int, optimizer: str) -> None:
-    """A round of some clients for every True that comes down the pipe."""
+    """Run a round of some clients for every True that arrives through the pipe."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = UNet(channels)
@@ -132,7 +132,7 @@ class Floor:
         return time.perf_counter() - begun
 
     def rounds(self, count: int) -> list[float]:
-        """Seconds of so many rounds."""
+        """Seconds of each of several rounds."""
         return [self.round() for _ in range(count)]
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class Floor:
 
 
 def measure(clients: int, processes: int, channels: int, optimizer: str, rounds: int) -> dict[str, Any]:
-    """One result: the median of some rounds after one that is not counted."""
+    """One result: the median of several rounds after a warm-up round."""
     with Floor(clients, processes, channels, optimizer) as floor:
         floor.round()
         seconds = floor.rounds(rounds)
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="rmsprop")
-    parser.add_argument("--rounds", type=int, default=3, help="measured, after one that is not")
+    parser.add_argument("--rounds", type=int, default=3, help="measured, after one warm-up round")
     given = parser.parse_args()
     rows = []
     for n in given.n:

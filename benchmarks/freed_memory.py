@@ -1,9 +1,9 @@
-"""What a step gains when a process keeps the memory that it frees (fedsim.engine.host.process.keep_freed_memory).
+"""The gain for a step when a process keeps the memory that it frees (fedsim.engine.host.process.keep_freed_memory).
 
     python benchmarks/freed_memory.py [--n 32] [--pairs 3] [--processes 2]
 
-Hosts train clients of workload W without Ray, as many processes at once as there would be actors, in turn as glibc
-comes (the floor) and with freed memory kept. One JSON line a pair, then the ratio.
+Hosts train clients of workload W without Ray, in as many parallel processes as there would be actors, alternately with
+glibc's defaults (the floor) and with freed memory kept. One JSON line per pair, then the ratio.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from fedsim.engine.host.messages import Train
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.reading import load_workload
 
-_ROUNDS = 5  # measured, after one that is not
+_ROUNDS = 5  # measured, after a warm-up
 
 
 def trained(task: tuple[str, bool]) -> tuple[float, float]:
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=32, help="clients of each process")
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=2, help="at once")
+    parser.add_argument("--processes", type=int, default=2, help="in parallel")
     given = parser.parse_args()
     ratios = []
     with scratch_folder() as scratch:
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _at_once(file: str, keep: bool, processes: int) -> tuple[float, float]:
-    """Means over processes that work at the same time, each new."""
+    """Means over fresh processes that work at the same time."""
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         results = pool.map(trained, [(file, keep)] * processes, chunksize=1)
     milliseconds, faults = zip(*results, strict=True)

@@ -1,12 +1,12 @@
-"""How much memory a run takes as clients are added: rounds without training (`noop.py`), with all state that it has.
+"""Memory of a run as clients are added: rounds without training (`noop.py`), with all the state of real ones.
 
     python benchmarks/memory.py [--n 32 128 512] [--channels 8 32] [--optimizer rmsprop|sgd] [--rounds 2]
                                 [--checkpoint] [--set KEY=VALUE ...]
 
-Every case runs in a process of its own and is sampled from outside. Printed are the peak of the driver (PSS without
-shared memory: its part of pages that it shares, and nothing of the object store), that of all processes together with
-the object store, and the object store's alone (shared memory touched so far). The floor is the driver's memory when
-fedsim is imported and nothing is done. One JSON line for each case, then a table.
+Every case runs in a separate process that is sampled from outside. Printed are the peak of the driver (PSS: its part of
+shared pages, without the object store), the peak of all processes including the object store, and that of the object
+store alone (shared memory touched so far). The floor is the driver's memory after importing fedsim. One JSON line for
+each case, then a table.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def measure(case: Case, scratch: Path, checkpoint: bool, interval_s: float) -> R
 
 
 def table(rows: list[Row]) -> str:
-    """The results, to read."""
+    """The results as a table."""
     lines = [
         f"{'clients':>7} {'channels':>8} {'driver [MB]':>11} {'floor [MB]':>10} {'ratio':>6} {'all [MB]':>9} "
         f"{'store [MB]':>10} {'processes':>9}"

@@ -1,4 +1,4 @@
-"""How far FedMRI's moment form is from its exact form, on the encoders of real federations of every size asked for.
+"""The error of FedMRI's moment form against its exact form, on the encoders of real federations of several sizes.
 
     python benchmarks/moment_error.py [--clients 8 32 64 128] [--rounds 3] [--lr 0.001] [--epochs 1]
 
@@ -7,10 +7,10 @@ uploads of each round at encoders on the way from the server's to each of some c
 federation and round, over these encoders:
 
     ratio error      largest relative error of P / N
-    cosine           of the term's gradient with the exact one's: smallest, and median
-    gradient error   largest ||difference|| / ||sign|| N, in units of the pull at the server: what training feels
-    ratio * S        largest; near 1 the clients have run away from all negatives alike and the term hardly pulls:
-                     there the cosine is that of two small vectors
+    cosine           of both forms' gradients: smallest and median
+    gradient error   largest ||difference|| / ||sign|| N, in units of the pull at the server, as training sees it
+    ratio * S        largest; near 1 the clients are far from all negatives alike and the term hardly pulls, so the
+                     cosine is that of two small vectors
 
 and as `square`, the ratio error and the smallest cosine if the deviation came from mean squares instead of distances.
 One JSON line for each row, then a table.

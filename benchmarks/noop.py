@@ -10,14 +10,14 @@ from fedsim.models.base import is_encoder
 
 
 class Noop(Algorithm):
-    """FedMRI's partition: a client's private state is swapped in and out, and the encoder goes back as it came."""
+    """FedMRI's partition: a client's private state is swapped in and out, and the encoder is returned unchanged."""
 
     def shares(self, parameter: str) -> bool:
         """The encoder."""
         return is_encoder(parameter)
 
     def train(self, learner: Learner, received: Mapping[str, Tensor], phase: str) -> Mapping[str, Tensor]:
-        """The received encoder; the optimizer's state, if it has any, is made when a client first works."""
+        """Return the received encoder; the optimizer's state, if any, is created on a client's first turn."""
         self.receive(learner, received)
         if learner.training.optimizer != "sgd" and not learner.optimizer.state:
             for layout in (learner.shared_layout, learner.local_layout):

@@ -1,14 +1,13 @@
-"""What the engine costs: rounds of workload W in fedsim, each beside a round of the bare loop of `floor.py`.
+"""The cost of the engine: rounds of workload W in fedsim, alternating with rounds of the bare loop of `floor.py`.
 
     python benchmarks/overhead.py [--n 32 128 512] [--mode train|noop] [--channels 8] [--rounds 3] [--processes 2]
                                   [--optimizer rmsprop|sgd] [--evaluate] [--checkpoints] [--set KEY=VALUE ...]
 
-Both use the same cores, as many as `--processes`, and take turns round by round after a round of each that does not
-count; who is first alternates. A round of fedsim is all that happens between two: broadcast, training, aggregation and
-the ledger, with `--evaluate` the validation of every client and with `--checkpoints` a checkpoint. The floor does
-neither. `ratio` is the median over pairs of rounds of fedsim's time to the floor's. With `--mode noop` nothing is
-trained and there is no floor: `ms_per_client` is all the engine's. One JSON line for each number of clients, then a
-table.
+Both use the same `--processes` cores and take turns round by round, after a warm-up round of each; the order of a pair
+alternates. A round of fedsim is everything up to the next one: broadcast, training, aggregation and the ledger, with
+`--evaluate` also the validation of every client, and with `--checkpoints` a checkpoint. The floor has neither. `ratio`
+is the median over pairs of rounds of fedsim's time divided by the floor's. With `--mode noop` nothing is trained and
+there is no floor: `ms_per_client` is the engine's alone. One JSON line for each number of clients, then a table.
 """
 
 import argparse
@@ -35,11 +34,11 @@ Row = dict[str, Any]
 
 
 class Turns:
-    """What a simulation asks before every round: times its rounds, and the floor's between them."""
+    """Called by the simulation before every round: times its rounds, and runs the floor's between them."""
 
     def __init__(self, floor: Floor | None, pairs: int) -> None:
         self.seconds: list[float] = []
-        """Of fedsim's rounds; the first one does not count."""
+        """Seconds of fedsim's rounds; the first one does not count."""
         self.floor_seconds: list[float] = []
         self._floor, self._pairs = floor, pairs
         self._since: float | None = None
@@ -60,7 +59,7 @@ class Turns:
         return False
 
     def _catch_up(self, floor: Floor, done: int) -> None:
-        """The floor's rounds that are due before fedsim's: first in odd pairs, second in even ones."""
+        """Run the floor's rounds that are due before fedsim's next: first in odd pairs, second in even ones."""
         if not done:
             floor.round()
         due = min(self._pairs, done - (done + 1) % 2)
@@ -83,7 +82,7 @@ def measure(case: Case, pairs: int, processes: int, scratch: Path, address: str 
 
 
 def result(case: Case, processes: int, turns: Turns) -> Row:
-    """A row of what was measured."""
+    """The measurements as a row."""
     counted = turns.seconds[1:]
     ratios = [ours / floor for ours, floor in zip(counted, turns.floor_seconds, strict=False)]
     seconds = statistics.median(counted)
@@ -106,7 +105,7 @@ def result(case: Case, processes: int, turns: Turns) -> Row:
 
 
 def table(rows: list[Row]) -> str:
-    """The results, to read."""
+    """The results as a table."""
     lines = [f"{'clients':>7} {'fedsim [s]':>10} {'floor [s]':>10} {'ratio':>6} {'range':>13} {'ms/client':>12}"]
     for row in rows:
         floor, ratio, span = "-", "-", "-"
@@ -119,10 +118,10 @@ def table(rows: list[Row]) -> str:
 
 
 def use_cores(count: int) -> None:
-    """Let this process and all that it starts run on so many cores, and torch on one.
+    """Pin this process and all that it starts to `count` cores, and torch to one thread.
 
     Raises:
-        SystemExit: there are fewer.
+        SystemExit: there are fewer cores.
     """
     torch.set_num_threads(1)
     if not hasattr(os, "sched_getaffinity"):
@@ -139,7 +138,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--n", nargs="+", type=int, default=[32, 128, 512], help="numbers of clients")
     parser.add_argument("--mode", choices=["train", "noop"], default="train")
     parser.add_argument("--channels", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3, help="measured, after one that is not")
+    parser.add_argument("--rounds", type=int, default=3, help="measured, after one warm-up round")
     parser.add_argument("--optimizer", choices=["rmsprop", "sgd"], default="rmsprop")
     parser.add_argument("--evaluate", action="store_true", help="validate every client after every round")
     parser.add_argument("--checkpoints", action="store_true", help="write a checkpoint after every round")

@@ -1,14 +1,14 @@
-"""Workload W in fedsim, in Flower and in pfl-research, in turn on one machine, each beside the bare loop.
+"""Workload W in fedsim, Flower and pfl-research, one after another on one machine, each beside the bare loop.
 
     python benchmarks/peers.py --peers FOLDER --flower-python PATH --pfl-python PATH [--n 32 128 512] [--rounds 3]
                                [--processes 2] [--set KEY=VALUE ...]
 
-FOLDER holds the peers' programs (flower/bench.py and pfl/pfl_run.py); a copy of it is run, by the Python of an
-environment in which the peer is installed. A peer whose Python is not named is left out. For each number of clients
-every engine has its turn, and the bare loop (`floor.py`) before and after it: `ratio` is to the mean of the two. Rounds
-are medians without the first. Memory, sampled every second or so: fedsim's driver is PSS without the object store,
-Flower's is resident memory, `all` is the PSS of all processes. `overhead.py` measures fedsim's ratio more closely,
-round by round. One JSON line for each engine and number of clients, then a table.
+FOLDER holds the peers' programs (flower/bench.py and pfl/pfl_run.py); a copy of it is run by the Python of an
+environment in which the peer is installed. A peer without a given Python is left out. For each number of clients every
+engine runs once, with the bare loop (`floor.py`) before and after it: `ratio` is relative to the mean of the two.
+Rounds are medians without the first. Memory is sampled about every second: fedsim's driver is PSS without the object
+store, Flower's is resident memory, `all` is the PSS of all processes. `overhead.py` measures fedsim's ratio more
+precisely, round by round. One JSON line for each engine and number of clients, then a table.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def pfl(clients: int, rounds: int, python: str, folder: Path, processes: int) ->
 
 
 def engines(given: argparse.Namespace, scratch: Path) -> dict[str, Engine]:
-    """Those that can be run."""
+    """The engines that can be run."""
     ours = partial(fedsim, rounds=given.rounds, scratch=scratch, overrides=tuple(given.overrides))
     found: dict[str, Engine] = {"fedsim": ours}
     if given.peers is None:
@@ -109,7 +109,7 @@ def results(given: argparse.Namespace, scratch: Path) -> Iterator[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """The results, to read."""
+    """The results as a table."""
     lines = [
         f"{'clients':>7} {'engine':<7} {'s/round':>8} {'floor':>8} {'ratio':>6} {'ms/client':>11} "
         f"{'driver [MB]':>11} {'all [MB]':>9}  missing (from the peers' README, not measured)"
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--flower-python", metavar="PATH", help="Python with Flower")
     parser.add_argument("--pfl-python", metavar="PATH", help="Python with pfl-research")
     parser.add_argument("--n", nargs="+", type=int, default=[32, 128, 512], help="numbers of clients")
-    parser.add_argument("--rounds", type=int, default=3, help="measured, after one that is not")
+    parser.add_argument("--rounds", type=int, default=3, help="measured, after one warm-up round")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--set", dest="overrides", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()

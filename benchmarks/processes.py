@@ -1,7 +1,8 @@
 """Watching a run from outside: the memory and the disk traffic of a process and all its descendants.
 
-Memory is the proportional set size (PSS): a page that several processes map counts in parts, so that it sums up to what
-is really taken. Shared memory is Ray's object store and counts apart: what a process merely maps of it is not its own.
+Memory is the proportional set size (PSS): a page that several processes map is divided among them, so that the sum is
+the memory really in use. Shared memory is Ray's object store and is counted separately, not for the processes that map
+it.
 """
 
 import json
@@ -23,7 +24,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class Lap:
-    """What a run took between two moments."""
+    """Resources that a run used between two moments."""
 
     driver_bytes: int = 0
     """Peak PSS of the first process, without shared memory."""
@@ -39,7 +40,7 @@ class Lap:
     """Written to disks by the processes, if only to the page cache so far."""
 
     def joined(self, other: "Lap") -> "Lap":
-        """Both in one: the higher peaks, the sum of the traffic."""
+        """Both combined: the higher peaks, the sum of the traffic."""
         values = {
             field.name: (sum if field.name in {"read_bytes", "written_bytes"} else max)(
                 (getattr(self, field.name), getattr(other, field.name))
@@ -92,7 +93,7 @@ class Watch:
         self._thread.start()
 
     def lap(self) -> Lap:
-        """What was taken since the last lap, or since the start."""
+        """Resources used since the last lap, or since the start."""
         with self._lock:
             self._sample()
             (read_before, written_before), peak = self._told, self._peak
@@ -101,7 +102,7 @@ class Watch:
         return replace(peak, read_bytes=read - read_before, written_bytes=written - written_before)
 
     def unnamed_bytes(self, folder: Path) -> int:
-        """NodeCapacity that files without a name, which only the processes have open, take on the disk of a folder."""
+        """Bytes that unlinked files, which only the processes have open, take on the disk of a folder."""
         device, found = folder.stat().st_dev, {}
         for pid in list(self._traffic):
             with suppress(OSError):  # it ended
@@ -126,7 +127,7 @@ class Watch:
         found: dict[int, tuple[int, int]] = {}
         with suppress(psutil.NoSuchProcess):
             for process in [self._process, *self._process.children(recursive=True)]:
-                with suppress(OSError, IndexError, KeyError):  # it ended in between
+                with suppress(OSError, IndexError, KeyError):  # it ended meanwhile
                     found[process.pid] = memory(process.pid)
                     self._traffic[process.pid] = traffic(process.pid)
         own, shared = sum(own for own, _ in found.values()), sum(shared for _, shared in found.values())
@@ -136,7 +137,7 @@ class Watch:
 
 @contextmanager
 def driven(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], Iterator[Event]]]:
-    """`drive.py` in a process of its own, and its events as they come.
+    """Run `drive.py` in a separate process and yield its events.
 
     Raises:
         RuntimeError: it failed.
@@ -159,7 +160,7 @@ def _events(process: subprocess.Popen[str]) -> Iterator[Event]:
 
 @contextmanager
 def watched(interval_s: float, *arguments: str | Path) -> Iterator[tuple[Watch, Iterator[Event]]]:
-    """As `driven`, with the watch that is kept on it."""
+    """Like `driven`, with the watch on the process."""
     with driven(*arguments) as (process, events):
         watch = Watch(process.pid, interval_s)
         try:

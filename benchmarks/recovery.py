@@ -1,11 +1,11 @@
-"""Time lost when the process of a client is killed: fedsim replaces it, goes back to the last checkpoint, and replays.
+"""Time lost when the process of a client is killed: fedsim replaces it, goes back to the checkpoint, and repeats.
 
     python benchmarks/recovery.py [--n 12] [--epochs 20] [--per-actor 1 4 auto] [--set KEY=VALUE ...]
 
 Workload W with a checkpoint after every round and longer local training. In some rounds a client's process is killed
-(SIGKILL) as it is about to train: an early, a middle and a late one of the list. Lost is what such a round takes, from
-its first beginning to its end, beyond the median of undisturbed rounds of the same run; the floor is the part of the
-round that was done when the process died. One JSON line for each kill, then a table.
+(SIGKILL) just before it trains: an early, a middle and a late one in the list. "Lost" is the time of such a round, from
+its first start to its end, beyond the median of undisturbed rounds of the same run; the floor is the part of the round
+that was done when the process died. One JSON line for each kill, then a table.
 """
 
 import argparse
@@ -19,18 +19,18 @@ from workload import Case, free_run, scratch_folder
 
 Row = dict[str, Any]
 KILLS = {4: 0.1, 7: 0.5, 10: 1.0}
-"""Round, and how far down the list of clients the killed one is."""
+"""Round, and relative position of the killed client in the list."""
 ROUNDS = 12
 
 
 def killed(case: Case) -> dict[int, str]:
-    """The client whose process dies in a round."""
+    """The client that is killed in a round."""
     width = max(3, len(str(case.clients)))
     return {round_: f"P-{max(1, round(part * case.clients)):0{width}d}" for round_, part in KILLS.items()}
 
 
 def results(case: Case, placement: str) -> Iterator[Row]:
-    """A row for each kill of a run."""
+    """One row per kill of a run."""
     faults = ", ".join(f"{{kind: kill, client: {client}, round: {at}}}" for at, client in killed(case).items())
     settings = ("engine.on_lost_process=replay", f"engine.clients_per_actor={placement}", f"faults=[{faults}]")
     case = Case(case.clients, checkpoints=True, rounds=ROUNDS, overrides=(*case.overrides, *settings))
@@ -58,7 +58,7 @@ def results(case: Case, placement: str) -> Iterator[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """The results, to read."""
+    """The results as a table."""
     lines = [
         f"{'per actor':>9} {'killed':>7} {'round [s]':>9} {'lost [s]':>8} {'resumes after [s]':>17} {'rounds lost':>11}"
     ]

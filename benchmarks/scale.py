@@ -1,21 +1,21 @@
-"""A run with very many clients, all of them in every round, and what it takes: time, memory, disk.
+"""A run with very many clients, all of them in every round, and its cost: time, memory, disk.
 
     python benchmarks/scale.py [--n 10000] [--rounds 3] [--channels 8] [--optimizer rmsprop|sgd] [--out FOLDER]
                                [--no-checkpoint] [--set KEY=VALUE ...]
 
-Workload W (`workload.py`); for FedMRI with its term say `--set algorithm.beta=100`. Everything is written below a new
-folder in `--out` that is removed at the end. It needs room for the private state twice, in engine.scratch and in the
-checkpoint (2.7 MB a client with 8 channels and RMSprop), and for the data (0.3 MB). One JSON line for each stage, then
-a table:
+Workload W (`workload.py`); for FedMRI with its term use `--set algorithm.beta=100`. Everything is written below a new
+folder in `--out` that is removed at the end. The disk must hold the private state twice, in engine.scratch and in the
+checkpoint (2.7 MB per client with 8 channels and RMSprop), and the data (0.3 MB per client). One JSON line for each
+stage, then a table:
 
     import, data, actors     until the first round begins: fedsim itself; the sites and Ray; the actors
     round 1, 2, ...          each with its ledger
     checkpoint               the last one
 
 with the peak memory of the driver (PSS without shared memory), of all processes with the object store and of the store
-alone; what the processes have read and written, and the disk itself for whoever on this machine; and what lies in the
-folder at the end of the stage. The floor is the bare loop of `floor.py` on fewer clients before the run, and after it,
-to see whether the machine has changed.
+alone; bytes read and written by the processes, and by the disk for all of the machine; and the size of the folder at
+the end of the stage. The floor is the bare loop of `floor.py` on fewer clients before the run, and after it to see
+whether the machine has changed.
 """
 
 import argparse
@@ -44,12 +44,12 @@ def disk_traffic(folder: Path) -> tuple[int, int]:
 
 
 def folder_bytes(folder: Path) -> int:
-    """NodeCapacity that the files in a folder take."""
+    """Bytes that the files in a folder take on disk."""
     return sum(512 * (Path(at) / name).lstat().st_blocks for at, _, names in os.walk(folder) for name in names)
 
 
 def stage_that_ends(event: Row) -> str | None:
-    """The stage whose end an event marks, if it does."""
+    """The stage that ends with an event, if any."""
     if event["event"] == "round_begins" and event["round"] == 1:
         return "actors"
     stage = STAGE_ENDS.get(event["event"])
@@ -64,7 +64,7 @@ class Stages:
         self._since, self._disk = time.time(), disk_traffic(scratch)
 
     def row(self, event: Row, watch: Watch) -> Row | None:
-        """The row of the stage that ends with an event, if one does."""
+        """The row of the stage that ends with an event, if any."""
         stage = stage_that_ends(event)
         if stage is None:
             return None
@@ -103,7 +103,7 @@ def results(case: Case, scratch: Path, given: argparse.Namespace) -> Iterator[Ro
 
 
 def table(rows: list[Row]) -> str:
-    """The results, to read; memory and disk in GB."""
+    """The results as a table; memory and disk in GB."""
     sizes = {
         "driver": "driver", "total": "all", "store": "store", "read": "read", "written": "written",
         "disk_read": "disk r", "disk_written": "disk w", "run": "run", "scratch": "scratch", "data": "data",

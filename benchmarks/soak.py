@@ -1,10 +1,10 @@
-"""What a run of many rounds takes more and more of: memory, descriptors, processes, the object store.
+"""What grows in a run of many rounds: memory, descriptors, processes, the object store.
 
     python benchmarks/soak.py [--n 8] [--rounds 200] [--warm-up 40] [--set KEY=VALUE ...]
 
-Workload W with validation and checkpoints, sampled at the end of every round. A line is laid through the rounds after
-the warm-up; its slope per round is given with a 95 % interval (from the means of tenths of the rounds, as neighbouring
-samples are not independent) and as what 1000 rounds would add. One JSON line for each quantity, then a table.
+Workload W with validation and checkpoints, sampled at the end of every round. A line is fitted to the rounds after the
+warm-up; its slope per round is given with a 95 % interval (from the means of tenths of the rounds, because neighbouring
+samples are not independent) and as the growth over 1000 rounds. One JSON line for each quantity, then a table.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _PARTS = 10
 
 
 def sample(driver: psutil.Process) -> dict[str, float]:
-    """What a driver and all its processes take now; shared memory is what the object store has touched."""
+    """Present use of the driver and all its processes; shared memory is what the object store has touched."""
     own: list[int] = []
     shared = descriptors = 0
     processes = [driver, *driver.children(recursive=True)]
@@ -75,12 +75,12 @@ def slope(name: str, samples: Sequence[dict[str, float]]) -> Row:
 
 
 def table(rows: list[Row]) -> str:
-    """The results, to read."""
-    lines = [f"{'':>16} {'mean':>9} {'slope a round':>13} {'95 % interval':>24} {'in 1000 rounds':>14}"]
+    """The results as a table."""
+    lines = [f"{'':>16} {'mean':>9} {'per round':>13} {'95 % interval':>24} {'per 1000 rounds':>15}"]
     for row in rows:
         span = f"[{row['low']:.4f}, {row['high']:.4f}]"
         lines.append(
-            f"{row['what']:>16} {row['mean']:>9.1f} {row['slope']:>13.4f} {span:>24} {row['per_1000_rounds']:>14.2f}"
+            f"{row['what']:>16} {row['mean']:>9.1f} {row['slope']:>13.4f} {span:>24} {row['per_1000_rounds']:>15.2f}"
         )
     return "\n".join(lines)
 

@@ -2,9 +2,9 @@
 
     python benchmarks/startup.py [--n 32] [--channels 8] [--repeats 3] [--set KEY=VALUE ...]
 
-From the start of the command's process, for a first run that makes and imports its data and for runs that find them
-imported. Beside it, in turn: a Python that imports torch, and one that starts Ray and an actor that imports torch. This
-is the floor. Medians and ranges; one JSON line for each, then a table.
+From the start of the command's process, for a first run that generates and imports its data, and for runs that find
+them imported. In alternation: a Python that imports torch, and one that starts Ray and an actor that imports torch,
+which is the floor. Medians and ranges; one JSON line for each, then a table.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def result(what: str, case: Case, round_begins: Sequence[float], first_client: S
 
 
 def measure(case: Case, repeats: int) -> list[Row]:
-    """All results; `ratio` is to Ray and an actor alone."""
+    """All results; `ratio` is relative to Ray and an actor alone."""
     with scratch_folder() as scratch:
         first = command_times(case, scratch)
         turns = [
@@ -81,7 +81,7 @@ def measure(case: Case, repeats: int) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """The results, to read."""
+    """The results as a table."""
     lines = [f"{'':<28} {'round begins [s]':>16} {'range':>13} {'ratio to floor':>14} {'first client [s]':>16}"]
     for row in rows:
         span = f"{row['low']:.2f} - {row['high']:.2f}"
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--set", dest="overrides", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback, as fedsim itself
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback, like fedsim itself
     rows = measure(Case(given.n, given.channels, overrides=tuple(given.overrides)), given.repeats)
     for row in rows:
         print(json.dumps(row))

@@ -1,6 +1,6 @@
 """Workload W, which the benchmarks of the engine run; see `Case`.
 
-Imports nothing but the standard library, so that a process that only watches a run stays small.
+Imports only the standard library, so that a process that only watches a run stays small.
 """
 
 import json
@@ -17,22 +17,22 @@ Optimizer = Literal["rmsprop", "sgd"]
 
 @dataclass(frozen=True)
 class Case:
-    """A federation of phantom sites, a client each, with 8 slices of 64 x 64 in 2 batches.
+    """A federation of phantom sites with one client each, with 8 slices of 64 x 64 in 2 batches.
 
     The encoder is shared and the decoder private: FedMRI without its term.
     """
 
     clients: int
     channels: int = 8
-    """Of the U-Net's first level: 8 make an encoder of 1.2 MB and a decoder of 0.8 MB, 32 of 18.8 MB and 12.2 MB."""
+    """Channels of the U-Net's first level: 8 give an encoder of 1.2 MB and a decoder of 0.8 MB, 32 18.8 and 12.2 MB."""
     mode: Mode = "train"
-    """noop: clients swap their private state in and out and send the encoder back as it came (`noop.py`)."""
+    """noop: clients swap their private state in and out and return the encoder unchanged (`noop.py`)."""
     optimizer: Optimizer = "rmsprop"
-    """rmsprop keeps state of the size of the network with every client, sgd none."""
+    """rmsprop keeps state as large as the network for every client, sgd none."""
     evaluate: bool = False
-    """Every client has 8 more slices and is validated on them after every round."""
+    """Give every client 8 more slices and validate it on them after every round."""
     checkpoints: bool = False
-    """After every round, instead of the last only."""
+    """Write a checkpoint after every round, instead of only after the last."""
     rounds: int = 1
     overrides: tuple[str, ...] = field(default=())
     """KEY=VALUE as on fedsim's command line."""
@@ -55,7 +55,7 @@ class Case:
             "engine": {
                 "clients_per_actor": "auto",
                 "checkpoint_every": int(self.checkpoints),
-                "on_lost_process": "abort",  # a round that is done again is not one to measure
+                "on_lost_process": "abort",  # a repeated round must not be measured
             },
             "metrics": {"every": int(self.evaluate)},
         }
@@ -67,14 +67,14 @@ class Case:
         return path
 
     def arguments(self, scratch: Path, out: Path) -> list[str]:
-        """Of `drive.py`, to run this."""
+        """Arguments of `drive.py` that run this case."""
         settings = ["--set", *self.overrides] if self.overrides else []
         return [str(self.write(scratch)), str(out), *settings]
 
 
 @contextmanager
 def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A folder that goes with all that is in it; default where temporary files are."""
+    """A folder that is deleted with its contents; by default among the temporary files."""
     with tempfile.TemporaryDirectory(prefix="fedsim-benchmark-", dir=parent) as folder:
         yield Path(folder)
 
