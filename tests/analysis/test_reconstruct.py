@@ -117,7 +117,7 @@ def test_fastmris_evaluation_takes_the_files_and_gives_the_same_numbers(finished
 
 
 def test_matrices_that_fastmri_would_crop_are_said(finished: Run, tmp_path: Path) -> None:
-    assert "its numbers are others: W (48x32)" in beside_fastmri(finished.workload)
+    assert "its numbers differ: W (48x32)" in beside_fastmri(finished.workload)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["kspace"] = kspace(images())
     ((_, said),) = reconstruct_file(finished, "W", tmp_path / "a.h5", "last", tmp_path / "out")

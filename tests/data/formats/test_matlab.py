@@ -134,7 +134,7 @@ def test_kspace_is_never_an_image(tmp_path: Path, version: str, name: str) -> No
     expected = np.sqrt((np.abs(images) ** 2).sum(2)).transpose(2, 0, 1)
     np.testing.assert_allclose(volume.images, expected, atol=1e-5)
     write(tmp_path / "b.mat", version, **{name: kspace(images)[..., 0]})
-    with pytest.raises(InputError, match=rf"b\.mat: array {name} \(24, 20, 4\) is k-space; say .* axes: hwc \(coils"):
+    with pytest.raises(InputError, match=rf"b\.mat: array {name} \(24, 20, 4\) is k-space; name .* axes: hwc \(coils"):
         list(Matlab(path="b.mat").volumes(tmp_path))
     (volume,) = Matlab(path="b.mat", axes="hwc").volumes(tmp_path)
     np.testing.assert_allclose(volume.images, expected[:1], atol=1e-5)
@@ -159,7 +159,7 @@ def test_kspace_under_another_name_is_asked_about(tmp_path: Path) -> None:
     for variable, domain in (("data", "kspace"), ("img", "auto"), ("img", "image")):
         (volume,) = Matlab(path="a.mat", variable=variable, domain=domain).volumes(tmp_path)
         np.testing.assert_allclose(volume.images[0], coils()[..., 0, 0], atol=1e-5)
-    with pytest.raises(InputError, match="array real_k is real, and k-space is complex"):
+    with pytest.raises(InputError, match="array real_k is real, but k-space is complex"):
         list(Matlab(path="a.mat", variable="real_k", domain="kspace").volumes(tmp_path))
 
 

@@ -141,7 +141,7 @@ def test_channels_have_names(tmp_path: Path) -> None:
     assert [volume.name.rpartition("_")[2] for volume in volumes] == ["FLAIR", "ch2"]
     assert [volume.contrast for volume in volumes] == ["FLAIR", "channel 2"]
     for wrong in ({**named, "channel": "T2"}, {**named, "channels": {0: "T1", 1: "t1"}}):
-        with pytest.raises(ValidationError, match=r"T2|one name"):
+        with pytest.raises(ValidationError, match=r"T2|the same name"):
             ImageFolder.model_validate(wrong)
 
 
