@@ -117,15 +117,14 @@ def test_torch_has_the_last_word_on_the_device(workload: MakeWorkload) -> None:
 ONE_GPU = """
 import sys, ray
 from pathlib import Path
-from fedsim.engine.ray import cluster
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation
 from fedsim.workload.reading import load_workload
 ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
 keys = ["engine.backend=ray", "engine.clients_per_actor=2", "training.rounds=1"]
 with Simulation(load_workload(Path(sys.argv[1]), keys), sys.argv[2]) as simulation:
     simulation.run()
-    shares = sorted(actor.placement.gpus for actor in simulation._backend.actors)
-    print(shares, ray.available_resources().get("GPU", 0))
+    print(Run(Path(sys.argv[2])).clients["pid"].nunique(), ray.available_resources().get("GPU", 0))
 """
 
 
@@ -139,5 +138,5 @@ def test_a_run_with_one_gpu_that_torch_cannot_use(workload: MakeWorkload, tmp_pa
         text=True,
         check=False,
     )
-    assert ended.stdout.strip().removesuffix(".0").endswith("[0.5, 0.5] 0"), ended.stderr
+    assert ended.stdout.strip().removesuffix(".0").endswith("2 0"), "two actors share the GPU: " + ended.stderr
     assert "cannot use the GPUs that Ray counts: clients train on the CPU" in ended.stderr
