@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,8 +69,8 @@ def making(folder: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """A temporary path in the same folder that no other process takes."""
-    return path.absolute().with_name(f".{path.name}.{os.getpid()}@{_here()}.part")
+    """A temporary path in the same folder that no other process and no other thread takes."""
+    return path.absolute().with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}@{_here()}.part")
 
 
 def sweep(folder: Path) -> None:

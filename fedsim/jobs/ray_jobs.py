@@ -47,7 +47,7 @@ class RayJobs:
         """Id, entry point, metadata and environment of the job, and the files in its working directory."""
         files = [f"# working_dir/{name}\n{text.rstrip()}\n" for name, text in sorted(checked_files(submission).items())]
         job = {"submission_id": checked_id(submission.id), **self._request(submission)}
-        return "\n".join([*files, "# Ray job", *(f"{key}: {value}" for key, value in job.items()), ""])
+        return "\n".join(["# Ray job", *(f"{key}: {value}" for key, value in job.items()), "", *files])
 
     def nodes(self) -> "tuple[Node, ...] | None":
         """The nodes that are alive and have cores, the head first: that is where the driver runs."""

@@ -43,12 +43,12 @@ class Slurm:
         self.path = path.absolute()
 
     def render(self, submission: Submission) -> str:
-        """The files that would be written, and the command."""
+        """The command, and the files that would be written first."""
         self._script()
         folder = _folder(submission.id)
         files = [f"# {folder / name}\n{text.rstrip()}\n" for name, text in sorted(checked_files(submission).items())]
         path = f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
-        return "\n".join([*files, f"# command\n{path} {shlex.join(self._command(submission))}\n"])
+        return "\n".join([f"# command\n{path} {shlex.join(self._command(submission))}\n", *files])
 
     def nodes(self) -> "tuple[Node, ...] | None":
         """The nodes that the script's #SBATCH lines ask for; None if those leave out nodes, cores or memory."""

@@ -54,13 +54,13 @@ def test_a_dry_run_prints_what_would_be_sent_and_does_nothing(fedsim: Fedsim, wo
     command = ("submit", workload, "--cluster", "http://127.0.0.1:9", "--out", "a b", *RAY, "--dry-run")
     status, out, err = fedsim(*command)
     assert (status, err) == (0, "")
-    file, _, job = out.partition("\n# Ray job\n")
-    assert file.startswith("# working_dir/workload.yaml\nname: small\n")
+    job, _, file = out.partition("\n\n# working_dir/workload.yaml\n")
+    assert file.startswith("name: small\n")
     found = re.fullmatch(
-        r"submission_id: (fedsim-small-[0-9a-f]{10})\n"
+        r"# Ray job\nsubmission_id: (fedsim-small-[0-9a-f]{10})\n"
         r"entrypoint: fedsim run workload\.yaml --resume --out '(.*)/a b' --address auto\n"
         r"metadata: \{'name': '\1', 'out': '\2/a b'\}\n"
-        r"env_vars: \{'RAY_JOB_STOP_WAIT_TIME_S': '600'\}\n", job,
+        r"env_vars: \{'RAY_JOB_STOP_WAIT_TIME_S': '600'\}", job,
     )  # fmt: skip
     assert found, job
     assert found[2] == str(tmp_path)

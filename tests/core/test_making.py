@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import InputError, WriteError
-from fedsim.core.files import making
+from fedsim.core.files import making, replacing
 from fedsim.jobs.common import fetch_shared
 
 
@@ -41,6 +41,13 @@ def test_what_came_in_the_meantime_is_kept(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="folder: cannot be written"):
         both()
     assert names(tmp_path / "folder") == ["other"]
+
+
+def test_two_writers_in_one_process_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    with replacing(tmp_path / "file") as one, replacing(tmp_path / "file") as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert (names(tmp_path), (tmp_path / "file").read_text()) == (["file"], "one")
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_dry_run_is_the_command_and_the_files(state: Path) -> None:
     text = Slurm("slurm", SCRIPT).render(JOB)
     assert f"# {state}/mine.py\nx = 1\n" in text
     assert f"# {state}/workload.yaml\nname: small\n" in text
-    *_, command, _ = text.split("\n")
+    _, command, *_ = text.split("\n")
     assert command.split(" ", 1)[1] == (
         f"sbatch --parsable --job-name={JOB.id} --chdir={state} --output={state}/output.txt "
         f"{SCRIPT} {state} run workload.yaml --out '/data/my runs/small' --resume"
@@ -163,7 +163,7 @@ def test_a_dry_run_is_the_command_and_the_files(state: Path) -> None:
 def test_sbatch_is_given_what_the_dry_run_shows(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = sbatch(tmp_path, monkeypatch, says="17;here")
     slurm = Slurm("slurm", SCRIPT)
-    shown = slurm.render(JOB).rstrip().rpartition("\n")[2]
+    shown = slurm.render(JOB).splitlines()[1]
     slurm.submit(JOB)
     in_shell = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
     by_hand = kept.read_text()
