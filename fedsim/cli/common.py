@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,12 +25,18 @@ def readable(path: Path) -> Path:
 
 WorkloadFile = Annotated[Path, typer.Argument(help="Workload file (YAML).", metavar="WORKLOAD", callback=readable)]
 RunFolder = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key, e.g. training.rounds=5; values are YAML. Repeatable."
-    ),
-]
+
+
+def _set(example: str) -> Any:  # noqa: ANN401 - as typer declares its options
+    return typer.Option(
+        "--set", metavar="KEY=VALUE", help=f"Override a key, e.g. {example}; values are YAML. Repeatable."
+    )
+
+
+Overrides = Annotated[list[str] | None, _set("training.rounds=5")]
+OfData = Annotated[list[str] | None, _set("federation.matrix=[64,64]")]
+OfStudy = Annotated[list[str] | None, _set("seeds=[1,2] or set.training.rounds=5")]
+OfRun = Annotated[list[str] | None, _set("federation.root=/data or engine.device=cpu")]
 Tags = Annotated[
     list[str] | None,
     typer.Option("--tag", metavar="TEXT", help="Label of the run; replaces the workload's tags. Repeatable."),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.common import Overrides, WorkloadFile, out
+from fedsim.cli.common import OfData, WorkloadFile, out
 
 data = typer.Typer(no_args_is_help=True, help="Inspect, import and generate data.")
 
@@ -32,7 +32,7 @@ def data_inspect(
 
 
 @data.command("import")
-def data_import(workload: WorkloadFile, overrides: Overrides = None) -> None:
+def data_import(workload: WorkloadFile, overrides: OfData = None) -> None:
     """Import a workload's sites into the cache and show its splits and measured accelerations."""
     from fedsim.cli.progress import bars_of
     from fedsim.cli.tables import manifest_table

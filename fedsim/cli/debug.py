@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.common import Overrides, RunFolder, Trust, out
+from fedsim.cli.common import OfRun, RunFolder, Trust, out
 from fedsim.core.errors import ClientError
 
 
@@ -14,7 +14,7 @@ def debug(
     client: Annotated[str, typer.Option(help="Client that trains again.")],
     round_: Annotated[int, typer.Option("--round", min=1, help="Round to repeat; needs the checkpoint before it.")],
     debugger: Annotated[bool, typer.Option("--pdb", help="Stop in the debugger where the client fails.")] = False,
-    overrides: Overrides = None,
+    overrides: OfRun = None,
     trust: Trust = False,
 ) -> None:
     """Repeat one client's training in one round, in this process, from the checkpoint before it; writes nothing."""

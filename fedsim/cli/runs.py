@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fedsim.cli.common import Address, Overrides, Round, RunFolder, Trust, out
+from fedsim.cli.common import Address, OfRun, Round, RunFolder, Trust, out
 from fedsim.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def evaluate(
     cross: Annotated[
         bool, typer.Option("--cross", help="Score every client's model on every site's data, into cross.parquet.")
     ] = False,
-    overrides: Overrides = None,
+    overrides: OfRun = None,
     trust: Trust = False,
     address: Address = None,
 ) -> None:
@@ -60,7 +60,7 @@ def unseen(
     ] = "0,4,16",
     which: Round = "best",
     out_file: Annotated[Path | None, typer.Option("--out", help="Table to write; default RUN/unseen.parquet.")] = None,
-    overrides: Overrides = None,
+    overrides: OfRun = None,
     trust: Trust = False,
 ) -> None:
     """Score a run on the sites that took no part in it: as it is, and after adapting to a few of their slices."""

@@ -10,7 +10,7 @@ import typer
 
 from fedsim.cli.common import (
     Address,
-    Overrides,
+    OfStudy,
     Overwrite,
     Tags,
     err,
@@ -25,7 +25,7 @@ from fedsim.core.errors import RunError
 
 def study(
     study_file: Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY", callback=readable)],
-    overrides: Overrides = None,
+    overrides: OfStudy = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Study folder, resumed if it exists; default studies/NAME.")
     ] = None,

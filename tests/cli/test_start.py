@@ -67,6 +67,13 @@ def test_help_has_every_command_in_its_group(fedsim: Fedsim) -> None:
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize("command", ["data import", "evaluate", "unseen", "debug"])
+def test_the_example_of_an_override_has_an_effect_on_its_command(fedsim: Fedsim, command: str) -> None:
+    status, text, _ = fedsim(*command.split(), "--help")
+    assert status == 0
+    assert "Override a key, e.g. federation." in " ".join(text.replace("│", " ").split())
+
+
 def test_the_version(fedsim: Fedsim) -> None:
     assert fedsim("--version") == (0, "fedsim 0.1.0\n", "")
 
