@@ -132,7 +132,7 @@ def test_numbered_default_folders(fedsim: Fedsim, workload: Path, tmp_path: Path
 def test_ctrl_c_writes_a_checkpoint_and_resuming_equals_uninterrupted(
     fedsim: Fedsim, workload: Path, tmp_path: Path, backend: str
 ) -> None:
-    rounds = ["--set", "training.rounds=5", "--set", "training.local_epochs=4", "--set", "engine.checkpoint_every=50"]
+    rounds = ["--set", "training.rounds=5", "--set", "training.local_epochs=2", "--set", "engine.checkpoint_every=50"]
     keys = [*rounds, "--set", f"engine.backend={backend}"]
     command = [*COMMAND, "run", workload, *keys]
     process = subprocess.Popen([*command, "--out", tmp_path / "run"], start_new_session=True, stderr=subprocess.PIPE)

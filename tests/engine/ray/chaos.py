@@ -2,15 +2,12 @@
 
 import logging
 import os
-import secrets
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -22,18 +19,6 @@ from tests.conftest import COMMAND
 
 log = logging.getLogger("chaos")
 ROUNDS, CLIENTS = 8, 12
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-alive = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 8}
-head = {"num_cpus": 1, "include_dashboard": False, "_system_config": alive}
-cluster = Cluster(initialize_head=True, head_node_args=head)
-cluster.add_node(num_cpus=1)
-cluster.add_node(num_cpus=1)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
 
 
 def write_workload(folder: Path) -> Path:
@@ -152,20 +137,6 @@ def raylets(of: psutil.Process) -> list[psutil.Process]:
     found = [process for process in of.children(recursive=True) if process.name() == "raylet"]
     others = sorted(found, key=lambda process: process.create_time())[1:]
     return [process for process in others if process.status() != psutil.STATUS_ZOMBIE]
-
-
-@contextmanager
-def cluster() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
-    """Three raylets of one core each, with a token of their own; the process that has them, and what a driver needs."""
-    keys = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "-c", CLUSTER], text=True, env={**os.environ, **keys}, **pipes) as head:
-        try:
-            assert head.stdout is not None
-            address = next(line.strip() for line in head.stdout if line.startswith("127."))
-            yield psutil.Process(head.pid), {**keys, "ADDRESS": address}
-        finally:
-            head.communicate()
 
 
 def strike(driver: Driver, blow: Blow, home: psutil.Process | None, seed: int) -> str:

@@ -8,6 +8,7 @@ from fedsim.engine.record.run_directory import Run
 from tests.engine.conftest import assert_same
 
 from . import chaos
+from .raylets import cluster
 
 pytestmark = pytest.mark.ray
 
@@ -26,7 +27,7 @@ def undisturbed(workload: Path) -> Run:
 
 def survives(workload: Path, whole: Run, out: Path, seed: int, victims: list[str], most: int = 3) -> None:
     if "raylet" in victims:
-        with chaos.cluster() as (home, environment):
+        with cluster() as (home, environment):
             history = chaos.disturbed(workload, out, seed, victims, home, environment, most)
     else:
         history = chaos.disturbed(workload, out, seed, victims, most=most)

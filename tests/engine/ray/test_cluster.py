@@ -1,10 +1,8 @@
 """A cluster of three raylets on this machine, started by somebody else and used with an address."""
 
 import os
-import secrets
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -14,46 +12,19 @@ from fedsim.engine.record.run_directory import Run
 from tests.conftest import COMMAND
 from tests.engine.conftest import assert_same
 
+from .raylets import cluster
+
 pytestmark = pytest.mark.ray
-
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-cluster.add_node(num_cpus=1)
-cluster.add_node(num_cpus=1)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
-
-
-@pytest.fixture
-def environment() -> dict[str, str]:
-    """A token of its own, and nothing beyond loopback."""
-    keys = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    return {**os.environ, **keys, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-
-
-@pytest.fixture
-def address(environment: dict[str, str]) -> Iterator[str]:
-    quiet = {"stderr": subprocess.DEVNULL, "text": True, "env": environment}
-    with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **quiet
-    ) as head:
-        assert head.stdout is not None
-        yield next(line.strip() for line in head.stdout if line.startswith("127."))
-        head.communicate()
 
 
 @pytest.mark.long
-def test_three_raylets_give_the_bits_of_one_process(
-    simulate: Callable[..., Run], tmp_path: Path, address: str, environment: dict[str, str]
-) -> None:
+def test_three_raylets_give_the_bits_of_one_process(simulate: Callable[..., Run], tmp_path: Path) -> None:
     serial = simulate("training.rounds=2")
     command = [*COMMAND, "run", tmp_path / "small.yaml"]
-    keys = ["--set", "training.rounds=2", "--set", "engine.backend=ray", "--address", address]
-    subprocess.run([*command, *keys, "--out", tmp_path / "cluster"], env=environment, check=True, timeout=240)
+    keys = ["--set", "training.rounds=2", "--set", "engine.backend=ray", "--out", tmp_path / "cluster"]
+    with cluster() as (_, environment):
+        command += [*keys, "--address", environment["ADDRESS"]]
+        subprocess.run(command, env={**os.environ, **environment}, check=True, timeout=240)
     assert_same(serial, Run(tmp_path / "cluster"))
     assert pd.read_parquet(tmp_path / "cluster" / "clients.parquet")["pid"].nunique() == 4, "an actor a client"
 

@@ -1,15 +1,12 @@
 """What a run leaves behind, however it ends: no process, no shared memory, no temporary file."""
 
 import os
-import secrets
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,7 +15,7 @@ import pytest
 from fedsim.workload.schema import Workload
 from tests.conftest import COMMAND
 
-from .test_cluster import CLUSTER
+from .raylets import cluster
 
 pytestmark = pytest.mark.ray
 
@@ -194,29 +191,16 @@ def test_an_interrupted_run_leaves_nothing(start: Callable[..., Command], tempor
     assert left_in(temporary) == []
 
 
-@contextmanager
-def cluster(environment: dict[str, str]) -> Iterator[tuple[str, psutil.Process]]:
-    """Somebody else's cluster of three raylets: its address and the process that holds it."""
-    quiet = {"stderr": subprocess.DEVNULL, "text": True, "env": environment}
-    with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **quiet
-    ) as head:
-        assert head.stdout is not None
-        yield next(line.strip() for line in head.stdout if line.startswith("127.")), psutil.Process(head.pid)
-        head.communicate()
-
-
 @pytest.mark.long
 def test_a_killed_driver_takes_its_actors_from_a_cluster_that_goes_on(
     start: Callable[..., Command], temporary: Path
 ) -> None:
-    keys = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    with cluster({**os.environ, **keys}) as (address, head):
+    with cluster() as (head, keys):
 
         def actors() -> list[psutil.Process]:
             return [process for process in head.children(recursive=True) if title(process).startswith("ray::Host")]
 
-        command = start(LONG_ROUND, **keys, ADDRESS=address)
+        command = start(LONG_ROUND, **keys)
         command.until(lambda: any(title(actor).startswith("ray::Host.train") for actor in actors()))
         theirs = actors()
         assert len(theirs) == 2
