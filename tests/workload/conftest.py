@@ -1,0 +1,71 @@
+"""The network, the mask, the importer and the method of the how-tos, as their reader would have them."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedsim.core import extension
+from fedsim.workload.reading import write_yaml
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = {
+    "cascade": "howto-network.md",
+    "npyfiles": "howto-data.md",
+    "blocks": "howto-data.md",
+    "damped": "howto-method.md",
+}
+
+
+def example(module: str) -> str:
+    """The file of a page."""
+    text = (DOCS / PAGES[module]).read_text(encoding="utf-8")
+    (block,) = re.findall(rf"^```python {module}\.py\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    return str(block)
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    yield
+    forget()
+
+
+def forget() -> None:
+    """As in a new process: no user's module is loaded."""
+    for module in (*PAGES, "theirs", "plugged"):
+        sys.modules.pop(module, None)
+    extension._offered.cache_clear()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A workload with one class of each kind, their files beside it, and data for the importer."""
+    (tmp_path / "npy").mkdir()
+    for subject in range(4):
+        images = np.random.default_rng(subject).random((24, 24, 2))
+        np.save(tmp_path / "npy" / f"case-{subject}.npy", images)
+    for module in PAGES:
+        (tmp_path / f"{module}.py").write_text(example(module))
+    source = {"format": "npyfiles:Npy", "path": "npy", "axis": 2, "subject": "file"}
+    sites = [
+        {"name": "A", "source": source, "mask": {"kind": "blocks:Blocks", "width": 3}},
+        {"name": "B", "source": {"format": "phantom", "subjects": 4, "slices": 2, "size": 32}},
+    ]
+    content = {
+        "name": "own", "seed": 1, "model": {"name": "cascade:CascadeModel", "channels": 2, "stages": 1},
+        "federation": {
+            "root": str(tmp_path), "cache": str(tmp_path / "cache"), "matrix": [16, 16], "sites": sites,
+            "split": {"train": 0.5, "val": 0.25, "test": 0.25},
+        },
+        "algorithm": {"name": "damped:Damped"}, "training": {"rounds": 1, "batch_size": 2, "lr": 1e-3},
+        "engine": {"backend": "serial"},
+    }  # fmt: skip
+    (tmp_path / "own.yaml").write_text(write_yaml(content))
+    return tmp_path
+
+
+def shared(path: Path) -> bytes:
+    return (path / "checkpoints" / "round-0001" / "shared.safetensors").read_bytes()

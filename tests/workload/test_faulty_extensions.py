@@ -1,0 +1,143 @@
+"""What a user's network, mask or importer does wrong is shown as theirs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fedsim.core.errors import ClientError, InputError, OwnCodeError
+from fedsim.engine.federation import assemble
+from fedsim.engine.simulation import run
+from fedsim.workload.reading import load_workload
+
+from .conftest import forget
+
+NETWORK = """
+from torch import nn
+from fedsim.models.base import Model, Network
+
+class Net(Network):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(1, 1, 1)
+
+    def forward(self, kspace, mask):
+        image = self.layer(kspace.abs()[:, None])[:, 0]
+        return {}
+
+class Theirs(Model):
+    def network(self):
+        return Net()
+"""
+OUTPUTS = [
+    ("1 / 0", "ZeroDivisionError: division by zero (in forward of theirs:Theirs)"),
+    (
+        "image[:, 1:]",
+        "theirs:Theirs must return magnitudes, a tensor of floats (1, 16, 16), not torch.",
+    ),
+    ("kspace", "must return magnitudes, a tensor of floats (1, 16, 16), not torch.complex64 (1, 16, 16)"),
+    ("None", "must return magnitudes, a tensor of floats (1, 16, 16), not NoneType"),
+]
+
+
+@pytest.mark.parametrize(("returned", "message"), OUTPUTS, ids=[returned for returned, _ in OUTPUTS])
+def test_what_a_network_does_wrong_is_shown_as_the_networks(folder: Path, returned: str, message: str) -> None:
+    (folder / "theirs.py").write_text(NETWORK.format(returned))
+    keys = ["model={name: 'theirs:Theirs'}", "algorithm={name: fedavg}"]
+    with pytest.raises(OwnCodeError, match=re.escape(message)):  # before the first round, as its memory is measured
+        run(load_workload(folder / "own.yaml", keys), folder / "run")
+
+
+def test_what_a_network_does_wrong_at_a_client_has_client_and_round(folder: Path) -> None:
+    (folder / "theirs.py").write_text(NETWORK.replace("{}", "image if len(kspace) == 1 else 1 / 0"))
+    keys = ["model={name: 'theirs:Theirs'}", "algorithm={name: fedavg}"]
+    said = r"^client A, round 1, seed 1: ZeroDivisionError: division by zero \(in forward of theirs:Theirs\)"
+    with pytest.raises(ClientError, match=said) as error:
+        run(load_workload(folder / "own.yaml", keys), folder / "run")
+    assert "theirs.py" in error.value.trace
+
+
+def test_a_method_that_needs_features_says_that_the_network_has_none(folder: Path) -> None:
+    with pytest.raises(InputError, match="cascade:CascadeModel has no latent features; give it with_latent"):
+        run(load_workload(folder / "own.yaml", ["algorithm={name: fl_mrcm}"]), folder / "run")
+
+
+MASK = (
+    "import numpy as np\nfrom fedsim.mri.masks import Mask\n\nclass Theirs(Mask):\n    def sample(self, shape, rng):\n"
+)
+SAMPLES = [
+    ("return 1 / 0", "ZeroDivisionError: division by zero (in sample of theirs:Theirs)"),
+    ("return np.ones(shape)", "sample of theirs:Theirs must return an array of bool (16, 16), not float64 (16, 16)"),
+    ("return np.ones(4, bool)", "must return an array of bool (16, 16), not bool (4,)"),
+    ("return None", "must return an array of bool (16, 16), not NoneType"),
+    ("return np.zeros(shape, bool)", "samples nothing; sample of theirs:Theirs must set some point"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), SAMPLES, ids=[body for body, _ in SAMPLES])
+def test_what_a_mask_does_wrong_is_shown_as_the_masks(folder: Path, body: str, message: str) -> None:
+    (folder / "theirs.py").write_text(f"{MASK}        {body}\n")
+    workload = load_workload(folder / "own.yaml", ["federation.sites.A.mask={kind: 'theirs:Theirs'}"])
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        run(workload, folder / "run")
+    assert str(error.value).startswith("site A: the mask of case-0")
+
+
+@pytest.mark.parametrize("drawn", ["np.random.random(shape)", "torch.rand(shape).numpy()"])
+def test_a_mask_that_draws_from_elsewhere_than_its_generator_is_refused(folder: Path, drawn: str) -> None:
+    (folder / "theirs.py").write_text(f"import torch\n{MASK}        return {drawn} < 0.5\n")
+    workload = load_workload(folder / "own.yaml", ["federation.sites.A.mask={kind: 'theirs:Theirs'}"])
+    said = "^site A: sample of theirs:Theirs gives two masks for equal generators; draw from rng alone"
+    with pytest.raises(InputError, match=said):
+        assemble(workload)
+
+
+SOURCE = """
+import numpy as np
+from fedsim.data.source import Source, Volume
+from fedsim.data.subjects import Subject
+
+class Theirs(Source):
+    def identity(self):
+        return "theirs"
+
+    def files(self, root):
+        return []
+
+    def volumes(self, root):
+        who, images = Subject.of("a", "me"), np.ones((2, 8, 8), np.float32)
+        {}
+"""
+YIELDS = [
+    ("yield 1 / 0", "ZeroDivisionError: division by zero (in volumes of theirs:Theirs)"),
+    ("yield from ()", "volumes of theirs:Theirs yielded nothing"),
+    ("yield images", "volumes of theirs:Theirs must yield Volume, not ndarray"),
+    ("yield Volume('a', 'v', images, '')", "who of v must be a Subject, not 'a'"),
+    ("yield Volume(who, 'a b', images, '')", "the name 'a b' must be letters"),
+    (
+        "yield Volume(who, 'v', images[0], '')",
+        "must be float32 or complex64 (slices, H, W), not float32 (8, 8)",
+    ),
+    ("yield Volume(who, 'v', [1], '')", "images of v must be float32 or complex64 (slices, H, W), not list"),
+    ("return None", "TypeError: 'NoneType' object is not iterable"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), YIELDS, ids=[body for body, _ in YIELDS])
+def test_what_an_importer_does_wrong_is_shown_as_the_importers(folder: Path, body: str, message: str) -> None:
+    (folder / "theirs.py").write_text(SOURCE.format(body))
+    workload = load_workload(folder / "own.yaml", ["federation.sites.A.source={format: 'theirs:Theirs'}"])
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        run(workload, folder / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_a_changed_importer_imports_again(folder: Path) -> None:
+    body = "yield Volume(Subject.of(s, 'me'), s, images * np.arange(8, dtype=np.float32), '')"
+    text = SOURCE.format(f"for s in 'abcd':\n            {body}")
+    for factor in ("", " * np.float32(2)"):
+        (folder / "theirs.py").write_text(text.replace("images *", f"images{factor} *"))
+        forget()
+        keys = ["federation.sites.A.source={format: 'theirs:Theirs'}", "model={name: unet, channels: 2, pools: 1}"]
+        run(load_workload(folder / "own.yaml", keys), folder / f"run{len(factor)}")
+    assert len(list((folder / "cache").glob("theirs.Theirs-*.h5"))) == 2
