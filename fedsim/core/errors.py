@@ -1,4 +1,4 @@
-"""Errors with a meaning for whoever runs fedsim; their text is one line and says what would be right."""
+"""Errors for the user; the text is one line and says what would be right."""
 
 import re
 from collections.abc import Iterable
@@ -42,25 +42,25 @@ _ALSO_CALLED = {
     "train": ("training",),
     "val": ("valid", "validation", "dev"),
 }
-"""What other tools call a key."""
+"""Names that other tools use for our keys."""
 
 
 def hint(name: str, known: Iterable[str], among: str = "known") -> str:
-    """What to say of a name that is none of the known ones: the nearest, or all of them."""
+    """The hint for an unknown name: the nearest known name, or all of them."""
     listed = list(known)
     near = nearest(name, listed)
     return f"did you mean {near!r}?" if near else f"{among}: {', '.join(listed)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is probably meant: what other tools call so, else the one that is written most alike."""
+    """The known name that is probably meant: the one for another tool's name, else the most similar one."""
     by_plain = {_plain(one): one for one in known}
     near = get_close_matches(_plain(name), by_plain, n=1)
     return same_thing(name, by_plain.values()) or (by_plain[near[0]] if near else None)
 
 
 def same_thing(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is only written otherwise, or that other tools call so."""
+    """The known name that differs only in spelling, or that other tools call by this name."""
     plain = _plain(name)
     names = {plain, re.sub(r"^(n|num|nr|number_of|total|max)_", "", plain)}
     by_plain = {_plain(one): one for one in known}
@@ -70,28 +70,28 @@ def same_thing(name: str, known: Iterable[str]) -> str | None:
 
 
 def _plain(name: str) -> str:
-    """A name without what tells camelCase, UPPER-CASE and snake_case apart."""
+    """A name reduced to what camelCase, UPPER-CASE and snake_case have in common."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
 
 
 class InputError(Exception):
-    """The workload, the data or the arguments are wrong: exit status 2."""
+    """The workload, the data or the arguments are invalid: exit status 2."""
 
 
 class DamagedError(InputError):
-    """A file that fedsim wrote is not what it was: truncated, changed or gone."""
+    """A file that fedsim wrote has been truncated, changed or deleted."""
 
 
 class RunError(Exception):
-    """The run failed though its input was right: exit status 1."""
+    """The run failed although its input was valid: exit status 1."""
 
 
 class WriteError(RunError):
-    """A file cannot be written: the disk is full, or may not be written to."""
+    """A file cannot be written: the disk is full or not writable."""
 
 
 class TracedError(RunError):
-    """Code that is not fedsim's, or a client, failed, and would only do so again."""
+    """A client or a user's own code failed, and would fail again if repeated."""
 
     def __init__(self, message: str, trace: str = "") -> None:
         super().__init__(message, trace)
@@ -101,12 +101,12 @@ class TracedError(RunError):
 
     @property
     def message(self) -> str:
-        """One line with client, round and seed, as far as there are any."""
+        """One line with client, round and seed, as far as known."""
         return str(self.args[0])
 
     @property
     def trace(self) -> str:
-        """The traceback in its process; empty where it would tell nothing."""
+        """The traceback in its process; empty if it would not help."""
         return str(self.args[1])
 
 
@@ -115,15 +115,15 @@ class ClientError(TracedError):
 
 
 class MethodError(TracedError):
-    """A method's own code raised, returned what it may not, or changed what it may only read."""
+    """A method's own code raised, returned an invalid value, or changed something read-only."""
 
 
 class OwnCodeError(TracedError):
-    """A user's own network raised, or returned what it may not; says what, and where in it."""
+    """A user's own network raised or returned an invalid value; the message says where."""
 
 
 class DivergedError(ClientError):
-    """A client's training left the finite numbers: a setting is wrong for its data, often the learning rate."""
+    """A client's training diverged: a setting, often the learning rate, does not suit its data."""
 
 
 class WorkerLostError(Exception):

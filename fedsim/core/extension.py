@@ -1,4 +1,4 @@
-"""Sections whose class may be a user's own: methods, networks, sources and masks are found and blamed alike."""
+"""Sections that may have a user's own class (methods, networks, sources, masks): finding it and naming it in errors."""
 
 import sys
 import traceback
@@ -23,16 +23,16 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class Extension(Section):
-    """The base of every kind of section that a user may add to."""
+    """The base of every kind of section that users can extend."""
 
     tag: ClassVar[str] = "name"
     """The key that names the class."""
     around: ClassVar[frozenset[str]] = frozenset()
-    """Methods of the base that only call those that a class may define: no error is said to be in them."""
+    """Methods of the base that only call hooks of the class; errors are never attributed to them."""
 
     @property
     def label(self) -> str:
-        """What the workload calls it: a plain name, or module:Class."""
+        """Its name in the workload: a plain name, or module:Class."""
         return str(getattr(self, self.tag))
 
     @property
@@ -41,7 +41,7 @@ class Extension(Section):
         return type(self).__module__.partition(".")[0] != _PACKAGE
 
     def code(self) -> str:
-        """What tells one version of a user's class from another: the text of its file, or the version of its package.
+        """What identifies the version of a user's class: the text of its file, or the version of its package.
 
         Empty for fedsim's own.
         """
@@ -59,23 +59,23 @@ class Catalogue(Generic[E]):
     """All classes of a kind: fedsim's, those of installed packages, and those of files beside a workload."""
 
     key: str
-    """Of a workload, for messages: algorithm.name."""
+    """Key of the workload, for messages, such as algorithm.name."""
     base: type[E]
     unread: type[E]
-    """Stands for a user's class whose file must not be run; takes any keys."""
+    """Placeholder for a user's class from a file that must not be executed; accepts any keys."""
     known: tuple[type[E], ...]
-    """Fedsim's own, the default first; no package takes their names."""
+    """fedsim's own classes, the default first; packages cannot take their names."""
     group: str
-    """Of the entry points by which an installed package offers classes under plain names."""
+    """Group of the entry points by which installed packages register classes under plain names."""
     noun: str
-    """What one is called, for messages."""
+    """Noun for one of them, for messages."""
 
     def find(self, name: str, folders: Sequence[Path] = ()) -> type[E]:
         """A user's class.
 
         Args:
             name: module:Class, or the name of an entry point.
-            folders: Where a file module.py is looked for, before the installed modules.
+            folders: Folders searched for a file module.py, before the installed modules.
 
         Raises:
             InputError: there is no such module or class, or it is not derived from the base.
@@ -94,9 +94,9 @@ class Catalogue(Generic[E]):
         return [name for kind in self.known for name in get_args(kind.model_fields[self.base.tag].annotation)]
 
     def read(self, value: Any, known: ValidatorFunctionWrapHandler, info: ValidationInfo) -> E:  # noqa: ANN401
-        """A section from what a file says, for pydantic's WrapValidator; `known` reads fedsim's own classes.
+        """A section from a file's content, for pydantic's WrapValidator; `known` reads fedsim's own classes.
 
-        The validation's context may have `code`, False where no user's file may be run, and `folders` for `find`.
+        The validation's context may have `code`, False if no user's file may be executed, and `folders` for `find`.
         """
         if isinstance(value, self.base):
             return value
@@ -159,7 +159,7 @@ class Catalogue(Generic[E]):
 
 
 def _refuse_unknown_key(kind: type[Section], value: Mapping[str, object]) -> None:
-    """As pydantic does, but hinting at the keys of this class, which the schema of workloads does not know."""
+    """Validate like pydantic, but with hints at the keys of this class, which the workload schema does not know."""
     for key in value:
         if isinstance(key, str) and key not in kind.model_fields:
             _refuse(kind, key, f"unknown key; {hint(key, kind.model_fields, 'known here')}")
@@ -173,7 +173,7 @@ def _refuse(kind: type[Section], key: str, message: str) -> NoReturn:
 
 
 def _uncalled(kind: type[Extension]) -> str:
-    """What a user's class defines in vain: a name close to a hook that it leaves alone, or methods but no hook."""
+    """What a user's class defines without effect: a name close to a hook that it does not override, or only helpers."""
     mro = kind.__mro__
     parent = next(one for one in mro if issubclass(one, Extension) and one.__module__.partition(".")[0] == _PACKAGE)
     defined = {
@@ -203,7 +203,7 @@ def _offered(group: str) -> dict[str, EntryPoint]:
 
 
 GROUPS = ("fedsim.methods", "fedsim.networks", "fedsim.sources", "fedsim.masks")
-"""Entry points that a package may have."""
+"""Entry points of a group."""
 
 
 def package_of(section: Extension) -> Iterator[tuple[str, str]]:
@@ -222,15 +222,15 @@ def own_modules(sections: Iterable[Extension]) -> set[str]:
 
 @contextmanager
 def blamed(section: Extension, where: str, hook: str = "") -> Iterator[None]:
-    """Say of whatever a user's class raises inside that it is the class's; of fedsim's own, let it through.
+    """Turn any exception of a user's class into an error that names the class; exceptions of fedsim's own pass through.
 
     Args:
-        section: Of the user's class.
+        section: Section with the user's class.
         where: Key, site or client, for the message.
-        hook: What of it is called, if the error does not show a hook that this one called.
+        hook: The method called, named if the traceback shows no method of the class.
 
     Raises:
-        InputError: it raised.
+        InputError: the class raised.
     """
     try:
         yield
@@ -243,7 +243,7 @@ def blamed(section: Extension, where: str, hook: str = "") -> Iterator[None]:
 
 
 def error_text(section: Extension, error: BaseException, hook: str = "") -> str:
-    """What a class raised, and in which of its methods: the innermost that the traceback shows, else `hook`."""
+    """The exception of a class, and the method: the innermost in the traceback, else `hook`."""
     kinds = {kind.__name__ for kind in type(section).__mro__ if issubclass(kind, Extension) and kind is not Extension}
     frames = [frame.f_code.co_qualname.split(".") for frame, _ in traceback.walk_tb(error.__traceback__)]
     inside = [parts[1] for parts in frames if len(parts) > 1 and parts[0] in kinds and parts[1] not in section.around]

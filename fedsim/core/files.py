@@ -1,4 +1,4 @@
-"""Writing files so that a reader, a crash or a full disk never leaves half of one."""
+"""Writing files atomically: a reader never sees half a file, and neither a crash nor a full disk leaves one."""
 
 import glob
 import json
@@ -22,20 +22,20 @@ _SHOWN = 12
 _DAY_S = 86_400.0
 
 LEASE_S = 60.0
-"""Seconds that a lease's holder on another machine may be silent before somebody else succeeds it."""
+"""Seconds that a lease's holder on another machine may be silent before another process takes over."""
 
 
 def lease(path: Path) -> SoftFileLease:
-    """A lock that is a file, made in one step: it needs no locks of the file system, and outlives no process."""
+    """A lock file, created atomically: needs no file-system locks, and does not outlive its process."""
     return SoftFileLease(path, lease_duration=LEASE_S, thread_local=False)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; once on disk it is renamed to it, or removed when the block does not end well.
+    """A temporary path beside `path`; renamed to it once on disk, or removed if the block fails.
 
     Raises:
-        WriteError: the disk is full, or may not be written to.
+        WriteError: the disk is full or not writable.
     """
     temporary = _beside(path)
     with writing(path):
@@ -50,10 +50,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def making(folder: Path) -> Iterator[Path]:
-    """A path beside `folder`, to make a folder at; renamed to it, or removed when the block does not end well.
+    """A path beside `folder` for a new folder; renamed to it, or removed if the block fails.
 
     Raises:
-        WriteError: the disk is full or may not be written to, or `folder` has come to hold something.
+        WriteError: the disk is full or not writable, or `folder` is no longer empty.
     """
     temporary = _beside(folder)
     with writing(folder):
@@ -69,12 +69,12 @@ def making(folder: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """A temporary path in the same folder that no other process and no other thread takes."""
+    """A temporary path in the same folder, different for every call."""
     return path.absolute().with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}@{_here()}.part")
 
 
 def sweep(folder: Path) -> None:
-    """Delete what `replacing` left half-written in a folder where its process was killed."""
+    """Delete half-written files that `replacing` left in a folder when its process was killed."""
     for path in folder.glob(".*.part"):
         with suppress(OSError):
             if _is_abandoned(path):
@@ -82,7 +82,7 @@ def sweep(folder: Path) -> None:
 
 
 def _is_abandoned(part: Path) -> bool:
-    """Whether the process that a temporary file is named after has ended; of another machine's, if it is a day old."""
+    """Whether the process that a temporary file is named after has ended; for other machines, if it is a day old."""
     written, named = part.stat().st_mtime, re.search(r"\.(\d+)@(.+)\.part$", part.name)
     if named is None or named[2] != _here():
         return time.time() - written > _DAY_S
@@ -94,17 +94,17 @@ def _is_abandoned(part: Path) -> bool:
 
 
 def _here() -> str:
-    """This machine, and the space in which its processes have their numbers: containers have one each."""
+    """This machine and its PID namespace, which differs between containers."""
     numbers = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()}-{numbers.stat().st_ino if numbers.exists() else 0:x}"
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say which file it was when the system refuses to write.
+    """Name the file when the system refuses to write.
 
     Raises:
-        WriteError: in place of any OSError.
+        WriteError: instead of any OSError.
     """
     try:
         yield
@@ -117,7 +117,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading_back(path: Path) -> Iterator[None]:
-    """Tell a file that is gone from one that cannot be read just now.
+    """Distinguish a missing file from one that cannot be read at the moment.
 
     Raises:
         DamagedError: there is no such file, or it ends too early.
@@ -133,7 +133,7 @@ def reading_back(path: Path) -> Iterator[None]:
 
 
 def absent(path: Path) -> str:
-    """That a path is not there, what is there in its place, and what is probably meant; for the end of a message."""
+    """The end of a message about a missing path: what its folder holds, and what is probably meant."""
     there = next(folder for folder in path.absolute().parents if folder.is_dir())
     missing = path.absolute().relative_to(there).parts[0]
     try:
@@ -147,7 +147,7 @@ def absent(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Have what was written to a file, or which names a folder has, reach the disk."""
+    """Flush the content of a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -156,16 +156,16 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` (UTF-8), replacing what was there."""
+    """Write `text` (UTF-8), replacing the old content."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write `content` as `as_json` has it."""
+    """Write `content` as JSON, see `as_json`."""
     write_text(path, as_json(content))
 
 
 def as_json(content: Mapping[str, object]) -> str:
-    """`content` as indented JSON with sorted keys: one text for one content."""
+    """`content` as indented JSON with sorted keys: equal content gives equal text."""
     return json.dumps(content, indent=2, sort_keys=True) + "\n"

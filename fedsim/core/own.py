@@ -15,7 +15,7 @@ from fedsim.core.errors import InputError
 log = logging.getLogger("fedsim")
 
 _FILES: dict[str, Path] = {}
-"""Where the modules of this process's users are; what a Ray actor needs of them, it gets by value."""
+"""Folders of this process's user modules; Ray actors receive what they need of them by value."""
 
 _OWN = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 
@@ -26,16 +26,16 @@ def is_own(name: object) -> bool:
 
 
 def own_class(name: str, key: str, wanted: str, folders: Sequence[Path] = ()) -> tuple[str, type | None]:
-    """The module of a user's class, and the class, None if the module has none of that name.
+    """The module of a user's class, and the class; None if the module does not define it.
 
     Args:
         name: module:Class.
-        key: Of the workload, for messages.
-        wanted: What may stand there, for messages.
-        folders: Where a file module.py is looked for, before the installed modules.
+        key: Key of the workload, for messages.
+        wanted: The allowed values in words, for messages.
+        folders: Folders searched for a file module.py, before the installed modules.
 
     Raises:
-        InputError: the name is none, or there is no such module.
+        InputError: the name is malformed, or there is no such module.
     """
     match = _OWN.fullmatch(name)
     if match is None:
@@ -49,7 +49,7 @@ def own_class(name: str, key: str, wanted: str, folders: Sequence[Path] = ()) ->
 
 
 def find_own(name: str, folders: Sequence[Path]) -> None:
-    """Note in which of the folders the file of a user's class is, without running it; the first counts."""
+    """Record which of the folders has the file of a user's class, without executing it; the first counts."""
     module = name.partition(":")[0]
     files = [path for folder in folders if (path := folder.absolute() / f"{module}.py").is_file()]
     if files:
@@ -57,7 +57,7 @@ def find_own(name: str, folders: Sequence[Path]) -> None:
 
 
 def file_of(name: str) -> Path | None:
-    """The file of a user's class, if its module is a single one that was found or imported; without running it."""
+    """The file of a user's class, if its module is a single file that was found or imported; does not execute it."""
     module = name.partition(":")[0]
     loaded = getattr(sys.modules.get(module), "__file__", None)
     file = _FILES.get(module) or (Path(loaded) if loaded else None)
@@ -65,16 +65,16 @@ def file_of(name: str) -> Path | None:
 
 
 def check_owner(folder: Path, names: Sequence[str], trust: bool | None) -> None:
-    """Say whose code is about to be run for a run directory, and refuse what is not to be run.
+    """Say whose code is about to be executed for a run directory, and refuse code that must not be.
 
     Args:
         folder: A run directory.
         names: The classes that it names, module:Class.
-        trust: True: run it whoever it belongs to; None: if folder, workload.yaml and code belong to this user; False:
+        trust: True: execute it, whoever owns it; None: if folder, workload.yaml and code belong to this user; False:
             never.
 
     Raises:
-        InputError: the code is not to be run.
+        InputError: the code must not be executed.
     """
     modules = dict.fromkeys(name.partition(":")[0] for name in names)
     places = [[at / f"{module}.py" for at in (folder, Path.cwd())] for module in modules]

@@ -1,7 +1,7 @@
 """The base of every section of a workload file: frozen, typed, and closed to unknown keys.
 
 A section is also the thing it describes: a mask section samples masks, an algorithm section is the algorithm. So a new
-method, network, importer or mask is one new file that declares its keys beside the code that uses them.
+method, network, importer or mask is one new file, with its keys next to the code that uses them.
 """
 
 import os
@@ -61,7 +61,7 @@ def _plain(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_plain)]
-"""Text that a message may show as it is."""
+"""Text that is safe to show in messages."""
 
 
 def _tag(text: str) -> str:
@@ -71,7 +71,7 @@ def _tag(text: str) -> str:
 
 
 Tag = Annotated[str, AfterValidator(_tag)]
-"""A word or two that a person gives a run, to find it again."""
+"""A short label that the user gives a run, to find it again."""
 
 
 def _possible(path: str) -> str:
@@ -82,7 +82,7 @@ def _possible(path: str) -> str:
 
 
 def expanded(path: str) -> str:
-    """A path with the values of the environment's variables, $NAME or ${NAME}, in their places.
+    """A path with environment variables, $NAME or ${NAME}, replaced by their values.
 
     Raises:
         ValueError: a variable is not set; names it.
@@ -107,7 +107,7 @@ def _somewhere(path: Path) -> Path:
 
 
 FolderPath = Annotated[Path, AfterValidator(_somewhere)]
-"""A path anywhere, that could be one; variables of the environment are replaced by their values."""
+"""A possible path anywhere, with environment variables replaced by their values."""
 
 
 def _inside(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Random streams as pure functions of where they are used, so that no order of events can change them.
+"""Random streams as pure functions of where they are used, so that the order of events cannot change them.
 
 Every stream is named by the root seed and a key of words and integers, for example ("batches", client, round). Words
 are hashed with SHA-256, so a stream depends neither on the process nor on the position of a site in a list.

@@ -1,4 +1,4 @@
-"""Numbers as people read them: sizes, durations, and counted nouns."""
+"""Numbers in readable form: sizes, durations, and counted nouns."""
 
 from humanize.filesize import naturalsize
 
@@ -23,5 +23,5 @@ def precise_duration(seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and its noun, which takes an s in the plural: `1 seed`, `3 seeds`."""
+    """A number with its noun, which gets an s in the plural: `1 seed`, `3 seeds`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""YAML from anybody: plain values, and no more of them than somebody could mean."""
+"""Reading untrusted YAML: plain values only, of reasonable size."""
 
 import math
 from pathlib import Path
@@ -12,22 +12,22 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from fedsim.core.errors import InputError
 
 LARGEST = 8_000_000
-"""Characters of a file, and of what it stands for when its aliases are written out."""
+"""Maximum number of characters of a file, also with its aliases expanded."""
 _DEEPEST = 50
 _LONGEST_NUMBER = 80
 
 
 def load_yaml(text: str) -> Any:  # noqa: ANN401 - any YAML value
-    """The value that `text` stands for; no two places of it share a mapping or a list.
+    """The value that `text` encodes; aliases become copies, so no two places share a mapping or a list.
 
     Raises:
-        ValueError: it is not YAML, is of a kind that is not plain, or is too large or too deep; one line.
+        ValueError: it is not YAML, has a value that is not plain, or is too large or too deep; one line.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Bounded
     try:
         return _unshared(yaml.load(text))
-    except Exception as error:  # a scalar that is not of its own tag raises nearly everything
+    except Exception as error:  # a scalar that does not match its tag raises nearly any exception
         raise ValueError(_problem(error)) from error
 
 
@@ -59,25 +59,25 @@ def _text(path: Path) -> str:
 
 
 class _Bounded(SafeConstructor):
-    """Looks at what a document stands for before anything is made of it: merging aliases takes as long as that."""
+    """Checks the expanded size of a document before constructing it, which would take time in proportion."""
 
     def construct_document(self, node: Node) -> Any:  # noqa: ANN401 - any YAML value
         size, depth = _extent(node, {})
         if depth > _DEEPEST:
-            raise YAMLError(f"values are nested more than {_DEEPEST} deep, or an alias stands in what it names")
+            raise YAMLError(f"values are nested more than {_DEEPEST} deep, or an alias contains itself")
         if size > LARGEST:
             raise YAMLError(f"its aliases stand for more than {LARGEST:,} characters; write less")
         return super().construct_document(node)
 
 
 def _extent(node: Node, known: dict[int, tuple[float, float]]) -> tuple[float, float]:
-    """Characters and depth of what a node stands for, its aliases written out."""
+    """Characters and depth of a node with its aliases expanded."""
     if isinstance(node, ScalarNode):
         if str(node.tag).endswith((":int", ":float")) and len(node.value) > _LONGEST_NUMBER:
             raise YAMLError(f"line {node.start_mark.line + 1}: a number of {len(node.value)} digits; no key takes one")
         return 1 + len(node.value), 0
     if id(node) not in known:
-        known[id(node)] = math.inf, math.inf  # what stands in itself has no end
+        known[id(node)] = math.inf, math.inf  # a node that contains itself is infinite
         inner = [one for pair in node.value for one in pair] if isinstance(node, MappingNode) else node.value
         extents = [_extent(one, known) for one in inner]
         known[id(node)] = 1 + sum(size for size, _ in extents), 1 + max((depth for _, depth in extents), default=0)

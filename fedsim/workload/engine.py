@@ -26,10 +26,10 @@ class Engine(Section):
         "auto", description="Where clients train; auto: on GPUs if Ray has any."
     )
     state_memory: float | None = Field(
-        None, ge=0, le=1e6, description="Memory [GB] of a node for clients' private state; what is beyond it lies in a "
+        None, ge=0, le=1e6, description="Memory [GB] of a node for clients' private state; the rest is kept in a "
         "file in scratch. Default half of what Ray counts as the node's.")  # fmt: skip
     slice_memory: float | None = Field(
-        None, ge=0, le=1e6, description="Memory [GB] of a node for training slices; what is beyond it is read from "
+        None, ge=0, le=1e6, description="Memory [GB] of a node for training slices; the rest is read from "
         "shards in every epoch. Default a fifth of what Ray counts as the node's.")  # fmt: skip
     scratch: FolderPath | None = Field(
         None, description="Folder on each node for private state beyond state_memory; default the system's for "

@@ -1,4 +1,4 @@
-"""What is wrong with a section, in one clear line, from what pydantic says of it."""
+"""Turning pydantic's errors about a section into one clear line."""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -11,7 +11,7 @@ from fedsim.core.section import Section
 
 
 def explained(error: ValidationError, root: type[Section]) -> str:
-    """The first thing that is wrong, in one line."""
+    """The first error in one line."""
     listed = error.errors(include_url=False)
     # pydantic counts the bad items of a list once more, as missing from it
     errors = [e for e in listed if not any(o["loc"][:-1][: len(e["loc"])] == e["loc"] for o in listed if o is not e)]
@@ -53,7 +53,7 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
 
 
 def _tags_at(location: tuple[int | str, ...], key: str, root: type[Section]) -> list[str]:
-    """The values of the key that tells apart the sections that may stand at a location."""
+    """The values of the key that selects between the sections allowed at a location."""
     fields = [kind.model_fields[key].annotation for kind in _sections_at(location, root) if key in kind.model_fields]
     return list(dict.fromkeys(str(tag) for field in fields for tag in get_args(field)))
 
@@ -63,19 +63,19 @@ def _taken_for(value: bool | float) -> str:
 
 
 def _elsewhere(key: str, root: type[Section]) -> str | None:
-    """The key of another section that is probably meant."""
+    """The key of another section that is probably meant, if any."""
     sections = {name: _keys_at((name,), root) for name in root.model_fields}
     return next((f"{name}.{near}" for name, keys in sections.items() if (near := same_thing(key, keys))), None)
 
 
 def shown(key: object) -> str:
-    """A key as it is, where that is one short line to read; else what tells it best."""
+    """A key as it is if that is one short line; otherwise a readable form of it."""
     text = str(key)
     return text if text and text.isprintable() and len(text) <= 200 else f"{text[:50]!r}"
 
 
 def _user_location(location: tuple[int | str, ...], root: type[Section]) -> Iterator[int | str]:
-    """The keys as the user wrote them: without the tags that pydantic adds for the members of a union."""
+    """The keys as the user wrote them, without the tags that pydantic adds for the members of a union."""
     for index, part in enumerate(location):
         if str(part).startswith("literal["):
             continue
@@ -95,7 +95,7 @@ def _keys_at(location: tuple[int | str, ...], root: type[Section]) -> list[str]:
 
 
 def _sections_at(location: tuple[int | str, ...], root: type[Section]) -> list[type[Section]]:
-    """The sections that may stand at a location of the schema."""
+    """The sections allowed at a location of the schema."""
     kinds: list[type[Section]] = [root]
     for part in location:
         if isinstance(part, int):

@@ -1,9 +1,8 @@
-"""Faults on purpose, for studies of robustness and for the tests of fedsim itself.
+"""Injected faults, for studies of robustness and for the tests of fedsim itself.
 
 A client's own faults (`raise`, `nan`, and `corrupt` in training) are part of what the run computes: they strike
 whenever that client trains in that round. Faults of the machine (`kill`, `delay`, `disk_full`, and `corrupt` of a
-checkpoint) strike once and never again, also when the round is done again or the run is resumed; no number depends on
-them.
+checkpoint) strike only once, even if the round is repeated or the run is resumed; no number depends on them.
 """
 
 import errno
@@ -30,11 +29,11 @@ _PHASES = {
 
 
 class InjectedError(Exception):
-    """What a client raises under the fault `raise`."""
+    """The exception of a client under the fault `raise`."""
 
 
 class Fault(Section):
-    """Something that goes wrong with clients on purpose: a named one or any, in one round or in all."""
+    """A fault injected into clients: one or any, in one round or in all."""
 
     kind: Literal["kill", "raise", "nan", "delay", "corrupt", "disk_full"] = Field(
         description="kill: the client's process dies (SIGKILL). raise: an exception. nan: the upload has a NaN. delay: "
@@ -46,13 +45,13 @@ class Fault(Section):
     phase: str = Field(
         "", description="train (any training phase), one of the method's phases by name, or checkpoint; default "
         "checkpoint for disk_full, else train.")  # fmt: skip
-    probability: float = Field(1.0, gt=0, le=1, description="Chance for each client and round, drawn from the seed.")
+    probability: float = Field(1.0, gt=0, le=1, description="Probability per client per round, drawn from the seed.")
     seconds: float = Field(10.0, ge=0, le=86_400, description="Of a delay.")
 
     @model_validator(mode="after")
     def _happens_somewhere(self) -> "Fault":
         if (self.kind == "disk_full") != (self.at == CHECKPOINT) and self.kind not in ("kill", "corrupt"):
-            raise ValueError(f"phase: {self.phase!r} is not where {self.kind} can strike; say {_PHASES[self.kind]}")
+            raise ValueError(f"phase: {self.phase!r} is not where {self.kind} can strike; use {_PHASES[self.kind]}")
         return self
 
     @property
@@ -62,11 +61,11 @@ class Fault(Section):
 
     @property
     def once(self) -> bool:
-        """Whether it is the machine's and strikes once, or the client's and strikes whenever the round is done."""
+        """Whether it is a fault of the machine, which strikes once; one of a client strikes in every repetition."""
         return self.kind in ("kill", "delay", "disk_full") or self.at == CHECKPOINT
 
     def strike(self) -> None:
-        """Do what happens before the work of a client: die, wait, or raise."""
+        """Apply a fault that strikes before a client's work: die, wait, or raise."""
         match self.kind:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -78,7 +77,7 @@ class Fault(Section):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def spoil(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What becomes of an upload (P,)."""
+        """An upload (P,) after the fault."""
         if self.kind not in ("nan", "corrupt") or not vector.size:
             return vector
         spoiled = vector.copy()
@@ -104,13 +103,13 @@ class Due:
     """A fault that strikes a client."""
 
     index: int
-    """Its place in the workload's list."""
+    """Its index in the workload's list."""
     client: str
     fault: Fault
 
 
 def by_client(found: Iterable[Due]) -> dict[str, list[Fault]]:
-    """Faults by the client that they strike, each client's in the order of the workload."""
+    """Faults by client, each client's in the order of the workload."""
     sorted_out: dict[str, list[Fault]] = {}
     for one in found:
         sorted_out.setdefault(one.client, []).append(one.fault)
@@ -121,9 +120,9 @@ def due(faults: Sequence[Fault], seed: int, clients: Sequence[str], round_: int,
     """The faults that strike some clients in a phase of a round.
 
     Args:
-        faults: All of the workload.
-        seed: Of the workload; decides where those with a probability strike.
-        clients: Who takes part.
+        faults: All faults of the workload.
+        seed: Seed of the workload, from which faults with a probability are drawn.
+        clients: Participating clients.
         round_: Counted from 1.
         phase: A phase of the method, or `checkpoint`.
     """

@@ -1,4 +1,4 @@
-"""Keys that had another name before: they are read under their new one, also in run directories of that time."""
+"""Renamed keys: read under their new names, also in old run directories."""
 
 import logging
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _RENAMED = {"engine": {"on_error": "on_client_error", "on_failure": "on_lost_pro
 
 
 def current_key(key: str) -> str:
-    """A dotted key by its present name; an old one is noted in the log."""
+    """The present name of a dotted key; an old name is noted in the log."""
     section, _, name = key.partition(".")
     new = _RENAMED.get(section, {}).get(name)
     if new is None:
@@ -26,7 +26,7 @@ def with_current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys and their values with every key by its present name.
 
     Raises:
-        ValueError: a key stands there by both names.
+        ValueError: a key is given under both names.
     """
     for section, names in _RENAMED.items():
         for old, new in names.items():
@@ -39,7 +39,7 @@ def with_current_keys(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The content of a workload file with every key by its present name.
 
     Raises:
-        InputError: a key stands there by both names; the message begins with `where`.
+        InputError: a key is given under both names; the message begins with `where`.
     """
     sections = {name: content[name] for name in _RENAMED if isinstance(content.get(name), Mapping)}
     return {**content, **{name: _renamed(name, given, where) for name, given in sections.items()}}

@@ -1,4 +1,4 @@
-"""Reading a workload file: YAML, `--set` overrides, validation, and one clear line when something is wrong."""
+"""Reading a workload file: YAML, `--set` overrides, validation, and errors in one clear line."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -30,8 +30,8 @@ def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool
 
     Args:
         path: The file.
-        overrides: Applied in turn.
-        code: Whether files of the user's own classes may be run; without it, such a section has its keys alone.
+        overrides: Applied in order.
+        code: Whether files of the user's own classes may be executed; if not, such a section has only its keys.
 
     Raises:
         InputError: the file, a key or a value is wrong; the message names it and what would be right.
@@ -61,9 +61,9 @@ def read_content(
 
     Args:
         content: As a file has it.
-        where: What messages begin with.
-        code: Whether files of the user's own classes may be run; without it, such a section has its keys alone.
-        folders: Where these files are looked for.
+        where: Beginning of messages.
+        code: Whether files of the user's own classes may be executed; if not, such a section has only its keys.
+        folders: Folders searched for these files.
 
     Raises:
         InputError: a key or a value is wrong.
@@ -141,7 +141,7 @@ def _item(node: list[Any], index: str, key: str) -> Any:  # noqa: ANN401 - any Y
 
 
 def _place(node: list[Any], index: str, key: str) -> int:
-    """The place in a list of an item that is named by it, or by its key `name`."""
+    """The index of a list item that is given by number or by its key `name`."""
     if index in map(str, range(len(node))):
         return int(index)
     names = [str(item["name"]) for item in node if isinstance(item, dict) and "name" in item]
@@ -156,9 +156,9 @@ def _place(node: list[Any], index: str, key: str) -> int:
 def _set_aside(
     content: dict[str, Any], section: str, catalogue: Catalogue[Any], folders: Sequence[Path] | None
 ) -> None:
-    """Name the default kind where none is named, and drop the keys that only other kinds of the section have.
+    """Add the default kind if none is given, and drop keys that only other kinds of the section have.
 
-    A user's own kind is looked for in the folders; without any its keys are left as they are.
+    A user's own kind is searched for in the folders; without folders its keys are left unchanged.
     """
     given = content.get(section)
     if not isinstance(given, dict):

@@ -6,11 +6,11 @@ from fedsim.core.section import Section
 
 
 class Resources(Section):
-    """What a client needs; what it does not say is the engine's."""
+    """What a client needs; unset keys take the engine's values."""
 
     cpus: float | None = Field(None, gt=0, le=1024, description="Cores it takes on its node; default engine.threads.")
     gpus: float | None = Field(
-        None, ge=0, le=64, description="Share of a GPU, or number of GPUs; default an equal share of those there are."
+        None, ge=0, le=64, description="Share of a GPU, or number of GPUs; default an equal share of those available."
     )
     memory: float | None = Field(
         None, gt=0, le=1e6, description="Memory [GB] that Ray reserves for its actor; default none."

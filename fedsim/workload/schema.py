@@ -1,7 +1,7 @@
-"""The workload's schema: what a workload file may say, with defaults, ranges and descriptions.
+"""The workload's schema: the keys of a workload file, with defaults, ranges and descriptions.
 
-Sections that are also the thing they describe live beside their code (masks, sources, networks, algorithms, training),
-those of the federation and the engine in this folder; this file joins them.
+Sections that are also the thing they describe are defined beside their code (masks, sources, networks, algorithms,
+training), those of the federation and the engine in this folder; this file joins them.
 """
 
 from pydantic import Field, model_validator
@@ -25,7 +25,7 @@ class Workload(Section):
 
     name: Name = Field(description="Name of the workload; the default run folder is runs/NAME.")
     tags: tuple[Tag, ...] = Field(
-        (), max_length=32, description="Words to find the run by, in reports and comparisons; they change nothing."
+        (), max_length=32, description="Labels to find the run by, in reports and comparisons; no effect on results."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Root of every random stream.")
     federation: Federation = Field(description="The sites.")
@@ -35,8 +35,8 @@ class Workload(Section):
     engine: Engine = Field(
         default_factory=Engine, description="How the simulation runs; no effect on training unless a client is dropped."
     )
-    metrics: Metrics = Field(default_factory=Metrics, description="How images are judged.")
-    faults: tuple[Fault, ...] = Field((), description="What goes wrong on purpose, to study robustness.")
+    metrics: Metrics = Field(default_factory=Metrics, description="How images are scored.")
+    faults: tuple[Fault, ...] = Field((), description="Injected faults, to study robustness.")
     provenance: dict[str, str] | None = Field(None, description="Versions and machine, written by fedsim.")
 
     @model_validator(mode="after")
@@ -67,12 +67,12 @@ class Workload(Section):
         return self
 
     def settled(self) -> "Workload":
-        """The workload with everything decided that its method leaves open until the number of clients is known."""
+        """The workload with all choices made that its method leaves open until the number of clients is known."""
         clients = self.federation.clients or len(self.federation.expanded_sites())
         return self.model_copy(update={"algorithm": hooks.settled(self.algorithm, self.training.cohort(clients))})
 
     def extensions(self) -> list[Extension]:
-        """The sections whose class may be a user's own: method, network, every site's source and mask."""
+        """The sections that may have a user's own class: method, network, every site's source and mask."""
         of_sites = (one for site in self.federation.sites for one in (site.source, site.mask))
         return [self.algorithm, self.model, *of_sites]
 

@@ -22,7 +22,7 @@ Matrix = tuple[Side, Side]
 
 
 class SiteTraining(Section):
-    """What a site does differently in local training; unset keys are the workload's."""
+    """A site's overrides of local training; unset keys are the workload's."""
 
     local_epochs: int | None = Field(None, ge=1, description="Passes over a client's training slices in a round.")
     batch_size: int | None = Field(None, ge=1, description="Slices in a step.")
@@ -33,7 +33,7 @@ class SiteTraining(Section):
 
 
 class Site(Section):
-    """A hospital: its images, its scanner's mask, and what it does differently."""
+    """A hospital: its images, its scanner's mask, and its overrides."""
 
     name: Name = Field(description="Unique name; becomes part of file names.")
     count: int = Field(
@@ -46,7 +46,7 @@ class Site(Section):
     training: SiteTraining = Field(default_factory=SiteTraining, description="Overrides of training for this site.")
     resources: Resources = Field(default_factory=Resources, description="What its clients need while they train.")
     unseen: bool = Field(
-        False, description="Keep the site out of the federation: `fedsim unseen RUN` tells how the run serves it."
+        False, description="Keep the site out of the federation; `fedsim unseen RUN` scores the run on it."
     )
 
     @model_validator(mode="after")
@@ -84,15 +84,15 @@ class Federation(Section):
     )
     matrix: Matrix = Field((128, 128), description="Matrix [H, W] to train at; multiples of 2^model.pools for a U-Net.")
     split: Split = Field(default_factory=Split, description="Shares of a site's subjects; a site may set its own.")
-    normalise: Normalise = Field("std", description="What a slice is divided by: std or max of its zero-filled image.")
+    normalise: Normalise = Field("std", description="Divisor of a slice: std or max of its zero-filled image.")
     sites: tuple[Site, ...] = Field(min_length=1, description="The sites.")
 
     def expanded_sites(self) -> list[Site]:
-        """Every site that takes part, `count` written out."""
+        """Every site that takes part, with `count` expanded."""
         return [one for site in self.sites if not site.unseen for one in site.expand()]
 
     def unseen_sites(self) -> list[Site]:
-        """Every site that takes no part, `count` written out."""
+        """Every site that takes no part, with `count` expanded."""
         return [one for site in self.sites if site.unseen for one in site.expand()]
 
     def own_datasets(self) -> list[str]:
@@ -102,7 +102,7 @@ class Federation(Section):
     @model_validator(mode="after")
     def _distinct_names(self) -> "Federation":
         if sum(site.count for site in self.sites) > MOST_SITES:
-            raise ValueError(f"sites: their counts come to more than {MOST_SITES:,} sites; lower count")
+            raise ValueError(f"sites: their counts add up to more than {MOST_SITES:,} sites; lower count")
         sites = self.expanded_sites() + self.unseen_sites()
         counts = Counter(site.name.lower() for site in sites)
         twice = [site.name for site in sites if counts[site.name.lower()] > 1]

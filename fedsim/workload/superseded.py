@@ -1,4 +1,4 @@
-"""Keys of a workload that have no effect, because another key has the last word."""
+"""Keys of a workload that have no effect, because another key takes precedence."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from fedsim.workload.schema import Workload
 from fedsim.workload.sites import SiteTraining
 
 Rule = tuple[str, str, Callable[[Any], bool]]
-"""A key, what supersedes it, and whether that is so in its section."""
+"""A key, what supersedes it, and whether it does in a given section."""
 
 _OF_RAY = ("clients_per_actor", "nodes", "cores")
 _OF_NEGATIVES = ("beta_scaling", "negatives", "exact_up_to", "own")
@@ -29,8 +29,8 @@ def superseded(workload: Workload, overrides: Iterable[str] = ()) -> Iterator[st
     """A line for each key that is not at its default and has no effect.
 
     Args:
-        workload: As read.
-        overrides: KEY=VALUE of `--set`; of these also keys that have no effect at some of the sites.
+        workload: The workload as read.
+        overrides: KEY=VALUE of `--set`; for these, keys without effect at only some of the sites are reported too.
     """
     overridden = [override.partition("=")[0] for override in overrides]
     federation = workload.federation
@@ -52,7 +52,7 @@ def superseded(workload: Workload, overrides: Iterable[str] = ()) -> Iterator[st
 
 
 def _by_sites(workload: Workload, overridden: Collection[str]) -> Iterator[str]:
-    """Keys of all sites that the sites set themselves."""
+    """Keys for all sites that some sites override."""
     sites = workload.federation.sites
     training = [site for site in sites if not site.unseen]
     for key in ("matrix", "split"):
@@ -82,7 +82,7 @@ def _in(section: Section, where: str, rules: tuple[Rule, ...]) -> Iterator[str]:
 
 
 def _changed(section: Section, key: str) -> bool:
-    """Whether a section has a key, and not at its default."""
+    """Whether a section has a key that differs from its default."""
     field = type(section).model_fields.get(key)
     return field is not None and getattr(section, key) != field.get_default(call_default_factory=True)
 
