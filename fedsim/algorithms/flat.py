@@ -16,18 +16,21 @@ class FlatTensors:
         self.vector = self.flatten({name: tensor.detach() for name, tensor in named})
 
     def views(self, vector: Tensor) -> list[Tensor]:
-        """`vector` (P,) cut into tensors of the parameters' shapes, without copying."""
-        sizes = [shape.numel() for _, shape in self.layout]
-        cut = zip(torch.split(vector, sizes), self.layout, strict=True)
-        return [self._permuted(part.view(self._stored(shape)), (0, 3, 1, 2)) for part, (_, shape) in cut]
+        """`vector` (..., P) cut into tensors (..., *shape) of the parameters' shapes, without copying."""
+        rows, sizes = vector.shape[:-1], [shape.numel() for _, shape in self.layout]
+        cut = zip(torch.split(vector, sizes, dim=-1), self.layout, strict=True)
+        return [
+            self._permuted(part.view(*rows, *self._stored(shape)), len(shape), (-4, -1, -3, -2))
+            for part, (_, shape) in cut
+        ]
 
     def by_name(self, vector: Tensor) -> dict[str, Tensor]:
-        """Views of `vector` (P,) under the parameters' names."""
+        """Views of `vector` (..., P) under the parameters' names."""
         return dict(zip((name for name, _ in self.layout), self.views(vector), strict=True))
 
     def flatten(self, tensors: dict[str, Tensor]) -> Tensor:
         """The vector (P,) of tensors by name."""
-        parts = [self._permuted(tensors[name], (0, 2, 3, 1)).reshape(-1) for name, _ in self.layout]
+        parts = [self._permuted(tensors[name], len(shape), (-4, -2, -1, -3)).reshape(-1) for name, shape in self.layout]
         return torch.cat(parts) if parts else torch.zeros(0)
 
     def _stored(self, shape: torch.Size) -> torch.Size:
@@ -35,8 +38,12 @@ class FlatTensors:
         last = self._channels_last and len(shape) == 4
         return torch.Size([shape[0], shape[2], shape[3], shape[1]]) if last else shape
 
-    def _permuted(self, tensor: Tensor, order: tuple[int, ...]) -> Tensor:
-        return tensor.permute(order) if self._channels_last and tensor.dim() == 4 else tensor
+    def _permuted(self, tensor: Tensor, dimensions: int, order: tuple[int, ...]) -> Tensor:
+        """A tensor (..., *shape) with the last four dimensions in another order, if a shape has four."""
+        if not self._channels_last or dimensions != 4:
+            return tensor
+        rows = range(tensor.dim() - 4)
+        return tensor.permute(*rows, *(tensor.dim() + at for at in order))
 
 
 class FlatParameters(FlatTensors):
@@ -49,9 +56,17 @@ class FlatParameters(FlatTensors):
         self.vector = nn.Parameter(self.vector)
         self.gradient = torch.zeros_like(self.vector)
         self._parameters = [parameter for _, parameter in named]
+        self._point()
+
+    def _point(self) -> None:
         views = zip(self._parameters, self.views(self.vector.data), self.views(self.gradient), strict=True)
         for parameter, value, grad in views:
             parameter.data, parameter.grad = value, grad
+
+    def move_to(self, vector: Tensor, gradient: Tensor) -> None:
+        """Let the parameters live in other memory: `vector` (P,), and their gradients in `gradient` (P,)."""
+        self.vector.data, self.gradient = vector.copy_(self.vector.data), gradient
+        self._point()
 
     def prepare(self, trained: bool) -> None:
         """Clear the gradient; parameters that are not trained collect none, and the optimizer skips them."""
@@ -66,6 +81,12 @@ class FlatBuffers(FlatTensors):
 
     def __init__(self, network: nn.Module, named: list[tuple[str, Tensor]]) -> None:
         super().__init__(named)
-        for (name, _), view in zip(named, self.views(self.vector), strict=True):
+        self._network = network
+        self.move_to(self.vector)
+
+    def move_to(self, vector: Tensor) -> None:
+        """Let the running statistics live in other memory: `vector` (B,)."""
+        self.vector = vector.copy_(self.vector)
+        for (name, _), view in zip(self.layout, self.views(self.vector), strict=True):
             module, _, leaf = name.rpartition(".")
-            setattr(network.get_submodule(module), leaf, view.data)  # .data: autograd sees each on its own
+            setattr(self._network.get_submodule(module), leaf, view.data)  # .data: autograd sees each on its own

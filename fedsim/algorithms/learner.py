@@ -6,7 +6,7 @@ which no optimizer moves.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters
-from fedsim.algorithms.training import OPTIMIZERS, State, Training, load_optimizer, onto, optimizer_state
+from fedsim.algorithms.graphs import Graphs
+from fedsim.algorithms.training import OPTIMIZERS, State, Training, arithmetic, load_optimizer, onto, optimizer_state
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch, SliceMemory, Slices
 from fedsim.models.base import Network
@@ -50,6 +52,7 @@ class Learner:
         device: torch.device | str = "cpu",
         channels_last: bool = False,
         memory: SliceMemory | None = None,
+        graphs: bool = True,
     ) -> None:
         """A network split into a shared and a local group of parameters.
 
@@ -59,6 +62,7 @@ class Learner:
             device: Where it works.
             channels_last: Whether convolution weights lie with their channels last.
             memory: What keeps clients' training slices between epochs.
+            graphs: Whether steps on a GPU are captured and replayed.
         """
         self.device, self._memory = torch.device(device), memory
         network.to(self.device)
@@ -76,6 +80,9 @@ class Learner:
         self._buffers = {
             group: FlatBuffers(network, [b for b in buffers if mine(b[0])]) for group, mine in in_group.items()
         }
+        self._graphs = Graphs(self.device, graphs)
+        self._changed = [flat.gradient for flat in self._flat.values()]
+        self._changed += [flat.vector for flat in self._buffers.values()]
         self._start = {name: vector.clone() for name, vector in self._model().items()}
         self.private: State = {}
         """The state of the client in work; an algorithm may add vectors."""
@@ -105,6 +112,14 @@ class Learner:
     def local(self) -> Tensor:
         """The parameters that stay with the client (Q,); assign with copy_."""
         return self._flat["local"].vector.data
+
+    def flat(self, group: ParameterGroup) -> FlatParameters:
+        """The parameters of a group."""
+        return self._flat[group]
+
+    def flat_buffers(self, group: ParameterGroup) -> FlatBuffers:
+        """The running statistics of a group."""
+        return self._buffers[group]
 
     @property
     def shared_layout(self) -> FlatParameters:
@@ -224,19 +239,53 @@ class Learner:
         """
         for group, flat in self._flat.items():
             flat.prepare(group in groups)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
-            value = loss(batch) if loss else self.error(self.network(batch.kspace, batch.mask), batch)
-        value.backward()  # type: ignore[no-untyped-call]
+        if loss is None:
+            self.note("loss", self.differentiate(batch, groups))
+        else:
+            with arithmetic(self.device, self.training.precision):
+                value = loss(batch)
+            value.backward()  # type: ignore[no-untyped-call]
         if regulariser is not None:
             regulariser()
         self.optimizer.step()
 
+    def differentiate(self, batch: Batch, groups: Collection[ParameterGroup]) -> Tensor:
+        """Put the gradients of the mean squared error where the parameters' are.
+
+        Args:
+            batch: Training slices.
+            groups: Those that need gradients.
+
+        Returns:
+            The error, a scalar on the device.
+        """
+        way = (self.training.precision, *(group for group in PARAMETER_GROUPS if group in groups))
+        inputs = batch.kspace, batch.mask, batch.target
+        return self._graphs(way, self._backward, *inputs, changed=self._changed)
+
+    def _backward(self, kspace: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        with arithmetic(self.device, self.training.precision):
+            error = mse_loss(self.network(kspace, mask), target)
+        error.backward()  # type: ignore[no-untyped-call]
+        return error.detach()
+
     def error(self, output: Tensor, batch: Batch) -> Tensor:
         """The mean squared error of the network's output (B, H, W), noted as the loss of this step."""
-        error = torch.nn.functional.mse_loss(output, batch.target)
-        self.note("loss", float(error.detach()))
+        error = mse_loss(output, batch.target)
+        self.note("loss", error.detach())
         return error
 
-    def note(self, name: str, value: float) -> None:
-        """Record a quantity of this step for the ledger."""
-        self.statistics.setdefault(name, []).append(value)
+    def note(self, name: str, value: float | Tensor) -> None:
+        """Record a quantity of this step for the ledger; a scalar on a GPU is read when the client has finished."""
+        kept = value if isinstance(value, Tensor) and value.is_cuda else float(value)
+        self.statistics.setdefault(name, []).append(kept)
+
+    def noted(self) -> dict[str, NDArray[np.float64]]:
+        """What was recorded, by name, one value a step (S,)."""
+        return {name: _numbers(values) for name, values in self.statistics.items()}
+
+
+def _numbers(values: Sequence[float | Tensor]) -> NDArray[np.float64]:
+    """Recorded values (S,), those on a GPU read at once."""
+    there = [value for value in values if isinstance(value, Tensor)]
+    return torch.stack(there).double().cpu().numpy() if there else np.array(values, np.float64)

@@ -31,9 +31,9 @@ class FaultyHost(Host):
             sent = {upload: fault.spoil(vector) for upload, vector in sent.items()}
         return sent
 
-    def _is_to_blame(self, order: Train, name: str, sent: Sent) -> str:
+    def _is_to_blame(self, order: Train, name: str, sent: Sent, learner: Learner) -> str:
         """Never the method's fault: the uploads were corrupted on purpose."""
-        return "" if name in order.faults else super()._is_to_blame(order, name, sent)
+        return "" if name in order.faults else super()._is_to_blame(order, name, sent, learner)
 
     def _written(self, order: Save, file: Path, names: Sequence[str]) -> Digests:
         """Save to a disk that may be full, or damage the file afterwards.

@@ -6,10 +6,10 @@ ever leaves a client: the uploads that its method declares, and numbers for the 
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from fedsim.data.samples import SliceMemory
 from fedsim.data.split import Part
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.diverged import means
+from fedsim.engine.host.fusion import FusedLearner, Fusion
 from fedsim.engine.host.messages import (
     NOTHING,
     Evaluate,
@@ -49,12 +50,17 @@ from fedsim.engine.state.store import state_bytes
 from fedsim.mri.metrics import Quality, mean_quality
 
 _NO_LIMITS = Limits()
+_L = TypeVar("_L", bound=Learner)
 
 
 def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
     """The working network, initialised from the seed: the same for every host."""
+    return _made(Learner, setup, memory)
+
+
+def _made(kind: type[_L], setup: Setup, memory: SliceMemory | None) -> _L:
     network = setup.model.build(torch_stream(setup.seed, "model"))
-    return Learner(
+    return kind(
         network,
         partial(hooks.shares, setup.algorithm),
         device=setup.device,
@@ -63,14 +69,23 @@ def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
     )
 
 
-@dataclass(frozen=True)
-class _Made:
-    """The results of a client's turn."""
+@dataclass(frozen=True, kw_only=True)
+class _Turn:
+    """What became of a client's turn."""
 
-    state: State
-    sent: Sent
-    noted: dict[str, float]
+    name: str
+    begun: float
+    """Time [s since 1970]."""
+    watch: Watch
+    state: State = field(default_factory=dict)
+    """Its private state afterwards."""
+    sent: Sent = field(default_factory=dict)
+    noted: dict[str, float] = field(default_factory=dict)
     """Means over its steps, by column of the ledger."""
+    bounds: dict[str, float] = field(default_factory=dict)
+    """The largest term of each upload that is summed."""
+    error: ClientError | None = None
+    """Why it failed, if it did."""
 
 
 class Host(Residents):
@@ -82,6 +97,8 @@ class Host(Residents):
         slices = SliceMemory(limits.slice_bytes, setup.device)
         super().__init__(setup, clients, limits, make_learner(setup, slices), slices)
         self._sums = PartialSums(())
+        rows = [_made(FusedLearner, setup, slices) for _ in range(setup.fuse)] if setup.fuse > 1 else []
+        self._fusion = Fusion[_Turn](rows) if rows else None
 
     def handle(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
         """Do what the driver asks.
@@ -124,34 +141,30 @@ class Host(Residents):
     # Rounds
 
     def _train(self, order: Train, broadcast: Mapping[str, Vector]) -> Iterator[Reply]:
-        """Let clients do a phase, one by one; after a failure, only if the run continues without that client."""
+        """Let clients do a phase; after a failure, only if the run continues without that client."""
         received, uploads = self._on_device(broadcast), self._uploads(order)
         self._sums = PartialSums(uploads)
         yield Reply()
         reply, pace = Reply(), Pace(self._limits.report_seconds)
-        for name, following in pairwise([*order.clients, ""]):
-            self._states.expect(following)
-            begun, watch = time.time(), Watch(self._slices)
-            try:
-                made = self._turn(order, name, received, uploads, watch)
-                bounds = self._checked(order, name, made.sent)
-            except ClientError as error:
-                reply.failed[name] = error
+        for turn in self._turns(order, received, uploads):
+            name = turn.name
+            if turn.error is not None:
+                reply.failed[name] = turn.error
                 if not self._setup.tolerant:
                     break
             else:
-                self._states.put(name, made.state)
-                self._sums.add(made.sent, order.weights[name], bounds)
-                apart = self._sums.apart(made.sent)
+                self._states.put(name, turn.state)
+                self._sums.add(turn.sent, order.weights[name], turn.bounds)
+                apart = self._sums.apart(turn.sent)
                 if apart:
                     reply.collected[name] = apart
-                watch.lap("send")
+                turn.watch.lap("send")
                 down = hooks.downlink(self._setup.algorithm, name, broadcast, order.phase)
                 reply.rows.append({
-                    **self._who(order.round, name), "weight": order.weights[name], "loss": float("nan"), **made.noted,
-                    "wait_seconds": max(0.0, begun - order.since), **watch.seconds(),
-                    "private_bytes": state_bytes(made.state),
-                    "uplink_bytes": sum(vector.nbytes for vector in made.sent.values()),
+                    **self._who(order.round, name), "weight": order.weights[name], "loss": float("nan"), **turn.noted,
+                    "wait_seconds": max(0.0, turn.begun - order.since), **turn.watch.seconds(),
+                    "private_bytes": state_bytes(turn.state),
+                    "uplink_bytes": sum(vector.nbytes for vector in turn.sent.values()),
                     "downlink_bytes": sum(broadcast[key].nbytes for key in down),
                 })  # fmt: skip
             if reply.collected or pace.due():
@@ -160,19 +173,39 @@ class Host(Residents):
         received.check(f"round {order.round}", thorough=True)
         yield reply
 
-    def _turn(self, order: Train, name: str, received: ReadOnly, uploads: Sequence[Upload], watch: Watch) -> _Made:
+    def _turns(self, order: Train, received: ReadOnly, uploads: Sequence[Upload]) -> Iterator[_Turn]:
+        """Each client's turn: one after the other, or fused."""
+        turn = partial(self._turn, order, received, uploads)
+        if self._fusion is not None:
+            yield from self._fusion.run(partial(turn, name) for name in self._longest_first(order.clients))
+            return
+        for name, following in pairwise([*order.clients, ""]):
+            self._states.expect(following)
+            yield turn(name, self._learner)
+
+    def _longest_first(self, names: Sequence[str]) -> list[str]:
+        """The order in which the fewest rows of a fused network stay empty."""
+        return sorted(names, key=lambda name: -self._clients[name].data.samples())
+
+    def _turn(self, order: Train, received: ReadOnly, uploads: Sequence[Upload], name: str, learner: Learner) -> _Turn:
         """A client's turn in a phase: its private state is swapped into the network, and out again."""
-        with self._at_work(name, order.round, received, training=True) as learner:
-            watch.lap("load")
-            sent = self._work(order, learner, received, uploads)
-            watch.lap("train")
-            own = self._setup.algorithm.name if self._setup.algorithm.foreign else ""
-            who = f"client {name}, round {order.round}"
-            noted = means(learner, self._clients[name].data, who, own)
-            state = learner.leave()
-            if not np.isfinite(largest(state["local"].numpy())):
-                raise DivergedError(f"{who}: its own parameters are not finite; lower its lr")
-        return _Made(state, sent, noted)
+        turn = _Turn(name=name, begun=time.time(), watch=Watch(self._slices))
+        try:
+            with self._at_work(name, order.round, received, learner, training=True):
+                if isinstance(learner, FusedLearner):
+                    learner.watch = turn.watch
+                turn.watch.lap("load")
+                sent = self._work(order, learner, received, uploads)
+                turn.watch.lap("train")
+                own = self._setup.algorithm.name if self._setup.algorithm.foreign else ""
+                who = f"client {name}, round {order.round}"
+                noted = means(learner, self._clients[name].data, who, own)
+                state = learner.leave()
+                if not np.isfinite(largest(state["local"].numpy())):
+                    raise DivergedError(f"{who}: its own parameters are not finite; lower its lr")
+            return replace(turn, state=state, sent=sent, noted=noted, bounds=self._checked(order, name, sent, learner))
+        except ClientError as error:
+            return replace(turn, error=error)
 
     def _work(self, order: Train, learner: Learner, received: ReadOnly, uploads: Sequence[Upload]) -> Sent:
         """What a client does in a phase; its uploads."""
@@ -180,7 +213,7 @@ class Host(Residents):
             made = self._setup.algorithm.train(learner, received.tensors, order.phase)
         return hooks.sent(self._setup.algorithm, learner, made, uploads)
 
-    def _checked(self, order: Train, name: str, sent: Sent) -> dict[str, float]:
+    def _checked(self, order: Train, name: str, sent: Sent, learner: Learner) -> dict[str, float]:
         """The bound of each upload that can be summed.
 
         Raises:
@@ -190,15 +223,15 @@ class Host(Residents):
         try:
             return self._sums.check(sent, order.weights[name], who)
         except DivergedError as error:
-            upload = self._is_to_blame(order, name, sent)
+            upload = self._is_to_blame(order, name, sent, learner)
             if not upload:
                 raise
             what = f"train of {self._setup.algorithm.name} returned NaN, infinite or too large numbers as {upload!r}"
             raise ClientError(f"{who}: {what}, though its network is finite") from error
 
-    def _is_to_blame(self, order: Train, name: str, sent: Sent) -> str:
+    def _is_to_blame(self, order: Train, name: str, sent: Sent, learner: Learner) -> str:
         """The upload that a user's own method made non-finite although the network is finite; empty if none."""
-        network = largest(self._learner.shared.cpu().numpy())
+        network = largest(learner.shared.cpu().numpy())
         wrong = [key for key, vector in sent.items() if key != "buffers" and not largest(vector) <= network]
         own = self._setup.algorithm.foreign and np.isfinite(network)
         return wrong[0] if own and wrong else ""
@@ -261,7 +294,8 @@ class Host(Residents):
         client = self._clients[name]
         if not client.data.samples(part):
             return
-        with self._at_work(name, round_, received) as learner:
+        learner = self._learner
+        with self._at_work(name, round_, received, learner):
             with hooks.contained():
                 self._setup.algorithm.deploy(learner, received.tensors)
             own = self._setup.algorithm.foreign  # built-in methods only load finite values

@@ -35,6 +35,8 @@ class Setup:
     channels_last: bool = False
     device: str = "cpu"
     """torch's name of the device: cpu or cuda."""
+    fuse: int = 1
+    """Clients that train as one network."""
     tolerant: bool = False
     """Whether a client that fails is dropped, its private state unchanged, instead of failing the run."""
     faulty: bool = False

@@ -68,6 +68,10 @@ class Watch:
         self._laps[name] = self._laps.get(name, 0.0) + now - self._last - (read - self._read)
         self._last, self._read = now, read
 
+    def resume(self, seconds: float) -> None:
+        """Go on after a time that was not this client's, but for so many seconds."""
+        self._last, self._read = time.perf_counter() - seconds, self._slices.seconds
+
     def seconds(self) -> Row:
         """The laps as columns of the ledger."""
         return {f"{name}_seconds": seconds for name, seconds in self._laps.items()}

@@ -51,21 +51,23 @@ class Residents:
         return tuple(self._clients)
 
     @contextmanager
-    def _at_work(self, name: str, round_: int, received: ReadOnly, training: bool = False) -> Iterator[Learner]:
-        """The working network with a client's private state swapped in; an error says whose it was.
+    def _at_work(
+        self, name: str, round_: int, received: ReadOnly, learner: Learner, training: bool = False
+    ) -> Iterator[None]:
+        """A working network with a client's private state swapped in; an error says whose it was.
 
         Only training puts the state back into the store; evaluation changes nothing. Training changes a state in
         place; on a copy, if the run may continue without this turn.
         """
         client, state = self._clients[name], self._states.take(name)
-        if training and self._setup.tolerant:
+        if training and (self._setup.tolerant or (self._setup.fuse > 1 and not self._states.in_memory(name))):
             state = {key: value.clone() for key, value in state.items()}
         at = f"client {name}, round {round_}, seed {self._setup.seed}"
         try:
-            self._learner.enter(state, client.data, client.training, round_, name)
+            learner.enter(state, client.data, client.training, round_, name)
             if "buffers" in received.tensors:
-                self._learner.shared_buffers.copy_(received.tensors["buffers"])
-            yield self._learner
+                learner.shared_buffers.copy_(received.tensors["buffers"])
+            yield
             received.check(f"client {name}, round {round_}")
         except OwnCodeError as error:
             raise ClientError(f"{at}: {error}", error.trace) from error

@@ -48,6 +48,7 @@ def setup_of(workload: Workload) -> Setup:
         threads=engine.threads,
         protocol=workload.metrics.protocol,
         channels_last=training.memory_format == "channels_last",
+        fuse=training.fuse,
         tolerant=engine.on_client_error == "drop",
         faulty=bool(workload.faults),
     )

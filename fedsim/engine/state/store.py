@@ -49,6 +49,10 @@ class StateStore:
             return self._memory[client]
         return self._file.read(client) if client in self._file else self._fresh()
 
+    def in_memory(self, client: str) -> bool:
+        """Whether what `take` returns is the client's alone, and stays valid when others are taken."""
+        return client not in self._file
+
     def layout(self, client: str) -> Layout:
         """Layout of a client's state, without reading it."""
         if client in self._file:

@@ -1,0 +1,175 @@
+"""Clients that train as one network: the parameters of K clients are the rows of one block.
+
+A client's work is the method's own code on a learner of its own, as always. Where it takes a step on the usual loss it
+waits until every client in work has come to one; then the gradients of all K are computed in one call (torch.func.vmap)
+and each goes on. So whatever a method does between its steps needs no other form, clients may have unequal numbers of
+steps, learning rates and last batches, and the next client takes the place of one that has finished.
+
+The number of rows is always K: rows that have nothing to compute repeat another's batch, and what comes out is not
+used. A client's bits then depend neither on who is in work beside it nor on where.
+"""
+
+import copy
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from greenlet import GreenletExit, getcurrent, greenlet
+from torch import Tensor
+from torch.func import functional_call, vmap
+from torch.nn.functional import mse_loss
+
+from fedsim.algorithms.flat import FlatBuffers, FlatParameters
+from fedsim.algorithms.graphs import Graphs
+from fedsim.algorithms.learner import PARAMETER_GROUPS, Learner, ParameterGroup
+from fedsim.algorithms.training import Precision, arithmetic
+from fedsim.data.samples import Batch
+from fedsim.engine.host.process import Watch
+
+T = TypeVar("T")
+Shape = tuple[torch.Size, Precision]
+
+
+class FusedLearner(Learner):
+    """The learner of one of K clients; takes its steps together with the others."""
+
+    watch: Watch
+    """Of the client in work."""
+
+    def differentiate(self, batch: Batch, groups: Collection[ParameterGroup]) -> Tensor:
+        """The error, a scalar on the device; the gradients of all parameters are then in place."""
+        self.watch.lap("train")
+        error, seconds = getcurrent().parent.switch(batch)
+        self.watch.resume(seconds)
+        return error  # type: ignore[no-any-return]
+
+
+@dataclass(eq=False)
+class _Lane(Generic[T]):
+    """A row and what goes on there."""
+
+    row: FusedLearner
+    work: Any = None
+    """The greenlet; None: the row is free."""
+    batch: Batch | None = None
+    """What it waits for the gradients of."""
+
+    def go_on(self, value: object) -> list[T]:
+        """Let the client work on until its next step, or to its end; then its result."""
+        found = self.work.switch(value)
+        if not self.work.dead:
+            self.batch = found
+            return []
+        self.work, self.batch = None, None
+        return [found]
+
+
+class Fusion(Generic[T]):
+    """K rows, and the network of all of them."""
+
+    def __init__(self, rows: Sequence[FusedLearner], graphs: bool = True) -> None:
+        """Make one block of the vectors of some learners.
+
+        Args:
+            rows: Alike, K of them.
+            graphs: Whether steps on a GPU are captured and replayed.
+        """
+        self._lanes = [_Lane[T](row) for row in rows]
+        self._device = rows[0].device
+        self._network = copy.deepcopy(rows[0].network)
+        self._graphs = Graphs(self._device, graphs)
+        self._leaves: dict[str, Tensor] = {}
+        self._gradients: list[Tensor] = []
+        self._buffers: dict[str, Tensor] = {}
+        self._statistics: list[Tensor] = []
+        for part in PARAMETER_GROUPS:
+            self._stack_parameters([row.flat(part) for row in rows])
+            self._stack_buffers([row.flat_buffers(part) for row in rows])
+
+    def _stack_parameters(self, flats: list[FlatParameters]) -> None:
+        vectors = torch.stack([flat.vector.data for flat in flats])
+        gradients = torch.zeros_like(vectors)
+        for flat, vector, gradient in zip(flats, vectors, gradients, strict=True):
+            flat.move_to(vector, gradient)
+        self._leaves |= {name: leaf.requires_grad_() for name, leaf in flats[0].by_name(vectors).items()}
+        self._gradients += flats[0].views(gradients)
+
+    def _stack_buffers(self, flats: list[FlatBuffers]) -> None:
+        vectors = torch.stack([flat.vector for flat in flats])
+        for flat, vector in zip(flats, vectors, strict=True):
+            flat.move_to(vector)
+        self._buffers |= flats[0].by_name(vectors)
+        self._statistics.append(vectors)
+
+    def run(self, tasks: Iterable[Callable[[FusedLearner], T]]) -> Iterator[T]:
+        """Do tasks on rows, K at a time; each result as it is ready, before its row is given to another task."""
+        waiting = iter(tasks)
+        try:
+            while True:
+                for lane in self._lanes:
+                    yield from self._fill(lane, waiting)
+                busy = [lane for lane in self._lanes if lane.batch is not None]
+                if not busy:
+                    return
+                for lane, found in self._step(busy):
+                    yield from lane.go_on(found)
+        finally:
+            self._end()
+
+    def _fill(self, lane: _Lane[T], waiting: Iterator[Callable[[FusedLearner], T]]) -> Iterator[T]:
+        """Give a free row to the next tasks, until one of them takes a step."""
+        while lane.work is None and (task := next(waiting, None)) is not None:
+            lane.work = greenlet(task)
+            yield from lane.go_on(lane.row)
+
+    def _end(self) -> None:
+        for lane in self._lanes:
+            if lane.work is not None:
+                with suppress(Exception, GreenletExit):
+                    lane.work.throw(GreenletExit)
+            lane.work, lane.batch = None, None
+
+    def _step(self, busy: list[_Lane[T]]) -> list[tuple[_Lane[T], tuple[Tensor, float]]]:
+        """Compute the gradients of as many of those that wait as have batches of one shape.
+
+        Returns:
+            Each one's error and its part of the time [s].
+        """
+        begun = time.perf_counter()
+        shape = Counter(map(_shape, busy)).most_common(1)[0][0]
+        chosen = [lane for lane in busy if _shape(lane) == shape]
+        batches = [lane.batch if lane in chosen else chosen[0].batch for lane in self._lanes]
+        inputs = (torch.stack([getattr(batch, part) for batch in batches]) for part in ("kspace", "mask", "target"))
+        idle = [at for at, lane in enumerate(self._lanes) if lane not in chosen]
+        before = [(vector, vector[idle]) for vector in self._statistics]
+        errors = self._graphs(shape[1], self._backward(shape[1]), *inputs, changed=self._statistics)
+        for vector, kept in before:
+            vector[idle] = kept
+        seconds = (time.perf_counter() - begun) / len(chosen)
+        return [(lane, (errors[at], seconds)) for at, lane in enumerate(self._lanes) if lane in chosen]
+
+    def _backward(self, precision: Precision) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        def differentiate(kspace: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+            """The gradients (K, P) of all rows; the errors (K,)."""
+            with arithmetic(self._device, precision):
+                errors = vmap(self._error)(self._leaves, self._buffers, kspace, mask, target)
+            found = torch.autograd.grad(errors.sum(), list(self._leaves.values()), materialize_grads=True)
+            torch._foreach_copy_(self._gradients, found)
+            return errors.detach()
+
+        return differentiate
+
+    def _error(
+        self, leaves: dict[str, Tensor], buffers: dict[str, Tensor], kspace: Tensor, mask: Tensor, target: Tensor
+    ) -> Tensor:
+        """The mean squared error of one row."""
+        return mse_loss(functional_call(self._network, (leaves, buffers), (kspace, mask)), target)
+
+
+def _shape(lane: _Lane[Any]) -> Shape:
+    assert lane.batch is not None, "it waits"
+    return lane.batch.kspace.shape, lane.row.training.precision
