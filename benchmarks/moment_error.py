@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.algorithms.contrastive import gaussian_deviation, moment_ratio_and_gradient, ratio_and_gradient
-from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.engine.simulation import Simulation
 from fedsim.engine.state import checkpoint

@@ -40,7 +40,7 @@ class Learner:
     """The round that it trains in, counted from 1."""
     optimizer: torch.optim.Optimizer
     """The optimizer of all parameters."""
-    statistics: dict[str, list[float]]
+    statistics: dict[str, list[float | Tensor]]
     """By name, what it noted in each step, for the ledger."""
     _epoch: int  # epochs begun in this round
 

@@ -15,7 +15,7 @@ State = dict[str, Tensor]
 """A client's private state by name: `local`, `optimizer.<group>.<key>` and whatever the algorithm keeps."""
 
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 class Training(Section):
@@ -33,8 +33,8 @@ class Training(Section):
         None, description="Stop before the last round when validation no longer improves; default never."
     )
     precision: Precision = Field(
-        "float32", description="bfloat16: automatic mixed precision in training steps; weights, sums and tests stay "
-        "float32.")  # fmt: skip
+        "float32", description="Arithmetic of training steps. tf32: products of 10 bits, faster on GPUs; bfloat16: "
+        "automatic mixed precision. Weights, sums and tests are float32.")  # fmt: skip
     fuse: int = Field(
         1, ge=1, le=1024, description="Clients of an actor that train as one network; above 1 the last bits are those "
         "of that number. Faster for small networks, on GPUs and on CPUs.")  # fmt: skip
@@ -60,9 +60,15 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 @contextmanager
 def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
-    """What a training step computes in."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        yield
+    """What a training step computes in; TF32 exists on GPUs only."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    was = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = precision == "tf32"
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = was
 
 
 def load_optimizer(

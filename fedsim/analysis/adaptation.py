@@ -22,7 +22,7 @@ from fedsim.core.seeds import numpy_stream, torch_stream
 from fedsim.data.samples import ClientData
 from fedsim.data.split import Part, Piece
 from fedsim.engine.host.client import ClientSpec
-from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.run_directory import Run, Which, setup_of
 from fedsim.engine.state import checkpoint
 from fedsim.models.base import is_encoder

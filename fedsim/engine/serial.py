@@ -50,5 +50,7 @@ class SerialBackend(Backend):
         return 1
 
     def close(self) -> None:
-        """Restore torch's number of threads."""
+        """Restore torch's number of threads, and its choice of kernels."""
         torch.set_num_threads(self._threads)
+        if self._host is not None:
+            self._host.close()

@@ -16,8 +16,8 @@ from fedsim.core.errors import DamagedError, InputError, WriteError
 from fedsim.data.split import Part
 from fedsim.engine.backend import Backend
 from fedsim.engine.federation import assemble
-from fedsim.engine.host.host import make_learner
 from fedsim.engine.host.messages import Evaluate, Row
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.observer import Observer
 from fedsim.engine.plan.fits import check_fits
 from fedsim.engine.record.claim import Claim, claimed

@@ -9,7 +9,7 @@ from fedsim.core.errors import InputError, RunError
 from fedsim.core.text import duration
 from fedsim.data.source import FileSource
 from fedsim.engine.federation import assemble
-from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.node import Disk, Node
 from fedsim.engine.place.placement import granted

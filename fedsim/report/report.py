@@ -12,7 +12,7 @@ from fedsim.analysis.timeline import Timeline, engine_facts, overlapping, spans,
 from fedsim.core.errors import InputError
 from fedsim.core.text import precise_duration
 from fedsim.data.split import PARTS
-from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.ending import stopped_early
 from fedsim.engine.record.failures import Failures
 from fedsim.engine.record.ledger import row_key

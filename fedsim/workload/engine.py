@@ -25,6 +25,12 @@ class Engine(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where clients train; auto: on GPUs if Ray has any."
     )
+    deterministic: bool = Field(
+        True, description="On GPUs use only kernels that give the same bits every time; false: others may be faster, "
+        "and a run repeated, resumed or placed otherwise ends in other last bits.")  # fmt: skip
+    graphs: bool = Field(
+        True, description="On GPUs capture a training step once and replay it, which gives the same bits sooner; "
+        "false: for networks that cannot be captured.")  # fmt: skip
     state_memory: float | None = Field(
         None, ge=0, le=1e6, description="Memory [GB] of a node for clients' private state; the rest is kept in a "
         "file in scratch. Default half of what Ray counts as the node's.")  # fmt: skip

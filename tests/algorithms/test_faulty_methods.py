@@ -10,7 +10,7 @@ import pytest
 from fedsim.cli import app as cli
 from fedsim.core.errors import ClientError, MethodError
 from fedsim.engine.federation import assemble
-from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import machine_of
 from fedsim.engine.plan.calibration import calibrate
 from fedsim.engine.plan.fits import plan_run

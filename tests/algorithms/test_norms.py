@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from fedsim.engine.federation import assemble
-from fedsim.engine.host.host import Host, make_learner
+from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import Train, Validate
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.models.base import is_norm
 from fedsim.models.reconstruction import UNetModel

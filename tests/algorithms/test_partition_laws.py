@@ -9,7 +9,7 @@ import pytest
 
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.lg_fedavg import LGFedAvg
-from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.models.reconstruction import UNetModel
 from fedsim.workload.schema import Workload

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.engine.federation import assemble
-from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine
 from fedsim.engine.place.node import Disk, Node
 from fedsim.engine.plan.fits import check_fits

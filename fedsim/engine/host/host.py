@@ -5,100 +5,41 @@ ever leaves a client: the uploads that its method declares, and numbers for the 
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import pairwise
-from typing import TypeVar, assert_never
+from collections.abc import Iterator, Mapping
+from typing import assert_never
 
 import numpy as np
-import torch
 
 from fedsim.algorithms import hooks
-from fedsim.algorithms.base import Upload, Vector
-from fedsim.algorithms.learner import Learner
-from fedsim.algorithms.training import State
-from fedsim.core.errors import ClientError, DivergedError
-from fedsim.core.seeds import torch_stream
+from fedsim.algorithms.base import Vector
+from fedsim.core.errors import ClientError
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
-from fedsim.data.samples import SliceMemory
 from fedsim.data.split import Part
-from fedsim.engine.host.client import ClientSpec
-from fedsim.engine.host.diverged import means
-from fedsim.engine.host.fusion import FusedLearner, Fusion
 from fedsim.engine.host.messages import (
     NOTHING,
     Evaluate,
     Layouts,
-    Limits,
     Load,
     Message,
     Reply,
     Reset,
-    Row,
     Save,
-    Setup,
     Train,
     Validate,
 )
-from fedsim.engine.host.process import Pace, Watch, here, keep_freed_memory
+from fedsim.engine.host.process import Pace, here
 from fedsim.engine.host.readonly import ReadOnly
-from fedsim.engine.host.residents import Residents
 from fedsim.engine.host.sums import largest
-from fedsim.engine.host.uploads import PartialSums, Sent, uploads_of
-from fedsim.engine.state.store import state_bytes
+from fedsim.engine.host.training import TrainingClients
 from fedsim.mri.metrics import Quality, mean_quality
 
-_NO_LIMITS = Limits()
-_L = TypeVar("_L", bound=Learner)
 
-
-def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
-    """The working network, initialised from the seed: the same for every host."""
-    return _made(Learner, setup, memory)
-
-
-def _made(kind: type[_L], setup: Setup, memory: SliceMemory | None) -> _L:
-    network = setup.model.build(torch_stream(setup.seed, "model"))
-    return kind(
-        network,
-        partial(hooks.shares, setup.algorithm),
-        device=setup.device,
-        channels_last=setup.channels_last,
-        memory=memory,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Turn:
-    """What became of a client's turn."""
-
-    name: str
-    begun: float
-    """Time [s since 1970]."""
-    watch: Watch
-    state: State = field(default_factory=dict)
-    """Its private state afterwards."""
-    sent: Sent = field(default_factory=dict)
-    noted: dict[str, float] = field(default_factory=dict)
-    """Means over its steps, by column of the ledger."""
-    bounds: dict[str, float] = field(default_factory=dict)
-    """The largest term of each upload that is summed."""
-    error: ClientError | None = None
-    """Why it failed, if it did."""
-
-
-class Host(Residents):
+class Host(TrainingClients):
     """Some clients and the network they share. Answers come in pieces, so that progress is visible."""
 
-    def __init__(self, setup: Setup, clients: tuple[ClientSpec, ...], limits: Limits = _NO_LIMITS) -> None:
-        torch.set_num_threads(setup.threads)
-        keep_freed_memory()
-        slices = SliceMemory(limits.slice_bytes, setup.device)
-        super().__init__(setup, clients, limits, make_learner(setup, slices), slices)
-        self._sums = PartialSums(())
-        rows = [_made(FusedLearner, setup, slices) for _ in range(setup.fuse)] if setup.fuse > 1 else []
-        self._fusion = Fusion[_Turn](rows) if rows else None
+    def close(self) -> None:
+        """Restore what torch used before, in a process that goes on."""
+        self._kernels.close()
 
     def handle(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
         """Do what the driver asks.
@@ -137,104 +78,6 @@ class Host(Residents):
     def partial_sums(self) -> Reply:
         """The sums of the uploads of the last phase; a separate call, since large pieces of a stream are slow."""
         return Reply(sums=self._sums.totals())
-
-    # Rounds
-
-    def _train(self, order: Train, broadcast: Mapping[str, Vector]) -> Iterator[Reply]:
-        """Let clients do a phase; after a failure, only if the run continues without that client."""
-        received, uploads = self._on_device(broadcast), self._uploads(order)
-        self._sums = PartialSums(uploads)
-        yield Reply()
-        reply, pace = Reply(), Pace(self._limits.report_seconds)
-        for turn in self._turns(order, received, uploads):
-            name = turn.name
-            if turn.error is not None:
-                reply.failed[name] = turn.error
-                if not self._setup.tolerant:
-                    break
-            else:
-                self._states.put(name, turn.state)
-                self._sums.add(turn.sent, order.weights[name], turn.bounds)
-                apart = self._sums.apart(turn.sent)
-                if apart:
-                    reply.collected[name] = apart
-                turn.watch.lap("send")
-                down = hooks.downlink(self._setup.algorithm, name, broadcast, order.phase)
-                reply.rows.append({
-                    **self._who(order.round, name), "weight": order.weights[name], "loss": float("nan"), **turn.noted,
-                    "wait_seconds": max(0.0, turn.begun - order.since), **turn.watch.seconds(),
-                    "private_bytes": state_bytes(turn.state),
-                    "uplink_bytes": sum(vector.nbytes for vector in turn.sent.values()),
-                    "downlink_bytes": sum(broadcast[key].nbytes for key in down),
-                })  # fmt: skip
-            if reply.collected or pace.due():
-                yield reply
-                reply = Reply()
-        received.check(f"round {order.round}", thorough=True)
-        yield reply
-
-    def _turns(self, order: Train, received: ReadOnly, uploads: Sequence[Upload]) -> Iterator[_Turn]:
-        """Each client's turn: one after the other, or fused."""
-        turn = partial(self._turn, order, received, uploads)
-        if self._fusion is not None:
-            yield from self._fusion.run(partial(turn, name) for name in self._longest_first(order.clients))
-            return
-        for name, following in pairwise([*order.clients, ""]):
-            self._states.expect(following)
-            yield turn(name, self._learner)
-
-    def _longest_first(self, names: Sequence[str]) -> list[str]:
-        """The order in which the fewest rows of a fused network stay empty."""
-        return sorted(names, key=lambda name: -self._clients[name].data.samples())
-
-    def _turn(self, order: Train, received: ReadOnly, uploads: Sequence[Upload], name: str, learner: Learner) -> _Turn:
-        """A client's turn in a phase: its private state is swapped into the network, and out again."""
-        turn = _Turn(name=name, begun=time.time(), watch=Watch(self._slices))
-        try:
-            with self._at_work(name, order.round, received, learner, training=True):
-                if isinstance(learner, FusedLearner):
-                    learner.watch = turn.watch
-                turn.watch.lap("load")
-                sent = self._work(order, learner, received, uploads)
-                turn.watch.lap("train")
-                own = self._setup.algorithm.name if self._setup.algorithm.foreign else ""
-                who = f"client {name}, round {order.round}"
-                noted = means(learner, self._clients[name].data, who, own)
-                state = learner.leave()
-                if not np.isfinite(largest(state["local"].numpy())):
-                    raise DivergedError(f"{who}: its own parameters are not finite; lower its lr")
-            return replace(turn, state=state, sent=sent, noted=noted, bounds=self._checked(order, name, sent, learner))
-        except ClientError as error:
-            return replace(turn, error=error)
-
-    def _work(self, order: Train, learner: Learner, received: ReadOnly, uploads: Sequence[Upload]) -> Sent:
-        """What a client does in a phase; its uploads."""
-        with hooks.contained():
-            made = self._setup.algorithm.train(learner, received.tensors, order.phase)
-        return hooks.sent(self._setup.algorithm, learner, made, uploads)
-
-    def _checked(self, order: Train, name: str, sent: Sent, learner: Learner) -> dict[str, float]:
-        """The bound of each upload that can be summed.
-
-        Raises:
-            ClientError: one cannot; names a user's own method if that is the cause.
-        """
-        who = f"client {name}, round {order.round}"
-        try:
-            return self._sums.check(sent, order.weights[name], who)
-        except DivergedError as error:
-            upload = self._is_to_blame(order, name, sent, learner)
-            if not upload:
-                raise
-            what = f"train of {self._setup.algorithm.name} returned NaN, infinite or too large numbers as {upload!r}"
-            raise ClientError(f"{who}: {what}, though its network is finite") from error
-
-    def _is_to_blame(self, order: Train, name: str, sent: Sent, learner: Learner) -> str:
-        """The upload that a user's own method made non-finite although the network is finite; empty if none."""
-        network = largest(learner.shared.cpu().numpy())
-        wrong = [key for key, vector in sent.items() if key != "buffers" and not largest(vector) <= network]
-        own = self._setup.algorithm.foreign and np.isfinite(network)
-        return wrong[0] if own and wrong else ""
 
     # Images
 
@@ -275,20 +118,6 @@ class Host(Residents):
         yield reply
 
     # Within
-
-    def _uploads(self, order: Train) -> list[Upload]:
-        server = self._learner.fresh_server()
-        return uploads_of(self._setup.algorithm, order.phase, server, f"round {order.round}")
-
-    def _on_device(self, broadcast: Mapping[str, Vector]) -> ReadOnly:
-        return ReadOnly(broadcast, self._learner.device, self._setup.algorithm)
-
-    def _who(self, round_: int, name: str) -> Row:
-        client = self._clients[name]
-        return {
-            "round": round_, "client": name, "site": client.site, "samples": client.data.samples(), **here(),
-            "outcome": "trained", "device": str(self._learner.device),
-        }  # fmt: skip
 
     def _reconstruct(self, round_: int, name: str, received: ReadOnly, part: Part) -> Iterator[ReconstructedVolume]:
         client = self._clients[name]

@@ -35,6 +35,10 @@ class Setup:
     channels_last: bool = False
     device: str = "cpu"
     """torch's name of the device: cpu or cuda."""
+    deterministic: bool = True
+    """Whether a GPU may only use kernels that give the same bits every time."""
+    graphs: bool = True
+    """Whether a GPU replays captured steps."""
     fuse: int = 1
     """Clients that train as one network."""
     tolerant: bool = False

@@ -17,8 +17,8 @@ from fedsim.data.shard import write_shard
 from fedsim.data.split import Part
 from fedsim.engine.gather import Gathered
 from fedsim.engine.host.client import ClientSpec
-from fedsim.engine.host.host import make_learner
 from fedsim.engine.host.messages import Layouts, Row, Train, Validate
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.host.uploads import Sent
 from fedsim.engine.plan.sizes import MOST, as_if_all, one_of_each
 from fedsim.engine.record.run_directory import setup_of

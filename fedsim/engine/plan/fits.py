@@ -10,7 +10,7 @@ from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import InputError
 from fedsim.core.text import bytes_text
 from fedsim.engine.federation import Federation, assemble
-from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.placement import unasked, unplaced, uses_gpus
 from fedsim.engine.plan import disks

@@ -22,8 +22,8 @@ from fedsim.core.own import check_owner, file_of, is_own
 from fedsim.data.evaluation import reconstruct_coils
 from fedsim.data.kspace import is_undersampled, measured
 from fedsim.data.samples import ClientData
-from fedsim.engine.host.host import make_learner
 from fedsim.engine.host.messages import Setup
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.ledger import read_table, write_table
 from fedsim.engine.record.provenance import provenance
 from fedsim.engine.state import checkpoint
@@ -48,6 +48,8 @@ def setup_of(workload: Workload) -> Setup:
         threads=engine.threads,
         protocol=workload.metrics.protocol,
         channels_last=training.memory_format == "channels_last",
+        deterministic=engine.deterministic,
+        graphs=engine.graphs,
         fuse=training.fuse,
         tolerant=engine.on_client_error == "drop",
         faulty=bool(workload.faults),

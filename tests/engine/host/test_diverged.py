@@ -11,7 +11,7 @@ from fedsim.core.errors import DivergedError
 from fedsim.data.samples import ClientData
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.diverged import means
-from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.schema import Workload
 from tests.data.test_samples import store

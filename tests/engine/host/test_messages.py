@@ -10,8 +10,9 @@ import pytest
 from fedsim.engine.backend import Backend
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.faulty import FaultyHost, host_class
-from fedsim.engine.host.host import Host, make_learner
+from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import Load, Message, Reply, Reset, Save, Train, Validate
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.engine.serial import SerialBackend
 from fedsim.engine.state.client_files import FilePart

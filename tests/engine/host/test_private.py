@@ -11,8 +11,9 @@ from fedsim.algorithms.fedavg import FedAvg
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.single import Single
 from fedsim.engine.federation import assemble
-from fedsim.engine.host.host import Host, make_learner
+from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import Evaluate, Layouts, Reply, Train, Validate
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.models.base import is_encoder
 from fedsim.models.reconstruction import UNetModel

@@ -10,8 +10,9 @@ import pytest
 from fedsim.algorithms.base import Vector
 from fedsim.engine import backend as backends
 from fedsim.engine.federation import assemble
-from fedsim.engine.host.host import Host, make_learner
+from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Reset, Row, Train
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.engine.serial import SerialBackend

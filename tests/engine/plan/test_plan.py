@@ -14,7 +14,7 @@ import pytest
 
 from fedsim.cli.plan_tables import busy_line
 from fedsim.engine.federation import assemble
-from fedsim.engine.host.host import make_learner
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.placement import Placement, placed, unplaced
 from fedsim.engine.plan.calibration import Calibration, _Load
