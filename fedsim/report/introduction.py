@@ -19,7 +19,8 @@ def settings(section: Section) -> str:
 def _setting(section: Section, key: str, value: object) -> str:
     """A key with its value; for a switch that is on, its description."""
     if isinstance(value, bool):
-        told = (type(section).model_fields[key].description or "").rstrip(".")
+        field = type(section).model_fields.get(key)  # a user's class that was not run has values alone
+        told = ((field and field.description) or "").rstrip(".")
         return (
             told.removeprefix("Whether ") if value and told.startswith("Whether ") else f"{key}: {str(value).lower()}"
         )
