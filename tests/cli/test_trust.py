@@ -14,33 +14,50 @@ from .conftest import Fedsim
 
 MINE = """
 from pathlib import Path
-from fedsim.algorithms.fedavg import FedAvg
+from {module} import {base}
 
-with (Path(__file__).parent / "ran").open("a") as file:
-    file.write("x")
+(Path(__file__).parent / "ran-{kind}").touch()
 
 
-class Mine(FedAvg):
-    name: str = "{module}:Mine"
+class Mine({base}):
+    {tag}: str
     extra: float = 1
 """
+KINDS = {
+    "method": ("fedsim.algorithms.fedavg", "FedAvg", "algorithm={{name: {}}}"),
+    "network": ("fedsim.models.reconstruction", "UNetModel", "model.name={}"),
+    "mask": ("fedsim.mri.masks", "Radial", "federation.sites.A.mask={{kind: {}}}"),
+    "source": ("fedsim.data.formats.phantom", "PhantomSource", "federation.sites.A.source.format={}"),
+}
+"""Every kind of user's class: the module and the name of its base, and the setting that names it."""
 
 
 @pytest.fixture
 def own_run(workload: Path, tmp_path: Path, fedsim: Fedsim, request: pytest.FixtureRequest) -> Path:
-    """A finished run with a method of its own, a file that notes when it is run."""
-    module = re.sub(r"\W", "_", request.node.name)[:40]
-    (tmp_path / f"{module}.py").write_text(MINE.format(module=module))
-    keys = ["--set", f"algorithm.name={module}:Mine", "--set", "training.rounds=1"]
-    assert fedsim("run", workload, *keys, "--out", "first")[0] == 0
+    """A finished run with a class of its own of each kind, in files that note when they are run."""
+    test = re.sub(r"\W", "_", request.node.name)
+    files, keys = [], ["--set", "training.rounds=1"]
+    for kind, (module, base, setting) in KINDS.items():
+        name = f"{kind}_{test}"
+        files.append(tmp_path / f"{name}.py")
+        tag = {"mask": "kind", "source": "format"}.get(kind, "name")
+        files[-1].write_text(MINE.format(module=module, base=base, kind=kind, tag=tag))
+        keys += ["--set", setting.format(f"'{name}:Mine'")]
+    done = fedsim("--debug", "run", workload, *keys, "--out", "first")
+    assert done[0] == 0, done[2]
     assert 'id="viewer"' in (tmp_path / "first" / "report.html").read_text() or list(
         (tmp_path / "first" / "figures").glob("panel-*")
     ), "whoever ran it sees its images"
     moved = tmp_path / "theirs"  # nothing else of it is on the way
     shutil.move(tmp_path / "first", moved)
-    (tmp_path / f"{module}.py").unlink()
-    (moved / "ran").unlink(missing_ok=True)
+    for file in (*files, *moved.glob("ran-*")):
+        file.unlink()
     return moved
+
+
+def ran(run: Path) -> set[str]:
+    """The kinds whose files have been run."""
+    return {path.name.removeprefix("ran-") for path in run.glob("ran-*")}
 
 
 def give_away(run: Path) -> None:
@@ -57,12 +74,12 @@ def test_reading_a_run_runs_nothing(own_run: Path, fedsim: Fedsim) -> None:
     assert fedsim("watch", own_run, "--once")[0] == 0
     assert fedsim("report", own_run)[0] == 0
     assert len(Run(own_run).rounds) == 1
-    assert not (own_run / "ran").exists()
+    assert ran(own_run) == set()
     page = (own_run / "report.html").read_text()
     assert "own code" in page, "the page says why it has no images"
     assert "extra 1" in page, "and has the method's keys"
     status, _, err = fedsim("report", own_run, "--trust")
-    assert (status, (own_run / "ran").exists()) == (0, True)
+    assert (status, ran(own_run)) == (0, set(KINDS))
     assert "runsthecodein" in "".join(err.split())
     assert list((own_run / "figures").glob("panel-*"))
 
@@ -78,13 +95,15 @@ def test_code_of_somebody_else_is_run_with_trust_alone(own_run: Path, fedsim: Fe
     ):  # fmt: skip
         status, _, err = fedsim(*command)
         assert status == 2
-        said = r"belongs to user 12345, not to you, and \S+\.py would be run; read it, then repeat with --trust"
+        said = (
+            r"belongs to user 12345, not to you, and (\S+\.py(, )?){4} would be run; read it, then repeat with --trust"
+        )
         assert re.search(said, err.splitlines()[-1])
     with pytest.raises(InputError, match="--trust"):
         Run(own_run).model("A")
-    assert not (own_run / "ran").exists()
+    assert ran(own_run) == set()
     assert fedsim("evaluate", own_run, "--trust")[0] == 0
-    assert (own_run / "ran").exists()
+    assert ran(own_run) == set(KINDS)
     assert Run(own_run, trust=True).model("A") is not None
 
 
@@ -93,4 +112,4 @@ def test_ones_own_code_is_run_and_said(own_run: Path, fedsim: Fedsim) -> None:
     status, _, err = fedsim("evaluate", own_run)
     assert status == 0
     assert "runsthecodein" in "".join(err.split())
-    assert (own_run / "ran").exists()
+    assert ran(own_run) == set(KINDS)
