@@ -149,7 +149,8 @@ ON_RAY = [
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(("hook", "body"), ON_RAY)
 def test_it_is_shown_on_ray(mine: Callable[..., Workload], tmp_path: Path, hook: str, body: str) -> None:
-    with pytest.raises((MethodError, ClientError), match=r"mine:Mine|of 3 and of 4 values|of 4 and of 3") as error:
+    found = r"mine:Mine|returned [34] values where other clients returned [34]"  # whoever answers first
+    with pytest.raises((MethodError, ClientError), match=found) as error:
         run(mine(hook, body, "engine.backend=ray", "engine.clients_per_actor=2"), tmp_path / "run")
     assert "\n" not in str(error.value)
 
