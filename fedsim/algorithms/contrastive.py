@@ -24,6 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Scalar = float | Tensor
+"""A number: on the CPU a float, on a GPU a tensor of no dimensions, float64."""
+
 _EPSILON = 1e-14
 _CLIENTS = 16  # rows of a block; more rows of fewer coordinates would be read in shorter runs
 
@@ -39,7 +42,7 @@ class _ContrastiveRatio(torch.autograd.Function):
     def forward(ctx: Any, theta: Tensor, server: Tensor, previous: Tensor) -> Tensor:  # noqa: ANN401
         ratio, gradient = ratio_and_gradient(theta, server, previous)
         ctx.save_for_backward(gradient)
-        return theta.new_tensor(ratio)
+        return torch.as_tensor(ratio).to(theta)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
@@ -49,7 +52,7 @@ class _ContrastiveRatio(torch.autograd.Function):
 
 def ratio_and_gradient(
     theta: Tensor, server: Tensor, previous: Tensor, own: Tensor | None = None
-) -> tuple[float, Tensor]:
+) -> tuple[Scalar, Tensor]:
     """P / N and its gradient (P,) in theta; both zero where there is no negative, or none at any distance.
 
     Args:
@@ -65,7 +68,7 @@ def ratio_and_gradient(
 
 def moment_ratio_and_gradient(
     theta: Tensor, server: Tensor, mean: Tensor, deviation: Tensor, clients: float, own: Tensor | None = None
-) -> tuple[float, Tensor]:
+) -> tuple[Scalar, Tensor]:
     """P / N and its gradient (P,) in theta, for negatives that are Gaussian over clients; as `ratio_and_gradient`.
 
     Args:
@@ -96,22 +99,37 @@ def gaussian_deviation(drift: NDArray[np.float64], distance: NDArray[np.float64]
     return np.sqrt(np.maximum(0.0, np.pi / 2 * np.square(distance) - np.square(drift)))
 
 
-def _ratio(theta: Tensor, server: Tensor, far: float, pull: Tensor, own: Tensor | None) -> tuple[float, Tensor]:
+def _ratio(theta: Tensor, server: Tensor, far: Scalar, pull: Tensor, own: Tensor | None) -> tuple[Scalar, Tensor]:
     """Ratio and gradient from N = `far` and dN / d theta = `pull` (P,), less those of `own`; the gradient is `pull`."""
     if own is not None:
-        far -= _add_distance(theta, own[None], pull, -1)
-    if far <= 0:
-        return 0.0, pull.zero_()
-    far += _EPSILON
+        far = far - _add_distance(theta, own[None], pull, -1)
+    far = _denominator(far)
     length = _block(theta) // 4
     pairs = list(zip(torch.split(theta, length), torch.split(server, length), strict=True))
-    ratio = sum(float((ours - other).abs_().sum()) for ours, other in pairs) / far
+    ratio = sum(_scalar((ours - other).abs_().sum()) for ours, other in pairs) / far
     for (ours, other), out in zip(pairs, torch.split(pull, length), strict=True):
-        torch.add((ours - other).sign_(), out, alpha=-ratio, out=out).div_(far)
+        sign = (ours - other).sign_()
+        if isinstance(ratio, Tensor):
+            torch.addcmul(sign, out, ratio.to(out), value=-1, out=out)
+        else:
+            torch.add(sign, out, alpha=-ratio, out=out)
+        out.div_(far)
     return ratio, pull
 
 
-def _add_distance(theta: Tensor, others: Tensor, pull: Tensor, times: float = 1) -> float:
+def _scalar(value: Tensor) -> Scalar:
+    """A scalar in float64; it stays on a GPU, since whoever reads it waits for all that was launched before."""
+    return value.double() if value.is_cuda else float(value)
+
+
+def _denominator(far: Scalar) -> Scalar:
+    """N + 1e-14; infinite where there is no negative at any distance, so that ratio and gradient are zero."""
+    if isinstance(far, Tensor):
+        return torch.where(far > 0, far + _EPSILON, torch.inf)
+    return far + _EPSILON if far > 0 else math.inf
+
+
+def _add_distance(theta: Tensor, others: Tensor, pull: Tensor, times: float = 1) -> Scalar:
     """sum_k ||theta - others_k||_1 for others (S, P); `times` its gradient in theta is added to `pull` (P,).
 
     Every value of `others` is read from memory once; what is made of a block of them stays in the cache. Sums of signs
@@ -123,7 +141,7 @@ def _add_distance(theta: Tensor, others: Tensor, pull: Tensor, times: float = 1)
     rows = min(clients, _CLIENTS)
     columns = min(size, _block(theta) // max(rows, 1))
     scratch, ones = theta.new_empty(2, rows * columns), theta.new_ones(rows)
-    total = 0.0
+    total: Scalar = 0.0
     for start in range(0, size, columns):
         here, sums = theta[start : start + columns], pull[start : start + columns]
         for first in range(0, clients, rows):
@@ -132,21 +150,22 @@ def _add_distance(theta: Tensor, others: Tensor, pull: Tensor, times: float = 1)
             torch.sub(here, block, out=difference)
             torch.sign(difference, out=sign)
             sums.addmv_(sign.T, ones[: len(block)], alpha=times)
-            total += float(difference.abs_().sum())
+            total = total + _scalar(difference.abs_().sum())
     return total
 
 
-def _gaussian_distance(theta: Tensor, mean: Tensor, deviation: Tensor, clients: float, pull: Tensor) -> float:
+def _gaussian_distance(theta: Tensor, mean: Tensor, deviation: Tensor, clients: float, pull: Tensor) -> Scalar:
     """`clients` times E ||theta - X||_1 for X (P,) of independent Gaussians; its gradient is written to `pull` (P,)."""
     smallest = torch.finfo(theta.dtype).tiny  # z is then infinite or 0 where the deviation is 0, as it should be
-    length, total = _block(theta) // 4, 0.0
+    length = _block(theta) // 4
+    total: Scalar = 0.0
     for start in range(0, theta.numel(), length):
         part = slice(start, start + length)
         offset, spread = theta[part] - mean[part], deviation[part]
         z = offset / spread.clamp_min(smallest)
         sign = torch.erf(z * math.sqrt(0.5), out=pull[part])
         z.square_().mul_(-0.5).exp_().mul_(spread).addcmul_(offset, sign, value=math.sqrt(math.pi / 2))
-        total += math.sqrt(2 / math.pi) * float(z.sum())
+        total = total + math.sqrt(2 / math.pi) * _scalar(z.sum())
         sign.mul_(clients)
     return clients * total
 

@@ -128,11 +128,12 @@ class FedMRI(Algorithm):
     def regulariser(self, learner: Learner, received: Mapping[str, Tensor]) -> Callable[[], None] | None:
         """The contrastive term; None while there are no negatives."""
         own = self._own_negative(learner)
-        negatives = _uploaders(received) - (own is not None)
+        uploaders = _uploaders(received)
+        negatives = uploaders - (own is not None)
         if negatives < 1:
             return None
         beta = self.beta * (negatives / _PAPER_CLIENTS if self.beta_scaling == "clients" else 1)
-        return partial(self._pull, learner, received, own, beta)
+        return partial(self._pull, learner, received, own, beta, uploaders)
 
     def _own_negative(self, learner: Learner) -> Tensor | None:
         """The client's own encoder (P,) among the negatives, if it is not to count there."""
@@ -141,13 +142,15 @@ class FedMRI(Algorithm):
         return learner.private["upload"] if latest and not self.own else None
 
     @staticmethod
-    def _pull(learner: Learner, received: Mapping[str, Tensor], own: Tensor | None, beta: float) -> None:
+    def _pull(
+        learner: Learner, received: Mapping[str, Tensor], own: Tensor | None, beta: float, uploaders: int
+    ) -> None:
         theta, server = learner.shared, received["shared"]
         if "previous" in received:
             ratio, gradient = ratio_and_gradient(theta, server, received["previous"], own)
         else:
             mean, deviation = received.get("mean", server), received["deviation"]
-            ratio, gradient = moment_ratio_and_gradient(theta, server, mean, deviation, _uploaders(received), own)
+            ratio, gradient = moment_ratio_and_gradient(theta, server, mean, deviation, uploaders, own)
         learner.shared_gradient.add_(gradient, alpha=beta)
         learner.note("contrastive_ratio", ratio)
 
