@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedsim.engine.host.sums import OrderFreeSum
 
@@ -41,12 +42,17 @@ def fold(total: NDArray[np.float64], vector: Vector) -> None:
         block += np.multiply(vector[start : start + BLOCK], WEIGHT, out=term[: block.size], dtype=np.float64)
 
 
+def add(total: OrderFreeSum, vector: Tensor) -> None:
+    """As a host does: the check, then the sum."""
+    total.add(vector, WEIGHT, total.check(vector, WEIGHT, "benchmark"))
+
+
 def kernels(size: int) -> dict[str, Kernel]:
     """Every kernel, each with a separate total or target, for vectors (size,)."""
     order_free, wide = OrderFreeSum(size), np.zeros(size)
     narrow, copy = torch.zeros(size), np.zeros(size, np.float32)
     return {
-        "order-free": lambda vector: order_free.add(vector, WEIGHT, order_free.check(vector, WEIGHT, "benchmark")),
+        "order-free": lambda vector: add(order_free, torch.from_numpy(vector)),
         "fold": lambda vector: fold(wide, vector),
         "axpy": lambda vector: narrow.add_(torch.from_numpy(vector), alpha=WEIGHT),
         "memcpy": lambda vector: np.copyto(copy, vector),

@@ -44,7 +44,7 @@ def training_step(channels: int, matrix: int) -> tuple[Task, int]:
     images = torch.randn(BATCH, matrix, matrix, dtype=torch.complex64, generator=generator)
     mask = torch.rand(BATCH, matrix, matrix, generator=generator) < 0.3
     batch = undersample(images, mask, "std")
-    parts = (learner.shared_layout, learner.local_layout)
+    parts = (learner.flat("shared"), learner.flat("local"))
     optimizer = torch.optim.RMSprop([part.vector for part in parts], lr=1e-5)
 
     def step() -> None:

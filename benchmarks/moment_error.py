@@ -83,7 +83,7 @@ def trained(content: dict[str, Any], folder: Path) -> Iterator[tuple[int, Tensor
     states = [learner.fresh_server()]
     for round_ in range(1, content["training"]["rounds"] + 1):
         state = checkpoint.read_state(folder / "run", round_)
-        states.append(checkpoint.read_server(folder / "run", state, learner.shared_layout))
+        states.append(checkpoint.read_server(folder / "run", state, learner.flat("shared")))
     for round_ in range(1, content["training"]["rounds"]):
         before, now, after = states[round_ - 1 : round_ + 2]
         vectors = before["shared"], now["previous"], now["shared"], after["previous"]

@@ -20,7 +20,7 @@ class Noop(Algorithm):
         """Return the received encoder; the optimizer's state, if any, is created on a client's first turn."""
         self.receive(learner, received)
         if learner.training.optimizer != "sgd" and not learner.optimizer.state:
-            for layout in (learner.shared_layout, learner.local_layout):
+            for layout in (learner.flat("shared"), learner.flat("local")):
                 layout.prepare(moves=True)
             learner.optimizer.step()  # the gradients are zero: nothing moves
         return {"shared": learner.shared}

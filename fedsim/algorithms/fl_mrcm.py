@@ -142,10 +142,11 @@ class _Pair:
         source = self._source.detach()
         drawn = torch.randint(len(self._target), (len(source),), generator=self._draws)
         self._flat.prepare(trained=True)
+        self._flat.gradient.zero_()
         error = self._error(source, _SOURCE) + self._error(self._target[drawn], _TARGET)
         error.backward()  # type: ignore[no-untyped-call]
         self._adam.step()
-        self._learner.note("discriminator_loss", float(error.detach()))
+        self._learner.note("discriminator_loss", error.detach())
 
     def _error(self, vectors: Tensor, label: float) -> Tensor:
         logits = self._network(vectors[:, :, None, None])

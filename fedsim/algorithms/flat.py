@@ -69,8 +69,7 @@ class FlatParameters(FlatTensors):
         self._point()
 
     def prepare(self, trained: bool) -> None:
-        """Clear the gradient; parameters that are not trained collect none, and the optimizer skips them."""
-        self.gradient.zero_()
+        """Parameters that are not trained collect no gradient, and the optimizer skips them."""
         self.vector.grad = self.gradient if trained else None
         for parameter in self._parameters:
             parameter.requires_grad = trained

@@ -14,7 +14,7 @@ from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import InputError, MethodError, RunError
 from fedsim.core.extension import error_text
 
-Sent = dict[str, Vector]
+Sent = dict[str, Tensor]
 """A client's uploads by name."""
 
 
@@ -185,7 +185,7 @@ def sent(algorithm: Algorithm, learner: Learner, returned: Mapping[str, Tensor],
     Raises:
         TypeError: something of it is missing or is no vector of numbers, or what stays with the client is no tensor.
     """
-    own = {"buffers": learner.shared_buffers.cpu().numpy()}
+    own = {"buffers": learner.shared_buffers}
     who = f"train of {algorithm.name} "
     _expect(_by_name(returned), "a dict of tensors", returned, who)
     for key, value in learner.private.items():
@@ -198,7 +198,7 @@ def sent(algorithm: Algorithm, learner: Learner, returned: Mapping[str, Tensor],
             right = isinstance(value, Tensor) and value.is_floating_point()
             _expect(right, f"a tensor of floats as {upload.name!r}", value, who)
             _expect(value.dim() == 1 or not upload.summed, f"a flat tensor as {upload.name!r}", value, who)
-            vectors[upload.name] = value.detach().to("cpu", torch.float32).numpy()
+            vectors[upload.name] = value.detach().to(learner.device, torch.float32)
     return {upload.name: vectors[upload.name] for upload in wanted}
 
 

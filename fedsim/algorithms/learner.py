@@ -80,6 +80,7 @@ class Learner:
         self._buffers = {
             group: FlatBuffers(network, [b for b in buffers if mine(b[0])]) for group, mine in in_group.items()
         }
+        self._modules = list(network.modules())
         self._graphs = Graphs(self.device, graphs)
         self._changed = [flat.gradient for flat in self._flat.values()]
         self._changed += [flat.vector for flat in self._buffers.values()]
@@ -114,22 +115,12 @@ class Learner:
         return self._flat["local"].vector.data
 
     def flat(self, group: ParameterGroup) -> FlatParameters:
-        """The parameters of a group."""
+        """The parameters of a group: their names, shapes and vector."""
         return self._flat[group]
 
     def flat_buffers(self, group: ParameterGroup) -> FlatBuffers:
         """The running statistics of a group."""
         return self._buffers[group]
-
-    @property
-    def shared_layout(self) -> FlatParameters:
-        """Names and shapes within `shared`."""
-        return self._flat["shared"]
-
-    @property
-    def local_layout(self) -> FlatParameters:
-        """Names and shapes within `local`."""
-        return self._flat["local"]
 
     @property
     def parameters(self) -> list[str]:
@@ -143,7 +134,7 @@ class Learner:
 
     def fresh_state(self) -> State:
         """The private state of a client that has not trained yet; all clients start alike."""
-        return {name: vector.to("cpu", copy=True) for name, vector in self._start.items() if name.startswith("local")}
+        return {name: vector.clone() for name, vector in self._start.items() if name.startswith("local")}
 
     def fresh_server(self) -> dict[str, NDArray[np.float32]]:
         """What every client starts from: the `shared` parameters (P,) and, if there are any, the shared `buffers`."""
@@ -162,7 +153,8 @@ class Learner:
         self.client, self.round = client, round_
         self._epoch = 0
         self.statistics = {"loss": []}
-        self.network.train()
+        if not all(module.training for module in self._modules):  # setting each costs more
+            self.network.train()
         self.adopt(state)
         self.optimizer = self._optimizer(state, "")
 
@@ -177,7 +169,7 @@ class Learner:
         for name, vector in self._model().items():
             if name.startswith("local"):
                 state[name].copy_(vector)
-        return {key: value.cpu() for key, value in (state | self._optimizer_state("")).items()}
+        return state | self._optimizer_state("")
 
     def adopt(self, state: State, prefix: str = "") -> None:
         """Set parameters and running statistics from those that `state` holds under their names after `prefix`."""
@@ -242,12 +234,13 @@ class Learner:
         if loss is None:
             self.note("loss", self.differentiate(batch, groups))
         else:
+            self._clear()
             with arithmetic(self.device, self.training.precision):
                 value = loss(batch)
             value.backward()  # type: ignore[no-untyped-call]
         if regulariser is not None:
             regulariser()
-        self.optimizer.step()
+        self.descend()
 
     def differentiate(self, batch: Batch, groups: Collection[ParameterGroup]) -> Tensor:
         """Put the gradients of the mean squared error where the parameters' are.
@@ -259,15 +252,28 @@ class Learner:
         Returns:
             The error, a scalar on the device.
         """
+        self._clear()
         way = (self.training.precision, *(group for group in PARAMETER_GROUPS if group in groups))
         inputs = batch.kspace, batch.mask, batch.target
         return self._graphs(way, self._backward, *inputs, changed=self._changed)
+
+    def descend(self) -> None:
+        """Let the optimizer change the parameters by their gradients."""
+        self.optimizer.step()
+
+    def _clear(self) -> None:
+        for flat in self._flat.values():
+            flat.gradient.zero_()
 
     def _backward(self, kspace: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         with arithmetic(self.device, self.training.precision):
             error = mse_loss(self.network(kspace, mask), target)
         error.backward()  # type: ignore[no-untyped-call]
         return error.detach()
+
+    def reconstruct(self, kspace: Tensor, mask: Tensor) -> Tensor:
+        """Magnitude (B, H, W) of measured k-space (B, H, W) and mask (B, H, W), without gradients."""
+        return self._graphs("reconstruct", self.network, kspace, mask)
 
     def error(self, output: Tensor, batch: Batch) -> Tensor:
         """The mean squared error of the network's output (B, H, W), noted as the loss of this step."""

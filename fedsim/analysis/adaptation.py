@@ -81,7 +81,7 @@ class Deployed:
         if learner.local.numel():
             return None
         state = checkpoint.read_state(self.run.path, self.round)
-        server = checkpoint.read_server(self.run.path, state, learner.shared_layout)
+        server = checkpoint.read_server(self.run.path, state, learner.flat("shared"))
         learner.shared.copy_(torch.from_numpy(server["shared"]))
         if "buffers" in server:
             learner.shared_buffers.copy_(torch.from_numpy(server["buffers"]))

@@ -60,6 +60,7 @@ def limits_of(engine: Engine, memory: float, hosts: int) -> Limits:
     return Limits(
         state_bytes=states / hosts,
         slice_bytes=slices / hosts,
+        device_bytes=None if engine.device_memory is None else engine.device_memory * _GB,
         scratch=engine.scratch,
         report_seconds=0.0 if client_known else 1.0,
     )

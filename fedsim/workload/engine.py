@@ -34,6 +34,9 @@ class Engine(Section):
     state_memory: float | None = Field(
         None, ge=0, le=1e6, description="Memory [GB] of a node for clients' private state; the rest is kept in a "
         "file in scratch. Default half of what Ray counts as the node's.")  # fmt: skip
+    device_memory: float | None = Field(
+        None, ge=0, le=1e6, description="Memory [GB] of a GPU for the private state of its clients; what is beyond it "
+        "lies in state_memory, and is copied while other clients train. Default two fifths of the GPU's.")  # fmt: skip
     slice_memory: float | None = Field(
         None, ge=0, le=1e6, description="Memory [GB] of a node for training slices; the rest is read from "
         "shards in every epoch. Default a fifth of what Ray counts as the node's.")  # fmt: skip

@@ -58,7 +58,7 @@ def a_round(
             partial = OrderFreeSum(SIZE, upload.grid)
             for index in range(group, len(encoders), groups):
                 weight = weights[index] if upload.weighted else 1.0
-                vector = sent[index][upload.name].numpy()
+                vector = sent[index][upload.name]
                 partial.add(vector, weight, partial.check(vector, weight, names[index]))
             sums[upload.name].merge(partial.total)
     collected = {u.name: [s[u.name].numpy() for s in sent] for u in method.uploads("train") if u.collected}

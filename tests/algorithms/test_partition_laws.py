@@ -140,7 +140,7 @@ def test_ditto_without_its_pull_is_single(
 ) -> None:
     """Personal models and their optimizers; metrics too where every client has trained."""
     ditto, single = simulate("ditto", "algorithm.lam=0", *keys), simulate("single", *keys)
-    layout = [name for name, _ in make_learner(setup_of(workload("single", *keys))).local_layout.layout]
+    layout = [name for name, _ in make_learner(setup_of(workload("single", *keys))).flat("local").layout]
     for round_ in ROUNDS:
         for client in clients(single):
             personal = load(ditto, round_, f"clients/{client}")

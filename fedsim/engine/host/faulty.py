@@ -3,21 +3,24 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from fedsim.algorithms.base import Upload
 from fedsim.algorithms.learner import Learner
 from fedsim.core.files import writing
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import Save, Setup, Train
 from fedsim.engine.host.readonly import ReadOnly
-from fedsim.engine.host.uploads import Sent
+from fedsim.engine.host.uploads import Made
 from fedsim.engine.state.client_files import Digests
-from fedsim.workload.faults import flip_a_bit
+from fedsim.workload.faults import Fault, flip_a_bit
 
 
 class FaultyHost(Host):
     """A host that applies the faults of each message to the clients that they name."""
 
-    def _work(self, order: Train, learner: Learner, received: ReadOnly, uploads: Sequence[Upload]) -> Sent:
+    def _work(self, order: Train, learner: Learner, received: ReadOnly, uploads: Sequence[Upload]) -> Made:
         """A client's work, before which it may die, hang or raise, and whose uploads may be corrupted.
 
         Raises:
@@ -28,10 +31,10 @@ class FaultyHost(Host):
             fault.strike()
         sent = super()._work(order, learner, received, uploads)
         for fault in faults:
-            sent = {upload: fault.spoil(vector) for upload, vector in sent.items()}
+            sent = {upload: _spoiled(fault, vector) for upload, vector in sent.items()}
         return sent
 
-    def _is_to_blame(self, order: Train, name: str, sent: Sent, learner: Learner) -> str:
+    def _is_to_blame(self, order: Train, name: str, sent: Made, learner: Learner) -> str:
         """Never the method's fault: the uploads were corrupted on purpose."""
         return "" if name in order.faults else super()._is_to_blame(order, name, sent, learner)
 
@@ -49,6 +52,10 @@ class FaultyHost(Host):
         if any(fault.kind == "corrupt" for fault in faults):
             flip_a_bit(file)
         return digests
+
+
+def _spoiled(fault: Fault, vector: Tensor) -> Tensor:
+    return torch.from_numpy(fault.spoil(vector.cpu().numpy())).to(vector.device)
 
 
 def host_class(setup: Setup) -> type[Host]:

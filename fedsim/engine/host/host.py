@@ -128,9 +128,9 @@ class Host(TrainingClients):
             with hooks.contained():
                 self._setup.algorithm.deploy(learner, received.tensors)
             own = self._setup.algorithm.foreign  # built-in methods only load finite values
-            if own and not np.isfinite(largest(learner.shared.cpu().numpy())):
+            if own and not np.isfinite(largest(learner.shared)):
                 who = f"client {name}, round {round_}: {self._setup.algorithm.name}"
                 raise ClientError(f"{who} left NaN or infinite parameters in the network (in deploy)")
             learner.network.eval()
             size = client.training.batch_size
-            yield from reconstruct_volumes(learner.network, client.data, part, size, learner.device)
+            yield from reconstruct_volumes(learner.reconstruct, client.data, part, size, learner.device)

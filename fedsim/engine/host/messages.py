@@ -55,6 +55,10 @@ class Limits:
     """Memory for private state [bytes]; the rest is kept in a file."""
     slice_bytes: float = float("inf")
     """Memory for training slices [bytes]; the rest is read from shards every time."""
+    device_bytes: float | None = None
+    """Memory of a whole GPU for private state [bytes]; None: two fifths of it."""
+    gpu_share: float = 1.0
+    """Of a GPU."""
     scratch: Path | None = None
     """Folder of the file; default the system's folder for temporary files."""
     report_seconds: float = 1.0

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from fedsim.algorithms import hooks
 from fedsim.algorithms.learner import Learner
+from fedsim.algorithms.training import State
 from fedsim.core.errors import ClientError, InputError, OwnCodeError, RunError
 from fedsim.core.files import writing
 from fedsim.data.samples import SliceMemory
@@ -15,10 +18,14 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Layouts, Limits, Load, Reply, Reset, Save, Setup
 from fedsim.engine.host.readonly import ReadOnly
 from fedsim.engine.state import client_files as clientfiles
+from fedsim.engine.state.device import DeviceStates
 from fedsim.engine.state.store import StateStore
 
 Handed = tuple[list[ClientSpec], list[clientfiles.FilePart]]
 """Clients on their way to another host of the node, and the files that hold their private state."""
+
+
+_DEVICE_SHARE = 0.4  # of a GPU, for private state where the workload does not say
 
 
 class Residents:
@@ -44,7 +51,9 @@ class Residents:
         self._setup, self._limits = setup, limits
         self._learner, self._slices = learner, slices
         self._clients = {client.name: client for client in clients}
-        self._states = StateStore(learner.fresh_state, limits.state_bytes, limits.scratch)
+        self._states: StateStore | DeviceStates
+        below = StateStore(learner.fresh_state, limits.state_bytes, limits.scratch)
+        self._states = below if learner.device.type == "cpu" else _on_device(below, learner, limits)
 
     def clients(self) -> tuple[str, ...]:
         """Names of the clients that live here."""
@@ -98,8 +107,8 @@ class Residents:
 
     def _written(self, order: Save, file: Path, names: Sequence[str]) -> clientfiles.Digests:
         """Write some clients into a file of the order; the digest of each."""
-        states = ((name, self._states.take(name)) for name in names)
-        return clientfiles.fill(file, states, self._learner.local_layout)
+        states = ((name, self._copy(name)) for name in names)
+        return clientfiles.fill(file, states, self._learner.flat("local"))
 
     def _load(self, order: Load) -> Iterator[Reply]:
         """Take up clients' private state.
@@ -134,7 +143,7 @@ class Residents:
             file = folder / clientfiles.own_file(name)
             with writing(file):
                 header = clientfiles.allocate(file, {name: self._layout(name)})
-            digests = clientfiles.fill(file, [(name, self._states.take(name))], self._learner.local_layout)
+            digests = clientfiles.fill(file, [(name, self._copy(name))], self._learner.flat("local"))
             parts.append(clientfiles.FilePart(file, header, digests))
             self._states.forget(name)
             self._slices.forget(self._clients[name].data)
@@ -149,10 +158,21 @@ class Residents:
             part.file.unlink()
         parts[0].file.parent.rmdir()
 
+    def _copy(self, name: str) -> State:
+        """A client's private state, to be written to a file."""
+        return {key: value.cpu() for key, value in self._states.take(name).items()}
+
     def _layout(self, name: str) -> clientfiles.Layout:
         """The layout of a client's private state."""
-        return clientfiles.client_layout(self._states.layout(name), self._learner.local_layout)
+        return clientfiles.client_layout(self._states.layout(name), self._learner.flat("local"))
 
     def _take_up(self, part: clientfiles.FilePart) -> None:
-        for name, state in clientfiles.read_clients(part, self._learner.local_layout):
+        for name, state in clientfiles.read_clients(part, self._learner.flat("local")):
             self._states.put(name, state)
+
+
+def _on_device(below: StateStore, learner: Learner, limits: Limits) -> DeviceStates:
+    """What keeps private state on the learner's GPU, up to the host's part of its memory."""
+    _, total = torch.cuda.mem_get_info(learner.device)
+    budget = _DEVICE_SHARE * total if limits.device_bytes is None else limits.device_bytes
+    return DeviceStates(below, learner.fresh_state, learner.device, budget * min(limits.gpu_share, 1.0))

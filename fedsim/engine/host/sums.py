@@ -5,7 +5,9 @@ to the grid, and sums of grid values are exact while they stay below 2^(51 - g).
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedsim.core.errors import ClientError, DivergedError
 
@@ -16,22 +18,28 @@ class OrderFreeSum:
     """A running sum of vectors (P,) with weights; merging partial sums in any grouping gives the same bits."""
 
     def __init__(self, size: int, grid: int = 40) -> None:
-        self.total: NDArray[np.float64] = np.zeros(size)
+        self._size = size
+        self._sum: NDArray[np.float64] = np.zeros(size)
         self._magic = 1.5 * 2.0 ** (52 - grid)
         self._limit = 2.0 ** (51 - grid)
         self._largest = 0.0  # a bound on every element of the total
         self._term = np.empty(min(size, _BLOCK))
 
-    def check(self, vector: NDArray[np.float32], weight: float, owner: str) -> float:
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """The sum so far (P,)."""
+        return self._sum
+
+    def check(self, vector: Tensor, weight: float, owner: str) -> float:
         """The largest absolute value of weight * vector; refuses what `add` could not add.
 
         Raises:
             DivergedError: the term has NaN, infinite or out-of-range values; names the owner.
             ClientError: the vector has another size than the others.
         """
-        if vector.shape != self.total.shape:
-            others = f"where other clients returned {self.total.size}"
-            raise ClientError(f"{owner}: train returned {vector.size} values {others}")
+        if vector.shape != (self._size,):
+            others = f"where other clients returned {self._size}"
+            raise ClientError(f"{owner}: train returned {vector.numel()} values {others}")
         bound = weight * largest(vector)
         if not bound < self._limit:
             raise DivergedError(
@@ -39,16 +47,17 @@ class OrderFreeSum:
             )
         return bound
 
-    def add(self, vector: NDArray[np.float32], weight: float, bound: float) -> None:
+    def add(self, vector: Tensor, weight: float, bound: float) -> None:
         """Add weight * vector, whose largest absolute value `check` has found to be `bound`.
 
         Raises:
             DivergedError: the sum may leave the range in which it is exact.
         """
         self._grow(bound)
-        for start in range(0, vector.size, _BLOCK):
-            block = self.total[start : start + _BLOCK]
-            term = np.multiply(vector[start : start + _BLOCK], weight, out=self._term[: block.size], dtype=np.float64)
+        values = vector.numpy()
+        for start in range(0, values.size, _BLOCK):
+            block = self._sum[start : start + _BLOCK]
+            term = np.multiply(values[start : start + _BLOCK], weight, out=self._term[: block.size], dtype=np.float64)
             term += self._magic
             term -= self._magic
             block += term
@@ -60,7 +69,7 @@ class OrderFreeSum:
             DivergedError: the sum may leave the range in which it is exact.
         """
         self._grow(largest(partial))
-        self.total += partial
+        self._sum += partial
 
     def _grow(self, by: float) -> None:
         self._largest += by
@@ -68,6 +77,32 @@ class OrderFreeSum:
             raise DivergedError(f"a sum over clients may exceed {self._limit:g}, where it is exact; lower the lr")
 
 
-def largest(vector: NDArray[np.float32] | NDArray[np.float64]) -> float:
+class DeviceSum(OrderFreeSum):
+    """A running sum on a GPU: the same operations in float64, and so the same bits."""
+
+    def __init__(self, size: int, grid: int, device: torch.device) -> None:
+        super().__init__(0, grid)
+        self._size, self._there = size, torch.zeros(size, dtype=torch.float64, device=device)
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """The sum so far (P,), copied from the GPU."""
+        return self._there.cpu().numpy()
+
+    def add(self, vector: Tensor, weight: float, bound: float) -> None:
+        """Add weight * vector; nothing waits for it.
+
+        Raises:
+            DivergedError: the sum may leave the range in which it is exact.
+        """
+        self._grow(bound)
+        self._there += vector.double().mul_(weight).add_(self._magic).sub_(self._magic)
+
+
+def largest(vector: Tensor | NDArray[np.float64]) -> float:
     """The largest absolute value (P,); NaN if one is."""
+    if isinstance(vector, Tensor):
+        if vector.is_cuda:
+            return float(vector.abs().max()) if vector.numel() else 0.0
+        vector = vector.numpy()
     return float(max(vector.max(), -vector.min())) if vector.size else 0.0

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from itertools import zip_longest
 from typing import TypeVar
 
 import numpy as np
@@ -33,7 +33,7 @@ from fedsim.engine.host.process import Pace, Watch, here, keep_freed_memory
 from fedsim.engine.host.readonly import ReadOnly
 from fedsim.engine.host.residents import Residents
 from fedsim.engine.host.sums import largest
-from fedsim.engine.host.uploads import PartialSums, Sent, uploads_of
+from fedsim.engine.host.uploads import Made, PartialSums, uploads_of
 from fedsim.engine.state.store import state_bytes
 
 _NO_LIMITS = Limits()
@@ -67,7 +67,7 @@ class _Turn:
     watch: Watch
     state: State = field(default_factory=dict)
     """Its private state afterwards."""
-    sent: Sent = field(default_factory=dict)
+    sent: Made = field(default_factory=dict)
     noted: dict[str, float] = field(default_factory=dict)
     """Means over its steps, by column of the ledger."""
     bounds: dict[str, float] = field(default_factory=dict)
@@ -126,12 +126,19 @@ class TrainingClients(Residents):
     def _turns(self, order: Train, received: ReadOnly, uploads: Sequence[Upload]) -> Iterator[_Turn]:
         """Each client's turn: one after the other, or fused."""
         turn = partial(self._turn, order, received, uploads)
-        if self._fusion is not None:
-            yield from self._fusion.run(partial(turn, name) for name in self._longest_first(order.clients))
-            return
-        for name, following in pairwise([*order.clients, ""]):
-            self._states.expect(following)
-            yield turn(name, self._learner)
+        if self._fusion is None:
+            yield from (turn(name, self._learner) for name in self._foreseen(order.clients))
+        else:
+            yield from self._fusion.run(
+                partial(turn, name) for name in self._foreseen(self._longest_first(order.clients))
+            )
+
+    def _foreseen(self, names: Sequence[str]) -> Iterator[str]:
+        """The names, each after the state of the client that follows it by as many as train at once was asked for."""
+        for name, following in zip_longest(names, names[self._setup.fuse :]):
+            if following is not None:
+                self._states.expect(following)
+            yield name
 
     def _longest_first(self, names: Sequence[str]) -> list[str]:
         """The order in which the fewest rows of a fused network stay empty."""
@@ -151,19 +158,19 @@ class TrainingClients(Residents):
                 who = f"client {name}, round {order.round}"
                 noted = means(learner, self._clients[name].data, who, own)
                 state = learner.leave()
-                if not np.isfinite(largest(state["local"].numpy())):
+                if not np.isfinite(largest(state["local"])):
                     raise DivergedError(f"{who}: its own parameters are not finite; lower its lr")
             return replace(turn, state=state, sent=sent, noted=noted, bounds=self._checked(order, name, sent, learner))
         except ClientError as error:
             return replace(turn, error=error)
 
-    def _work(self, order: Train, learner: Learner, received: ReadOnly, uploads: Sequence[Upload]) -> Sent:
+    def _work(self, order: Train, learner: Learner, received: ReadOnly, uploads: Sequence[Upload]) -> Made:
         """What a client does in a phase; its uploads."""
         with hooks.contained():
             made = self._setup.algorithm.train(learner, received.tensors, order.phase)
         return hooks.sent(self._setup.algorithm, learner, made, uploads)
 
-    def _checked(self, order: Train, name: str, sent: Sent, learner: Learner) -> dict[str, float]:
+    def _checked(self, order: Train, name: str, sent: Made, learner: Learner) -> dict[str, float]:
         """The bound of each upload that can be summed.
 
         Raises:
@@ -179,9 +186,9 @@ class TrainingClients(Residents):
             what = f"train of {self._setup.algorithm.name} returned NaN, infinite or too large numbers as {upload!r}"
             raise ClientError(f"{who}: {what}, though its network is finite") from error
 
-    def _is_to_blame(self, order: Train, name: str, sent: Sent, learner: Learner) -> str:
+    def _is_to_blame(self, order: Train, name: str, sent: Made, learner: Learner) -> str:
         """The upload that a user's own method made non-finite although the network is finite; empty if none."""
-        network = largest(learner.shared.cpu().numpy())
+        network = largest(learner.shared)
         wrong = [key for key, vector in sent.items() if key != "buffers" and not largest(vector) <= network]
         own = self._setup.algorithm.foreign and np.isfinite(network)
         return wrong[0] if own and wrong else ""

@@ -11,10 +11,12 @@ from torch import Tensor
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Algorithm, Upload, Vector
 from fedsim.core.errors import DivergedError
-from fedsim.engine.host.sums import OrderFreeSum, largest
+from fedsim.engine.host.sums import DeviceSum, OrderFreeSum, largest
 
 Sent = Mapping[str, Vector]
-"""A client's uploads by name."""
+"""A client's uploads by name, as the server gets them."""
+Made = Mapping[str, Tensor]
+"""A client's uploads by name, where it made them."""
 
 
 def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str], where: str = "") -> list[Upload]:
@@ -38,7 +40,7 @@ class PartialSums:
         self._uploads = uploads
         self._totals: dict[str, OrderFreeSum] = {}
 
-    def check(self, sent: Sent, weight: float, who: str) -> dict[str, float]:
+    def check(self, sent: Made, weight: float, who: str) -> dict[str, float]:
         """The largest term of each upload that is summed; refuses uploads that cannot be summed, before any is added.
 
         Raises:
@@ -48,27 +50,36 @@ class PartialSums:
         for upload in self._uploads:
             vector = sent[upload.name]
             if upload.summed:
-                total = self._totals.get(upload.name) or OrderFreeSum(vector.size, upload.grid)
+                total = self._totals.get(upload.name) or _sum_of(vector, upload.grid)
                 bounds[upload.name] = total.check(vector, weight if upload.weighted else 1.0, who)
             elif not np.isfinite(largest(vector)):
                 raise DivergedError(f"{who}: sent NaN or infinite values; lower its lr")
         return bounds
 
-    def add(self, sent: Sent, weight: float, bounds: Mapping[str, float]) -> None:
+    def add(self, sent: Made, weight: float, bounds: Mapping[str, float]) -> None:
         """Add a client's uploads, given what `check` found."""
         for upload in self._uploads:
             if upload.summed:
                 vector = sent[upload.name]
-                total = self._totals.setdefault(upload.name, OrderFreeSum(vector.size, upload.grid))
+                total = self._totals.setdefault(upload.name, _sum_of(vector, upload.grid))
                 total.add(vector, weight if upload.weighted else 1.0, bounds[upload.name])
 
-    def apart(self, sent: Sent) -> dict[str, Vector]:
+    def apart(self, sent: Made) -> dict[str, Vector]:
         """Copies of the uploads that the server wants individually."""
-        return {upload.name: sent[upload.name].copy() for upload in self._uploads if upload.collected}
+        return {
+            upload.name: sent[upload.name].to("cpu", copy=True).numpy() for upload in self._uploads if upload.collected
+        }
 
     def totals(self) -> dict[str, NDArray[np.float64]]:
         """The sums by name."""
         return {name: total.total for name, total in self._totals.items()}
+
+
+def _sum_of(vector: Tensor, grid: int) -> OrderFreeSum:
+    """An empty sum where a vector lies."""
+    if vector.is_cuda:
+        return DeviceSum(vector.numel(), grid, vector.device)
+    return OrderFreeSum(vector.numel(), grid)
 
 
 def as_tensors(vectors: Mapping[str, Vector]) -> dict[str, Tensor]:

@@ -149,7 +149,7 @@ class _Private:
         known = {client.training.optimizer for client in clients}
         states = {optimizer: sizes.private_layout(learner, optimizer) for optimizer in sorted(known)}
         self._bytes = {optimizer: sizes.layout_bytes(state) for optimizer, state in states.items()}
-        self._layouts = {o: clientfiles.client_layout(state, learner.local_layout) for o, state in states.items()}
+        self._layouts = {o: clientfiles.client_layout(state, learner.flat("local")) for o, state in states.items()}
         if calibration is not None:  # what the method keeps besides, it keeps with every client
             besides = calibration.private_bytes - self._bytes[calibration.client.training.optimizer]
             self._bytes = {optimizer: size + besides for optimizer, size in self._bytes.items()}

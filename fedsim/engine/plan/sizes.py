@@ -59,7 +59,7 @@ def header_bytes(layout: clientfiles.Layout, size: int, prefix: str = "") -> int
 def shared_file_bytes(learner: Learner) -> int:
     """Size of a checkpoint's shared.safetensors [bytes]."""
     size = learner.shared.nbytes
-    return 8 + size + header_bytes(tuple((name, "F32", tuple(s)) for name, s in learner.shared_layout.layout), size)
+    return 8 + size + header_bytes(tuple((name, "F32", tuple(s)) for name, s in learner.flat("shared").layout), size)
 
 
 # Working memory

@@ -207,10 +207,10 @@ class Run:
         check_client(client, at["clients"])
         with torch.inference_mode(mode=False):  # the caller may be in inference mode
             learner = make_learner(setup_of(self.runnable))
-        state = checkpoint.read_client(self.path, at, client, learner.local_layout)
+        state = checkpoint.read_client(self.path, at, client, learner.flat("local"))
         learner.private = state
         learner.adopt(state)
-        server = checkpoint.read_server(self.path, at, learner.shared_layout)
+        server = checkpoint.read_server(self.path, at, learner.flat("shared"))
         if "buffers" in server:
             learner.shared_buffers.copy_(torch.from_numpy(server["buffers"]))
         with hooks.blamed(self.runnable.algorithm, "deploy", f"client {client}"):

@@ -59,7 +59,7 @@ class Snapshots:
             self._tell(Reset(clients=self._names))
             return None, None
         state = checkpoint.read_state(self._run, round_)
-        self._server.state = checkpoint.read_server(self._run, state, self._learner.shared_layout)
+        self._server.state = checkpoint.read_server(self._run, state, self._learner.flat("shared"))
         self._tell(Load(clients=self._names, parts=checkpoint.parts(self._run, state, self._names)))
         return state["best_round"], state["best_psnr"]
 
@@ -92,7 +92,7 @@ class Snapshots:
             order = Save(clients=self._names, folder=folder.absolute(), files=files, faults=faults)
             return {name: digest for reply in self._backend.call(order) for name, digest in reply.digests.items()}
 
-        checkpoint.write(self._run, state, self._server.state, self._learner.shared_layout, layouts, save)
+        checkpoint.write(self._run, state, self._server.state, self._learner.flat("shared"), layouts, save)
 
     def _tell(self, message: Message) -> None:
         """Send a message that has no answer."""

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,8 @@ def total(vectors: list[np.ndarray], weights: list[float], groups: int = 1) -> n
     for group in range(groups):
         part = OrderFreeSum(vectors[0].size)
         for vector, weight in list(zip(vectors, weights, strict=True))[group::groups]:
-            part.add(vector, weight, part.check(vector, weight, "client"))
+            term = torch.from_numpy(vector)
+            part.add(term, weight, part.check(term, weight, "client"))
         whole.merge(part.total)
     return whole.total
 
@@ -44,7 +46,7 @@ def test_bad_values_are_refused_by_name(bad: float) -> None:
     vector = np.zeros(100, np.float32)
     vector[17] = bad
     with pytest.raises(RunError, match="client Bergen, round 3: sent NaN"):
-        OrderFreeSum(100).check(vector, 0.5, "client Bergen, round 3")
+        OrderFreeSum(100).check(torch.from_numpy(vector), 0.5, "client Bergen, round 3")
 
 
 def test_a_sum_that_would_not_be_exact_is_refused() -> None:
@@ -56,4 +58,4 @@ def test_a_sum_that_would_not_be_exact_is_refused() -> None:
 
 def test_a_wrong_length_is_refused_by_name() -> None:
     with pytest.raises(RunError, match="client Bergen: train returned 99 values where other clients returned 100"):
-        OrderFreeSum(100).check(np.zeros(99, np.float32), 1, "client Bergen")
+        OrderFreeSum(100).check(torch.zeros(99), 1, "client Bergen")

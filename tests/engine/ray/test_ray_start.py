@@ -10,7 +10,7 @@ from fedsim.engine.ray import cluster
 from tests.engine.plans import TINY, MakeWorkload, checked, machine
 
 
-@pytest.mark.parametrize(("folder", "message"), [("none", "is no folder"), ("ü", "beyond ASCII")])
+@pytest.mark.parametrize(("folder", "message"), [("none", "is not a writable folder"), ("ü", "non-ASCII")])
 def test_a_wrong_ray_tmpdir_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, message: str
 ) -> None:
