@@ -18,88 +18,17 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
-from torch import Tensor, nn
-
-SAMPLES, BATCH, SIZE, LR = 8, 4, 64, 1e-4
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}
-State = dict[str, Tensor]
-
-
-def _block(channels_in: int, channels: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for width in (channels_in, channels):
-        layers += [nn.Conv2d(width, channels, 3, padding=1, bias=False), nn.InstanceNorm2d(channels)]
-        layers.append(nn.LeakyReLU(0.2, inplace=True))
-    return nn.Sequential(*layers)
-
-
-def _up(channels: int) -> nn.Sequential:
-    layer = nn.ConvTranspose2d(2 * channels, channels, 2, stride=2, bias=False)
-    return nn.Sequential(layer, nn.InstanceNorm2d(channels), nn.LeakyReLU(0.2, inplace=True))
-
-
-class UNet(nn.Module):
-    """The plain fastMRI U-Net with 4 poolings; `down` is the encoder."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        widths = [channels << level for level in range(5)]
-        self.down = nn.ModuleList(_block(a, b) for a, b in zip([1, *widths], widths, strict=False))
-        self.up = nn.ModuleList(_up(width) for width in widths[-2::-1])
-        self.blocks = nn.ModuleList(_block(2 * width, width) for width in widths[-2::-1])
-        self.last = nn.Conv2d(channels, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, H, W) to (B, 1, H, W)."""
-        skips: list[Tensor] = []
-        for level, block in enumerate(self.down):
-            x = block(F.avg_pool2d(x, 2) if level else x)
-            skips.append(x)
-        skips.pop()
-        for up, block in zip(self.up, self.blocks, strict=True):
-            x = block(torch.cat([up(x), skips.pop()], dim=1))
-        out: Tensor = self.last(x)
-        return out
-
-
-def _copy(network: nn.Module, encoder: bool) -> State:
-    return {k: v.clone() for k, v in network.state_dict().items() if k.startswith("down.") == encoder}
-
-
-def _images(client: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(client)
-    inputs, targets = torch.randn(2, SAMPLES, 1, SIZE, SIZE, generator=generator)
-    return inputs, targets
-
-
-def _train(network: UNet, inputs: Tensor, targets: Tensor, optimizer: str) -> None:
-    moving = OPTIMIZERS[optimizer](network.parameters(), lr=LR)  # type: ignore[call-arg]
-    for start in range(0, SAMPLES, BATCH):
-        moving.zero_grad()
-        output = network(inputs[start : start + BATCH])
-        F.mse_loss(output, targets[start : start + BATCH]).backward()  # type: ignore[no-untyped-call]
-        moving.step()
+from loop import OPTIMIZERS, Loop, UNet, images
 
 
 def _serve(pipe: Connection, clients: range, channels: int, optimizer: str) -> None:
     """Run a round of some clients for every True that arrives through the pipe."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    network = UNet(channels)
-    encoder = _copy(network, encoder=True)
-    decoders = {client: _copy(network, encoder=False) for client in clients}
-    images = {client: _images(client) for client in clients}
+    loop = Loop(UNet(channels), [images(client) for client in clients], optimizer)
     pipe.send(True)
     while pipe.recv():
-        total = {name: torch.zeros_like(tensor) for name, tensor in encoder.items()}
-        for client in clients:
-            network.load_state_dict({**encoder, **decoders[client]})
-            _train(network, *images[client], optimizer)
-            decoders[client] = _copy(network, encoder=False)
-            for name, tensor in network.state_dict().items():
-                if name in total:
-                    total[name].add_(tensor)
+        loop.round()
         pipe.send(True)
 
 

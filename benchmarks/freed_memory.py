@@ -16,8 +16,9 @@ from pathlib import Path
 
 from workload import Case, scratch_folder
 
-import fedsim.engine.host.host as hosts
 from fedsim.engine.federation import assemble
+from fedsim.engine.host import training
+from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import Train
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.reading import load_workload
@@ -29,12 +30,12 @@ def trained(task: tuple[str, bool]) -> tuple[float, float]:
     """Milliseconds and page faults per client, of a host in this process."""
     file, keep = task
     if not keep:
-        hosts.keep_freed_memory = lambda: None
+        training.keep_freed_memory = lambda: None
     workload = load_workload(file).settled()
     federation = assemble(workload)
-    host = hosts.Host(setup_of(workload), federation.clients)
+    host = Host(setup_of(workload), federation.clients)
     weights = dict.fromkeys(federation.names, 1 / len(federation.names))
-    server = hosts.make_learner(setup_of(workload)).fresh_server()
+    server = training.make_learner(setup_of(workload)).fresh_server()
     seconds = []
     for round_ in range(_ROUNDS + 1):
         faults, begun = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()

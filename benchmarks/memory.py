@@ -66,7 +66,9 @@ def main() -> None:
         for channels in given.channels:
             for n in given.n:
                 settings = tuple(given.overrides)
-                case = Case(n, channels, "noop", given.optimizer, rounds=given.rounds, overrides=settings)
+                case = Case(
+                    n, channels, mode="noop", optimizer=given.optimizer, rounds=given.rounds, overrides=settings
+                )
                 rows.append(measure(case, scratch, given.checkpoint, given.interval))
                 print(json.dumps(rows[-1]), flush=True)
     print(table(rows))

@@ -1,7 +1,7 @@
 """A run with very many clients, all of them in every round, and its cost: time, memory, disk.
 
-    python benchmarks/scale.py [--n 10000] [--rounds 3] [--channels 8] [--optimizer rmsprop|sgd] [--out FOLDER]
-                               [--no-checkpoint] [--set KEY=VALUE ...]
+    python benchmarks/scale.py [--n 10000] [--rounds 3] [--fuse K] [--channels 8] [--optimizer rmsprop|sgd]
+                               [--out FOLDER] [--no-checkpoint] [--set KEY=VALUE ...]
 
 Workload W (`workload.py`); for FedMRI with its term use `--set algorithm.beta=100`. Everything is written below a new
 folder in `--out` that is removed at the end. The disk must hold the private state twice, in engine.scratch and in the
@@ -68,7 +68,7 @@ class Stages:
         stage = stage_that_ends(event)
         if stage is None:
             return None
-        row = {"stage": stage, "n": self._case.clients, "seconds": event["time"] - self._since}
+        row = {"stage": stage, "n": self._case.clients, "fuse": self._case.fuse, "seconds": event["time"] - self._since}
         if stage.startswith("round"):
             row |= self._beside_floor(row["seconds"])
         row |= watch.lap().row() | self._room(watch)
@@ -127,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=10_000, help="clients")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fuse", type=int, default=1, help="clients that train as one network")
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--optimizer", choices=["rmsprop", "sgd"], default="rmsprop")
     parser.add_argument("--out", type=Path, help="folder on a disk with room; default that for temporary files")
@@ -139,7 +140,9 @@ def main() -> None:
     rows = []
     with scratch_folder(given.out) as scratch:
         settings = (f"engine.scratch={scratch / 'scratch'}", *given.overrides)
-        case = Case(given.n, given.channels, optimizer=given.optimizer, rounds=given.rounds, overrides=settings)
+        case = Case(
+            given.n, given.channels, optimizer=given.optimizer, fuse=given.fuse, rounds=given.rounds, overrides=settings
+        )
         for row in results(case, scratch, given):
             print(json.dumps(row), flush=True)
             rows.append(row)

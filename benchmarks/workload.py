@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ Optimizer = Literal["rmsprop", "sgd"]
 
 @dataclass(frozen=True)
 class Case:
-    """A federation of phantom sites with one client each, with 8 slices of 64 x 64 in 2 batches.
+    """A federation of phantom sites with one client each, by default with 8 slices of 64 x 64 in 2 batches.
 
     The encoder is shared and the decoder private: FedMRI without its term.
     """
@@ -25,6 +25,14 @@ class Case:
     clients: int
     channels: int = 8
     """Channels of the U-Net's first level: 8 give an encoder of 1.2 MB and a decoder of 0.8 MB, 32 18.8 and 12.2 MB."""
+    _: KW_ONLY
+    domain: Literal["image", "dual"] = "image"
+    size: int = 64
+    """Side of the matrix."""
+    slices: int = 8
+    """Of each client."""
+    batch: int = 4
+    """Slices in a step."""
     mode: Mode = "train"
     """noop: clients swap their private state in and out and return the encoder unchanged (`noop.py`)."""
     optimizer: Optimizer = "rmsprop"
@@ -33,6 +41,8 @@ class Case:
     """Give every client 8 more slices and validate it on them after every round."""
     checkpoints: bool = False
     """Write a checkpoint after every round, instead of only after the last."""
+    fuse: int = 1
+    """Clients that train as one network."""
     rounds: int = 1
     overrides: tuple[str, ...] = field(default=())
     """KEY=VALUE as on fedsim's command line."""
@@ -40,18 +50,24 @@ class Case:
     def content(self, cache: Path) -> dict[str, Any]:
         """The workload file's keys."""
         val = 0.5 if self.evaluate else 0
-        source = {"format": "phantom", "subjects": 2 if self.evaluate else 1, "slices": 8, "size": 64}
+        source = {"format": "phantom", "subjects": 2 if self.evaluate else 1, "slices": self.slices, "size": self.size}
         return {
             "name": "workload-w",
             "federation": {
                 "cache": str(cache),
-                "matrix": [64, 64],
+                "matrix": [self.size, self.size],
                 "split": {"train": 1 - val, "val": val, "test": 0},
                 "sites": [{"name": "P", "count": self.clients, "source": source}],
             },
-            "model": {"channels": self.channels},
+            "model": {"domain": self.domain, "channels": self.channels},
             "algorithm": {"name": "noop:Noop"} if self.mode == "noop" else {"name": "fedmri", "beta": 0},
-            "training": {"rounds": self.rounds, "batch_size": 4, "optimizer": self.optimizer, "lr": 1e-4},
+            "training": {
+                "rounds": self.rounds,
+                "batch_size": self.batch,
+                "optimizer": self.optimizer,
+                "lr": 1e-4,
+                "fuse": self.fuse,
+            },
             "engine": {
                 "clients_per_actor": "auto",
                 "checkpoint_every": int(self.checkpoints),
