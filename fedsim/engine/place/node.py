@@ -7,7 +7,10 @@ from pathlib import Path
 from fedsim.workload.resources import Resources
 
 SMALLEST_SHARE = 1e-4  # of a GPU, that Ray can tell from none
-_GPU_PROCESS = 1e9  # bytes of a GPU that an actor takes at least: CUDA itself, and a small network at work
+CUDA_BYTES = 1e9
+"""Memory of a GPU that a process takes before it trains anything: CUDA, cuDNN and cuBLAS with their workspaces."""
+_USABLE = 0.95  # of a GPU's memory
+_UNKNOWN = 16e9  # bytes that a GPU of another node has at least; Ray does not say
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,31 @@ class Node:
     scratch: Disk | None = None
     """Disk of the scratch folder; None if it was not examined."""
 
-    def slots(self, needs: Resources, threads: int, on_gpus: bool) -> int:
-        """How many clients with such needs can train here at once; where any can, at least one."""
+    def slots(self, needs: Resources, threads: int, share: float | None = None) -> int:
+        """How many actors whose clients have such needs can train here at once; where any can, at least one.
+
+        Args:
+            needs: What a client asks for.
+            threads: Cores of one that asks for none.
+            share: The share of a GPU that each must have; None: they train on the CPU.
+        """
         cores = max(1, math.floor(self.cpus / (needs.cpus or threads)))
-        whole, share = math.floor(self.gpus), needs.gpus  # Ray gives a part of one GPU, or whole ones
-        if not on_gpus:
-            return cores
-        if share is None:
-            return min(cores, self.gpu_actors)
-        return 0 if not share else whole // math.ceil(share) if share >= 1 else whole * math.floor(1 / share)
+        return cores if share is None else min(cores, self.gpu_actors(share))
+
+    def gpu_share(self, needs: Resources, gpu_bytes: float) -> float:
+        """The least share of a GPU that an actor must have here: what is asked for, or more if its memory needs more.
+
+        0 if none is asked for; never more than one GPU for the sake of memory.
+        """
+        share = math.ceil(min(1.0, gpu_bytes / self.gpu_usable) / SMALLEST_SHARE) * SMALLEST_SHARE
+        return share if needs.gpus is None else needs.gpus and max(needs.gpus, share)
+
+    def gpu_actors(self, share: float) -> int:
+        """How many actors with such a share of a GPU it holds; Ray gives a part of one GPU, or whole ones."""
+        whole = math.floor(self.gpus)
+        return (whole // math.ceil(share) if share >= 1 else whole * int(1 / share)) if share else 0
 
     @property
-    def gpu_actors(self) -> int:
-        """How many actors the memory of its GPUs holds."""
-        return math.floor(self.gpus) * max(1, int(min(1 / SMALLEST_SHARE, self.gpu_memory / _GPU_PROCESS)))
+    def gpu_usable(self) -> float:
+        """Memory of a GPU that a run may take [bytes]; a guess if it is not known."""
+        return _USABLE * self.gpu_memory if math.isfinite(self.gpu_memory) else _UNKNOWN

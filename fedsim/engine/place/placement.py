@@ -8,10 +8,12 @@ from itertools import groupby
 
 from fedsim.core.errors import InputError
 from fedsim.engine.host.client import ClientSpec
-from fedsim.engine.place.node import SMALLEST_SHARE, Node
+from fedsim.engine.place.node import CUDA_BYTES, SMALLEST_SHARE, Node
 from fedsim.engine.place.schedule import spread
 from fedsim.workload.engine import Engine
 from fedsim.workload.resources import Resources
+
+_HALF = 0.5  # of a GPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,9 @@ def granted(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
     return [replace(nodes[at], cpus=shares[at]) for at in sorted(shares)]
 
 
-def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]) -> list[Placement]:
+def placed(
+    engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node], gpu_bytes: float = CUDA_BYTES
+) -> list[Placement]:
     """The placements of a run's actors; where Ray chooses the nodes, they are counted over all nodes in turn.
 
     With `clients_per_actor: auto`, clients get no placement if no node has the GPUs that they ask for.
@@ -59,19 +63,22 @@ def placed(engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node])
         engine: Says how many clients share an actor.
         clients: The federation's.
         nodes: Of the cluster.
+        gpu_bytes: Memory of a GPU that an actor takes [bytes].
     """
     if engine.backend == "serial":
         return [Placement(node=0, pinned=True, clients=tuple(clients))]
     on_gpus = uses_gpus(engine, nodes)
     limited = engine.nodes is not None or engine.cores is not None  # Ray would choose among all nodes
-    groups = _pinned(engine, clients, nodes) if engine.clients_per_actor == "auto" else _cut(engine, clients, nodes)
+    needed = gpu_bytes if on_gpus else None
+    groups = (_pinned if engine.clients_per_actor == "auto" else _cut)(engine, clients, nodes, needed)
     turns = [at for at, node in enumerate(nodes) if node.gpus or not on_gpus]
     placements = [
         Placement(
             node=turns[number % len(turns)] if node is None else node,
             pinned=node is not None or limited,
             clients=tuple(group),
-            **_reserves(engine, group, on_gpus),
+            gpus=_share(group[0].resources, nodes if node is None else nodes[node : node + 1], needed) if needed else 0,
+            **_reserves(engine, group),
         )
         for number, (node, group) in enumerate(groups)
     ]
@@ -90,10 +97,10 @@ def device_of(engine: Engine, nodes: Sequence[Node]) -> str:
     return "cuda" if uses_gpus(engine, nodes) and any(node.gpus and node.cuda for node in nodes) else "cpu"
 
 
-def _reserves(engine: Engine, group: Sequence[ClientSpec], on_gpus: bool) -> dict[str, float]:
+def _reserves(engine: Engine, group: Sequence[ClientSpec]) -> dict[str, float]:
+    """What Ray reserves for an actor, GPUs aside."""
     cpus = max(client.resources.cpus or engine.threads for client in group)
-    gpus = max(client.resources.gpus or 0.0 for client in group) if on_gpus else 0.0
-    return {"cpus": cpus, "gpus": gpus, "memory": 1e9 * max(client.resources.memory or 0 for client in group)}
+    return {"cpus": cpus, "memory": 1e9 * max(client.resources.memory or 0 for client in group)}
 
 
 def unasked(placement: Placement) -> bool:
@@ -115,29 +122,49 @@ def _sharing(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[Pla
 
 
 def _cut(
-    engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]
+    engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node], gpu_bytes: float | None
 ) -> Iterator[tuple[None, Sequence[ClientSpec]]]:
-    """A fixed number of clients per actor, in order, grouped by needs; more where GPUs hold fewer actors."""
-    size, most_actors = int(engine.clients_per_actor), sum(node.gpu_actors for node in nodes)
-    sharing = [client for client in clients if client.resources.gpus is None]
-    least = math.ceil(len(sharing) / most_actors) if most_actors and uses_gpus(engine, nodes) else 1
+    """A fixed number of clients per actor, in order, grouped by needs; more where fewer actors can train on GPUs."""
+    size, alike = int(engine.clients_per_actor), Counter(client.resources for client in clients)
     for needs, group in groupby(clients, lambda client: client.resources):
-        alike, most = list(group), max(size, least) if needs.gpus is None else size
-        yield from ((None, alike[at : at + most]) for at in range(0, len(alike), most))
+        members, most = list(group), size
+        if gpu_bytes is not None:
+            share = _share(needs, nodes, gpu_bytes)
+            held = sum(node.slots(needs, engine.threads, share) for node in nodes)
+            most = max(size, math.ceil(alike[needs] / max(held, 1)))
+        yield from ((None, members[at : at + most]) for at in range(0, len(members), most))
+
+
+def _share(needs: Resources, nodes: Sequence[Node], gpu_bytes: float) -> float:
+    """The least share of a GPU with which an actor can train on any of some nodes; 0 if it asks for none."""
+    return max((node.gpu_share(needs, gpu_bytes) for node in nodes if node.gpus), default=0.0)
 
 
 def _pinned(
-    engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node]
+    engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node], gpu_bytes: float | None
 ) -> Iterator[tuple[int, Sequence[ClientSpec]]]:
-    """As many actors as can train at once, each pinned to a node, with equal shares of the work."""
+    """As many actors as can train at once, each pinned to a node, with equal shares of the work.
+
+    Processes on one GPU take turns, and each takes memory: of actors that ask for no share there are at most two a GPU,
+    so that one loads and sends while the other trains. More than are needed to fill the rows of fused networks only
+    compute empty rows.
+    """
     alike: dict[Resources, list[ClientSpec]] = defaultdict(list)
     for client in clients:
         alike[client.resources].append(client)
     for needs, members in alike.items():
-        counts = [node.slots(needs, engine.threads, uses_gpus(engine, nodes)) for node in nodes]
+        least = _HALF if needs.gpus is None else 0.0
+        shares = [None if gpu_bytes is None else max(least, node.gpu_share(needs, gpu_bytes)) for node in nodes]
+        counts = [node.slots(needs, engine.threads, share) for node, share in zip(nodes, shares, strict=True)]
         slots = [node for turn in range(max(counts)) for node, count in enumerate(counts) if turn < count]
         if slots:
-            yield from zip(slots, spread(members, min(len(slots), len(members))), strict=False)
+            yield from zip(slots, spread(members, min(len(slots), _worth(members))), strict=False)
+
+
+def _worth(clients: Sequence[ClientSpec]) -> int:
+    """The most actors that have work for all rows of their networks: one for every training.fuse clients drawn."""
+    training = clients[0].training
+    return math.ceil(training.cohort(len(clients)) / training.fuse) if training.fuse > 1 else len(clients)
 
 
 def unplaced(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[Placement]:

@@ -12,6 +12,7 @@ from fedsim.core.text import bytes_text
 from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
+from fedsim.engine.place.node import CUDA_BYTES
 from fedsim.engine.place.placement import unasked, unplaced, uses_gpus
 from fedsim.engine.plan import disks
 from fedsim.engine.plan.calibration import calibrate
@@ -143,6 +144,20 @@ def _gpus(plan: Plan) -> str | None:
     return None
 
 
+def _gpu_memory(plan: Plan) -> str | None:
+    """A client's network and batch, or a fused group's, that are larger than a GPU."""
+    sizes = [node.gpu_usable for node in plan.machine.nodes if math.isfinite(node.gpu_memory)]
+    if plan.gpu is None or plan.gpu.total <= min(sizes, default=math.inf):
+        return None
+    fuse, usable = plan.workload.training.fuse, min(sizes)
+    needed = f"need {bytes_text(plan.gpu.total)} of a GPU, and {bytes_text(usable)} of it can be used"
+    fitting = math.floor(fuse * (usable - CUDA_BYTES) / (plan.gpu.total - CUDA_BYTES))
+    if fitting >= 1:
+        return f"training.fuse: networks and batches of {fuse} clients {needed}; set it to {fitting} or less"
+    remedy = "lower it, or model.channels, or set engine.device to cpu"
+    return f"training.batch_size: a network and a batch {needed}; {remedy}"
+
+
 def _reservations(plan: Plan) -> str | None:
     """Reservations of actors that together exceed the nodes, so that some actors would never start."""
     nodes = plan.machine.nodes
@@ -164,7 +179,7 @@ def _reservations(plan: Plan) -> str | None:
                 f"resources.gpus: those that are asked for leave none to {others} actors of other sites; ask for less"
             )
         value = _floor(1 / math.ceil(len(placements) / gpus))
-        asked = f"{len(placements)} actors ask for {left[0].gpus:g} each, and there are {gpus} GPUs"
+        asked = f"{len(placements)} actors ask for {left[0].gpus:g} each, and the nodes have {gpus} in all"
         return f"resources.gpus: {asked}; set it to at most {value}{auto}"
     value = _floor(min(node.actor_memory for node in nodes) / math.ceil(len(placements) / len(nodes)) / _GB)
     asked = (
@@ -223,7 +238,7 @@ def _memory(plan: Plan) -> str | None:
     return None
 
 
-_BEFORE = (_gpus, _reservations, _driver, _actors, _memory)
+_BEFORE = (_gpus, _gpu_memory, _reservations, _driver, _actors, _memory)
 
 
 def _floor(value: float) -> str:

@@ -11,7 +11,8 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Limits
 from fedsim.engine.place.node import Node
 from fedsim.engine.place.placement import Placement
-from fedsim.engine.plan.sizes import Traffic, process_bytes
+from fedsim.engine.plan.memory import batch_pixels, process_bytes
+from fedsim.engine.plan.sizes import Traffic
 from fedsim.workload.engine import Engine
 from fedsim.workload.schema import Workload
 
@@ -113,19 +114,21 @@ def _keep_slices(actor: ActorNeeds, client: ClientSpec, budget: float) -> None:
     actor.open_shards = max(actor.open_shards, opened)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Working:
     """Memory that actors and the driver need to work, regardless of what their clients keep."""
 
     learner: Learner
     pixel_bytes: float
-    """What a training step keeps for each pixel of its batch [bytes]."""
+    """What a training step keeps for each pixel of a client's batch [bytes]."""
     sent: Traffic
+    fuse: int = 1
+    """Clients that train as one network."""
 
     def process_bytes(self, placement: Placement) -> float:
         """Memory of an actor without its clients' private state and slices [bytes]."""
-        largest = max((_batch_pixels(client) for client in placement.clients), default=0.0)
-        return process_bytes(self.learner, self.pixel_bytes * largest)
+        largest = max((batch_pixels(client) for client in placement.clients), default=0.0)
+        return process_bytes(self.learner, self.pixel_bytes * largest, self.fuse)
 
     def node_bytes(self, slots: int) -> float:
         """Memory of Ray on a node: its processes and its part of the object store [bytes]."""
@@ -167,8 +170,3 @@ def node_needs(
 def _slots(node: Node, actors: Sequence[ActorNeeds]) -> int:
     cores = [actor.placement.cpus for actor in actors]
     return min([len(actors), *(max(1, math.floor(node.cpus / cpus)) if cpus else 1 for cpus in cores)])
-
-
-def _batch_pixels(client: ClientSpec) -> float:
-    size = min(client.training.batch_size, max(client.data.samples(), 1))
-    return float(size * max(member.matrix[0] * member.matrix[1] for member in client.data.members))

@@ -18,9 +18,11 @@ from fedsim.data.samples import ClientData
 from fedsim.engine.federation import Federation
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.place.machine import Machine
+from fedsim.engine.place.node import CUDA_BYTES
 from fedsim.engine.place.placement import device_of, placed
 from fedsim.engine.plan import sizes
 from fedsim.engine.plan.calibration import Calibration, pixels_of_shard
+from fedsim.engine.plan.memory import GpuNeeds, activation_bytes, gpu_needs
 from fedsim.engine.plan.needs import ActorNeeds, NodeNeeds, Working, filled, node_needs
 from fedsim.engine.plan.sizes import Traffic
 from fedsim.engine.plan.times import Times, checkpoints, expected
@@ -44,6 +46,8 @@ class Plan:
     machine: Machine
     device: str
     """torch's name of the device: cpu or cuda."""
+    gpu: GpuNeeds | None
+    """What an actor needs of a GPU; None on the CPU."""
     actors: tuple[ActorNeeds, ...]
     """The actors; one, without Ray."""
     nodes: tuple[NodeNeeds, ...]
@@ -116,8 +120,12 @@ def make_plan(
     device = device_of(workload.engine, nodes)
     private = _Private(learner, clients, calibration)
     sent = _traffic(workload, learner, federation.names, calibration)
-    actors = filled(workload.engine, placed(workload.engine, clients, nodes), nodes, private.bytes)
-    pixel_bytes = 0.0 if device == "cuda" else sizes.activation_bytes(learner, workload.model.smallest)
+    gpu = gpu_needs(learner, clients, workload.model.smallest) if device == "cuda" else None
+    placements = placed(workload.engine, clients, nodes, gpu.total if gpu else CUDA_BYTES)
+    actors = filled(workload.engine, placements, nodes, private.bytes)
+    fuse = 1 if gpu else workload.training.fuse
+    pixel_bytes = 0.0 if gpu else activation_bytes(learner, workload.model.smallest)
+    working = Working(learner=learner, pixel_bytes=pixel_bytes, sent=sent, fuse=fuse)
     saved = private.saved_bytes() + _driver_files_bytes(learner, clients, sent)
     saved += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
     missing = {m.shard: m for c in clients for m in c.data.members if m.maker and not m.shard.exists()}.values()
@@ -127,8 +135,9 @@ def make_plan(
         clients=clients,
         machine=machine,
         device=device,
+        gpu=gpu,
         actors=tuple(actors),
-        nodes=tuple(node_needs(workload, actors, nodes, Working(learner, pixel_bytes, sent))),
+        nodes=tuple(node_needs(workload, actors, nodes, working)),
         private=spread(map(private.bytes, clients)),
         private_bytes=sum(map(private.bytes, clients)),
         growth_bytes=calibration.growth_bytes if calibration else 0.0,

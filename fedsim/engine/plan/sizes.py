@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload, Vector
@@ -17,11 +16,8 @@ from fedsim.engine.state import client_files as clientfiles
 from fedsim.engine.state import store as states
 
 _OPTIMIZER_VECTORS = {"rmsprop": ("square_avg",), "adam": ("exp_avg", "exp_avg_sq"), "sgd": ()}
-_PROCESS = 330e6  # bytes of an actor that trains a small U-Net, with its part of what actors share
-_WORKING_VECTORS = 6  # parameters, gradients, initial parameters, float64 sums, upload
 MOST = 32
 """Number of clients that a method's server is shown; what more of them need is extrapolated from sizes."""
-_STEP = 1.2  # times what autograd keeps, for what convolutions need besides
 
 
 # Private state
@@ -60,39 +56,6 @@ def shared_file_bytes(learner: Learner) -> int:
     """Size of a checkpoint's shared.safetensors [bytes]."""
     size = learner.shared.nbytes
     return 8 + size + header_bytes(tuple((name, "F32", tuple(s)) for name, s in learner.flat("shared").layout), size)
-
-
-# Working memory
-
-
-def process_bytes(learner: Learner, step_bytes: float) -> float:
-    """Memory of an actor without its clients' private state and slices [bytes].
-
-    Measured, within 20 %, for U-Nets of 8 to 32 channels in one and two domains at 64 to 256 pixels.
-
-    Args:
-        learner: Has the network.
-        step_bytes: What autograd keeps in its largest step.
-    """
-    network = learner.shared.nbytes + learner.local.nbytes
-    return _PROCESS + _WORKING_VECTORS * network + _STEP * step_bytes
-
-
-def activation_bytes(learner: Learner, side: int) -> float:
-    """What autograd keeps until the backward pass [bytes per pixel], counted on one slice of side^2 pixels."""
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    learner.network.eval()  # running statistics stay as they are
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        learner.network(torch.ones(1, side, side, dtype=torch.complex64), torch.ones(1, side, side, dtype=torch.bool))
-    learner.network.train()
-    for vector in (learner.shared, learner.local, learner.shared_buffers):
-        kept.pop(vector.untyped_storage().data_ptr(), None)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / side**2
 
 
 # Traffic

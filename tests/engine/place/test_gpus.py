@@ -1,17 +1,26 @@
 """Every actor gets its share of the GPUs that there are, however few; Ray is told of GPUs that nothing uses."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from fedsim.cli.plan_tables import plan_tables
-from fedsim.engine.federation import assemble, clients_per_site
+from fedsim.core.errors import InputError
+from fedsim.engine.federation import Federation, assemble, clients_per_site
 from fedsim.engine.host.client import ClientSpec
-from fedsim.engine.place.placement import Placement, device_of, placed, unplaced
+from fedsim.engine.host.training import make_learner
+from fedsim.engine.place.machine import Machine
+from fedsim.engine.place.placement import device_of, placed, unplaced
+from fedsim.engine.plan.fits import refuse
+from fedsim.engine.plan.plan import make_plan
+from fedsim.engine.record.run_directory import setup_of
 from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload, read_yaml
 from fedsim.workload.schema import Workload
@@ -32,38 +41,68 @@ def workloads_of(path: Path) -> list[Workload]:
     return [point.workload for point in points.values()]
 
 
-def clients_of(workload: Workload, like: ClientSpec) -> list[ClientSpec]:
-    """The workload's clients, with some other client's data."""
+def federation_of(workload: Workload, like: ClientSpec) -> Federation:
+    """The workload's clients with their matrices, each with 64 training slices of some other client's volume."""
     sites = workload.federation.expanded_sites()
     counts = clients_per_site(workload.federation.clients, len(sites))
-    return [
-        replace(like, name=f"{site.name}-{number}", site=site.name, resources=site.resources)
-        for site, count in zip(sites, counts, strict=True)
+    data = like.data.members[0]
+    pieces, supports = (replace(data.pieces[0], start=0, stop=64),), data.supports[:1]
+    matrices = [site.matrix or workload.federation.matrix for site in sites]
+    own = [replace(data, pieces=pieces, supports=supports, matrix=matrix) for matrix in matrices]
+    clients = [
+        ClientSpec(
+            name=f"{site.name}-{number}", site=site.name, data=slices, training=workload.training_of(site),
+            resources=site.resources,
+        )
+        for site, slices, count in zip(sites, own, counts, strict=True)
         for number in range(count)
-    ]
+    ]  # fmt: skip
+    return Federation(
+        clients=tuple(clients), unseen=(), manifest=pd.DataFrame({"site": [], "subject": [], "subject_from": []})
+    )
 
 
-def has_a_share(placement: Placement) -> bool:
-    return 1e-4 <= placement.gpus <= 1
+def with_gpus(count: int, size: float) -> Machine:
+    """One node with 16 cores and so many GPUs of this memory [GB]."""
+    here = node(
+        "here",
+        16,
+        gpus=count,
+        gpu_memory=size * GB if count else math.inf,
+        actor_memory=180 * GB,
+        total_memory=256 * GB,
+    )
+    return replace(machine(), nodes=(here,))
 
 
-@pytest.mark.slow
+TOO_LARGE = {("paper-scenario-1", 8)}
+"""A batch of 32 slices of 256 x 256 in two domains takes 15 GB."""
+
+
 @pytest.mark.parametrize("path", WORKLOADS, ids=lambda path: path.stem)
-def test_no_workload_is_refused_for_want_of_gpus(path: Path, workload: MakeWorkload) -> None:
+def test_any_workload_runs_on_any_number_of_gpus_of_any_size(path: Path, workload: MakeWorkload) -> None:
+    """Every client has one place, every GPU holds what its actors need, and none is refused but what cannot fit."""
     like = assemble(workload()).clients[0]
-    for load in workloads_of(path):
-        engine = load.engine.model_copy(update={"backend": "ray", "cores": None, "nodes": None})
-        clients = clients_of(load, like)
-        for gpus in (1, 2, 8):
-            nodes = [node("here", gpus=gpus)]
-            placements = placed(engine, clients, nodes)
-            assert unplaced(placements, nodes) == []
-            assert all(map(has_a_share, placements))
-            assert sum(len(placement.clients) for placement in placements) == len(clients)
+    for given in workloads_of(path):
+        engine = given.engine.model_copy(update={"backend": "ray", "cores": None, "nodes": None})
+        load = given.model_copy(update={"engine": engine}).settled()
+        federation, learner = federation_of(load, like), make_learner(setup_of(load))
+        for gpus, size in product((0, 1, 2, 8), (8, 24, 80)):
+            plan = make_plan(load, federation, learner, with_gpus(gpus, size))
+            placements = [actor.placement for actor in plan.actors]
+            assert sorted(client.name for one in placements for client in one.clients) == sorted(federation.names)
+            assert plan.device == ("cuda" if gpus else "cpu")
+            if gpus and (path.stem, size) in TOO_LARGE:
+                with pytest.raises(InputError, match=r"^training\.batch_size: .* need 1.* GB of a GPU"):
+                    refuse(plan)
+            elif gpus:
+                assert unplaced(placements, plan.machine.nodes) == []
+                assert plan.gpu is not None
+                assert all(plan.gpu.total <= placement.gpus * size * GB for placement in placements)
 
 
 @pytest.mark.parametrize(
-    ("size", "gpus", "share"), [(1, 1, 0.25), (2, 1, 0.5), (1, 2, 0.5), (1, 8, 1), ("auto", 1, 0.25)]
+    ("size", "gpus", "share"), [(1, 1, 0.25), (2, 1, 0.5), (1, 2, 0.5), (1, 8, 1), ("auto", 1, 0.5), ("auto", 8, 1)]
 )
 def test_actors_share_gpus_equally(workload: MakeWorkload, size: int | str, gpus: int, share: float) -> None:
     load = workload(RAY, f"engine.clients_per_actor={size}")
@@ -94,6 +133,29 @@ def test_actors_are_on_nodes_that_have_gpus(workload: MakeWorkload) -> None:
             placement.node
             for placement in placed(workload(RAY, f"engine.clients_per_actor={size}").engine, clients, nodes)
         } == {1}
+
+
+@pytest.mark.parametrize(("fuse", "actors"), [(1, 2), (2, 2), (3, 2), (4, 1), (8, 1)])
+def test_no_more_actors_than_fill_the_rows_of_fused_networks(workload: MakeWorkload, fuse: int, actors: int) -> None:
+    """Four clients: on two GPUs and on two nodes alike."""
+    load = workload(RAY, "engine.clients_per_actor=auto", f"training.fuse={fuse}")
+    clients = assemble(load).clients
+    assert len(placed(load.engine, clients, [node("here", 2, gpus=2)])) == actors
+    assert len(placed(load.engine, clients, [node("here", 1), node("there", 1)])) == actors
+
+
+@pytest.mark.parametrize(
+    ("asked", "actors", "reserved"), [(1, 1, 1), (0.5, 2, 0.5), (0.25, 2, 0.3158), (0.1, 2, 0.3158)]
+)
+def test_actors_that_ask_for_a_share_take_turns_too(
+    workload: MakeWorkload, asked: float, actors: int, reserved: float
+) -> None:
+    """Where the share that is asked for does not hold 3 of 10 GB, what it needs is reserved."""
+    load = workload(RAY, *(f"federation.sites.{site}.resources.gpus={asked}" for site in range(3)))
+    nodes = [node("here", gpus=1, gpu_memory=10 * GB)]
+    placements = placed(load.engine, assemble(load).clients, nodes, 3 * GB)
+    assert unplaced(placements, nodes) == []
+    assert [placement.gpus for placement in placements] == [pytest.approx(reserved)] * actors
 
 
 @pytest.mark.parametrize("size", [1, "auto"])

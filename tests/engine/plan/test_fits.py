@@ -37,13 +37,12 @@ def gpus(one: int, two: int) -> Machine:
 RESERVED = [
     (("engine.device=cuda",), machine(), "engine.device: cuda needs a GPU", "engine.device=auto"),
     (sites("resources.gpus=4"), gpus(2, 1), "site A: resources.gpus: 4, and no node has more than 2", None),
-    (
-        sites("resources.gpus=1"), gpus(1, 1), r"resources.gpus: 4 actors ask for 1 each, .* 2 GPUs; .* 0\.5",
-        AUTO,
-    ),
     (sites("resources.gpus=0.5"), machine(), "site A: resources.gpus: 0.5, and there is no GPU; leave it out, or set "
      "engine.device to cpu", "engine.device=cpu"),
-    (sites("resources.gpus=0.5"), gpus(1, 0), r"resources.gpus: .* at most 0\.25", PAIRS),
+    (
+        tuple(f"federation.sites.{at}.resources={{gpus: 0.4, cpus: 1.{at}}}" for at in range(3)), gpus(1, 0),
+        r"resources.gpus: 4 actors ask for 0\.4 each, and the nodes have 1 in all; set it to at most 0\.25", None,
+    ),
     (
         (AUTO, "federation.sites.0.resources.gpus=1"), gpus(1, 0),
         "resources.gpus: those that are asked for leave none to 2 actors of other sites", "engine.device=cpu",

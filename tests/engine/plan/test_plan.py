@@ -19,8 +19,8 @@ from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.placement import Placement, placed, unplaced
 from fedsim.engine.plan.calibration import Calibration, _Load
 from fedsim.engine.plan.fits import plan_run
+from fedsim.engine.plan.memory import activation_bytes
 from fedsim.engine.plan.plan import Plan
-from fedsim.engine.plan.sizes import activation_bytes
 from fedsim.engine.plan.times import Times, expected
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run, setup_of
