@@ -129,7 +129,9 @@ class RayBackend(Backend):
         assert self._setup is not None, "placements are made with it"
         remote = self._ray.remote(host_class(self._setup))
         handles = [
-            remote.options(**self._options(placement)).remote(self._setup, placement.clients, self._limits)
+            remote.options(**self._options(placement)).remote(
+                self._setup, placement.clients, replace(self._limits, gpu_share=placement.gpus or 1.0)
+            )
             for placement in placements
         ]
         nodes = self._get([call_in(handle, _node_id) for handle in handles])
