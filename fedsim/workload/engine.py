@@ -47,11 +47,12 @@ class Engine(Section):
     keep_last: int = Field(2, ge=1, description="Checkpoints kept besides the best round's.")
     on_lost_process: Literal["replay", "drop", "abort"] = Field(
         "replay", description="When a process or a node is lost: replace it, go back to the last checkpoint and "
-        "replay; or do the same, but leave the client that it was working for out of that round; or stop.")  # fmt: skip
+        "replay; or do the same, but leave the client that it was working for out of that round, for which "
+        "training.fuse must be 1; or stop.")  # fmt: skip
     retries: int = Field(3, ge=0, description="Consecutive losses tolerated without a new checkpoint in between.")
     client_timeout_s: float | None = Field(
-        None, gt=0, description="Seconds that a client may train in a phase, reading its data included; beyond that "
-        "its process is killed and counts as lost. Default no limit; needs backend ray.")  # fmt: skip
+        None, gt=0, description="Seconds that a client may train in a phase, reading its data included, times "
+        "training.fuse; then its process is killed and counts as lost. Default none; needs backend ray.")  # fmt: skip
     on_client_error: Literal["abort", "drop"] = Field(
         "abort", description="When a client raises in its training, or its numbers are not finite, which would only "
         "repeat itself: stop, or leave the client out of that round, its private state as it was.")  # fmt: skip

@@ -56,6 +56,14 @@ class Workload(Section):
         return self
 
     @model_validator(mode="after")
+    def _knows_whom_to_drop(self) -> "Workload":
+        fuse = self.training.fuse
+        if fuse > 1 and self.engine.on_lost_process == "drop":
+            what = f"drop needs to know which client was at work, and with training.fuse={fuse} several are"
+            raise ValueError(f"engine.on_lost_process: {what}; set it to replay or abort, or training.fuse to 1")
+        return self
+
+    @model_validator(mode="after")
     def _stops_by_validation(self) -> "Workload":
         if self.training.early_stopping is None:
             return self

@@ -204,19 +204,20 @@ class RayBackend(Backend):
         if patience is None or not training:
             return self._head.wait(list(running), 1)[0]
         slowest = min(training, key=lambda call: call.heard)
-        found = self._head.wait(list(running), 1, max(0.0, slowest.heard + patience - time.monotonic()))
+        end = slowest.heard + slowest.fuse * patience
+        found = self._head.wait(list(running), 1, max(0.0, end - time.monotonic()))
         if found:
             return found[0]
         self._ray.kill(slowest.actor.handle)
-        late = next(iter(slowest.awaited))
-        raise WorkerLostError(f"client {late} took longer than engine.client_timeout_s={patience:g}", late, late=True)
+        raise slowest.late(patience)
 
     def _launch(self, sent: Outgoing, waiting: list[tuple[Actor, tuple[str, ...]]], node: str) -> None:
         """Start the calls that the node has cores for; one that asks for more than the node has runs alone."""
         here = [call.actor.placement.cpus for call in self.running.values() if call.actor.node == node]
         free, idle = self._nodes[node].cpus - sum(here), not here
-        for call in list(waiting):
-            actor, mine = call
+        fuse = self._setup.fuse if self._setup else 1
+        for pair in list(waiting):
+            actor, mine = pair
             if actor.placement.cpus <= free or idle:
                 name = f"Host.{type(sent.message).__name__.lower()}"  # seen in `ps`, `top` and Ray's dashboard
                 remote = actor.handle.handle.options(name=name, **streaming_ahead(_WINDOW))
@@ -224,8 +225,9 @@ class RayBackend(Backend):
                 training = isinstance(sent.message, Train)
                 last = actor.handle.partial_sums.remote() if training else None
                 awaited = dict.fromkeys(mine if training else ())
-                self.running[pieces] = Call(actor=actor, last=last, awaited=awaited, heard=time.monotonic())
-                waiting.remove(call)
+                now = time.monotonic()
+                self.running[pieces] = Call(actor=actor, last=last, awaited=awaited, heard=now, fuse=fuse)
+                waiting.remove(pair)
                 free, idle = free - actor.placement.cpus, False
 
     def _rebalance(self, wanted: set[str]) -> list[Any]:

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from fedsim.core.errors import WorkerLostError
 from fedsim.engine.host.messages import Message, Reply
 from fedsim.engine.place.placement import Placement
 
@@ -38,9 +39,11 @@ class Call:
     last: Any | None
     """The reference to the host's partial sums; None if it does not train."""
     awaited: dict[str, None]
-    """The clients that it has yet to train, in order; the first is being trained."""
+    """The clients that it has yet to train, in order; the first is being trained, unless clients are fused."""
     heard: float
     """When a piece of its answer last arrived [s, monotonic clock]."""
+    fuse: int = 1
+    """Clients that it trains as one network."""
     begun: bool = False
     """Whether any piece has arrived."""
 
@@ -53,4 +56,12 @@ class Call:
     @property
     def at_work(self) -> str:
         """The client that it is training, as far as is known; empty if it does something else, or nothing yet."""
-        return next(iter(self.awaited), "") if self.begun else ""
+        return next(iter(self.awaited), "") if self.begun and self.fuse == 1 else ""
+
+    def late(self, patience: float) -> WorkerLostError:
+        """What to raise where a client, or those that train as one network, took longer than `patience` [s] each."""
+        limit = f"took longer than engine.client_timeout_s={patience:g}"
+        if self.fuse > 1:
+            return WorkerLostError(f"{self.fuse} clients that train as one network {limit} each", late=True)
+        client = next(iter(self.awaited))
+        return WorkerLostError(f"client {client} {limit}", client, late=True)
