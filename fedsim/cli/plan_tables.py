@@ -61,7 +61,7 @@ def _runs_table(plan: Plan) -> Table:
     table = Table(box=box.SIMPLE, show_header=False, title=f"{workload.name}: what runs")
     table.add_column(no_wrap=True)
     table.add_column()
-    table.add_row("method", f"{workload.algorithm.name}, {workload.training.rounds} rounds")
+    table.add_row("method", f"{workload.algorithm.name}, {workload.training.rounds} rounds{_fused(plan)}")
     table.add_row("clients", f"{clients:,} of {sites:,} sites, {plan.cohort:,} in a round")
     table.add_row("training slices", f"{_between(plan.slices, '{:.0f}'.format)} per client")
     table.add_row("actors", _actors(plan))
@@ -75,6 +75,17 @@ def _runs_table(plan: Plan) -> Table:
         f"{_between(plan.private, bytes_text)} per client, {bytes_text(plan.private_bytes)} in all{grows}",
     )
     return table
+
+
+def _fused(plan: Plan) -> str:
+    """How many clients train as one network, where training.fuse asks for it."""
+    if plan.workload.training.fuse == 1:
+        return ""
+    return (
+        f"; one by one: {plan.one_by_one}"
+        if plan.one_by_one
+        else f"; {plan.workload.training.fuse} clients as one network"
+    )
 
 
 def _actors(plan: Plan) -> str:

@@ -3,7 +3,7 @@
 import logging
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from fedsim.cli.common import (
     tagged,
 )
 from fedsim.core.errors import InputError
+
+if TYPE_CHECKING:
+    from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")
 
@@ -47,10 +50,11 @@ def run(
     if resume:
         _check_resume(out_dir, overwrite, trust)
     loaded = load_workload(workload, tagged(overrides, tags))
+    begins = _begins(loaded)
     default = Path("runs") / loaded.name
     claimed = out_dir or (default if overwrite else claim_numbered(default))
     path = claimed if isinstance(claimed, Path) else claimed.folder
-    out.print(f"{loaded.name}: {len(loaded.federation.expanded_sites())} sites, into {path}", soft_wrap=True)
+    out.print(f"{begins}, into {path}", soft_wrap=True)
     with (
         replacing(path, overwrite) as begun,
         progress_of(loaded, out) as observer,
@@ -98,6 +102,15 @@ def plan(
     for warning in [*superseded(loaded, overrides or []), *warnings(made), *([busy] if busy else [])]:
         log.warning(warning)
     refuse(made)
+
+
+def _begins(workload: "Workload") -> str:
+    """The name of what runs, its sites, and how many clients train as one network; a warning says if none can."""
+    from fedsim.algorithms.fusing import one_by_one
+
+    sites, fuse = workload.federation.expanded_sites(), workload.training.fuse
+    alone = fuse == 1 or one_by_one(workload.settled().algorithm, tuple(site.name for site in sites))
+    return f"{workload.name}: {len(sites)} sites{'' if alone else f', {fuse} clients as one network'}"
 
 
 def _check_resume(out_dir: Path | None, overwrite: bool, trust: bool) -> None:

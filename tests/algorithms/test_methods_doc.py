@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from fedsim.algorithms.base import Algorithm
 from fedsim.algorithms.catalogue import ALGORITHMS
 from fedsim.algorithms.fedmri import FedMRI
+from fedsim.algorithms.fusing import one_by_one
 from fedsim.models.base import is_encoder
 from fedsim.models.reconstruction import UNetModel
 
@@ -89,6 +91,17 @@ def test_the_page_counts_the_parameters_right() -> None:
     encoder = sum(size for name, size in sizes.items() if is_encoder(name))
     page = " ".join(PAGE.read_text(encoding="utf-8").split())
     assert f"{encoder:,} parameters in the encoder, {sum(sizes.values()):,} in all" in page
+
+
+def test_the_page_says_which_methods_train_their_clients_one_by_one() -> None:
+    """As their code does, whatever `training.fuse` is."""
+    found = defaultdict[str, list[str]](list)
+    for kind in ALGORITHMS:
+        found[one_by_one(kind(), ("A", "B"))].append(f"`{name_of(kind)}`")
+    assert len(found.pop("")) > 10
+    page = " ".join(PAGE.read_text(encoding="utf-8").split())
+    said = " and of ".join(f"{' and '.join(names)} ({reason})" for reason, names in sorted(found.items(), reverse=True))
+    assert f"clients train as one network, except those of {said}, which train one by one" in page
 
 
 @pytest.mark.slow

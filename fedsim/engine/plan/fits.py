@@ -82,7 +82,7 @@ def refuse(plan: Plan) -> None:
 
 def warnings(plan: Plan) -> list[str]:
     """Warnings about settings that are valid but perhaps not intended."""
-    return _wide(plan) + _idle_gpus(plan)
+    return _wide(plan) + _idle_gpus(plan) + _idle_rows(plan)
 
 
 def _wide(plan: Plan) -> list[str]:
@@ -105,6 +105,22 @@ def _idle_gpus(plan: Plan) -> list[str]:
     asking = [c for c in plan.clients if c.resources.gpus and engine.backend == "serial" and engine.device != "cpu"]
     where = "a serial run trains on the CPU unless engine.device is cuda"
     return [f"site {asking[0].site}: resources.gpus: {asking[0].resources.gpus:g}, and {where}"] if asking else []
+
+
+def _idle_rows(plan: Plan) -> list[str]:
+    """Rows of fused networks that are computed for no client."""
+    fuse, drawn = plan.workload.training.fuse, plan.drawn
+    if fuse == 1:
+        return []
+    if plan.one_by_one:
+        name = plan.workload.algorithm.name
+        return [f"training.fuse: {fuse}, and clients of {name} train one by one: {plan.one_by_one}; set it to 1"]
+    if drawn >= fuse:
+        return []
+    auto = "" if plan.workload.engine.clients_per_actor == "auto" else "engine.clients_per_actor to auto, or "
+    clients = f"{drawn} client{'s' if drawn > 1 else ''}"
+    what = f"an actor trains {clients} in a round, so that {fuse - drawn} of its {fuse} rows are computed for none"
+    return [f"training.fuse: {what}; set {auto}it to {drawn}"]
 
 
 def machine_at(workload: Workload, out: Path, address: str) -> Machine:

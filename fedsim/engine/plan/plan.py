@@ -11,6 +11,7 @@ from statistics import median
 
 import numpy as np
 
+from fedsim.algorithms.fusing import one_by_one
 from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import MethodError
 from fedsim.core.files import as_json
@@ -74,6 +75,17 @@ class Plan:
     def cohort(self) -> int:
         """Clients in a round."""
         return self.workload.training.cohort(len(self.clients))
+
+    @property
+    def drawn(self) -> int:
+        """Clients of an actor in a round, at most."""
+        return max((self.workload.training.cohort(len(a.placement.clients)) for a in self.actors), default=0)
+
+    @property
+    def one_by_one(self) -> str:
+        """Why training.fuse is without effect on the method; empty if it is not."""
+        names = tuple(client.name for client in self.clients[: self.cohort])
+        return one_by_one(self.workload.algorithm, names)
 
     @property
     def slices(self) -> Spread:

@@ -1,0 +1,49 @@
+"""What a plan says of clients that train as one network: how many, their memory, and rows that stay empty."""
+
+import pytest
+
+from fedsim.cli.plan_tables import plan_tables
+from fedsim.engine.plan.fits import warnings
+from tests.engine.plans import TINY, MakeWorkload, P, Q, planned
+
+RAY = (*TINY, "engine.backend=ray")
+FUSE_4 = "training.fuse=4"
+AUTO = "engine.clients_per_actor=auto"
+
+
+@pytest.mark.parametrize(
+    ("keys", "said", "warned"),
+    [
+        ((*RAY, AUTO, FUSE_4), "; 4 clients as one network", []),
+        (
+            (*RAY, FUSE_4), "; 4 clients as one network",
+            ["training.fuse: an actor trains 1 client in a round, so that 3 of its 4 rows are computed for none; "
+             "set engine.clients_per_actor to auto, or it to 1"],
+        ),
+        (
+            (*RAY, AUTO, FUSE_4, "training.participation=0.5"), "; 4 clients as one network",
+            ["training.fuse: an actor trains 2 clients in a round, so that 2 of its 4 rows are computed for none; "
+             "set it to 2"],
+        ),
+        (
+            (*TINY, FUSE_4, "algorithm.name=transfer"), "; one by one: one client trains at a time",
+            ["training.fuse: 4, and clients of transfer train one by one: one client trains at a time; set it to 1"],
+        ),
+        (TINY, "", []),
+    ],
+)  # fmt: skip
+def test_a_plan_says_how_many_clients_train_as_one_network(
+    workload: MakeWorkload, keys: tuple[str, ...], said: str, warned: list[str]
+) -> None:
+    plan = planned(workload(*keys))
+    assert warnings(plan) == warned
+    rows = dict(zip(*(plan_tables(plan)[0].columns[at].cells for at in (0, 1)), strict=True))
+    assert rows["method"] == f"{plan.workload.algorithm.name}, 3 rounds{said}"
+
+
+def test_each_row_needs_vectors_and_activations(workload: MakeWorkload) -> None:
+    """Beside the network that evaluates: four bytes, six times, of every parameter."""
+    one, two, four = (planned(workload(*TINY, f"training.fuse={fuse}")).nodes[0].process_bytes for fuse in (1, 2, 4))
+    row, network = (four - two) / 2, 4 * 6 * (P + Q)
+    assert two - one == pytest.approx(row + network)
+    assert row > network
