@@ -5,7 +5,6 @@ One client after the other, or K as one network; on a GPU a step can be captured
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -75,7 +74,7 @@ class Loop:
         batch: int = BATCH,
         fuse: int = 1,
         graphs: bool = False,
-        arithmetic: Callable[[], AbstractContextManager[None]] = nullcontext,
+        bfloat16: bool = False,
     ) -> None:
         """Clients that start alike.
 
@@ -86,14 +85,14 @@ class Loop:
             batch: Slices in a step.
             fuse: K clients train as one network: torch.func.vmap, and one optimizer of blocks (K, ...).
             graphs: Whether a step, the optimizer's included, is captured on the GPU and replayed.
-            arithmetic: What to compute the loss in.
+            bfloat16: Whether steps use automatic mixed precision.
 
         Raises:
             ValueError: the number of clients is no multiple of `fuse`.
         """
         if len(clients) % fuse:
             raise ValueError(f"{len(clients)} clients cannot be fused by {fuse}: must be a multiple")
-        self._network, self._arithmetic, self._fuse = network, arithmetic, fuse
+        self._network, self._bfloat16, self._fuse = network, bfloat16, fuse
         named = dict(network.named_parameters())
         self._leaves = named if fuse == 1 else {name: _stacked(tensor, fuse) for name, tensor in named.items()}
         own = {name: "encoder" in name.split(".") for name in named}
@@ -149,7 +148,7 @@ class Loop:
 
     def _plain_step(self, *batch: Tensor) -> None:
         self._optimizer.zero_grad()
-        with self._arithmetic():
+        with torch.autocast(batch[0].device.type, torch.bfloat16, enabled=self._bfloat16):
             error = self._error(self._leaves, *batch) if self._fuse == 1 else self._errors(*batch)
         error.backward()
         self._optimizer.step()

@@ -235,9 +235,10 @@ class Learner:
             self.note("loss", self.differentiate(batch, groups))
         else:
             self._clear()
-            with arithmetic(self.device, self.training.precision):
-                value = loss(batch)
-            value.backward()  # type: ignore[no-untyped-call]
+            with arithmetic(self.device, self.training.precision) as forward:
+                with forward:
+                    value = loss(batch)
+                value.backward()  # type: ignore[no-untyped-call]
         if regulariser is not None:
             regulariser()
         self.descend()
@@ -266,9 +267,10 @@ class Learner:
             flat.gradient.zero_()
 
     def _backward(self, kspace: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-        with arithmetic(self.device, self.training.precision):
-            error = mse_loss(self.network(kspace, mask), target)
-        error.backward()  # type: ignore[no-untyped-call]
+        with arithmetic(self.device, self.training.precision) as forward:
+            with forward:
+                error = mse_loss(self.network(kspace, mask), target)
+            error.backward()  # type: ignore[no-untyped-call]
         return error.detach()
 
     def reconstruct(self, kspace: Tensor, mask: Tensor) -> Tensor:

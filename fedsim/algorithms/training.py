@@ -59,14 +59,17 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 @contextmanager
-def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
-    """What a training step computes in; TF32 exists on GPUs only."""
+def arithmetic(device: torch.device, precision: Precision) -> Iterator[torch.autocast]:
+    """What a training step computes in; TF32 exists on GPUs only, and holds for the backward pass too.
+
+    Yields:
+        The context of the forward pass, which the backward pass follows.
+    """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     was = cudnn.allow_tf32, matmul.allow_tf32
     cudnn.allow_tf32 = matmul.allow_tf32 = precision == "tf32"
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            yield
+        yield torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     finally:
         cudnn.allow_tf32, matmul.allow_tf32 = was
 

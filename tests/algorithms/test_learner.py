@@ -60,3 +60,30 @@ def test_formats_belong_to_the_run(simulate: Simulate, tmp_path: Path) -> None:
     run = simulate("fedavg", "training.rounds=1", "training.precision=bfloat16", out=tmp_path / "run")
     with pytest.raises(InputError, match=r"training\.precision: was 'bfloat16' and is now 'float32'"):
         simulate("fedavg", "training.rounds=1", out=run.path, resume=True)
+
+
+@pytest.mark.parametrize("fuse", [1, 2])
+@pytest.mark.parametrize(("method", "expected"), [("fedavg", {True}), ("fl_mrcm", {True, False})])
+def test_tf32_holds_in_the_backward_pass_too(
+    simulate: Simulate, monkeypatch: pytest.MonkeyPatch, fuse: int, method: str, expected: set[bool]
+) -> None:
+    """cuDNN reads the flag when a kernel starts, in either direction; fl_mrcm has another loss, and discriminators."""
+    allowed: list[bool] = []
+
+    def noting(function: Callable[..., object]) -> Callable[..., object]:
+        def noted(*arguments: object, **keys: object) -> object:
+            allowed.append(torch.backends.cudnn.allow_tf32)
+            return function(*arguments, **keys)
+
+        return noted
+
+    monkeypatch.setattr(torch.autograd, "backward", noting(torch.autograd.backward))
+    monkeypatch.setattr(torch.autograd, "grad", noting(torch.autograd.grad))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as where clients train on a GPU
+    keys = (f"training.fuse={fuse}", "training.rounds=1", "training.local_epochs=1")
+    simulate(method, *keys)
+    assert set(allowed) == {False}
+    allowed.clear()
+    simulate(method, *keys, "training.precision=tf32")
+    assert set(allowed) == expected
+    assert not torch.backends.cudnn.allow_tf32

@@ -176,9 +176,10 @@ class Fusion(Generic[T]):
     def _backward(self, precision: Precision) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         def differentiate(kspace: Tensor, mask: Tensor, target: Tensor) -> Tensor:
             """The gradients (K, P) of all rows; the errors (K,)."""
-            with arithmetic(self._device, precision):
-                errors = vmap(self._error)(self._leaves, self._buffers, kspace, mask, target)
-            found = torch.autograd.grad(errors.sum(), list(self._leaves.values()), materialize_grads=True)
+            with arithmetic(self._device, precision) as forward:
+                with forward:
+                    errors = vmap(self._error)(self._leaves, self._buffers, kspace, mask, target)
+                found = torch.autograd.grad(errors.sum(), list(self._leaves.values()), materialize_grads=True)
             torch._foreach_copy_(self._gradients, found)
             return errors.detach()
 
