@@ -52,8 +52,15 @@ class Backend(ABC):
         """Release what was started."""
 
 
-def limits_of(engine: Engine, memory: float, hosts: int) -> Limits:
-    """The limits of each of some hosts on a node with this much memory [bytes]."""
+def limits_of(engine: Engine, memory: float, hosts: int, work: float = 0.0) -> Limits:
+    """The limits of each of some hosts.
+
+    Args:
+        engine: Says how much memory of a node and of a GPU private state and slices may take.
+        memory: Of the node [bytes].
+        hosts: On the node.
+        work: Memory of a GPU that training takes [bytes].
+    """
     states = _STATE_SHARE * memory if engine.state_memory is None else engine.state_memory * _GB
     slices = _SLICE_SHARE * memory if engine.slice_memory is None else engine.slice_memory * _GB
     client_known = engine.on_lost_process == "drop" or engine.client_timeout_s is not None
@@ -61,6 +68,7 @@ def limits_of(engine: Engine, memory: float, hosts: int) -> Limits:
         state_bytes=states / hosts,
         slice_bytes=slices / hosts,
         device_bytes=None if engine.device_memory is None else engine.device_memory * _GB,
+        work_bytes=work,
         scratch=engine.scratch,
         report_seconds=0.0 if client_known else 1.0,
     )

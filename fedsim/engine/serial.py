@@ -14,6 +14,7 @@ from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import NOTHING, Message, Reply, Row, Setup, Train
 from fedsim.engine.place.machine import memory_here
 from fedsim.engine.place.placement import device_of
+from fedsim.engine.plan.memory import work_bytes
 from fedsim.workload.engine import Engine
 
 
@@ -29,11 +30,11 @@ class SerialBackend(Backend):
         """One host."""
         if self._host is not None:
             return
-        limits = limits_of(self._engine, memory_here(), 1)
-        device = device_of(self._engine, [])
-        if device == "cuda" and not torch.cuda.is_available():
+        setup = replace(setup, device=device_of(self._engine, []))
+        if setup.device == "cuda" and not torch.cuda.is_available():
             raise InputError("engine.device: cuda needs a GPU, and torch knows of none; set it to auto or cpu")
-        self._host = host_class(setup)(replace(setup, device=device), clients, limits)
+        limits = limits_of(self._engine, memory_here(), 1, work_bytes(setup, clients))
+        self._host = host_class(setup)(setup, clients, limits)
 
     def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
         """The one host answers."""

@@ -1,5 +1,6 @@
 """A machine made of numbers, and the plan of a workload on it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,8 +36,9 @@ def node(name: str, cpus: float = 4, **changes: Any) -> Node:
 
 def machine(**changes: Any) -> Machine:
     """Two nodes with four cores and 16 GB, of which Ray counts ten; every folder has a disk of its own."""
+    size = changes.pop("gpu_memory", math.inf)
     nodes = tuple(
-        node(name, gpus=changes.pop(f"gpus_{name}", 0), scratch=disk("/scratch", 100 * GB, 1))
+        node(name, gpus=changes.pop(f"gpus_{name}", 0), gpu_memory=size, scratch=disk("/scratch", 100 * GB, 1))
         for name in ("one", "two")
     )
     given: dict[str, Any] = {

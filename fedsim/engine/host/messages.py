@@ -17,6 +17,9 @@ from fedsim.models.base import Model
 from fedsim.mri.metrics import Protocol
 from fedsim.workload.faults import Fault
 
+_STATES = 0.4  # of a host's part of a GPU, for private state where the workload does not say
+_SLICES = 0.3  # of what training leaves, at least for slices
+
 Row = dict[str, Any]
 """One row of a table by column."""
 
@@ -59,10 +62,22 @@ class Limits:
     """Memory of a whole GPU for private state [bytes]; None: two fifths of it."""
     gpu_share: float = 1.0
     """Of a GPU."""
+    work_bytes: float = 0.0
+    """Memory of a GPU that training takes [bytes]."""
     scratch: Path | None = None
     """Folder of the file; default the system's folder for temporary files."""
     report_seconds: float = 1.0
     """Time between pieces of a long answer [s]; 0: a piece per client, so that the driver knows which is training."""
+
+    def on_gpu(self, usable: float) -> Self:
+        """The limits on a GPU with so much usable memory [bytes]: what training leaves of the host's part is divided
+        between private state, which comes first, and slices; `device_bytes` is then the host's own.
+        """
+        part = usable * min(self.gpu_share, 1.0)
+        left = max(0.0, part - self.work_bytes)
+        states = _STATES * part if self.device_bytes is None else self.device_bytes * min(self.gpu_share, 1.0)
+        states = min(states, (1 - _SLICES) * left)
+        return replace(self, device_bytes=states, slice_bytes=min(self.slice_bytes, left - states))
 
 
 NOTHING: Mapping[str, Vector] = MappingProxyType({})

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from fedsim.algorithms import hooks
 from fedsim.algorithms.learner import Learner
 from fedsim.algorithms.training import State
@@ -23,9 +21,6 @@ from fedsim.engine.state.store import StateStore
 
 Handed = tuple[list[ClientSpec], list[clientfiles.FilePart]]
 """Clients on their way to another host of the node, and the files that hold their private state."""
-
-
-_DEVICE_SHARE = 0.4  # of a GPU, for private state where the workload does not say
 
 
 class Residents:
@@ -44,7 +39,7 @@ class Residents:
         Args:
             setup: What every host is made with.
             clients: Those that live here at first.
-            limits: What they may use of the node.
+            limits: What they may use of the node, and of its GPU.
             learner: The working network, as initialised.
             slices: Their training slices in memory.
         """
@@ -53,7 +48,9 @@ class Residents:
         self._clients = {client.name: client for client in clients}
         self._states: StateStore | DeviceStates
         below = StateStore(learner.fresh_state, limits.state_bytes, limits.scratch)
-        self._states = below if learner.device.type == "cpu" else _on_device(below, learner, limits)
+        self._states = below
+        if learner.device.type == "cuda":
+            self._states = DeviceStates(below, learner.fresh_state, learner.device, limits.device_bytes or 0.0)
 
     def clients(self) -> tuple[str, ...]:
         """Names of the clients that live here."""
@@ -169,10 +166,3 @@ class Residents:
     def _take_up(self, part: clientfiles.FilePart) -> None:
         for name, state in clientfiles.read_clients(part, self._learner.flat("local")):
             self._states.put(name, state)
-
-
-def _on_device(below: StateStore, learner: Learner, limits: Limits) -> DeviceStates:
-    """What keeps private state on the learner's GPU, up to the host's part of its memory."""
-    _, total = torch.cuda.mem_get_info(learner.device)
-    budget = _DEVICE_SHARE * total if limits.device_bytes is None else limits.device_bytes
-    return DeviceStates(below, learner.fresh_state, learner.device, budget * min(limits.gpu_share, 1.0))

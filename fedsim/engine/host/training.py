@@ -34,6 +34,7 @@ from fedsim.engine.host.readonly import ReadOnly
 from fedsim.engine.host.residents import Residents
 from fedsim.engine.host.sums import largest
 from fedsim.engine.host.uploads import Made, PartialSums, uploads_of
+from fedsim.engine.place.node import GPU_USABLE
 from fedsim.engine.state.store import state_bytes
 
 _NO_LIMITS = Limits()
@@ -84,6 +85,8 @@ class TrainingClients(Residents):
         keep_freed_memory()
         self._kernels = ExitStack()
         self._kernels.enter_context(kernels(setup.device, setup.deterministic))
+        if setup.device == "cuda":
+            limits = limits.on_gpu(GPU_USABLE * torch.cuda.mem_get_info()[1])
         slices = SliceMemory(limits.slice_bytes, setup.device)
         super().__init__(setup, clients, limits, make_learner(setup, slices), slices)
         self._sums = PartialSums(())

@@ -9,7 +9,8 @@ from fedsim.workload.resources import Resources
 SMALLEST_SHARE = 1e-4  # of a GPU, that Ray can tell from none
 CUDA_BYTES = 1e9
 """Memory of a GPU that a process takes before it trains anything: CUDA, cuDNN and cuBLAS with their workspaces."""
-_USABLE = 0.95  # of a GPU's memory
+GPU_USABLE = 0.95
+"""Share of a GPU's memory that a run may take."""
 _UNKNOWN = 16e9  # bytes that a GPU of another node has at least; Ray does not say
 
 
@@ -74,4 +75,4 @@ class Node:
     @property
     def gpu_usable(self) -> float:
         """Memory of a GPU that a run may take [bytes]; a guess if it is not known."""
-        return _USABLE * self.gpu_memory if math.isfinite(self.gpu_memory) else _UNKNOWN
+        return GPU_USABLE * self.gpu_memory if math.isfinite(self.gpu_memory) else _UNKNOWN

@@ -1,13 +1,15 @@
 """Memory that actors need to work: of their node and, where clients train on GPUs, of those."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from fedsim.algorithms.learner import Learner
 from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.messages import Setup
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.node import CUDA_BYTES
 from fedsim.engine.plan.sizes import layout_bytes, private_layout
 
@@ -66,6 +68,14 @@ def gpu_needs(learner: Learner, clients: Sequence[ClientSpec], side: int) -> Gpu
     optimizer = max(layout_bytes(private_layout(learner, one)) for one in optimizers)
     step = activation_bytes(learner, side) * max(map(batch_pixels, clients))
     return GpuNeeds(vectors=vectors_bytes(learner, fuse) + fuse * optimizer, activations=fuse * _STEP * step)
+
+
+def work_bytes(setup: Setup, clients: Sequence[ClientSpec]) -> float:
+    """Memory of a GPU that a host of any of the clients takes to train [bytes]; 0 on the CPU."""
+    if setup.device == "cpu":
+        return 0.0
+    learner = make_learner(replace(setup, device="cpu"))
+    return gpu_needs(learner, clients, setup.model.smallest).total
 
 
 def batch_pixels(client: ClientSpec) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedsim.algorithms.learner import Learner
 from fedsim.data.samples import slice_bytes
@@ -65,6 +65,10 @@ class ActorNeeds:
     """Disk for private state that is not kept in memory [bytes]."""
     slice_bytes: float = 0.0
     """Memory for training slices [bytes]."""
+    gpu_state_bytes: float = 0.0
+    """Memory of a GPU for private state [bytes]."""
+    on_gpu: bool = False
+    """Whether training slices lie on a GPU."""
     unkept: dict[str, float] = field(default_factory=dict)
     """By client: pixels of training slices that it reads again in every epoch."""
     open_shards: int = 0
@@ -76,26 +80,41 @@ def filled(
     placements: Sequence[Placement],
     nodes: Sequence[Node],
     private_bytes: Callable[[ClientSpec], float],
+    work_bytes: float = 0.0,
 ) -> list[ActorNeeds]:
-    """What each actor needs for its clients' private state and slices, given its share of its node's memory."""
-    limits = _limits(engine, nodes, len(placements))
-    actors = [ActorNeeds(placement=placement) for placement in placements]
+    """What each actor needs for its clients' private state and slices, given its share of its node's memory.
+
+    Args:
+        engine: Says how much of it they may take.
+        placements: Of the actors.
+        nodes: Of the cluster.
+        private_bytes: A client's private state [bytes].
+        work_bytes: Memory of a GPU that an actor takes to train [bytes]; 0: it trains on the CPU.
+    """
+    limits = _limits(engine, nodes, len(placements), work_bytes)
+    actors = [ActorNeeds(placement=placement, on_gpu=work_bytes > 0) for placement in placements]
     for actor in actors:
+        own, usable = replace(limits, device_bytes=0.0), nodes[actor.placement.node].gpu_usable
+        if actor.on_gpu:
+            own = replace(limits, gpu_share=actor.placement.gpus or 1.0).on_gpu(usable)
         for client in actor.placement.clients:
-            _keep_state(actor, private_bytes(client), limits.state_bytes)
-            _keep_slices(actor, client, limits.slice_bytes)
+            _keep_state(actor, private_bytes(client), own)
+            _keep_slices(actor, client, own.slice_bytes)
     return actors
 
 
-def _limits(engine: Engine, nodes: Sequence[Node], actors: int) -> Limits:
+def _limits(engine: Engine, nodes: Sequence[Node], actors: int, work_bytes: float) -> Limits:
     """Limits of an actor: an even share of its node's memory, or all that this process may use."""
     if engine.backend == "serial":
-        return limits_of(engine, nodes[0].total_memory, 1)
-    return limits_of(engine, min(node.actor_memory for node in nodes), math.ceil(max(actors, 1) / len(nodes)))
+        return limits_of(engine, nodes[0].total_memory, 1, work_bytes)
+    memory = min(node.actor_memory for node in nodes)
+    return limits_of(engine, memory, math.ceil(max(actors, 1) / len(nodes)), work_bytes)
 
 
-def _keep_state(actor: ActorNeeds, size: float, budget: float) -> None:
-    if actor.state_bytes + size <= budget:
+def _keep_state(actor: ActorNeeds, size: float, limits: Limits) -> None:
+    if actor.gpu_state_bytes + size <= (limits.device_bytes or 0.0):
+        actor.gpu_state_bytes += size
+    elif actor.state_bytes + size <= limits.state_bytes:
         actor.state_bytes += size
     else:
         actor.scratch_bytes += size
@@ -160,7 +179,7 @@ def node_needs(
             slots=slots,
             process_bytes=sum(working.process_bytes(actor.placement) for actor in here),
             state_bytes=sum(actor.state_bytes for actor in here),
-            slice_bytes=sum(actor.slice_bytes for actor in here),
+            slice_bytes=sum(actor.slice_bytes for actor in here if not actor.on_gpu),
             other_bytes=others + (driver if at == 0 else 0.0),
             scratch_bytes=sum(actor.scratch_bytes for actor in here),
         ))  # fmt: skip

@@ -134,7 +134,7 @@ def make_plan(
     sent = _traffic(workload, learner, federation.names, calibration)
     gpu = gpu_needs(learner, clients, workload.model.smallest) if device == "cuda" else None
     placements = placed(workload.engine, clients, nodes, gpu.total if gpu else CUDA_BYTES)
-    actors = filled(workload.engine, placements, nodes, private.bytes)
+    actors = filled(workload.engine, placements, nodes, private.bytes, gpu.total if gpu else 0.0)
     fuse = 1 if gpu else workload.training.fuse
     pixel_bytes = 0.0 if gpu else activation_bytes(learner, workload.model.smallest)
     working = Working(learner=learner, pixel_bytes=pixel_bytes, sent=sent, fuse=fuse)

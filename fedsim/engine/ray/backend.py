@@ -17,12 +17,11 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.faulty import host_class
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Setup, Train
-from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import nodes_of
-from fedsim.engine.place.node import Node
+from fedsim.engine.place.node import CUDA_BYTES, Node
 from fedsim.engine.place.placement import Placement, device_of, granted, placed, unplaced
 from fedsim.engine.place.schedule import Expectations, balance
-from fedsim.engine.plan.memory import gpu_needs
+from fedsim.engine.plan.memory import work_bytes
 from fedsim.engine.ray.calls import Actor, Call, Outgoing
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.ray.errors import explained
@@ -87,7 +86,9 @@ class RayBackend(Backend):
         self._expected = Expectations(clients)
         if self._engine.device == "cuda" and self._setup.device != "cuda":
             raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; set it to auto or cpu")
-        self._vacant = sorted(self._placements(clients, nodes), key=lambda placement: -placement.gpus)
+        work = work_bytes(self._setup, clients)
+        placements = placed(self._engine, clients, nodes, work or CUDA_BYTES)
+        self._vacant = sorted(placements, key=lambda placement: -placement.gpus)
         if sum(len(placement.clients) for placement in self._vacant) < len(clients):
             raise InputError("resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share")
         if before is not None and unplaced(self._vacant, nodes):
@@ -95,15 +96,7 @@ class RayBackend(Backend):
                 "the remaining nodes cannot hold all clients (site resources); add nodes, and continue with --resume"
             )
         memory = min(node.actor_memory for node in nodes)
-        self._limits = limits_of(self._engine, memory, math.ceil(len(self._vacant) / len(nodes)))
-
-    def _placements(self, clients: tuple[ClientSpec, ...], nodes: list[Node]) -> list[Placement]:
-        """Where all actors will run, given what one needs of a GPU."""
-        assert self._setup is not None, "it says where clients train"
-        if self._setup.device == "cpu":
-            return placed(self._engine, clients, nodes)
-        learner = make_learner(replace(self._setup, device="cpu"))
-        return placed(self._engine, clients, nodes, gpu_needs(learner, clients, self._setup.model.smallest).total)
+        self._limits = limits_of(self._engine, memory, math.ceil(len(self._vacant) / len(nodes)), work)
 
     def _silent(self) -> list[Actor]:
         """Actors that are lost, or that lack clients because a move was interrupted."""
