@@ -95,7 +95,8 @@ def results(todo: Iterator[Job], seconds: float) -> Iterator[Row]:
 
 def _named(job: Job) -> str:
     assert isinstance(job, partial), "made above"
-    return " ".join([job.func.__name__, *map(str, job.args)])
+    words = [f"{each.title}, {each.clients} clients" if isinstance(each, Case) else str(each) for each in job.args]
+    return ": ".join([job.func.__name__, *words])
 
 
 def tables(rows: list[Row]) -> str:

@@ -17,6 +17,7 @@ from torch import nn
 from workload import Case, free_run
 
 from fedsim.algorithms.training import Precision, arithmetic
+from fedsim.engine.federation import assemble
 from fedsim.engine.host.kernels import kernels
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation
@@ -45,6 +46,9 @@ class Way:
         if self.fuse == 1:
             return "graph" if self.graphs else "eager"
         return f"fused {self.fuse}" if self.graphs else f"fused {self.fuse}, eager"
+
+    def __str__(self) -> str:
+        return f"{self.step} {self.precision}"
 
     def of(self, case: Case, device: str, backend: str = "serial") -> Case:
         """A case that takes its steps so."""
@@ -120,6 +124,7 @@ class Bench:
         if key not in self._loops:
             self._loops[key] = Loops(case, way.precision, self._device)
         loops, out = self._loops[key], free_run(self._scratch)
+        self._make_data(case)
         loops.begin()
         turns = alternate(way.of(case, self._device), self._pairs, loops, self._scratch, out)
         peak, clients = loops.peak(), Run(out).clients
@@ -155,6 +160,7 @@ class Bench:
 
     def on_ray(self, case: Case, way: Way) -> Row:
         """Run a case on Ray, in a separate process: its start, its rounds, and whether it gives the same bits."""
+        self._make_data(case)
         case, begun, out = replace(case, rounds=3), time.time(), free_run(self._scratch)
         with driven(*way.of(case, self._device, "ray").arguments(self._scratch, out)) as (_, events):
             at = {(event["event"], event.get("round")): event for event in events}
@@ -166,6 +172,12 @@ class Bench:
             "ms": 1e3 * at["round_ends", case.rounds]["seconds"] / case.clients,
             "same_bits_as_serial": _digests(out, case.rounds) == self._run(way.of(case, self._device)),
         }
+
+    def _make_data(self, case: Case) -> None:
+        """Phantoms are made when they are first read: not while rounds are timed."""
+        for client in assemble(load_workload(case.write(self._scratch)).settled()).clients:
+            with client.data.open():
+                pass
 
     def _digest(self, case: Case, way: Way, reverse: bool) -> Row:
         source = case.content(self._scratch)["federation"]["sites"][0]["source"]
@@ -191,10 +203,7 @@ def _digests(out: Path, round_: int) -> Row:
 
 def _described(case: Case, way: Way) -> Row:
     kernel = "deterministic" if way.deterministic else "any"
-    network = f"{case.domain} {case.channels}"
-    return {
-        "network": network, "n": case.clients, "step": way.step, "precision": way.precision, "kernels": kernel
-    }  # fmt: skip
+    return {"network": case.title, "n": case.clients, "step": way.step, "precision": way.precision, "kernels": kernel}
 
 
 def _ratio(ours: list[float], bare: list[float]) -> float:

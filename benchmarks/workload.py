@@ -47,6 +47,11 @@ class Case:
     overrides: tuple[str, ...] = field(default=())
     """KEY=VALUE as on fedsim's command line."""
 
+    @property
+    def title(self) -> str:
+        """Its network."""
+        return f"{self.domain} {self.channels}"
+
     def content(self, cache: Path) -> dict[str, Any]:
         """The workload file's keys."""
         val = 0.5 if self.evaluate else 0

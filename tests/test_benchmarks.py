@@ -37,7 +37,7 @@ def test_a_part_that_fails_does_not_end_the_benchmark(
     broken = benchmark.partial(benchmark.tiny, None)
     rows = list(benchmark.results(iter([broken, done]), 60.0))
     assert [row["part"] for row in rows] == ["error", "bits"]
-    assert rows[0]["what"] == "tiny None"
+    assert rows[0]["what"] == "tiny: None"
     assert "AttributeError" in rows[0]["error"]
     assert "AttributeError" in capsys.readouterr().err
     late = list(benchmark.results(iter([done]), -1.0))
