@@ -107,7 +107,8 @@ class FLMRCM(Algorithm):
         for batch in learner.data.batches(
             1, torch_stream(learner.data.seed, "features", learner.client, learner.round)
         ):
-            latents.append(_vectors(learner.network.latent(batch.kspace, batch.mask)[1]))
+            inputs = batch.kspace.to(learner.device), batch.mask.to(learner.device)
+            latents.append(_vectors(learner.network.latent(*inputs)[1]))
             if len(latents) == self.feature_slices:
                 break
         return torch.cat(latents).reshape(-1)

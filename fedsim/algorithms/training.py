@@ -1,12 +1,14 @@
 """Local training: the section of a workload, and the optimizers that it names."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from pydantic import Field
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fedsim.algorithms.stopping import EarlyStopping
 from fedsim.core.section import Section
@@ -58,9 +60,44 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+_PRODUCTS = {
+    F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear,
+    F.scaled_dot_product_attention, torch.matmul, torch.Tensor.matmul, torch.bmm, torch.einsum,
+}  # fmt: skip
+
+
+class _ProductsInBfloat16(TorchFunctionMode):
+    """What torch.autocast does, for functions under vmap, where autocast has no effect (pytorch/pytorch#105442)."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - of any function
+        """Call a function of torch, a product with its operands in bfloat16."""
+        if func in _PRODUCTS:
+            args = tuple(_narrowed(each) for each in args)
+            kwargs = {name: _narrowed(each) for name, each in (kwargs or {}).items()}
+        return func(*args, **(kwargs or {}))
+
+
+def _narrowed(value: Any) -> Any:  # noqa: ANN401 - any argument
+    real = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(torch.bfloat16) if real else value
+
+
 @contextmanager
-def arithmetic(device: torch.device, precision: Precision) -> Iterator[torch.autocast]:
+def arithmetic(
+    device: torch.device, precision: Precision, mapped: bool = False
+) -> Iterator[AbstractContextManager[object]]:
     """What a training step computes in; TF32 exists on GPUs only, and holds for the backward pass too.
+
+    Args:
+        device: Where it computes.
+        precision: Of products.
+        mapped: Whether the forward pass is under torch.func.vmap.
 
     Yields:
         The context of the forward pass, which the backward pass follows.
@@ -68,8 +105,9 @@ def arithmetic(device: torch.device, precision: Precision) -> Iterator[torch.aut
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     was = cudnn.allow_tf32, matmul.allow_tf32
     cudnn.allow_tf32 = matmul.allow_tf32 = precision == "tf32"
+    narrow = precision == "bfloat16"
     try:
-        yield torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        yield _ProductsInBfloat16() if narrow and mapped else torch.autocast(device.type, torch.bfloat16, narrow)
     finally:
         cudnn.allow_tf32, matmul.allow_tf32 = was
 

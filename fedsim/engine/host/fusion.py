@@ -176,7 +176,7 @@ class Fusion(Generic[T]):
     def _backward(self, precision: Precision) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         def differentiate(kspace: Tensor, mask: Tensor, target: Tensor) -> Tensor:
             """The gradients (K, P) of all rows; the errors (K,)."""
-            with arithmetic(self._device, precision) as forward:
+            with arithmetic(self._device, precision, mapped=True) as forward:
                 with forward:
                     errors = vmap(self._error)(self._leaves, self._buffers, kspace, mask, target)
                 found = torch.autograd.grad(errors.sum(), list(self._leaves.values()), materialize_grads=True)
@@ -189,7 +189,7 @@ class Fusion(Generic[T]):
         self, leaves: dict[str, Tensor], buffers: dict[str, Tensor], kspace: Tensor, mask: Tensor, target: Tensor
     ) -> Tensor:
         """The mean squared error of one row."""
-        return mse_loss(functional_call(self._network, (leaves, buffers), (kspace, mask)), target)
+        return mse_loss(functional_call(self._network, (leaves, buffers), (kspace, mask)).float(), target)
 
 
 def _settings(optimizer: torch.optim.Optimizer) -> Hashable:

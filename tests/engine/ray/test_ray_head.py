@@ -19,6 +19,6 @@ def test_a_head_that_refuses_is_gone() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         backend._head._address = f"127.0.0.1:{free.getsockname()[1]}"
         backend._head.check()
-    with pytest.raises(RunError, match=r"is gone \(gcs_server at 127.0.0.1:\d+\); continue"):
+    with pytest.raises(RunError, match=r"lost an essential process \(gcs_server at 127.0.0.1:\d+\); continue"):
         backend._get(never)
     backend._ray.cancel(never, force=True)
