@@ -25,6 +25,7 @@ class Graphs:
         """
         self._enabled = enabled and device.type == "cuda"
         self._captured: dict[Hashable, _Graph] = {}
+        self._pool = torch.cuda.graph_pool_handle() if self._enabled else None
 
     def __call__(
         self, key: Hashable, function: Callable[..., Tensor], *inputs: Tensor, changed: Sequence[Tensor] = ()
@@ -41,14 +42,29 @@ class Graphs:
             return function(*inputs)
         shaped = (key, *((each.shape, each.dtype) for each in inputs))
         if shaped not in self._captured:
-            self._captured[shaped] = _Graph(function, inputs, changed)
+            self._captured[shaped] = _Graph(function, inputs, changed, self._pool)
         return self._captured[shaped](*inputs)
 
 
 class _Graph:
     """A captured call."""
 
-    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor], changed: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        inputs: Sequence[Tensor],
+        changed: Sequence[Tensor],
+        pool: Any,  # noqa: ANN401 - torch's handle
+    ) -> None:
+        """Capture a call.
+
+        Args:
+            function: What to capture.
+            inputs: Of the first call.
+            changed: What is put back afterwards.
+            pool: Memory for what the call computes on the way. Graphs may share it, since they are replayed one after
+                the other and none leaves more there than its output, which is copied at once.
+        """
         self._inputs = [each.clone() for each in inputs]
         before = [each.clone() for each in changed]
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -58,7 +74,7 @@ class _Graph:
                 function(*self._inputs)
         torch.cuda.current_stream().wait_stream(side)
         self._graph: Any = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, pool=pool):
             self._output = function(*self._inputs)
         for each, value in zip(changed, before, strict=True):
             each.copy_(value)
