@@ -17,7 +17,7 @@ _GB = 1e9
 
 
 def doctor() -> None:
-    """Check that this machine can run fedsim: versions, cores, memory, disk, and Ray itself."""
+    """Check that this machine can run fedsim: versions, cores, GPUs, memory, disk, and Ray itself."""
     table, healthy = check()
     out.print(table)
     if not healthy:
@@ -54,10 +54,9 @@ def _cores() -> tuple[str, bool]:
 def _gpus() -> tuple[str, bool]:
     import torch
 
-    names = [torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count())]
-    if not names:
-        return f"none that torch {torch.__version__} can use: clients train on the CPU", True
-    return f"{len(names)} ({', '.join(sorted(set(names)))}): the actors of a run share them equally", True
+    from fedsim.engine.place.gpus import driver_version, gpus_here, gpus_text
+
+    return gpus_text(gpus_here(), driver_version(), torch.version.cuda), True
 
 
 def _memory() -> tuple[str, bool]:

@@ -1,5 +1,6 @@
 """The plan of a run as tables for the terminal: what runs, what it needs, and what a round costs."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 
@@ -8,7 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedsim.core.text import bytes_text, duration
+from fedsim.engine.place.gpus import Gpu
+from fedsim.engine.place.node import CUDA_BYTES
 from fedsim.engine.plan.disks import disk_needs
+from fedsim.engine.plan.memory import GpuNeeds
 from fedsim.engine.plan.needs import NodeNeeds, usable_bytes
 from fedsim.engine.plan.plan import Plan, Spread, spread
 from fedsim.engine.plan.times import Times
@@ -65,6 +69,8 @@ def _runs_table(plan: Plan) -> Table:
     table.add_row("clients", f"{clients:,} of {sites:,} sites, {plan.cohort:,} in a round")
     table.add_row("training slices", f"{_between(plan.slices, '{:.0f}'.format)} per client")
     table.add_row("actors", _actors(plan))
+    if any(node.gpus for node in plan.machine.nodes):
+        table.add_row("GPUs", escape(_gpus(plan)))
     grows = (
         f"; after two rounds, and still growing by {bytes_text(plan.growth_bytes)} per round"
         if plan.growth_bytes
@@ -75,6 +81,11 @@ def _runs_table(plan: Plan) -> Table:
         f"{_between(plan.private, bytes_text)} per client, {bytes_text(plan.private_bytes)} in all{grows}",
     )
     return table
+
+
+def _together(plan: Plan) -> int:
+    """Clients of an actor that train at once."""
+    return 1 if plan.one_by_one else plan.workload.training.fuse
 
 
 def _fused(plan: Plan) -> str:
@@ -90,7 +101,8 @@ def _fused(plan: Plan) -> str:
 
 def _actors(plan: Plan) -> str:
     if plan.workload.engine.backend == "serial":
-        return "none: clients train in this process, one at a time"
+        together = _together(plan)
+        return f"none: clients train in this process, {together if together > 1 else 'one'} at a time"
     most = max((len(actor.placement.clients) for actor in plan.actors), default=0)
     fewest = min((len(actor.placement.clients) for actor in plan.actors), default=0)
     where = f"{len(plan.nodes)} nodes" if len(plan.nodes) > 1 else "one node"
@@ -98,7 +110,23 @@ def _actors(plan: Plan) -> str:
     slots = sum(node.slots for node in plan.nodes)
     gpus = _between(spread(actor.placement.gpus for actor in plan.actors), "{:.2g}".format)
     share = f", each with {gpus} of a GPU" if any(actor.placement.gpus for actor in plan.actors) else ""
-    return f"{len(plan.actors)} with {each} on {where}{share}; {slots} train at once ({plan.device})"
+    at_once = f"{slots} train at once{_in_turns(plan, slots)} ({plan.device})"
+    return f"{len(plan.actors)} with {each} on {where}{share}; {at_once}"
+
+
+def _in_turns(plan: Plan, slots: int) -> str:
+    """How often clients take turns in a round."""
+    turns = math.ceil(plan.cohort / max(slots * _together(plan), 1))
+    return f", in {turns:,} turns" if turns > 1 else ""
+
+
+def _gpus(plan: Plan) -> str:
+    """The GPUs of all nodes, and whether clients train on them."""
+    kinds = Counter[str]()
+    for node in plan.machine.nodes:
+        kinds[str(Gpu(node.gpu_name, node.gpu_memory))] += int(node.gpus)
+    unused = "; clients train on the CPU" if plan.device == "cpu" else ""
+    return ", ".join(f"{count} x {kind}" for kind, count in kinds.items() if count) + unused
 
 
 def _needs_table(plan: Plan) -> Table:
@@ -111,6 +139,8 @@ def _needs_table(plan: Plan) -> Table:
     if others:
         fullest = max(others, key=lambda needs: (needs.memory_bytes / usable_bytes(needs.node), needs.scratch_bytes))
         _add_node(table, plan, fullest, f"{fullest.node.name}, the fullest of {len(others)} other nodes")
+    if plan.gpu is not None and plan.actors:
+        _add_gpu(table, plan, plan.gpu)
     counts = {"checkpoints": f" ({plan.checkpoints} at a time)", "shards": f" ({plan.missing_shards:,} to make)"}
     for need in disk_needs(plan):
         name = f"disk: {need.what}{counts.get(need.what, ' beyond memory')}"
@@ -131,6 +161,25 @@ def _add_node(table: Table, plan: Plan, needs: NodeNeeds, where: str) -> None:
         table.add_row(f"  {name}", f"[dim]{bytes_text(size)}", "", "")
     if needs is not plan.nodes[0] and needs.node.scratch is not None:
         _add_need(table, "disk: private state beyond memory", needs.scratch_bytes, needs.node.scratch.free, where)
+
+
+def _add_gpu(table: Table, plan: Plan, work: GpuNeeds) -> None:
+    """The memory of a GPU that the fullest actor takes."""
+    actor = max(plan.actors, key=lambda actor: actor.gpu_state_bytes + actor.slice_bytes)
+    share = min(actor.placement.gpus or 1.0, 1.0)
+    kept = actor.gpu_state_bytes + actor.slice_bytes
+    there = share * plan.machine.nodes[actor.placement.node].gpu_usable
+    _add_need(table, "memory of a GPU, for an actor", work.total + kept, there, f"{share:.2g} of a GPU")
+    fuse = plan.workload.training.fuse
+    parts = {
+        "CUDA": CUDA_BYTES,
+        "weights, gradients, optimizer": work.vectors,
+        "activations" + (f" of {fuse} batches" if fuse > 1 else " of a batch"): work.activations,
+        "private state": actor.gpu_state_bytes,
+        "training slices": actor.slice_bytes,
+    }
+    for name, size in parts.items():
+        table.add_row(f"  {name}", f"[dim]{bytes_text(size)}", "", "")
 
 
 def _add_need(table: Table, name: str, needed: float, there: float, where: str) -> None:

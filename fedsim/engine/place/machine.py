@@ -5,6 +5,7 @@ import resource
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import psutil
 import torch
 
 from fedsim.engine.place.cores import cores_here
+from fedsim.engine.place.gpus import Gpu, gpus_here
 from fedsim.engine.place.node import Disk, Node
 from fedsim.engine.place.placement import granted
 from fedsim.workload.engine import Engine
@@ -67,10 +69,10 @@ def disk_of(folder: Path) -> Disk:
 
 
 def _this_machine(workload: Workload, scratch: Path) -> Node:
-    memory = memory_here()
+    memory, gpu = memory_here(), _gpu_here()
     node = Node(
         id="", cpus=cores_here(), gpus=torch.cuda.device_count(), actor_memory=RAY_COUNTS * memory,
-        total_memory=memory, gpu_memory=_gpu_memory(), scratch=disk_of(scratch),
+        total_memory=memory, gpu_name=gpu.name, gpu_memory=gpu.memory, scratch=disk_of(scratch),
     )  # fmt: skip
     return granted(workload.engine, [node])[0] if workload.engine.backend == "ray" else node
 
@@ -108,6 +110,7 @@ def _node(known: dict[str, Any], here: bool) -> Node:
     """A node as Ray describes it; of another node than the driver's, only torch's build tells whether GPUs work."""
     has = known["Resources"]
     actor_memory = has.get("memory", 0)
+    gpu = _gpu_here() if here else Gpu(_accelerator(has), math.inf)
     return Node(
         id=known["NodeID"],
         name=known["NodeManagerHostname"],
@@ -116,14 +119,20 @@ def _node(known: dict[str, Any], here: bool) -> Node:
         actor_memory=actor_memory,
         total_memory=memory_here() if here else actor_memory + has.get("object_store_memory", 0),
         cuda=torch.cuda.is_available() if here else torch.version.cuda is not None,
-        gpu_memory=_gpu_memory() if here else math.inf,
+        gpu_name=gpu.name,
+        gpu_memory=gpu.memory,
     )
 
 
-def _gpu_memory() -> float:
-    """Memory of the smallest GPU of this machine [bytes]; infinite if there is none."""
-    gpus = range(torch.cuda.device_count())
-    return float(min((torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus), default=math.inf))
+def _gpu_here() -> Gpu:
+    """The smallest GPU of this machine; nameless if torch can use none."""
+    return min(gpus_here(), key=lambda gpu: gpu.memory, default=Gpu("", math.inf))
+
+
+def _accelerator(resources: Mapping[str, float]) -> str:
+    """Ray's name of a node's GPUs; empty if it has none."""
+    prefix = "accelerator_type:"
+    return next((name.removeprefix(prefix) for name in resources if name.startswith(prefix)), "")
 
 
 def _disks_of(ray: Any, scratch: Path, nodes: list[str]) -> dict[str, Disk]:  # noqa: ANN401 - the module ray

@@ -43,6 +43,8 @@ class Node:
     """All memory [bytes]; of another node than the driver's, what was free when Ray started there."""
     cuda: bool = True
     """Whether torch can use its GPUs, as far as the driver can tell."""
+    gpu_name: str = ""
+    """What its GPUs are; empty if it is not known."""
     gpu_memory: float = math.inf
     """Memory of its smallest GPU [bytes]; infinite if it is not known."""
     scratch: Disk | None = None

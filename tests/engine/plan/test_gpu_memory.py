@@ -1,10 +1,16 @@
 """What training leaves of a GPU is divided between private state and slices."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from rich.table import Table
 
+from fedsim.cli.plan_tables import plan_tables
+from fedsim.core.text import bytes_text
 from fedsim.engine.host.messages import Limits
+from fedsim.engine.place.gpus import Gpu, driver_version, gpus_text
 from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, machine, planned
 
 KEYS = (*TINY, "engine.backend=ray", "engine.clients_per_actor=auto")
@@ -42,3 +48,58 @@ def test_state_is_on_the_gpu_then_in_memory_then_on_disk(workload: MakeWorkload)
     (needs,) = roomy.nodes
     assert (needs.state_bytes, needs.slice_bytes) == (0, 0), "slices lie on the GPU too"
     assert all(actor.slice_bytes > 0 and not actor.unkept for actor in roomy.actors)
+
+
+def cells(table: Table) -> dict[str, list[str]]:
+    """The rows of a table by their first column."""
+    return {name: list(map(str, row)) for name, *row in zip(*(column.cells for column in table.columns), strict=True)}
+
+
+def test_a_plan_shows_the_gpus_what_an_actor_takes_of_them_and_turns(workload: MakeWorkload) -> None:
+    there = machine(gpus_one=2, gpus_two=1, gpu_memory=8 * GB)
+    named = replace(there, nodes=(replace(there.nodes[0], gpu_name="A100"), there.nodes[1]))
+    plan = planned(workload(*TINY, "engine.backend=ray", "training.fuse=2", "engine.threads=4"), named)
+    runs, needs = (cells(table) for table in plan_tables(plan)[:2])
+    assert runs["GPUs"] == ["2 x A100 with 8 GB, 1 x GPU with 8 GB"]
+    assert runs["actors"][0].endswith("each with 1 of a GPU; 2 train at once (cuda)")
+    assert plan.gpu is not None
+    assert needs["memory of a GPU, for an actor"][1:] == ["7.6 GB", "1 of a GPU"]
+    assert needs["  activations of 2 batches"][0] == f"[dim]{bytes_text(plan.gpu.activations)}"
+    assert needs["  private state"][0] == f"[dim]{bytes_text(2 * STATE)}", "two clients': the last row of this name"
+    unused = planned(workload(*KEYS, "engine.device=cpu"), named)
+    assert cells(plan_tables(unused)[0])["GPUs"][0].endswith("; clients train on the CPU")
+
+
+@pytest.mark.parametrize(
+    ("keys", "turns"), [((), ", in 4 turns"), (("training.fuse=2",), ", in 2 turns"), (("training.fuse=4",), "")]
+)
+def test_a_plan_counts_turns(workload: MakeWorkload, keys: tuple[str, ...], turns: str) -> None:
+    """One GPU that holds a single actor, with the four clients."""
+    alone = replace(machine(), nodes=machine(gpus_one=1, gpu_memory=1.2 * GB).nodes[:1])
+    actors = cells(plan_tables(planned(workload(*KEYS, *keys), alone))[0])["actors"][0]
+    assert actors == f"1 with 4 clients each on one node, each with 1 of a GPU; 1 train at once{turns} (cuda)"
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\n", "550.54.15"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86  Release Build\n", "570.86"),
+        (None, ""),
+    ],
+)
+def test_the_drivers_version_is_read(tmp_path: Path, text: str | None, version: str) -> None:
+    file = tmp_path / "version"
+    if text:
+        file.write_text(text)
+    assert driver_version(file) == version
+
+
+def test_doctor_says_which_gpus_torch_can_use_or_why_none() -> None:
+    one, two = Gpu("A", 8 * GB), Gpu("B", 80 * GB)
+    torch_here = f"torch {torch.__version__}"
+    assert gpus_text([one, two, one], "550.54", "12.8") == (
+        f"2 x A with 8 GB, 1 x B with 80 GB; driver 550.54, {torch_here} for CUDA 12.8"
+    )
+    assert gpus_text([], "550.54", None).endswith("it is built without CUDA, and driver 550.54 is installed")
+    assert gpus_text([], "", None) == f"none that {torch_here} can use: clients train on the CPU"
