@@ -10,8 +10,10 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine
 from fedsim.engine.place.node import Disk, Node
+from fedsim.engine.plan.calibration import Calibration
 from fedsim.engine.plan.fits import check_fits
 from fedsim.engine.plan.plan import Plan, make_plan
+from fedsim.engine.plan.times import Times, expected
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.schema import Workload
 
@@ -61,3 +63,20 @@ def planned(workload: Workload, on: Machine | None = None) -> Plan:
 def checked(workload: Workload, on: Machine) -> list[str]:
     workload = workload.settled()
     return check_fits(workload, assemble(workload), make_learner(setup_of(workload)), Path("x"), on)
+
+
+def calibration(plan: Plan, **changes: Any) -> Calibration:
+    """A second of training for every slice of 32 x 32, a tenth for what comes after, and for each validated slice."""
+    pixels = 32**2
+    given: dict[str, Any] = {
+        "client": plan.clients[0], "pace": {"train": 1 / pixels}, "fixed": {"train": 0.1}, "reading_pace": 1 / pixels,
+        "validation_pace": 0.1 / pixels, "shard_pace": 0.0, "private_bytes": 0, "growth_bytes": 0, "sent": {},
+        "layout": (),
+    }  # fmt: skip
+    return Calibration(**{**given, **changes})
+
+
+def times(workload: Workload, on: Machine | None = None) -> Times:
+    """Of a plan with this calibration, and checkpoints of 1 GB."""
+    plan = planned(workload, on)
+    return expected(plan.workload, plan.actors, plan.machine.nodes, calibration(plan), 0.0, 1 * GB)

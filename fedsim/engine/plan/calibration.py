@@ -1,10 +1,14 @@
-"""Timing one client before a run: it trains two rounds in this process as in a full cohort; the second counts."""
+"""Timing a client before a run: it trains two rounds in this process as in a full cohort; the second counts.
+
+Where clients train as one network, as many copies of it as there are rows train together, but for very large groups.
+"""
 
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import psutil
@@ -12,6 +16,7 @@ import torch
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Phase, Vector
+from fedsim.algorithms.fusing import one_by_one
 from fedsim.data.samples import ClientData, PooledData, SliceMemory
 from fedsim.data.shard import write_shard
 from fedsim.data.split import Part
@@ -29,6 +34,7 @@ from fedsim.workload.schema import Workload
 
 _STEPS = 8  # of a round, or a little more
 _SLICES = 16  # at least, if the client has them: up to here, what some methods send grows with the slices
+_TIMES = ("load_seconds", "train_seconds", "send_seconds")
 _IDLE = 0.5  # of the cores used by others; below this, waiting is not due to them
 
 
@@ -61,7 +67,7 @@ class Calibration:
 
 
 def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "cpu") -> Calibration:
-    """Train the client of median work for two rounds and validate it, on a few of its slices if it has many.
+    """Train the client of median work, or a group of it, for two rounds and validate it, on a few of its slices.
 
     Args:
         workload: Settled.
@@ -72,25 +78,28 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
         RunError: its training failed; names the client.
         MethodError: the method raises, or does what it may not.
     """
-    client = _shortened(sorted(clients, key=lambda client: client.work())[len(clients) // 2])
+    rows = fused_rows(workload, [client.name for client in clients])
+    client = _shortened(sorted(clients, key=lambda client: client.work())[len(clients) // 2], rows)
+    group = [replace(client, name=f"{client.name}{f'-{copy}' if copy else ''}") for copy in range(min(rows, MOST))]
     shard_pace = _shard_pace(client)
     cohort = workload.training.cohort(len(clients))
     others = [other.name for other in clients if other.name != client.name][: min(cohort, MOST) - 1]
     backend = SerialBackend(workload.engine.model_copy(update={"device": device}))
     try:
-        backend.start(setup_of(workload), (client,))
-        trial = _Trial(workload, backend, client, others)
+        setup = setup_of(workload)
+        backend.start(replace(setup, fuse=min(setup.fuse, MOST)), tuple(group))
+        trial = _Trial(workload, backend, [copy.name for copy in group], others)
         first, load = trial.round(1), _Load()
-        rows, validation, layout = trial.round(2), trial.validate(), trial.layout()
+        second, validation, layout = trial.round(2), trial.validate(), trial.layout()
         busy, slower = load.measured()
     finally:
         backend.close()
-    before, last = (list(of.values())[-1]["private_bytes"] for of in (first, rows))
+    before, last = (list(of.values())[-1]["private_bytes"] for of in (first, second))
     work = max(client.work(), 1.0) * slower
     return Calibration(
         client=client,
-        pace={name: (row["load_seconds"] + row["train_seconds"]) / work for name, row in rows.items()},
-        fixed={name: row["send_seconds"] / slower for name, row in rows.items()},
+        pace={name: (row["load_seconds"] + row["train_seconds"]) / work for name, row in second.items()},
+        fixed={name: row["send_seconds"] / slower for name, row in second.items()},
         reading_pace=_reading_seconds(client) / max(pixels(client, "train"), 1.0) / slower,
         validation_pace=validation / max(pixels(client, "val"), 1.0) / slower,
         shard_pace=shard_pace / slower,
@@ -100,6 +109,12 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
         layout=layout,
         others=busy,
     )
+
+
+def fused_rows(workload: Workload, names: Sequence[str]) -> int:
+    """Clients that train as one network; 1 if the method's train one by one."""
+    cohort = tuple(names[: workload.training.cohort(len(names))])
+    return 1 if one_by_one(workload.algorithm, cohort) else workload.training.fuse
 
 
 def pixels(client: ClientSpec, part: Part) -> float:
@@ -142,16 +157,16 @@ class _Load:
 
 
 class _Trial:
-    """One client on a host, and a server that takes it for the whole cohort."""
+    """One client, or several alike that train together, on a host, and a server that takes it for the whole cohort."""
 
-    def __init__(self, workload: Workload, backend: SerialBackend, client: ClientSpec, others: list[str]) -> None:
+    def __init__(self, workload: Workload, backend: SerialBackend, group: Sequence[str], others: list[str]) -> None:
         self._algorithm, self._backend = workload.algorithm, backend
-        self._client, self._cohort = client.name, (client.name, *others)
+        self._group, self._client, self._cohort = tuple(group), group[0], (group[0], *others)
         self._server = Server(workload.algorithm, make_learner(setup_of(workload)).fresh_server())
         self.sent: dict[str, Vector] = {}
 
     def round(self, round_: int) -> dict[str, Row]:
-        """The client's row of each phase."""
+        """The client's row of each phase; of several, with their mean times."""
         phases = one_of_each(hooks.phases(self._algorithm, self._cohort, round_, 0))
         return {phase.name: self._phase(round_, phase) for phase in phases}
 
@@ -170,21 +185,22 @@ class _Trial:
     def _phase(self, round_: int, phase: Phase) -> Row:
         uploads = self._server.uploads(phase.name, f"round {round_}")
         broadcast = self._server.broadcast(phase.name, f"round {round_}")
-        alone, weights = (self._client,), {self._client: 1.0}
-        gathered = Gathered(Phase(alone, phase.name), uploads, weights, len(self._cohort))
-        order = Train(clients=alone, round=round_, phase=phase.name, since=time.time(), weights=weights)
+        alone, weights = (self._client,), dict.fromkeys(self._group, 1.0)
+        gathered = Gathered(Phase(self._group, phase.name), uploads, weights, len(self._cohort))
+        order = Train(clients=self._group, round=round_, phase=phase.name, since=time.time(), weights=weights)
         for reply in self._backend.call(order, broadcast):
             gathered.add(reply)
         for error in gathered.failed.values():
             raise error
         received = gathered.received()
-        sent = {name: total.astype(np.float32) for name, total in received.sums.items()}
-        sent |= {name: vector for name, (vector,) in received.collected.items()}
+        sent = {name: (total / len(self._group)).astype(np.float32) for name, total in received.sums.items()}
+        sent |= {name: vectors[0] for name, vectors in received.collected.items()}
         self.sent |= sent
         everybody = self._cohort if len(phase.clients) == len(self._cohort) else alone
         seen = as_if_all(Phase(everybody, phase.name), uploads, sent, len(self._cohort))
         self._server.take_up(seen, f"round {round_}")
-        return gathered.rows[0]
+        times = {part: fmean(row[part] for row in gathered.rows) for part in _TIMES}
+        return {**gathered.rows[0], **times}
 
 
 def _shard_pace(client: ClientSpec) -> float:
@@ -206,10 +222,10 @@ def _reading_seconds(client: ClientSpec) -> float:
     return memory.seconds
 
 
-def _shortened(client: ClientSpec) -> ClientSpec:
-    """The client with slices for a few steps, from as few of its sites as possible."""
+def _shortened(client: ClientSpec, rows: int) -> ClientSpec:
+    """The client with slices for a few steps, fewer if several train together, from as few of its sites as possible."""
     epochs, batch = client.training.local_epochs, client.training.batch_size
-    left: dict[Part, int] = dict.fromkeys(("train", "val"), max(_SLICES, batch * max(2, _STEPS // epochs)))
+    left: dict[Part, int] = dict.fromkeys(("train", "val"), max(_SLICES, batch * max(2, _STEPS // (epochs * rows))))
     members = []
     for member in client.data.members:
         kept = []

@@ -4,14 +4,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 from fedsim.algorithms import hooks
 from fedsim.data.split import PARTS
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.place.node import Node
 from fedsim.engine.place.placement import Placement
-from fedsim.engine.plan.calibration import Calibration, pixels
+from fedsim.engine.plan.calibration import Calibration, fused_rows, pixels
 from fedsim.engine.plan.needs import ActorNeeds
 from fedsim.workload.schema import Workload
 
@@ -73,7 +73,8 @@ def expected(
     phases = hooks.phases(workload.algorithm, _cohort(workload, [client.name for client in clients]), 1, workload.seed)
     looking = {part: {c.name: pixels(c, part) * calibration.validation_pace for c in clients} for part in PARTS}
     each = sorted(sum(of[client.name] for of in seconds.values()) for client in clients)
-    training = sum(wall.seconds(phase.clients, seconds[phase.name]) for phase in phases)
+    rows = fused_rows(workload, [client.name for client in clients])
+    training = sum(wall.seconds(phase.clients, seconds[phase.name], rows) for phase in phases)
     validation, testing = (wall.seconds(looking[part], looking[part]) for part in ("val", "test"))
     start = _START + _ACTOR * len(placements) / sum(node.cpus for node in nodes)
     start = start if workload.engine.backend == "ray" else 0.0
@@ -118,11 +119,18 @@ class _Wall:
         there, limits = Counter(p.node for p in placements), zip(placements, self._at_once, strict=True)
         self.slots = sum({p.node: min(most, there[p.node]) for p, most in limits}.values())
 
-    def seconds(self, names: Iterable[str], seconds: Mapping[str, float]) -> float:
-        """Time until the last of some clients is done [s]."""
-        loads: dict[int, float] = defaultdict(float)
+    def seconds(self, names: Iterable[str], seconds: Mapping[str, float], rows: int = 1) -> float:
+        """Time until the last of some clients is done [s].
+
+        Args:
+            names: The clients.
+            seconds: Time of each [s], that of its row where several train as one network.
+            rows: Clients that train as one network; a row without a client takes as long as one with.
+        """
+        mine: dict[int, list[float]] = defaultdict(list)
         for name in names:
-            loads[self._actor[name]] += seconds[name]
+            mine[self._actor[name]].append(seconds[name])
+        loads = {at: fmean(times) * rows * math.ceil(len(times) / rows) for at, times in mine.items()}
         nodes: dict[int, float] = defaultdict(float)
         for at, load in loads.items():
             nodes[self._placements[at].node] += load / self._at_once[at]

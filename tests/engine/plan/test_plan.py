@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -15,17 +14,15 @@ import pytest
 from fedsim.cli.plan_tables import busy_line
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.training import make_learner
-from fedsim.engine.place.machine import Machine, machine_of
+from fedsim.engine.place.machine import machine_of
 from fedsim.engine.place.placement import Placement, placed, unplaced
-from fedsim.engine.plan.calibration import Calibration, _Load
+from fedsim.engine.plan.calibration import _Load
 from fedsim.engine.plan.fits import plan_run
 from fedsim.engine.plan.memory import activation_bytes
-from fedsim.engine.plan.plan import Plan
 from fedsim.engine.plan.times import Times, expected
 from fedsim.engine.ray.backend import RayBackend
 from fedsim.engine.record.run_directory import Run, setup_of
-from fedsim.workload.schema import Workload
-from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, node, planned
+from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, calibration, node, planned, times
 
 # Sizes
 
@@ -164,22 +161,6 @@ def test_gpus_are_shared_within_one() -> None:
 
 
 # Times
-
-
-def calibration(plan: Plan, **changes: Any) -> Calibration:
-    """A second of training for every slice of 32 x 32, a tenth for what comes after, and for each validated slice."""
-    pixels = 32**2
-    given: dict[str, Any] = {
-        "client": plan.clients[0], "pace": {"train": 1 / pixels}, "fixed": {"train": 0.1}, "reading_pace": 1 / pixels,
-        "validation_pace": 0.1 / pixels, "shard_pace": 0.0, "private_bytes": 0, "growth_bytes": 0, "sent": {},
-        "layout": (),
-    }  # fmt: skip
-    return Calibration(**{**given, **changes})
-
-
-def times(workload: Workload, on: Machine | None = None) -> Any:
-    plan = planned(workload, on)
-    return expected(plan.workload, plan.actors, plan.machine.nodes, calibration(plan), 0.0, 1 * GB)
 
 
 def test_a_round_ends_with_its_last_client(workload: MakeWorkload) -> None:
