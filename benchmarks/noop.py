@@ -21,6 +21,6 @@ class Noop(Algorithm):
         self.receive(learner, received)
         if learner.training.optimizer != "sgd" and not learner.optimizer.state:
             for layout in (learner.flat("shared"), learner.flat("local")):
-                layout.prepare(moves=True)
-            learner.optimizer.step()  # the gradients are zero: nothing moves
+                layout.prepare(trained=True)
+            learner.descend()  # the gradients are zero: nothing moves
         return {"shared": learner.shared}

@@ -9,6 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from fedsim.engine.record.run_directory import Run
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -70,6 +72,19 @@ def test_a_bare_loop_fuses_full_blocks_only(benchmark: ModuleType) -> None:
     clients = [benchmark.images(client) for client in range(3)]
     with pytest.raises(ValueError, match="3 clients cannot be fused by 2"):
         benchmark.Loop(benchmark.UNet(1), clients, fuse=2)
+
+
+@pytest.mark.parametrize("fuse", [1, 2])
+@pytest.mark.parametrize("benchmark", ["overhead"], indirect=True)
+def test_the_method_that_trains_nothing_keeps_an_optimizers_state(
+    benchmark: ModuleType, tmp_path: Path, fuse: int
+) -> None:
+    case = benchmark.Case(2, 1, mode="noop", fuse=fuse, overrides=("engine.backend=serial",))
+    turns = benchmark.alternate(case, 1, None, tmp_path, tmp_path / "run")
+    assert len(turns.seconds) == 2
+    clients = Run(tmp_path / "run").clients
+    assert clients["round"].tolist() == [1, 1, 2, 2]
+    assert (clients["private_bytes"] > 30_000).all()  # the decoder alone is 12 kB
 
 
 @pytest.mark.slow
