@@ -156,7 +156,8 @@ class Bench:
             reverse: Whether the other has its sites in the other order.
         """
         digests = [self._digest(case, one, False), self._digest(case, other, reverse)]
-        return {"part": "bits", **_described(case, one), "n": 20, "pair": pair, "same": digests[0] == digests[1]}
+        same, promised = digests[0] == digests[1], not (reverse and one.precision == "tf32")
+        return {"part": "bits", **_described(case, one), "n": 20, "pair": pair, "same": same, "promised": promised}
 
     def on_ray(self, case: Case, way: Way) -> Row:
         """Run a case on Ray, in a separate process: its start, its rounds, and whether it gives the same bits."""
