@@ -110,12 +110,12 @@ def _seconds(client: ClientSpec, calibration: Calibration, phase: str, unkept: f
 
 
 class _Wall:
-    """Wall-clock time, where an actor trains its clients one after the other and a node's cores limit its actors."""
+    """Wall-clock time, where an actor trains its clients in turn, and a node's cores and GPUs limit its actors."""
 
     def __init__(self, placements: Sequence[Placement], nodes: Sequence[Node]) -> None:
         self._placements = placements
         self._actor = {client.name: at for at, placement in enumerate(placements) for client in placement.clients}
-        self._at_once = [max(1, math.floor(nodes[p.node].cpus / p.cpus)) if p.cpus else 1 for p in placements]
+        self._at_once = [_at_once(placement, nodes[placement.node]) for placement in placements]
         there, limits = Counter(p.node for p in placements), zip(placements, self._at_once, strict=True)
         self.slots = sum({p.node: min(most, there[p.node]) for p, most in limits}.values())
 
@@ -135,3 +135,10 @@ class _Wall:
         for at, load in loads.items():
             nodes[self._placements[at].node] += load / self._at_once[at]
         return max((*loads.values(), *nodes.values()), default=0.0)
+
+
+def _at_once(placement: Placement, node: Node) -> int:
+    """How many actors like this one its node can work for at once: processes on one GPU take turns."""
+    cores = math.floor(node.cpus / placement.cpus) if placement.cpus else 1
+    gpus = math.floor(node.gpus) if placement.gpus and node.cuda else cores
+    return max(1, min(cores, gpus))

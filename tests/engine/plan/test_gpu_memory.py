@@ -11,7 +11,7 @@ from fedsim.cli.plan_tables import plan_tables
 from fedsim.core.text import bytes_text
 from fedsim.engine.host.messages import Limits
 from fedsim.engine.place.gpus import Gpu, driver_version, gpus_text
-from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, machine, planned
+from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, machine, planned, times
 
 KEYS = (*TINY, "engine.backend=ray", "engine.clients_per_actor=auto")
 STATE = 4 * (2 * Q + P + 2)
@@ -78,6 +78,16 @@ def test_a_plan_counts_turns(workload: MakeWorkload, keys: tuple[str, ...], turn
     alone = replace(machine(), nodes=machine(gpus_one=1, gpu_memory=1.2 * GB).nodes[:1])
     actors = cells(plan_tables(planned(workload(*KEYS, *keys), alone))[0])["actors"][0]
     assert actors == f"1 with 4 clients each on one node, each with 1 of a GPU; 1 train at once{turns} (cuda)"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cuda", "seconds"), [(1, True, 36.4), (2, True, 18.2), (4, True, 12.1), (1, False, 12.1)]
+)
+def test_actors_of_one_gpu_work_in_turn(workload: MakeWorkload, gpus: int, cuda: bool, seconds: float) -> None:
+    """Four clients of 6.1 to 12.1 s on four cores."""
+    here = replace(machine(gpus_one=gpus, gpu_memory=80 * GB).nodes[0], cuda=cuda)
+    found = times(workload(*TINY, "engine.backend=ray"), replace(machine(), nodes=(here,)))
+    assert found.round == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
