@@ -14,8 +14,8 @@ class Engine(Section):
 
     backend: Literal["ray", "serial"] = Field("ray", description="ray: actors; serial: this process, for debugging.")
     clients_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        1, description="Clients that one Ray actor hosts; auto: as many actors as can train at once share them all."
-    )
+        1, description="Clients that one Ray actor hosts, or more where fewer actors can train on GPUs; auto: as many "
+        "actors as can train at once share them all, two a GPU.")  # fmt: skip
     threads: int = Field(1, ge=1, le=256, description="torch threads of a training client; recorded, since it can "
                          "change the last bits.")  # fmt: skip
     nodes: int | None = Field(None, ge=1, description="Number of nodes of the Ray cluster to use; default all.")

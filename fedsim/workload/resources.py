@@ -10,8 +10,8 @@ class Resources(Section):
 
     cpus: float | None = Field(None, gt=0, le=1024, description="Cores it takes on its node; default engine.threads.")
     gpus: float | None = Field(
-        None, ge=0, le=64, description="Share of a GPU, or number of GPUs; default an equal share of those available."
-    )
+        None, ge=0, le=64, description="Share of a GPU, or number of GPUs, that its actor has, or more where memory "
+        "needs more; default an equal share of those available.")  # fmt: skip
     memory: float | None = Field(
         None, gt=0, le=1e6, description="Memory [GB] that Ray reserves for its actor; default none."
     )
