@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedsim.cli.plan_tables import plan_tables
+from fedsim.cli.simulate import _begins
 from fedsim.engine.federation import assemble
 from fedsim.engine.plan.calibration import calibrate
 from fedsim.engine.plan.fits import warnings
@@ -42,6 +43,12 @@ def test_a_plan_says_how_many_clients_train_as_one_network(
     assert warnings(plan) == warned
     rows = dict(zip(*(plan_tables(plan)[0].columns[at].cells for at in (0, 1)), strict=True))
     assert rows["method"] == f"{plan.workload.algorithm.name}, 3 rounds{said}"
+
+
+def test_the_first_line_of_a_run_says_so_too(workload: MakeWorkload) -> None:
+    assert _begins(workload()) == "small: 3 sites"
+    assert _begins(workload(FUSE_4)) == "small: 3 sites, 4 clients as one network"
+    assert _begins(workload(FUSE_4, "algorithm.name=fl_mrcm")) == "small: 3 sites", "a warning says why"
 
 
 def test_each_row_needs_vectors_and_activations(workload: MakeWorkload) -> None:

@@ -1,5 +1,6 @@
 """What training leaves of a GPU is divided between private state and slices."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,17 @@ import torch
 from rich.table import Table
 
 from fedsim.cli.plan_tables import plan_tables
+from fedsim.core.errors import InputError
 from fedsim.core.text import bytes_text
+from fedsim.data.samples import slice_bytes
+from fedsim.engine.federation import assemble
 from fedsim.engine.host.messages import Limits
+from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.gpus import Gpu, driver_version, gpus_text
-from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, machine, planned, times
+from fedsim.engine.plan.calibration import calibrate
+from fedsim.engine.plan.memory import gpu_needs
+from fedsim.engine.record.run_directory import setup_of
+from tests.engine.plans import GB, TINY, MakeWorkload, P, Q, checked, machine, planned, times
 
 KEYS = (*TINY, "engine.backend=ray", "engine.clients_per_actor=auto")
 STATE = 4 * (2 * Q + P + 2)
@@ -88,6 +96,49 @@ def test_actors_of_one_gpu_work_in_turn(workload: MakeWorkload, gpus: int, cuda:
     here = replace(machine(gpus_one=gpus, gpu_memory=80 * GB).nodes[0], cuda=cuda)
     found = times(workload(*TINY, "engine.backend=ray"), replace(machine(), nodes=(here,)))
     assert found.round == pytest.approx(seconds)
+
+
+def test_what_is_larger_than_a_gpu_is_refused_with_a_value_that_fits(workload: MakeWorkload) -> None:
+    """1.1 GB leave 45 MB to training: enough for some fused clients, not for 1,000; 1 GB holds not even one."""
+    many = (*KEYS, "training.fuse=1000")
+    with pytest.raises(InputError) as refused:
+        checked(workload(*many), machine(gpus_one=1, gpu_memory=1.1 * GB))
+    found = re.fullmatch(
+        r"training\.fuse: networks and batches of 1000 clients need .*; set it to (\d+) or less", str(refused.value)
+    )
+    assert found is not None
+    fitting = int(found[1])
+    assert fitting > 1
+    assert len(checked(workload(*KEYS, f"training.fuse={fitting}"), machine(gpus_one=1, gpu_memory=1.1 * GB))) == 1, (
+        "rows"
+    )
+    for keys in (many, KEYS):
+        with pytest.raises(InputError, match=r"^training\.batch_size: a network and a batch need .* lower it, or"):
+            checked(workload(*keys), machine(gpus_one=1, gpu_memory=1.0 * GB))
+    assert checked(workload(*KEYS, "engine.device=cpu"), machine(gpus_one=1, gpu_memory=1.0 * GB)) == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="measures the memory of a GPU")
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("model={domain: image, channels: 8, pools: 3}", "training.fuse=1"),
+        ("model={domain: image, channels: 8, pools: 3}", "training.fuse=8"),
+        ("model={domain: dual, channels: 32, pools: 4}", "training.fuse=1"),
+        ("model={domain: dual, channels: 32, pools: 4}", "training.fuse=2"),
+    ],
+)
+def test_training_takes_no_more_of_a_gpu_than_planned(workload: MakeWorkload, keys: tuple[str, ...]) -> None:
+    """All that torch takes from CUDA in two rounds, with the private state and the slices of those who train."""
+    load = workload(*keys, "federation.matrix=[128, 128]", "federation.sites.1.matrix=null").settled()
+    clients, learner = assemble(load).clients, make_learner(setup_of(load))
+    needs = gpu_needs(learner, clients, load.model.smallest)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    made = calibrate(load, clients, "cuda")
+    slices = sum(member.samples() * slice_bytes(member) for member in made.client.data.members)
+    kept = load.training.fuse * (made.private_bytes + slices)
+    assert torch.cuda.max_memory_reserved() <= needs.total + kept
 
 
 @pytest.mark.parametrize(
