@@ -29,6 +29,7 @@ from fedsim.algorithms.flat import FlatBuffers, FlatParameters
 from fedsim.algorithms.graphs import Graphs
 from fedsim.algorithms.learner import PARAMETER_GROUPS, Learner, ParameterGroup
 from fedsim.algorithms.training import OPTIMIZERS, Precision, arithmetic
+from fedsim.core.errors import InputError
 from fedsim.data.samples import Batch
 from fedsim.engine.host.process import Watch
 
@@ -105,8 +106,12 @@ class _Lane(Generic[T]):
     """What it waits for the gradients of; None: it waits for its optimizer, or is free."""
 
     def go_on(self, value: object) -> list[T]:
-        """Let the client work on until its next step, or to its end; then its result."""
-        found = self.work.switch(value)
+        """Let the client work on until its next step, or to its end; then its result.
+
+        Args:
+            value: What it waits for, or the exception that its step raised.
+        """
+        found = self.work.throw(value) if isinstance(value, Exception) else self.work.switch(value)
         if not self.work.dead:
             self.batch = found
             return []
@@ -191,11 +196,11 @@ class Fusion(Generic[T]):
         seconds = (time.perf_counter() - begun) / len(busy)
         return [(lane, (None, seconds)) for lane in busy]
 
-    def _differentiate(self, busy: list[_Lane[T]]) -> list[tuple[_Lane[T], tuple[Tensor, float]]]:
+    def _differentiate(self, busy: list[_Lane[T]]) -> Sequence[tuple[_Lane[T], tuple[Tensor, float] | Exception]]:
         """Compute the gradients of as many of those that wait as have batches of one shape.
 
         Returns:
-            Each one's error and its part of the time [s].
+            Each one's error and its part of the time [s]; or, if that failed, the exceptions of those to blame.
         """
         begun = time.perf_counter()
         shape = Counter(map(_shape, busy)).most_common(1)[0][0]
@@ -203,12 +208,28 @@ class Fusion(Generic[T]):
         batches = [lane.batch if lane in chosen else chosen[0].batch for lane in self._lanes]
         inputs = (torch.stack([getattr(batch, part) for batch in batches]) for part in ("kspace", "mask", "target"))
         idle = [at for at, lane in enumerate(self._lanes) if lane not in chosen]
-        before = [(vector, vector[idle]) for vector in self._statistics]
-        errors = self._graphs(shape[1], self._backward(shape[1]), *inputs, changed=self._statistics)
-        for vector, kept in before:
-            vector[idle] = kept
+        before = [vector.clone() for vector in self._statistics]
+        try:
+            errors = self._graphs(shape[1], self._backward(shape[1]), *inputs, changed=self._statistics)
+        except Exception as error:
+            torch._foreach_copy_(self._statistics, before)
+            return self._to_blame(chosen, error)
+        for vector, kept in zip(self._statistics, before, strict=True):
+            vector[idle] = kept[idle]
         seconds = (time.perf_counter() - begun) / len(chosen)
         return [(lane, (errors[at], seconds)) for at, lane in enumerate(self._lanes) if lane in chosen]
+
+    def _to_blame(self, lanes: list[_Lane[T]], error: Exception) -> list[tuple[_Lane[T], Exception]]:
+        """The clients whose batches the network does not take alone either, and what it raises then.
+
+        Raises:
+            InputError: it takes them all, so that it is `error` why it cannot be fused.
+        """
+        found = [(lane, raised) for lane in lanes if (raised := _raised_alone(lane))]
+        if found:
+            return found
+        who, why = self._network.label or type(self._network).__name__, " ".join(str(error).split()).partition(". ")[0]
+        raise InputError(f"model.name: {who} cannot train fused ({why}); set training.fuse to 1") from error
 
     def _backward(self, precision: Precision) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         def differentiate(kspace: Tensor, mask: Tensor, target: Tensor) -> Tensor:
@@ -250,6 +271,15 @@ def _together(optimizers: Sequence[torch.optim.Optimizer]) -> None:
     joint.step()
     for optimizer, own in zip(optimizers, vectors, strict=True):
         optimizer.state.update({vector: joint.state[vector] for vector in own if vector in joint.state})
+
+
+def _raised_alone(lane: _Lane[Any]) -> Exception | None:
+    assert lane.batch is not None, "it waits"
+    try:
+        copy.deepcopy(lane.row.network)(lane.batch.kspace, lane.batch.mask)
+    except Exception as error:
+        return error
+    return None
 
 
 def _shape(lane: _Lane[Any]) -> Shape:
