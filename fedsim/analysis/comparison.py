@@ -9,8 +9,7 @@ its regime, and only with enough seeds and test subjects to say anything at all.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,11 +17,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from fedsim.analysis.comparable import check_comparable, terms_of
 from fedsim.analysis.scores import QUALITIES, VOLUME_COLUMNS, scores, volume_rows
 from fedsim.core.errors import InputError
 from fedsim.core.text import counted
 from fedsim.engine.record.run_directory import Run, flat
-from fedsim.workload.schema import Workload
 
 ZERO_FILLED = "zero-filled"
 MEAN = "mean over sites"
@@ -30,9 +29,6 @@ MEAN = "mean over sites"
 CONFIDENCE = 0.95
 FEWEST_SEEDS, FEWEST_SUBJECTS = 3, 5
 """With fewer common seeds, or fewer test subjects in all, no difference counts as shown."""
-
-_EXACT = 1e-9
-_SAME_DB = 1e-3  # tolerance [dB] of the zero-filled PSNR of one volume under one mask, between machines
 
 
 class Interval(NamedTuple):
@@ -169,83 +165,6 @@ def _difference(numbers: pd.DataFrame, method: str, reference: str, subjects: in
         "pairs": found.n, "difference": found.mean, "difference_sd": found.sd, "low": found.low, "high": found.high,
         "p": p_value(found) if tested else np.nan,
     }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The conditions of a run's test numbers."""
-
-    workload: Workload
-    manifest: pd.DataFrame
-    """Rows of manifest.parquet."""
-    scores: pd.DataFrame | None = None
-    """Rows of evaluation.parquet of the best round's test split, if the run is done."""
-
-
-def terms_of(run: Run) -> Terms:
-    """The conditions of a finished run's numbers."""
-    return Terms(run.workload, run.manifest, scores(run, "test"))
-
-
-def check_comparable(runs: Mapping[str, Terms]) -> None:
-    """Refuse to compare runs with incomparable numbers.
-
-    Protocol, normalisation and matrices must agree between all runs, which must have a site in common; between runs of
-    one seed also the test split, the test volumes and the masks.
-
-    Args:
-        runs: By a name for messages.
-
-    Raises:
-        InputError: naming two runs and what differs.
-    """
-    first: dict[int | None, tuple[str, Terms]] = {}
-    for name, run in runs.items():
-        for seed, differences in ((None, _differs_at_all), (run.workload.seed, _differs_in_a_seed)):
-            other, before = first.setdefault(seed, (name, run))
-            what = next(differences(before, run), None)
-            if what:
-                raise InputError(f"{other} and {name}: {what}; such numbers cannot be compared")
-
-
-def _differs_at_all(one: Terms, two: Terms) -> Iterator[str]:
-    was, is_ = one.workload, two.workload
-    if was.metrics.protocol != is_.metrics.protocol:
-        yield f"metrics.protocol differs ({was.metrics.protocol}, {is_.metrics.protocol})"
-    if was.federation.normalise != is_.federation.normalise:
-        yield f"federation.normalise differs ({was.federation.normalise}, {is_.federation.normalise})"
-    matrices, others = (
-        {site.name: site.matrix or workload.federation.matrix for site in workload.federation.expanded_sites()}
-        for workload in (was, is_)
-    )
-    if matrices.keys().isdisjoint(others):
-        yield f"they have no site in common ({', '.join([*matrices][:4])}; {', '.join([*others][:4])})"
-    for site in matrices:
-        if site in others and matrices[site] != others[site]:
-            yield f"the matrix of site {site} differs ({list(matrices[site])}, {list(others[site])})"
-
-
-def _differs_in_a_seed(one: Terms, two: Terms) -> Iterator[str]:
-    seed = f"though the seed is {one.workload.seed} in both"
-    slices, others = (_test_slices(terms.manifest) for terms in (one, two))
-    for site, volume, *_ in sorted(slices.index.symmetric_difference(others.index)):
-        yield f"the test split differs (site {site}, volume {volume}) {seed}"
-    accelerations = (slices["acceleration"] - others["acceleration"]).abs()
-    for site, volume, *_ in slices.index[(slices["mask_kind"] != others["mask_kind"]) | (accelerations > _EXACT)]:
-        yield f"the mask differs (site {site}, volume {volume}) {seed}"
-    if one.scores is None or two.scores is None:
-        return
-    before, after = (scored.groupby(["site", "volume"])["zf_psnr"].mean() for scored in (one.scores, two.scores))
-    for site, volume in before.index.symmetric_difference(after.index):
-        yield f"the evaluated volumes differ (site {site}, volume {volume}) {seed}"
-    for site, volume in before.index[(before - after).abs() > _SAME_DB]:
-        yield f"the zero-filled images differ (site {site}, volume {volume}), so the masks do, {seed}"
-
-
-def _test_slices(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Mask and acceleration of every test slice, by site, volume, slice and subject."""
-    test = manifest[manifest["split"] == "test"]
-    return test.set_index(["site", "volume", "slice", "subject"])[["mask_kind", "acceleration"]].sort_index()
 
 
 def results_of(runs: Mapping[str, Run]) -> pd.DataFrame:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedsim.analysis.comparison import check_comparable, compare, terms_of
+from fedsim.analysis.comparable import check_comparable, terms_of
+from fedsim.analysis.comparison import compare
 from fedsim.analysis.scores import QUALITIES
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run

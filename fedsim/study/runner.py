@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedsim.analysis.comparison import Terms, check_comparable
+from fedsim.analysis.comparable import Terms, check_comparable
 from fedsim.core.errors import InputError
 from fedsim.engine.federation import assemble
 from fedsim.engine.ray.cluster import connect, disconnect
