@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from fedsim.algorithms.training import Precision
 from fedsim.analysis.scores import scores
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
@@ -23,18 +24,31 @@ class Terms:
     """Rows of manifest.parquet."""
     scores: pd.DataFrame | None = None
     """Rows of evaluation.parquet of the best round's test split, if the run is done."""
+    devices: tuple[str, ...] = ()
+    """Where its clients have trained, if it has run."""
+
+    @property
+    def precision(self) -> Precision:
+        """What training steps computed in: on a CPU TF32 is float32."""
+        asked = self.workload.training.precision
+        return "float32" if asked == "tf32" and self.devices == ("cpu",) else asked
 
 
 def terms_of(run: Run) -> Terms:
     """The conditions of a finished run's numbers."""
-    return Terms(run.workload, run.manifest, scores(run, "test"))
+    return Terms(run.workload, run.manifest, scores(run, "test"), devices_of(run))
+
+
+def devices_of(run: Run) -> tuple[str, ...]:
+    """Where the run's clients have trained: cpu, cuda, or both in turn."""
+    return tuple(sorted(set(run.clients.get("device", ())) - {""}))
 
 
 def check_comparable(runs: Mapping[str, Terms]) -> None:
     """Refuse to compare runs with incomparable numbers.
 
-    Protocol, normalisation and matrices must agree between all runs, which must have a site in common; between runs of
-    one seed also the test split, the test volumes and the masks.
+    Protocol, normalisation, precision and matrices must agree between all runs, which must have a site in common;
+    between runs of one seed also the test split, the test volumes and the masks.
 
     Args:
         runs: By a name for messages.
@@ -57,6 +71,8 @@ def _differs_at_all(one: Terms, two: Terms) -> Iterator[str]:
         yield f"metrics.protocol differs ({was.metrics.protocol}, {is_.metrics.protocol})"
     if was.federation.normalise != is_.federation.normalise:
         yield f"federation.normalise differs ({was.federation.normalise}, {is_.federation.normalise})"
+    if one.precision != two.precision:
+        yield f"training.precision differs ({one.precision}, {two.precision})"
     matrices, others = (
         {site.name: site.matrix or workload.federation.matrix for site in workload.federation.expanded_sites()}
         for workload in (was, is_)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from fedsim.analysis.comparable import check_comparable, terms_of
+from fedsim.analysis.comparable import check_comparable, devices_of, terms_of
 from fedsim.analysis.scores import QUALITIES, VOLUME_COLUMNS, scores, volume_rows
 from fedsim.core.errors import InputError
 from fedsim.core.text import counted
@@ -202,8 +202,9 @@ def _labels(runs: Mapping[str, Run]) -> dict[str, str]:
 
 
 def other_differences(runs: Iterable[Run]) -> list[str]:
-    """The settings, other than the method's own, that are not the same in all runs."""
-    return [key for key in _differing([_settings(run) for run in runs]) if not key.startswith("algorithm.")]
+    """What besides the method's own settings is not the same in all runs: settings, and where clients trained."""
+    found = [_settings(run) | _devices(run) for run in runs]
+    return [key for key in _differing(found) if not key.startswith("algorithm.")]
 
 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -215,3 +216,9 @@ def _settings(run: Run) -> dict[str, Any]:
     """Every setting that may change a result, but the seed."""
     content = json.loads(run.workload.model_dump_json(exclude={"name", "tags", "seed", "engine", "provenance"}))
     return {key: value for key, value in flat(content) if key not in {"federation.root", "federation.cache"}}
+
+
+def _devices(run: Run) -> dict[str, Any]:
+    """Where clients trained, and whether GPUs gave the same bits every time: rounding depends on it, no more."""
+    devices = devices_of(run)
+    return {"device": devices, "engine.deterministic": run.workload.engine.deterministic or "cuda" not in devices}

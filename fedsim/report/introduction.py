@@ -1,9 +1,11 @@
-"""The settings in the introduction of a run's report, in words."""
+"""The settings of a run in its report, in words."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from fedsim.core.section import Section
 from fedsim.core.text import precise_duration
+from fedsim.engine.host.kernels import WITHOUT_DETERMINISM
 from fedsim.engine.record.run_directory import Run
 from fedsim.workload.schema import Workload
 
@@ -40,6 +42,21 @@ def training(workload: Workload) -> str:
         f"{values_of('optimizer')}, learning rate {values_of('lr')}, batches of {values_of('batch_size')}, "
         f"{epochs} local epoch{'' if epochs == '1' else 's'} per round"
     )
+
+
+def kernels(workload: Workload, devices: Collection[str]) -> str:
+    """Whether a run on a GPU can be repeated bit for bit; empty if clients trained on CPUs alone.
+
+    Args:
+        workload: As the run recorded it.
+        devices: Where clients trained, as the ledger has it.
+    """
+    if "cuda" not in devices:
+        return ""
+    gpu = (workload.provenance or {}).get("gpu", "a GPU")
+    if workload.engine.deterministic:
+        return f"Clients trained on {gpu} with deterministic kernels: the same workload gives the same bits there."
+    return f"Clients trained on {gpu} with engine.deterministic: false: {WITHOUT_DETERMINISM}."
 
 
 def times(run: Run) -> str:

@@ -20,7 +20,7 @@ from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.engine.record.term import ratio_by_round, term_warning
 from fedsim.report import figures
 from fedsim.report.gantt import gantt
-from fedsim.report.introduction import settings, times, training
+from fedsim.report.introduction import kernels, settings, times, training
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.panels import contrast_of, panels_of
 from fedsim.report.viewer import Stack, stacks_of
@@ -194,7 +194,10 @@ class _Report:
     def _engine(self) -> dict[str, Any] | None:
         """Where the rounds' time went; None if the ledger does not say."""
         timeline = timeline_of(self.rounds, self.clients)
-        return None if timeline is None else {**engine_facts(timeline), "picture": self._timeline(timeline)}
+        if timeline is None:
+            return None
+        told = kernels(self.workload, set(self.clients["device"]))
+        return {**engine_facts(timeline), "kernels": told, "picture": self._timeline(timeline)}
 
     def _failures(self) -> dict[str, Any] | None:
         """Counts of failures, and the first of them; None without failures."""

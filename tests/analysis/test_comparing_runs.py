@@ -1,5 +1,6 @@
 """Runs compare like a study, and mixes are refused."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from io import StringIO
@@ -10,7 +11,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from fedsim.analysis.comparison import results_of
+from fedsim.analysis.comparable import check_comparable, terms_of
+from fedsim.analysis.comparison import other_differences, results_of
 from fedsim.cli import app as cli
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
@@ -68,9 +70,46 @@ def test_settings_that_differ_beside_the_method_are_named(simulate: Callable[...
     assert "the runs also differ in training.lr" in text.getvalue()
 
 
+def on(device: str, one: Run, folder: Path, *changes: tuple[str, str]) -> Run:
+    """A copy of a run, as if it had trained on a device."""
+    copy = shutil.copytree(one.path, folder)
+    one.clients.assign(device=device).to_parquet(copy / "clients.parquet")
+    text = (copy / "workload.yaml").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (copy / "workload.yaml").write_text(text)
+    return Run(copy)
+
+
+def test_fused_runs_and_other_devices_are_noted(simulate: Callable[..., Run], tmp_path: Path) -> None:
+    one = simulate("algorithm.name=single")
+    fused = on("cpu", one, tmp_path / "fused", ("fuse: 1", "fuse: 8"))
+    assert set(results_of({"one": one, "fused": fused})["method"]) == {
+        "single (training.fuse=1)",
+        "single (training.fuse=8)",
+    }
+    assert other_differences([one, fused]) == ["training.fuse"]
+    gpu = on("cuda", simulate("algorithm.name=fedavg"), tmp_path / "gpu")
+    assert other_differences([one, gpu]) == ["device"]
+    free = on("cuda", one, tmp_path / "free", ("deterministic: true", "deterministic: false"))
+    assert other_differences([gpu, free]) == ["engine.deterministic"]
+    cpu = on("cpu", one, tmp_path / "cpu", ("deterministic: true", "deterministic: false"))
+    assert other_differences([one, cpu]) == [], "of no effect on a CPU"
+
+
+def test_tf32_is_float32_on_a_cpu(simulate: Callable[..., Run], tmp_path: Path) -> None:
+    one, tf32 = simulate("algorithm.name=single"), ("precision: float32", "precision: tf32")
+    check_comparable({"one": terms_of(one), "cpu": terms_of(on("cpu", one, tmp_path / "cpu", tf32))})
+    gpu = terms_of(on("cuda", one, tmp_path / "gpu", tf32))
+    with pytest.raises(InputError, match=r"^one and gpu: training.precision differs \(float32, tf32\)"):
+        check_comparable({"one": terms_of(one), "gpu": gpu})
+
+
 MIXES = [
     ("metrics.protocol=slice", "metrics.protocol differs (fastmri, slice)"),
     ("federation.normalise=max", "federation.normalise differs (std, max)"),
+    ("training.precision=bfloat16", "training.precision differs (float32, bfloat16)"),
     ("federation.matrix=[48, 48]", "the matrix of site A differs ([32, 32], [48, 48])"),
     (
         "federation.sites=[{name: C, source: {format: phantom, subjects: 12, slices: 2, size: 32}}]",

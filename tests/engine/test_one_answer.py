@@ -81,7 +81,8 @@ def test_resuming_a_finished_run_changes_nothing(simulate: Simulate, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "named"),
     [("training.lr=0.5", "training.lr"), ("seed=9", "seed"), ("training.rounds=1", "training.rounds"),
-     ("federation.sites.0.mask.acceleration=4", "federation.sites.0.mask.acceleration")],
+     ("federation.sites.0.mask.acceleration=4", "federation.sites.0.mask.acceleration"),
+     ("training.precision=bfloat16", "training.precision"), ("training.fuse=2", "training.fuse")],
 )  # fmt: skip
 def test_resume_refuses_another_workload(simulate: Simulate, tmp_path: Path, change: str, named: str) -> None:
     simulate("training.rounds=2", out=tmp_path / "run")

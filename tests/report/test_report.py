@@ -208,3 +208,16 @@ def test_what_went_wrong_is_told_as_text(make_workload: Callable[..., Workload],
 
 def test_a_run_without_failures_does_not_speak_of_them(page: Page) -> None:
     assert "What went wrong" not in page.text
+
+
+def test_a_run_on_a_gpu_says_whether_it_can_be_repeated(finished: Run, tmp_path: Path) -> None:
+    """By tables: whatever trained there."""
+    copy = shutil.copytree(finished.path, tmp_path / "run")
+    finished.clients.assign(device="cuda").to_parquet(copy / "clients.parquet")
+    assert (
+        "on a GPU with deterministic kernels: the same workload gives the same bits there"
+        in Page(write_report(copy)).text
+    )
+    settings = (copy / "workload.yaml").read_text()
+    (copy / "workload.yaml").write_text(settings.replace("deterministic: true", "deterministic: false"))
+    assert "with engine.deterministic: false: a run that is repeated" in Page(write_report(copy)).text

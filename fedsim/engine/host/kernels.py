@@ -6,6 +6,9 @@ from contextlib import contextmanager
 
 import torch
 
+WITHOUT_DETERMINISM = "a run that is repeated, resumed or placed otherwise ends in other last bits"
+"""What kernels that may give other bits every time cost, for messages."""
+
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 

@@ -10,6 +10,7 @@ from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import InputError
 from fedsim.core.text import bytes_text
 from fedsim.engine.federation import Federation, assemble
+from fedsim.engine.host.kernels import WITHOUT_DETERMINISM
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.node import CUDA_BYTES
@@ -82,7 +83,7 @@ def refuse(plan: Plan) -> None:
 
 def warnings(plan: Plan) -> list[str]:
     """Warnings about settings that are valid but perhaps not intended."""
-    return _wide(plan) + _idle_gpus(plan) + _idle_rows(plan)
+    return _wide(plan) + _idle_gpus(plan) + _idle_rows(plan) + _numerics(plan)
 
 
 def _wide(plan: Plan) -> list[str]:
@@ -121,6 +122,21 @@ def _idle_rows(plan: Plan) -> list[str]:
     clients = f"{drawn} client{'s' if drawn > 1 else ''}"
     what = f"an actor trains {clients} in a round, so that {fuse - drawn} of its {fuse} rows are computed for none"
     return [f"training.fuse: {what}; set {auto}it to {drawn}"]
+
+
+def _numerics(plan: Plan) -> list[str]:
+    """What the device makes of keys that decide about bits."""
+    training, said = plan.workload.training, []
+    tf32, fused = training.precision == "tf32", training.fuse > 1
+    if tf32 and plan.device == "cpu":
+        said.append("training.precision: tf32 exists on GPUs only; on the CPU clients train in float32")
+    if tf32 and fused and plan.device == "cuda":
+        said.append(
+            "training.fuse: in tf32 a client's last bits may depend on those beside it; not in other precisions"
+        )
+    if plan.device == "cuda" and not plan.workload.engine.deterministic:
+        said.append(f"engine.deterministic: false: {WITHOUT_DETERMINISM}")
+    return said
 
 
 def machine_at(workload: Workload, out: Path, address: str) -> Machine:

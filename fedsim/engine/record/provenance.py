@@ -2,12 +2,21 @@
 
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 
-def provenance() -> dict[str, str]:
-    """Versions of Python and the libraries, system, processor and number of cores, by name."""
+from fedsim.workload.engine import Engine
+
+
+def provenance(engine: Engine) -> dict[str, str]:
+    """Versions of Python and the libraries, system, processor and number of cores, by name; and those of a GPU.
+
+    Args:
+        engine: Says whether clients may train on one, and with which kernels.
+    """
     packages = ("fedsim", "ray", "torch", "numpy", "h5py", "scikit-image")
     return {
         **{package: version(package) for package in packages},
@@ -15,11 +24,28 @@ def provenance() -> dict[str, str]:
         "system": platform.platform(),
         "processor": _processor(),
         "cores": str(os.cpu_count()),
+        **(_gpu(engine) if torch.cuda.is_available() and engine.device != "cpu" else {}),
     }
 
 
+def _gpu(engine: Engine) -> dict[str, str]:
+    """Names of this machine's GPUs, driver and libraries, and which kernels they may use."""
+    driver = re.search(r"\d+\.\d+[.\d]*", _text(Path("/proc/driver/nvidia/version")))
+    names = sorted({torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count())})
+    return {
+        "gpu": ", ".join(names),
+        "driver": driver[0] if driver else "unknown",
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),
+        "kernel_choice": "deterministic" if engine.deterministic else "any",
+    }
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
 def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    lines = _text(Path("/proc/cpuinfo")).splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()

@@ -249,15 +249,15 @@ def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workloa
     Raises:
         InputError: the folder cannot be written.
     """
-    now = provenance() | {name: at for one in workload.extensions() for name, at in package_of(one)}
+    now = provenance(workload.engine) | {name: at for one in workload.extensions() for name, at in package_of(one)}
     begun = Run(path).workload if (path / "workload.yaml").exists() else None
-    before = begun and begun.provenance
-    changed = [key for key, value in (before or {}).items() if now.get(key) != value]
+    before = (begun and begun.provenance) or now
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         log.warning("resumed with another %s than the run began with: the last bits may differ", ", ".join(changed))
     threads = begun.engine.threads if begun else workload.engine.threads
     engine = workload.engine.model_copy(update={"threads": threads})
-    stamped = workload.model_copy(update={"provenance": before or now, "engine": engine})
+    stamped = workload.model_copy(update={"provenance": before, "engine": engine})
     try:
         path.mkdir(parents=True, exist_ok=True)
         keep_own(path, workload)

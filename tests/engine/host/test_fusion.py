@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from fedsim.core.errors import ClientError
 from fedsim.engine.record.run_directory import Run
-from fedsim.engine.simulation import run
+from fedsim.engine.simulation import Simulation, run
 from fedsim.engine.state import checkpoint
 from fedsim.workload.reading import load_workload, write_yaml
 from tests.algorithms.conftest import small
@@ -95,6 +95,14 @@ def test_interrupted_and_resumed(simulate: Simulate, fused: Run, tmp_path: Path)
     simulate(*OF_SITES, out=tmp_path / "part", stop=lambda: next(asked))
     assert checkpoint.complete_rounds(tmp_path / "part") == [1, 2]
     assert_same(fused, simulate(*OF_SITES, out=tmp_path / "part", resume=True))
+
+
+def test_one_client_again(fused: Run) -> None:
+    """`fedsim debug` trains it beside nobody."""
+    loss = fused.clients.set_index(["round", "client"])["loss"]
+    for round_, client in ((1, "C"), (3, "A.2")):
+        with Simulation(fused.workload, fused.path, resume=True, writes=False) as simulation:
+            assert simulation.debug(client, round_)["loss"] == loss[round_, client]
 
 
 @pytest.mark.parametrize("gigabytes", ["0", "1e-5"])

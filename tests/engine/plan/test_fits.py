@@ -183,3 +183,14 @@ def test_more_cores_than_a_node_has_are_only_warned_about(workload: MakeWorkload
         "site A: resources.cpus: 8, and no node has more than 4; 2 of 4 clients train alone on their node"
     ]
     assert checked(workload(*TINY, *keys), machine()) == [], "without Ray there is nothing to reserve"
+
+
+def test_what_the_device_makes_of_precision_and_determinism(workload: MakeWorkload) -> None:
+    tf32, free = "training.precision=tf32", "engine.deterministic=false"
+    (said,) = checked(workload(*RAY, tf32, free), machine())
+    assert said == "training.precision: tf32 exists on GPUs only; on the CPU clients train in float32"
+    (said,) = checked(workload(*RAY, tf32, free), gpus(1, 1))
+    assert said.startswith("engine.deterministic: false: a run that is repeated, resumed or placed otherwise ends in")
+    assert checked(workload(*RAY, tf32), gpus(1, 1)) == []
+    (said,) = checked(workload(*RAY, tf32, "training.fuse=2"), gpus(1, 1))
+    assert said.startswith("training.fuse: in tf32, and only there, a client's last bits may depend on")

@@ -5,10 +5,12 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from fedsim.analysis.comparable import check_comparable, terms_of
 from fedsim.analysis.cross_site import cross_evaluate
 from fedsim.core.errors import InputError
 from fedsim.core.files import as_json, write_json
@@ -19,7 +21,7 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
 from fedsim.engine.state.checkpoint import folder as checkpoint_folder
 from fedsim.engine.state.checkpoint import read_state
-from fedsim.workload.reading import load_workload
+from fedsim.workload.reading import load_workload, read_yaml, write_yaml
 from fedsim.workload.schema import Workload
 
 SOURCE = PhantomSource(subjects=4, slices=2, size=48)
@@ -141,22 +143,42 @@ def test_with_other_threads_and_a_word(
     assert Run(more.path).workload.engine.threads == 1, "history is not rewritten"
 
 
-def test_a_run_with_old_keys_resumes_and_is_evaluated(untouched: Path, tmp_path: Path) -> None:
-    shutil.copytree(untouched / "run", tmp_path / "run")
-    file, names = tmp_path / "run" / "workload.yaml", {"on_client_error": "on_error", "on_lost_process": "on_failure"}
-    for new, old in names.items():
-        assert new in file.read_text()
-        file.write_text(file.read_text().replace(new, old))
-    state = read_state(tmp_path / "run", 1)
-    engine = state["workload"]["engine"]
-    state["workload"]["engine"] = {names.get(key, key): value for key, value in engine.items()}
+def older(folder: Path, to: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """A copy of a run whose workload is as an older fedsim wrote it."""
+    shutil.copytree(folder / "run", to)
+    content = read_yaml(to / "workload.yaml")
+    edit(content)
+    (to / "workload.yaml").write_text(write_yaml(content))
+    state = read_state(to, 1)
+    edit(state["workload"])
     digest = hashlib.sha256(as_json(state).encode()).hexdigest()
-    write_json(checkpoint_folder(tmp_path / "run", 1) / "state.json", {**state, "digest": digest})
+    write_json(checkpoint_folder(to, 1) / "state.json", {**state, "digest": digest})
+
+
+def with_old_names(content: dict[str, Any]) -> None:
+    for new, old in (("on_client_error", "on_error"), ("on_lost_process", "on_failure")):
+        content["engine"][old] = content["engine"].pop(new)
+
+
+def without_new_keys(content: dict[str, Any]) -> None:
+    for section, key in (("training", "fuse"), ("training", "precision"), ("engine", "graphs")):
+        del content[section][key]
+    del content["engine"]["deterministic"]
+
+
+@pytest.mark.parametrize("edit", [with_old_names, without_new_keys])
+def test_an_older_run_resumes_and_is_evaluated(
+    untouched: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    older(untouched, tmp_path / "run", edit)
     workload = load_workload(untouched / "w.yaml", ["training.rounds=2"])
+    caplog.clear()
     with Simulation(workload, tmp_path / "run", resume=True) as simulation:
         assert simulation.run()
         assert len(simulation.evaluate())
     assert Run(tmp_path / "run").round("last") == 2
+    assert "last bits" not in caplog.text
+    check_comparable({"old": terms_of(Run(tmp_path / "run")), "new": terms_of(Run(untouched / "run"))})
 
 
 def test_what_a_failing_client_does_to_its_round_stays_as_it_was(untouched: Path) -> None:
