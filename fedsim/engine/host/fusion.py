@@ -234,11 +234,14 @@ class Fusion(Generic[T]):
     def _backward(self, precision: Precision) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         def differentiate(kspace: Tensor, mask: Tensor, target: Tensor) -> Tensor:
             """The gradients (K, P) of all rows; the errors (K,)."""
+            buffers = {name: buffer.contiguous() for name, buffer in self._buffers.items()}  # vmap updates no others
             with arithmetic(self._device, precision, mapped=True) as forward:
                 with forward, _InstanceAsGroupNorm():
-                    errors = vmap(self._error)(self._leaves, self._buffers, kspace, mask, target)
+                    errors = vmap(self._error)(self._leaves, buffers, kspace, mask, target)
                 found = torch.autograd.grad(errors.sum(), list(self._leaves.values()), materialize_grads=True)
             torch._foreach_copy_(self._gradients, found)
+            for name, buffer in buffers.items():
+                self._buffers[name].copy_(buffer)
             return errors.detach()
 
         return differentiate
@@ -247,7 +250,7 @@ class Fusion(Generic[T]):
         self, leaves: dict[str, Tensor], buffers: dict[str, Tensor], kspace: Tensor, mask: Tensor, target: Tensor
     ) -> Tensor:
         """The mean squared error of one row."""
-        return F.mse_loss(functional_call(self._network, (leaves, buffers), (kspace, mask)).float(), target)
+        return F.mse_loss(functional_call(self._network, (leaves, buffers), (kspace, mask)).to(target.dtype), target)
 
 
 def _settings(optimizer: torch.optim.Optimizer) -> Hashable:
