@@ -15,7 +15,7 @@ _EXACT = 1e-9
 _SAME_DB = 1e-3  # tolerance [dB] of the zero-filled PSNR of one volume under one mask, between machines
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Terms:
     """The conditions of a run's test numbers."""
 
@@ -36,7 +36,7 @@ class Terms:
 
 def terms_of(run: Run) -> Terms:
     """The conditions of a finished run's numbers."""
-    return Terms(run.workload, run.manifest, scores(run, "test"), devices_of(run))
+    return Terms(workload=run.workload, manifest=run.manifest, scores=scores(run, "test"), devices=devices_of(run))
 
 
 def devices_of(run: Run) -> tuple[str, ...]:

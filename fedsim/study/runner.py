@@ -118,7 +118,8 @@ def check_data(plan: StudyPlan) -> None:
                 raise InputError(f"{point.label}: {error}") from error
     for regime in plan.regimes:
         points = [point for point in finals if point.regime == regime]
-        check_comparable({p.label: Terms(p.workload, manifests[_data_key(p)]) for p in points})
+        terms = {p.label: Terms(workload=p.workload, manifest=manifests[_data_key(p)]) for p in points}
+        check_comparable(terms)
 
 
 def _data_key(point: Point) -> str:

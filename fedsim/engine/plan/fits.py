@@ -131,9 +131,7 @@ def _numerics(plan: Plan) -> list[str]:
     if tf32 and plan.device == "cpu":
         said.append("training.precision: tf32 exists on GPUs only; on the CPU clients train in float32")
     if tf32 and fused and plan.device == "cuda":
-        said.append(
-            "training.fuse: in tf32 a client's last bits may depend on those beside it; not in other precisions"
-        )
+        said.append("training.fuse: in tf32, and only there, a client's last bits may depend on those beside it")
     if plan.device == "cuda" and not plan.workload.engine.deterministic:
         said.append(f"engine.deterministic: false: {WITHOUT_DETERMINISM}")
     return said

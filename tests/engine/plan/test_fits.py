@@ -192,5 +192,5 @@ def test_what_the_device_makes_of_precision_and_determinism(workload: MakeWorklo
     (said,) = checked(workload(*RAY, tf32, free), gpus(1, 1))
     assert said.startswith("engine.deterministic: false: a run that is repeated, resumed or placed otherwise ends in")
     assert checked(workload(*RAY, tf32), gpus(1, 1)) == []
-    (said,) = checked(workload(*RAY, tf32, "training.fuse=2"), gpus(1, 1))
+    (said,) = checked(workload(*RAY, PAIRS, tf32, "training.fuse=2"), gpus(1, 1))
     assert said.startswith("training.fuse: in tf32, and only there, a client's last bits may depend on")
