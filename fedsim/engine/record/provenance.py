@@ -36,7 +36,7 @@ def _gpu(engine: Engine) -> dict[str, str]:
         "gpu": ", ".join(names),
         "driver": driver[0] if driver else "unknown",
         "cuda": str(torch.version.cuda),
-        "cudnn": str(torch.backends.cudnn.version()),
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         "kernel_choice": "deterministic" if engine.deterministic else "any",
     }
 
