@@ -65,12 +65,12 @@ class Loops:
     def __init__(self, case: Case, precision: Precision, device: str) -> None:
         self.ms: dict[str, list[float]] = {"eager": [], "graph": [], "fused": []}
         """Milliseconds per client of each round, by loop."""
-        self._device, self._precision = device, precision
+        self._device = device
         fuse = 2 if device == "cpu" else 32 if case.domain == "image" else 8
         self._clients = {"eager": fuse // 2, "graph": fuse, "fused": fuse}
         self._peak = self._base = 0
         make = partial(self._loop, case, precision)
-        with kernels(device, deterministic=True), arithmetic(torch.device(device), precision):
+        with kernels(device, deterministic=True):
             self._loops = {"eager": make("eager"), "graph": make("graph"), "fused": make("fused", fuse)}
 
     def _loop(self, case: Case, precision: Precision, name: str, fuse: int = 1) -> Loop:
@@ -78,7 +78,8 @@ class Loops:
         samples = [_on(_samples(case, client), device) for client in range(self._clients[name])]
         return Loop(
             _network(case).to(device), samples, case.optimizer, batch=case.batch, fuse=fuse,
-            graphs=name != "eager" and device.type == "cuda", bfloat16=precision == "bfloat16",
+            graphs=name != "eager" and device.type == "cuda",
+            arithmetic=partial(arithmetic, device, precision, mapped=fuse > 1),
         )  # fmt: skip
 
     def begin(self) -> None:
@@ -90,7 +91,7 @@ class Loops:
     def round(self) -> float:
         """Seconds of a round of each; its memory does not count."""
         self.peak()
-        with kernels(self._device, deterministic=True), arithmetic(torch.device(self._device), self._precision):
+        with kernels(self._device, deterministic=True):
             for name, loop in self._loops.items():
                 self.ms[name].append(1e3 * loop.round() / self._clients[name])
         self._mark()

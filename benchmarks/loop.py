@@ -5,6 +5,7 @@ One client after the other, or K as one network; on a GPU a step can be captured
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -62,6 +63,9 @@ def images(client: int) -> Samples:
     return inputs, targets
 
 
+_PLAIN = partial(nullcontext, nullcontext())
+
+
 class Loop:
     """The bare loop of some clients in this process, on any device."""
 
@@ -74,7 +78,7 @@ class Loop:
         batch: int = BATCH,
         fuse: int = 1,
         graphs: bool = False,
-        bfloat16: bool = False,
+        arithmetic: Callable[[], AbstractContextManager[AbstractContextManager[object]]] = _PLAIN,
     ) -> None:
         """Clients that start alike.
 
@@ -85,14 +89,16 @@ class Loop:
             batch: Slices in a step.
             fuse: K clients train as one network: torch.func.vmap, and one optimizer of blocks (K, ...).
             graphs: Whether a step, the optimizer's included, is captured on the GPU and replayed.
-            bfloat16: Whether steps use automatic mixed precision.
+            arithmetic: What a step computes in; gives the context of the forward pass.
 
         Raises:
             ValueError: the number of clients is no multiple of `fuse`.
         """
         if len(clients) % fuse:
             raise ValueError(f"{len(clients)} clients cannot be fused by {fuse}: must be a multiple")
-        self._network, self._bfloat16, self._fuse = network, bfloat16, fuse
+        self._network, self._arithmetic, self._fuse = network, arithmetic, fuse
+        if fuse > 1:
+            _use_group_norm(network)
         named = dict(network.named_parameters())
         self._leaves = named if fuse == 1 else {name: _stacked(tensor, fuse) for name, tensor in named.items()}
         own = {name: "encoder" in name.split(".") for name in named}
@@ -148,9 +154,10 @@ class Loop:
 
     def _plain_step(self, *batch: Tensor) -> None:
         self._optimizer.zero_grad()
-        with torch.autocast(batch[0].device.type, torch.bfloat16, enabled=self._bfloat16):
-            error = self._error(self._leaves, *batch) if self._fuse == 1 else self._errors(*batch)
-        error.backward()
+        with self._arithmetic() as forward:
+            with forward:
+                error = self._error(self._leaves, *batch) if self._fuse == 1 else self._errors(*batch)
+            error.backward()
         self._optimizer.step()
 
     def _errors(self, *batch: Tensor) -> Tensor:
@@ -159,7 +166,15 @@ class Loop:
     def _error(self, leaves: dict[str, Tensor], *batch: Tensor) -> Tensor:
         *inputs, target = batch
         output = self._network(*inputs) if self._fuse == 1 else functional_call(self._network, leaves, tuple(inputs))
-        return F.mse_loss(output, target)
+        return F.mse_loss(output.to(target.dtype), target)
+
+
+def _use_group_norm(network: nn.Module) -> None:
+    """Replace instance norms by group norms with a channel a group, which is the same and faster under vmap."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.InstanceNorm2d):
+                setattr(module, name, nn.GroupNorm(child.num_features, child.num_features, affine=False))
 
 
 def _stacked(tensor: Tensor, rows: int) -> Tensor:
