@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedsim.core.errors import InputError
+
 _WARM_UP = 3  # calls before a capture: cuDNN and cuBLAS choose kernels and allocate workspaces in the first ones
 
 
@@ -37,13 +39,29 @@ class Graphs:
             function: Reads and writes, besides its inputs, only tensors that stay where they are.
             inputs: On the device.
             changed: What it changes from call to call, and must not while a graph is made.
+
+        Raises:
+            InputError: it does what a graph cannot hold, such as reading a number from the GPU.
         """
         if not self._enabled:
             return function(*inputs)
         shaped = (key, *((each.shape, each.dtype) for each in inputs))
         if shaped not in self._captured:
-            self._captured[shaped] = _Graph(function, inputs, changed, self._pool)
+            self._captured[shaped] = self._graph(function, inputs, changed)
         return self._captured[shaped](*inputs)
+
+    def _graph(self, function: Callable[..., Tensor], inputs: Sequence[Tensor], changed: Sequence[Tensor]) -> "_Graph":
+        try:
+            return _Graph(function, inputs, changed, self._pool)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if "captur" not in str(error):
+                raise
+            what = " ".join(str(error).split(".")[0].split())
+            raise InputError(
+                f"engine.graphs: a step of this network cannot be captured ({what}); set it to false"
+            ) from error
 
 
 class _Graph:
