@@ -4,12 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
+import torch
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from fedsim.core.text import bytes_text, duration
-from fedsim.engine.place.gpus import Gpu
+from fedsim.engine.place.gpus import Gpu, driver_version, software_text
 from fedsim.engine.place.node import CUDA_BYTES
 from fedsim.engine.plan.disks import disk_needs
 from fedsim.engine.plan.memory import GpuNeeds
@@ -125,8 +126,9 @@ def _gpus(plan: Plan) -> str:
     kinds = Counter[str]()
     for node in plan.machine.nodes:
         kinds[str(Gpu(node.gpu_name, node.gpu_memory))] += int(node.gpus)
-    unused = "; clients train on the CPU" if plan.device == "cpu" else ""
-    return ", ".join(f"{count} x {kind}" for kind, count in kinds.items() if count) + unused
+    used = software_text(driver_version(), torch.version.cuda) if plan.device == "cuda" else "clients train on the CPU"
+    found = ", ".join(f"{count} x {kind}" for kind, count in kinds.items() if count)
+    return "; ".join(filter(None, [found, used]))
 
 
 def _needs_table(plan: Plan) -> Table:

@@ -39,6 +39,11 @@ def driver_version(file: Path = _DRIVER) -> str:
     return found[0] if found else ""
 
 
+def software_text(driver: str, cuda: str | None) -> str:
+    """Versions of what uses GPUs; empty if torch is built without CUDA."""
+    return f"driver {driver or 'unknown'}, torch {torch.__version__} for CUDA {cuda}" if cuda else ""
+
+
 def gpus_text(gpus: Sequence[Gpu], driver: str, cuda: str | None) -> str:
     """The GPUs of a machine in one line, or why torch can use none.
 
@@ -49,7 +54,7 @@ def gpus_text(gpus: Sequence[Gpu], driver: str, cuda: str | None) -> str:
     """
     kinds = ", ".join(f"{count} x {gpu}" for gpu, count in Counter(map(str, gpus)).items())
     if gpus:
-        return f"{kinds}; driver {driver or 'unknown'}, torch {torch.__version__} for CUDA {cuda}"
+        return f"{kinds}; {software_text(driver, cuda)}"
     if driver and cuda is None:
         return (
             f"none that torch {torch.__version__} can use: it is built without CUDA, and driver {driver} is installed"
