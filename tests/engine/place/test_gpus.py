@@ -183,22 +183,27 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation
 from fedsim.workload.reading import load_workload
 ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-keys = ["engine.backend=ray", "engine.clients_per_actor=2", "training.rounds=1"]
-with Simulation(load_workload(Path(sys.argv[1]), keys), sys.argv[2]) as simulation:
-    simulation.run()
-    print(Run(Path(sys.argv[2])).clients["pid"].nunique(), ray.available_resources().get("GPU", 0))
+asking = [f"federation.sites.{site}.resources.gpus=1" for site in range(3)]
+for name, more in {"shared": [], "in-turn": asking}.items():
+    out = Path(sys.argv[2]) / name
+    keys = ["engine.backend=ray", "engine.clients_per_actor=1", "training.rounds=1", *more]
+    with Simulation(load_workload(Path(sys.argv[1]), keys), out) as simulation:
+        simulation.run()
+        clients = Run(out).clients
+        print(name, len(clients), clients["pid"].nunique(), int(ray.available_resources().get("GPU", 0)))
 """
 
 
 @pytest.mark.ray
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows a GPU that torch cannot use")
-def test_a_run_with_one_gpu_that_torch_cannot_use(workload: MakeWorkload, tmp_path: Path) -> None:
+def test_runs_with_one_gpu_that_torch_cannot_use(workload: MakeWorkload, tmp_path: Path) -> None:
+    """Four clients with an actor each: two share the GPU, as there are two cores; those that ask for it take turns."""
     workload()
     ended = subprocess.run(
-        [sys.executable, "-c", ONE_GPU, tmp_path / "small.yaml", tmp_path / "run"],
+        [sys.executable, "-c", ONE_GPU, tmp_path / "small.yaml", tmp_path],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ended.stdout.strip().removesuffix(".0").endswith("2 0"), "two actors share the GPU: " + ended.stderr
+    assert ended.stdout.splitlines()[-2:] == ["shared 4 2 0", "in-turn 4 1 0"], ended.stderr
     assert "cannot use the GPUs that Ray counts: clients train on the CPU" in ended.stderr
