@@ -156,10 +156,10 @@ class TrainingClients(Residents):
                     learner.watch = turn.watch
                 turn.watch.lap("load")
                 sent = self._work(order, learner, received, uploads)
-                turn.watch.lap("train")
                 own = self._setup.algorithm.name if self._setup.algorithm.foreign else ""
                 who = f"client {name}, round {order.round}"
                 noted = means(learner, self._clients[name].data, who, own)
+                turn.watch.lap("train")  # a GPU computes until its first result is read
                 state = learner.leave()
                 if not np.isfinite(largest(state["local"])):
                     raise DivergedError(f"{who}: its own parameters are not finite; lower its lr")
