@@ -11,7 +11,6 @@ import torch
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, read_yaml, write_yaml
-from fedsim.workload.schema import Workload
 
 from .conftest import assert_same, tensors, written
 
@@ -139,11 +138,9 @@ def test_what_torch_used_before_is_restored(on_gpu: Simulate) -> None:
     assert flags() == before
 
 
-def test_any_kernels_and_what_that_costs(
-    on_gpu: Simulate, workload: Callable[..., Workload], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_any_kernels_and_what_that_costs(on_gpu: Simulate, caplog: pytest.LogCaptureFixture) -> None:
     run = on_gpu(ONE_ROUND, "engine.deterministic=false")
     assert run.rounds["loss"].notna().all()
     assert (run.workload.provenance or {})["kernel_choice"] == "any"
-    (said,) = [one.message for one in caplog.records if one.levelno >= logging.WARNING]
-    assert said.startswith("engine.deterministic: false: a run that is repeated, resumed or placed otherwise ends in")
+    said = "engine.deterministic: false: a run that is repeated, resumed or placed otherwise ends in other last bits"
+    assert said in [one.message for one in caplog.records if one.levelno >= logging.WARNING]

@@ -24,7 +24,7 @@ OF_SITES = (
     "federation.sites.1.training={batch_size: 1, local_epochs: 3, lr: 1e-2}",
 )
 """Unequal batch sizes, last batches, numbers of steps and learning rates; one site has another matrix, too."""
-APART = ("algorithm.name=single", *OF_SITES)
+APART = ("algorithm.name=single", "training.rounds=2", "metrics.every=0", *OF_SITES)
 DROP = "engine.on_client_error=drop"
 
 
@@ -73,9 +73,10 @@ def networks(run: Run) -> Mapping[str, np.ndarray]:
 # The same bits
 
 
+@pytest.mark.slow
 def test_in_another_order_of_clients(simulate: Simulate) -> None:
     """Rows are given to clients in the order of the federation; a personal model and a shared one."""
-    keys = ("algorithm.name=fedper", "model.norm=batch", "federation.clients=6", *OF_SITES[1:])
+    keys = ("algorithm.name=fedper", "model.norm=batch", "federation.clients=6", "training.rounds=2", *OF_SITES[1:])
 
     def reverse(content: dict[str, Any]) -> None:
         content["federation"]["sites"].reverse()
@@ -105,6 +106,7 @@ def test_one_client_again(fused: Run) -> None:
             assert simulation.debug(client, round_)["loss"] == loss[round_, client]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gigabytes", ["0", "1e-5"])
 def test_with_private_state_in_a_file(simulate: Simulate, fused: Run, gigabytes: str) -> None:
     """All of it, or what is beyond 10 kB."""
@@ -120,6 +122,7 @@ def test_the_number_of_rows_belongs_to_what_is_computed(simulate: Simulate, fuse
 # A client's own bits
 
 
+@pytest.mark.slow
 def test_no_client_depends_on_the_data_of_another(simulate: Simulate) -> None:
     one = simulate(*APART)
     other = simulate(*APART, "federation.sites.0.mask.acceleration=2")
@@ -132,14 +135,20 @@ def test_fewer_clients_than_rows(simulate: Simulate) -> None:
         del content["federation"]["sites"][0]
         content["federation"]["clients"] = 2
 
-    one, other = simulate("algorithm.name=single"), simulate("algorithm.name=single", edit=two_sites)
+    keys = ("algorithm.name=single", "training.rounds=2", "metrics.every=0")
+    one, other = simulate(*keys), simulate(*keys, edit=two_sites)
     assert set(other.clients["client"]) == {"B", "C"}
     assert {name: last(one, name) for name in ("B", "C")} == {name: last(other, name) for name in ("B", "C")}
 
 
 def test_unequal_clients_end_where_they_would_alone(simulate: Simulate) -> None:
     """Plain gradient steps carry rounding on as it is: a wrong step, rate or batch would be seen."""
-    keys = ("training.optimizer=sgd", "algorithm.name=fedavg", "model.norm=batch", *OF_SITES)
+    keys = (
+        "training={rounds: 2, batch_size: 2, optimizer: sgd}",
+        "algorithm.name=fedavg",
+        "model.norm=batch",
+        *OF_SITES,
+    )
     one, other = simulate(*keys), simulate(*keys, "training.fuse=1")
     for name, mine in networks(one).items():
         np.testing.assert_allclose(mine, networks(other)[name], rtol=1e-4, atol=1e-5)
@@ -172,6 +181,7 @@ def stumbling(tmp_path: Path) -> str:
     return "algorithm.name=stumble:Stumble"
 
 
+@pytest.mark.slow
 def test_a_client_that_raises_leaves_the_others_as_they_are(simulate: Simulate, stumbling: str) -> None:
     whole, without = simulate(*APART), simulate(*APART, stumbling, DROP)
     failed = pd.read_parquet(without.path / "failures.parquet")
@@ -188,6 +198,7 @@ def test_a_client_that_raises_ends_the_run(simulate: Simulate, stumbling: str, t
     assert checkpoint.complete_rounds(tmp_path / "run") == [1]
 
 
+@pytest.mark.slow
 def test_a_client_that_diverges_leaves_the_others_as_they_are(simulate: Simulate) -> None:
     beyond = "federation.sites.1.training={lr: 1e30, batch_size: 1}"
     whole, without = simulate(*APART), simulate(*APART, beyond, DROP)
@@ -202,7 +213,7 @@ def test_a_client_that_diverges_leaves_the_others_as_they_are(simulate: Simulate
 
 @pytest.mark.long
 def test_losses_are_within_the_spread_of_two_seeds(simulate: Simulate) -> None:
-    keys = ("training.rounds=20", "metrics.every=0", "engine.checkpoint_every=0", "training.lr_step=0")
+    keys = ("algorithm.beta=1", "training.rounds=20", "training.lr=3e-3", "training.lr_step=0", "metrics.every=0")
     fused, single, other = (
         simulate(*keys, *more).rounds["loss"].to_numpy() for more in ((), ("training.fuse=1",), ("seed=4",))
     )
