@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedsim.core.errors import InputError
+from fedsim.core.errors import InputError, OwnCodeError
 
 _WARM_UP = 3  # calls before a capture: cuDNN and cuBLAS choose kernels and allocate workspaces in the first ones
 
@@ -55,7 +55,7 @@ class Graphs:
             return _Graph(function, inputs, changed, self._pool)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:
+        except (RuntimeError, OwnCodeError) as error:
             if "captur" not in str(error):
                 raise
             what = " ".join(str(error).split(".")[0].split())

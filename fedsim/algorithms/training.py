@@ -76,10 +76,12 @@ class _ProductsInBfloat16(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - of any function
-        """Call a function of torch, a product with its operands in bfloat16."""
+        """Call a function of torch, a product with its operands in bfloat16; batch norm in its statistics' type."""
         if func in _PRODUCTS:
             args = tuple(_narrowed(each) for each in args)
             kwargs = {name: _narrowed(each) for name, each in (kwargs or {}).items()}
+        elif func is F.batch_norm and args:
+            args = (args[0].float(), *args[1:])
         return func(*args, **(kwargs or {}))
 
 

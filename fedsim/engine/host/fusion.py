@@ -211,6 +211,8 @@ class Fusion(Generic[T]):
         before = [vector.clone() for vector in self._statistics]
         try:
             errors = self._graphs(shape[1], self._backward(shape[1]), *inputs, changed=self._statistics)
+        except (InputError, torch.OutOfMemoryError):  # of the graph, or of K rows
+            raise
         except Exception as error:
             torch._foreach_copy_(self._statistics, before)
             return self._to_blame(chosen, error)

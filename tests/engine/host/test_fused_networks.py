@@ -104,3 +104,14 @@ def test_a_network_that_raises_for_one_client_is_the_error_of_that_client(simula
     keys = ("model={name: 'own:OwnModel'}", "metrics.every=0")
     with pytest.raises(ClientError, match=r"^client B, round 1, seed 3: AssertionError: too wide \(in forward of own"):
         simulate(*keys)
+
+
+@pytest.mark.parametrize("norm", ["instance", pytest.param("affine", marks=pytest.mark.slow), "batch"])
+def test_bfloat16_is_what_a_client_alone_computes_in(simulate: Simulate, norm: str) -> None:
+    """To its rounding, 2^-9 of a product; autocast has no effect under vmap, and would leave fused steps in float32."""
+    keys, narrow = (f"model.norm={norm}", "training.lr=0.1", "metrics.every=0"), "training.precision=bfloat16"
+    fused, alone, wide = (
+        simulate(*keys, *more).clients["loss"].to_numpy() for more in ((narrow,), (narrow, "training.fuse=1"), ())
+    )
+    np.testing.assert_allclose(fused, alone, rtol=2e-2)
+    assert np.abs(fused / wide - 1).max() > 1e-5
