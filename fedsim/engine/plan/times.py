@@ -65,7 +65,7 @@ def expected(
     placements = [actor.placement for actor in actors]
     wall = _Wall(placements, nodes)
     clients = [client for placement in placements for client in placement.clients]
-    unkept = {name: pixels for actor in actors for name, pixels in actor.unkept.items()}
+    unkept = {name: size for actor in actors for name, size in actor.unkept.items()}
     seconds = {
         phase: {client.name: _seconds(client, calibration, phase, unkept.get(client.name, 0.0)) for client in clients}
         for phase in calibration.pace
