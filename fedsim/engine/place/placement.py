@@ -77,7 +77,7 @@ def placed(
             node=turns[number % len(turns)] if node is None else node,
             pinned=node is not None or limited,
             clients=tuple(group),
-            gpus=_share(group[0].resources, nodes if node is None else nodes[node : node + 1], needed) if needed else 0,
+            gpus=_share(group[0].resources, nodes if node is None else nodes[node : node + 1], needed),
             **_reserves(engine, group),
         )
         for number, (node, group) in enumerate(groups)
@@ -135,9 +135,9 @@ def _cut(
         yield from ((None, members[at : at + most]) for at in range(0, len(members), most))
 
 
-def _share(needs: Resources, nodes: Sequence[Node], gpu_bytes: float) -> float:
-    """The least share of a GPU with which an actor can train on any of some nodes; 0 if it asks for none."""
-    return max((node.gpu_share(needs, gpu_bytes) for node in nodes if node.gpus), default=0.0)
+def _share(needs: Resources, nodes: Sequence[Node], gpu_bytes: float | None) -> float:
+    """The least share of a GPU with which an actor can train on any of some nodes; 0 if it needs none."""
+    return max((node.gpu_share(needs, gpu_bytes) for node in nodes if node.gpus and gpu_bytes), default=0.0)
 
 
 def _pinned(
