@@ -15,7 +15,7 @@ from fedsim.engine.plan.sizes import layout_bytes, private_layout
 
 _PROCESS = 330e6  # bytes of an actor that trains a small U-Net, with its part of what actors share
 _WORKING_VECTORS = 6  # parameters, gradients, initial parameters, float64 sums, upload
-_STEP = 1.2  # times what autograd keeps, for what convolutions need besides
+_STEP, _FUSED_STEP = 1.2, 2.0  # times what autograd keeps, for what convolutions need besides; of many at once, more
 
 
 def process_bytes(learner: Learner, step_bytes: float, fuse: int = 1) -> float:
@@ -28,7 +28,12 @@ def process_bytes(learner: Learner, step_bytes: float, fuse: int = 1) -> float:
         step_bytes: What autograd keeps in a client's largest step.
         fuse: Clients that train as one network.
     """
-    return _PROCESS + vectors_bytes(learner, fuse) + fuse * _STEP * step_bytes
+    return _PROCESS + vectors_bytes(learner, fuse) + fused_step_bytes(step_bytes, fuse)
+
+
+def fused_step_bytes(step_bytes: float, fuse: int) -> float:
+    """Memory of a step of all clients that train as one network [bytes], given what autograd keeps for one."""
+    return (_STEP if fuse == 1 else _FUSED_STEP * fuse) * step_bytes
 
 
 def vectors_bytes(learner: Learner, fuse: int = 1) -> float:
@@ -67,7 +72,7 @@ def gpu_needs(learner: Learner, clients: Sequence[ClientSpec], side: int) -> Gpu
     optimizers = sorted({client.training.optimizer for client in clients})
     optimizer = max(layout_bytes(private_layout(learner, one)) for one in optimizers)
     step = activation_bytes(learner, side) * max(map(batch_pixels, clients))
-    return GpuNeeds(vectors=vectors_bytes(learner, fuse) + fuse * optimizer, activations=fuse * _STEP * step)
+    return GpuNeeds(vectors=vectors_bytes(learner, fuse) + fuse * optimizer, activations=fused_step_bytes(step, fuse))
 
 
 def work_bytes(setup: Setup, clients: Sequence[ClientSpec]) -> float:
