@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.core.errors import InputError
+from fedsim.study.runner import check_data
 from fedsim.study.study import StudyPlan, load_study
 from fedsim.workload.reading import read_yaml, write_yaml
 from tests.conftest import Fedsim
@@ -97,3 +99,10 @@ def test_a_bad_study_gets_one_line_and_leaves_nothing(
     assert err.startswith("fedsim: ")
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir()), "no study folder"
+
+
+def test_methods_of_unlike_precision_are_refused_before_anything_runs(plan_of: Callable[..., StudyPlan]) -> None:
+    plan = plan_of(methods={"fedmri": {"algorithm.beta": 1}, "fedavg": {"training.precision": "bfloat16"}})
+    with pytest.raises(InputError, match=r"training\.precision differs \(float32, bfloat16\); such numbers cannot be"):
+        check_data(plan)
+    check_data(plan_of(methods={"fedmri": {"algorithm.beta": 1}, "fedavg": {"training.fuse": 2}}))
