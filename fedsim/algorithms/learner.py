@@ -6,7 +6,7 @@ which no optimizer moves.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -18,7 +18,7 @@ from torch.nn.functional import mse_loss
 
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters
 from fedsim.algorithms.graphs import Graphs
-from fedsim.algorithms.training import OPTIMIZERS, State, Training, arithmetic, load_optimizer, onto, optimizer_state
+from fedsim.algorithms.training import State, Training, arithmetic, new_optimizer, numbers, onto, optimizer_state
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch, SliceMemory, Slices
 from fedsim.models.base import Network
@@ -82,8 +82,6 @@ class Learner:
         }
         self._modules = list(network.modules())
         self._graphs = Graphs(self.device, graphs)
-        self._changed = [flat.gradient for flat in self._flat.values()]
-        self._changed += [flat.vector for flat in self._buffers.values()]
         self._start = {name: vector.clone() for name, vector in self._model().items()}
         self.private: State = {}
         """The state of the client in work; an algorithm may add vectors."""
@@ -128,6 +126,11 @@ class Learner:
         return [name for flat in self._flat.values() for name, _ in flat.layout]
 
     @property
+    def modes(self) -> tuple[bool, ...]:
+        """Whether each module of the network is in training mode."""
+        return tuple(module.training for module in self._modules)
+
+    @property
     def steps(self) -> int:
         """Optimizer steps of an epoch."""
         return math.ceil(self.data.samples() / self.training.batch_size)
@@ -153,7 +156,7 @@ class Learner:
         self.client, self.round = client, round_
         self._epoch = 0
         self.statistics = {"loss": []}
-        if not all(module.training for module in self._modules):  # setting each costs more
+        if not all(self.modes):  # setting each costs more
             self.network.train()
         self.adopt(state)
         self.optimizer = self._optimizer(state, "")
@@ -196,10 +199,7 @@ class Learner:
 
     def _optimizer(self, state: State, prefix: str) -> torch.optim.Optimizer:
         """The optimizer of all parameters, with what `state` holds for it."""
-        vectors = self._moving()
-        optimizer = OPTIMIZERS[self.training.optimizer](list(vectors.values()), lr=self.training.lr_in(self.round))
-        load_optimizer(optimizer, vectors, state, f"{prefix}optimizer.")
-        return optimizer
+        return new_optimizer(self.training, self.round, self._moving(), state, f"{prefix}optimizer.")
 
     def _optimizer_state(self, prefix: str) -> State:
         return optimizer_state(self.optimizer, self._moving(), f"{prefix}optimizer.")
@@ -254,9 +254,10 @@ class Learner:
             The error, a scalar on the device.
         """
         self._clear()
-        way = (self.training.precision, *(group for group in PARAMETER_GROUPS if group in groups))
+        way = (self.training.precision, self.modes, *(group for group in PARAMETER_GROUPS if group in groups))
         inputs = batch.kspace, batch.mask, batch.target
-        return self._graphs(way, self._backward, *inputs, changed=self._changed)
+        changed = [flat.gradient for flat in self._flat.values()] + [flat.vector for flat in self._buffers.values()]
+        return self._graphs(way, self._backward, *inputs, changed=changed)
 
     def descend(self) -> None:
         """Let the optimizer change the parameters by their gradients."""
@@ -275,7 +276,7 @@ class Learner:
 
     def reconstruct(self, kspace: Tensor, mask: Tensor) -> Tensor:
         """Magnitude (B, H, W) of measured k-space (B, H, W) and mask (B, H, W), without gradients."""
-        return self._graphs("reconstruct", self.network, kspace, mask)
+        return self._graphs(("reconstruct", self.modes), self.network, kspace, mask)
 
     def error(self, output: Tensor, batch: Batch) -> Tensor:
         """The mean squared error of the network's output (B, H, W), noted as the loss of this step."""
@@ -290,10 +291,4 @@ class Learner:
 
     def noted(self) -> dict[str, NDArray[np.float64]]:
         """What was recorded, by name, one value a step (S,)."""
-        return {name: _numbers(values) for name, values in self.statistics.items()}
-
-
-def _numbers(values: Sequence[float | Tensor]) -> NDArray[np.float64]:
-    """Recorded values (S,), those on a GPU read at once."""
-    there = [value for value in values if isinstance(value, Tensor)]
-    return torch.stack(there).double().cpu().numpy() if there else np.array(values, np.float64)
+        return {name: numbers(values) for name, values in self.statistics.items()}

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from fedsim.algorithms.modes import ProductsInBfloat16
 from fedsim.algorithms.stopping import EarlyStopping
 from fedsim.core.section import Section
 
@@ -60,36 +61,6 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-_PRODUCTS = {
-    F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear,
-    F.scaled_dot_product_attention, torch.matmul, torch.Tensor.matmul, torch.bmm, torch.einsum,
-}  # fmt: skip
-
-
-class _ProductsInBfloat16(TorchFunctionMode):
-    """What torch.autocast does, for functions under vmap, where autocast has no effect (pytorch/pytorch#105442)."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: object,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - of any function
-        """Call a function of torch, a product with its operands in bfloat16; batch norm in its statistics' type."""
-        if func in _PRODUCTS:
-            args = tuple(_narrowed(each) for each in args)
-            kwargs = {name: _narrowed(each) for name, each in (kwargs or {}).items()}
-        elif func is F.batch_norm and args:
-            args = (args[0].float(), *args[1:])
-        return func(*args, **(kwargs or {}))
-
-
-def _narrowed(value: Any) -> Any:  # noqa: ANN401 - any argument
-    real = isinstance(value, Tensor) and value.is_floating_point()
-    return value.to(torch.bfloat16) if real else value
-
-
 @contextmanager
 def arithmetic(
     device: torch.device, precision: Precision, mapped: bool = False
@@ -109,9 +80,18 @@ def arithmetic(
     cudnn.allow_tf32 = matmul.allow_tf32 = precision == "tf32"
     narrow = precision == "bfloat16"
     try:
-        yield _ProductsInBfloat16() if narrow and mapped else torch.autocast(device.type, torch.bfloat16, narrow)
+        yield ProductsInBfloat16() if narrow and mapped else torch.autocast(device.type, torch.bfloat16, narrow)
     finally:
         cudnn.allow_tf32, matmul.allow_tf32 = was
+
+
+def new_optimizer(
+    training: Training, round_: int, vectors: Mapping[str, nn.Parameter], state: State, prefix: str
+) -> torch.optim.Optimizer:
+    """The optimizer of some vectors in a round, with what `state` holds for it."""
+    optimizer = OPTIMIZERS[training.optimizer](list(vectors.values()), lr=training.lr_in(round_))
+    load_optimizer(optimizer, vectors, state, prefix)
+    return optimizer
 
 
 def load_optimizer(
@@ -138,3 +118,12 @@ def optimizer_state(optimizer: torch.optim.Optimizer, vectors: Mapping[str, nn.P
 def onto(value: Tensor, device: torch.device) -> Tensor:
     """A state tensor where it is needed; counters stay on the CPU, where optimizers want them."""
     return value.to(device) if value.dim() else value
+
+
+def numbers(values: Sequence[float | Tensor]) -> NDArray[np.float64]:
+    """Recorded values (S,), those on a GPU read at once."""
+    there = next((value.device for value in values if isinstance(value, Tensor)), None)
+    if there is None:
+        return np.array(values, np.float64)
+    scalars = [torch.as_tensor(value, dtype=torch.float64, device=there) for value in values]
+    return torch.stack(scalars).cpu().numpy()

@@ -140,7 +140,7 @@ def _jointly(
 ) -> dict[Person, Part]:
     """A part for each person: a small integer program over the numbers of people that are at the same sites."""
     has = {one.site: set(members[one.site]) for one in sites}
-    at = {person: tuple(site for site, some in has.items() if person in some) for person in order}
+    at = {person: tuple(site for site, theirs in has.items() if person in theirs) for person in order}
     kinds = list(dict.fromkeys(at.values()))
     counts = _numbers(sites, kinds, [sum(a == kind for a in at.values()) for kind in kinds], seed)
     if counts is None:

@@ -87,6 +87,13 @@ class Network(nn.Module):
             raise OwnCodeError(f"{hook} of {self.label} must return {what}, not {_shown(found)}")
 
 
+def _refuse_counting(network: nn.Module, label: str) -> None:
+    """Refuse batch norm that counts its calls: the number is no running statistic, and clients would share it."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is None:
+            raise InputError(f"model: {name} of {label} has momentum None; give its batch norm a momentum, such as 0.1")
+
+
 def _shown(found: object) -> str:
     return f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
 
@@ -124,6 +131,7 @@ class Model(Extension):
                 network = self.network()
             if not isinstance(network, Network):
                 raise InputError(f"model: network of {self.label} must return a Network, not {type(network).__name__}")
+            _refuse_counting(network, self.label)
             network = network.to_empty(device="cpu")
             reset(network, generator)
         network.label = self.label if self.foreign else ""

@@ -98,6 +98,14 @@ def test_fused_in_another_order_of_clients(fused: Run, tmp_path: Path, cache: Pa
     assert tensors(one) == tensors(other)
 
 
+@pytest.mark.parametrize("keys", [(), (FUSED,)], ids=["alone", "fused"])
+@pytest.mark.parametrize("below", [(), ("engine.state_memory=0",)], ids=["pinned", "file"])
+def test_private_state_beyond_the_gpus_memory(
+    on_gpu: Simulate, alone: Run, fused: Run, keys: tuple[str, ...], below: tuple[str, ...]
+) -> None:
+    assert_same(fused if keys else alone, on_gpu(*keys, "engine.device_memory=0", *below))
+
+
 # However steps are taken
 
 

@@ -12,7 +12,7 @@ used. A client's bits then depend neither on who is in work beside it nor on whe
 import copy
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -23,54 +23,19 @@ import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor
 from torch.func import functional_call, vmap
-from torch.overrides import TorchFunctionMode
 
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters
 from fedsim.algorithms.graphs import Graphs
 from fedsim.algorithms.learner import PARAMETER_GROUPS, Learner, ParameterGroup
+from fedsim.algorithms.modes import InstanceAsGroupNorm
 from fedsim.algorithms.training import OPTIMIZERS, Precision, arithmetic
 from fedsim.core.errors import InputError
 from fedsim.data.samples import Batch
 from fedsim.engine.host.process import Watch
 
 T = TypeVar("T")
-Shape = tuple[torch.Size, Precision]
-
-
-class _InstanceAsGroupNorm(TorchFunctionMode):
-    """Compute instance norm as group norm with a channel a group, which is the same.
-
-    Under vmap instance norm copies its input and its output, since it folds the batch into the channels: a tenth of a
-    small network's step on a CPU.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: object,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - of any function
-        """Call a function of torch."""
-        if func is F.instance_norm:
-            return _normalised(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _normalised(
-    input: Tensor,  # noqa: A002 - torch's name
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    """As torch's instance_norm, by group norm unless there are running statistics or the types are mixed."""
-    if running_mean is None and use_input_stats and (weight is None or weight.dtype == input.dtype):
-        return F.group_norm(input, input.shape[1], weight, bias, eps)
-    return F.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+Shape = tuple[torch.Size, Precision, tuple[bool, ...]]
+"""Of a batch, its arithmetic, and which modules of the network are in training mode."""
 
 
 class FusedLearner(Learner):
@@ -132,6 +97,7 @@ class Fusion(Generic[T]):
         self._lanes = [_Lane[T](row) for row in rows]
         self._device = rows[0].device
         self._network = copy.deepcopy(rows[0].network)
+        self._modules = list(self._network.modules())
         self._graphs = Graphs(self._device, graphs)
         self._leaves: dict[str, Tensor] = {}
         self._gradients: list[Tensor] = []
@@ -210,7 +176,9 @@ class Fusion(Generic[T]):
         idle = [at for at, lane in enumerate(self._lanes) if lane not in chosen]
         before = [vector.clone() for vector in self._statistics]
         try:
-            errors = self._graphs(shape[1], self._backward(shape[1]), *inputs, changed=self._statistics)
+            for module, mode in zip(self._modules, shape[2], strict=True):
+                module.training = mode
+            errors = self._graphs(shape[1:], self._backward(shape[1]), *inputs, changed=self._statistics)
         except (InputError, torch.OutOfMemoryError):  # of the graph, or of K rows
             raise
         except Exception as error:
@@ -238,7 +206,7 @@ class Fusion(Generic[T]):
             """The gradients (K, P) of all rows; the errors (K,)."""
             buffers = {name: buffer.contiguous() for name, buffer in self._buffers.items()}  # vmap updates no others
             with arithmetic(self._device, precision, mapped=True) as forward:
-                with forward, _InstanceAsGroupNorm():
+                with forward, InstanceAsGroupNorm():
                     errors = vmap(self._error)(self._leaves, buffers, kspace, mask, target)
                 found = torch.autograd.grad(errors.sum(), list(self._leaves.values()), materialize_grads=True)
             torch._foreach_copy_(self._gradients, found)
@@ -257,7 +225,7 @@ class Fusion(Generic[T]):
 
 def _settings(optimizer: torch.optim.Optimizer) -> Hashable:
     """The same for optimizers that can take their steps together; only torch's own are known to be elementwise."""
-    if type(optimizer) not in OPTIMIZERS.values():
+    if type(optimizer) not in OPTIMIZERS.values() or len(optimizer.param_groups) != 1:
         return id(optimizer)
     return type(optimizer), *((key, value) for key, value in optimizer.param_groups[0].items() if key != "params")
 
@@ -289,4 +257,4 @@ def _raised_alone(lane: _Lane[Any]) -> Exception | None:
 
 def _shape(lane: _Lane[Any]) -> Shape:
     assert lane.batch is not None, "it waits"
-    return lane.batch.kspace.shape, lane.row.training.precision
+    return lane.batch.kspace.shape, lane.row.training.precision, lane.row.modes

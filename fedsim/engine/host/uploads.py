@@ -50,8 +50,9 @@ class PartialSums:
         for upload in self._uploads:
             vector = sent[upload.name]
             if upload.summed:
-                total = self._totals.get(upload.name) or _sum_of(vector, upload.grid)
-                bounds[upload.name] = total.check(vector, weight if upload.weighted else 1.0, who)
+                if upload.name not in self._totals:
+                    self._totals[upload.name] = _sum_of(vector, upload.grid)
+                bounds[upload.name] = self._totals[upload.name].check(vector, weight if upload.weighted else 1.0, who)
             elif not np.isfinite(largest(vector)):
                 raise DivergedError(f"{who}: sent NaN or infinite values; lower its lr")
         return bounds
@@ -60,9 +61,8 @@ class PartialSums:
         """Add a client's uploads, given what `check` found."""
         for upload in self._uploads:
             if upload.summed:
-                vector = sent[upload.name]
-                total = self._totals.setdefault(upload.name, _sum_of(vector, upload.grid))
-                total.add(vector, weight if upload.weighted else 1.0, bounds[upload.name])
+                weight_here = weight if upload.weighted else 1.0
+                self._totals[upload.name].add(sent[upload.name], weight_here, bounds[upload.name])
 
     def apart(self, sent: Made) -> dict[str, Vector]:
         """Copies of the uploads that the server wants individually."""

@@ -66,7 +66,8 @@ class DeviceStates:
         Raises:
             RunError: the scratch folder cannot hold it.
         """
-        self._settle()
+        self._settle(client)
+        self._coming.pop(client, None)
         self._used -= state_bytes(self._here.pop(client, {}))
         if self._used + state_bytes(state) <= self._budget:
             self._here[client] = {key: onto(value, self._device) for key, value in state.items()}
@@ -84,7 +85,7 @@ class DeviceStates:
 
     def forget(self, client: str) -> None:
         """Drop a client's state."""
-        self._settle()
+        self._settle(client)
         self._used -= state_bytes(self._here.pop(client, {}))
         self._layouts.pop(client, None)
         self._coming.pop(client, None)
@@ -104,7 +105,7 @@ class DeviceStates:
 
     def _called(self, client: str) -> tuple[State, torch.cuda.Event]:
         """Start the copy of a state from pinned memory."""
-        self._settle()
+        self._settle(client)
         packed = dict(self._below.take(client))
         with torch.cuda.stream(self._stream):
             flat = packed.pop(_PACKED).to(self._device, non_blocking=True)
@@ -116,12 +117,14 @@ class DeviceStates:
         kept = {key: onto(value.clone(), self._device) for key, value in packed.items()}
         return {key: found[key] if key in found else kept[key] for key, _, _ in layout}, arrived
 
-    def _settle(self) -> None:
-        """Hand what has left the GPU to the store below."""
-        for client, (state, gone) in self._leaving.items():
-            gone.synchronize()
-            self._below.put(client, state)
-        self._leaving.clear()
+    def _settle(self, needed: str) -> None:
+        """Hand what has left the GPU to the store below: what is there already, and one client's in any case."""
+        for client, (state, gone) in list(self._leaving.items()):
+            if client == needed:
+                gone.synchronize()
+            if gone.query():  # type: ignore[no-untyped-call]
+                self._below.put(client, state)
+                del self._leaving[client]
 
 
 def _moves(value: Tensor) -> bool:
