@@ -161,9 +161,10 @@ class FedMRI(Algorithm):
         idle = [client for client, steps in steps_per_epoch.items() if steps < 2]
         if not idle or not self.beta:
             return []
+        who = f"({idle[0]}, ...): they have" if len(idle) > 1 else f"({idle[0]}): it has"
         return [
-            f"the contrastive term cannot act on {len(idle)} of {len(steps_per_epoch)} clients ({idle[0]}, ...): "
-            "they have one batch an epoch; lower training.batch_size"
+            f"the contrastive term cannot act on {len(idle)} of {len(steps_per_epoch)} clients {who} "
+            "one batch an epoch; lower training.batch_size"
         ]
 
 
