@@ -14,8 +14,8 @@ from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import InputError, MethodError, RunError
 from fedsim.core.extension import error_text
 
-Sent = dict[str, Tensor]
-"""A client's uploads by name."""
+Made = dict[str, Tensor]
+"""A client's uploads by name, where it made them."""
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def update(algorithm: Algorithm, server: ServerState, received: Received, where:
     return {**{name: value for name, value in found.items() if name != "buffers"}, "shared": shared}
 
 
-def sent(algorithm: Algorithm, learner: Learner, returned: Mapping[str, Tensor], wanted: Sequence[Upload]) -> Sent:
+def sent(algorithm: Algorithm, learner: Learner, returned: Mapping[str, Tensor], wanted: Sequence[Upload]) -> Made:
     """The uploads of a client as float32: what `train` returned, and the running statistics, which are the engine's.
 
     Raises:

@@ -40,7 +40,7 @@ class Learner:
     """The round that it trains in, counted from 1."""
     optimizer: torch.optim.Optimizer
     """The optimizer of all parameters."""
-    statistics: dict[str, list[float | Tensor]]
+    notes: dict[str, list[float | Tensor]]
     """By name, what it noted in each step, for the ledger."""
     _epoch: int  # epochs begun in this round
 
@@ -84,7 +84,7 @@ class Learner:
         self._graphs = Graphs(self.device, graphs)
         self._start = {name: vector.clone() for name, vector in self._model().items()}
         self.private: State = {}
-        """The state of the client in work; an algorithm may add vectors."""
+        """The private state of the current client; an algorithm may add vectors."""
         self._attributes = {*vars(self), "_attributes"}
 
     def _model(self) -> dict[str, Tensor]:
@@ -155,7 +155,7 @@ class Learner:
         self.data, self.training = data, training
         self.client, self.round = client, round_
         self._epoch = 0
-        self.statistics = {"loss": []}
+        self.notes = {"loss": []}
         if not all(self.modes):  # setting each costs more
             self.network.train()
         self.adopt(state)
@@ -287,8 +287,8 @@ class Learner:
     def note(self, name: str, value: float | Tensor) -> None:
         """Record a quantity of this step for the ledger; a scalar on a GPU is read when the client has finished."""
         kept = value if isinstance(value, Tensor) and value.is_cuda else float(value)
-        self.statistics.setdefault(name, []).append(kept)
+        self.notes.setdefault(name, []).append(kept)
 
     def noted(self) -> dict[str, NDArray[np.float64]]:
         """What was recorded, by name, one value a step (S,)."""
-        return {name: numbers(values) for name, values in self.statistics.items()}
+        return {name: numbers(values) for name, values in self.notes.items()}

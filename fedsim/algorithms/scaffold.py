@@ -51,7 +51,7 @@ class Scaffold(Algorithm):
         for _ in range(learner.training.local_epochs):
             for batch in learner.batches():
                 learner.step(batch, regulariser=correct)
-        learner.private["control"] = met.div_(len(learner.statistics["loss"]))
+        learner.private["control"] = met.div_(len(learner.notes["loss"]))
         return {"shared": learner.shared, "control": met - own}
 
 

@@ -36,8 +36,8 @@ class Training(Section):
         None, description="Stop before the last round when validation no longer improves; default never."
     )
     precision: Precision = Field(
-        "float32", description="Arithmetic of training steps. tf32: products of 10 bits, on GPUs only; bfloat16: "
-        "automatic mixed precision. Weights, sums and tests are float32.")  # fmt: skip
+        "float32", description="Arithmetic of training steps. tf32: products with 10 mantissa bits, on GPUs only; "
+        "bfloat16: automatic mixed precision. Weights, sums and tests are float32.")  # fmt: skip
     fuse: int = Field(
         1, ge=1, le=1024, description="Clients of an actor that train as one network; above 1 the last bits are those "
         "of that number. Faster for small networks, on GPUs and on CPUs.")  # fmt: skip

@@ -176,6 +176,7 @@ def _add_gpu(table: Table, plan: Plan, work: GpuNeeds) -> None:
     parts = {
         "CUDA": CUDA_BYTES,
         "weights, gradients, optimizer": work.vectors,
+        "what the server sends": work.received,
         "activations" + (f" of {fuse} batches" if fuse > 1 else " of a batch"): work.activations,
         "private state": actor.gpu_state_bytes,
         "training slices": actor.slice_bytes,

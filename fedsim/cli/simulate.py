@@ -50,7 +50,7 @@ def run(
     if resume:
         _check_resume(out_dir, overwrite, trust)
     loaded = load_workload(workload, tagged(overrides, tags))
-    begins = _begins(loaded)
+    begins = first_line(loaded)
     default = Path("runs") / loaded.name
     claimed = out_dir or (default if overwrite else claim_numbered(default))
     path = claimed if isinstance(claimed, Path) else claimed.folder
@@ -104,7 +104,7 @@ def plan(
     refuse(made)
 
 
-def _begins(workload: "Workload") -> str:
+def first_line(workload: "Workload") -> str:
     """The name of what runs, its sites, and how many clients train as one network; a warning says if none can."""
     from fedsim.algorithms.fusing import one_by_one
 

@@ -51,7 +51,7 @@ def scaling(points: pd.DataFrame, law: ScalingLaw, reference: str) -> Figure:
     gain.plot(counts, counts / counts[0], color=GREY, lw=0.9, label="ideal")
     efficiency.axhline(1, color=GREY, lw=0.9)
     look_of = looks(list(points["method"].unique()), reference)
-    lines = [("floor_seconds", points, _FLOOR)]
+    lines = [("floor_seconds", points, _FLOOR)] if points["floor_seconds"].notna().any() else []
     lines += [("round_seconds", own, look_of[str(name)]) for name, own in points.groupby("method", sort=False)]
     fits = []
     for place, (seconds, own, look) in enumerate(lines):

@@ -25,7 +25,8 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Row
 from fedsim.engine.host.process import keep_freed_memory
 from fedsim.engine.place.machine import nodes_of
-from fedsim.engine.place.placement import granted
+from fedsim.engine.place.node import Node
+from fedsim.engine.place.placement import device_of, granted
 from fedsim.engine.place.schedule import spread
 from fedsim.engine.record.ledger import read_table, write_table
 from fedsim.workload.schema import Workload
@@ -41,8 +42,17 @@ def floor_seconds(run: Path) -> float:
     return float(seconds[1:].median() if len(seconds) > 1 else seconds.median())
 
 
+def comparable(workload: Workload, nodes: Sequence[Node]) -> bool:
+    """Whether a run trains as the bare loop does: on the CPU, one client at a time, in float32."""
+    training = workload.training
+    return training.fuse == 1 and training.precision == "float32" and device_of(workload.engine, nodes) == "cpu"
+
+
 class Floor:
-    """Times a round of the bare loop after every round of a run, and writes the seconds to floor.parquet."""
+    """Times a round of the bare loop after every round of a run, and writes the seconds to floor.parquet.
+
+    Of a run that trains otherwise than the bare loop it times nothing.
+    """
 
     def __init__(self, workload: Workload, run: Path) -> None:
         self._workload, self._run = workload, run
@@ -54,15 +64,17 @@ class Floor:
         """Run one round of the bare loop, after the run's round with this row."""
         import ray  # noqa: PLC0415 - the run has started it
 
-        self._processes = self._processes or self._started(ray)
+        nodes = granted(self._workload.engine, nodes_of(ray))
+        if not comparable(self._workload, nodes):
+            return
+        self._processes = self._processes or self._started(ray, nodes)
         begun = time.perf_counter()
         ray.get([process.round.remote() for process in self._processes])
         self._rows.append({"round": row["round"], "seconds": time.perf_counter() - begun})
         write_table(self._run / _FILE, pd.DataFrame(self._rows).drop_duplicates("round", keep="last"))
 
-    def _started(self, ray: Any) -> list[Any]:  # noqa: ANN401 - the module ray
+    def _started(self, ray: Any, nodes: Sequence[Node]) -> list[Any]:  # noqa: ANN401 - the module ray
         engine, clients = self._workload.engine, assemble(self._workload).clients
-        nodes = granted(engine, nodes_of(ray))
         slots = [node.id for node in nodes for _ in range(max(1, math.floor(node.cpus / engine.threads)))]
         shares = spread(clients, min(len(slots), len(clients)))
         affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy

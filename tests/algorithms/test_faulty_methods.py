@@ -10,6 +10,7 @@ import pytest
 from fedsim.cli import app as cli
 from fedsim.core.errors import ClientError, MethodError
 from fedsim.engine.federation import assemble
+from fedsim.engine.host.diverged import COLUMNS
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import machine_of
 from fedsim.engine.plan.calibration import calibrate
@@ -211,3 +212,47 @@ def test_an_update_of_another_precision_is_made_float32(mine: Callable[..., Work
     same = run(mine("update", "return {'shared': received.mean('shared')}"), tmp_path / "same")
     double = mine("update", "return {'shared': received.mean('shared').astype(np.float64)}")
     assert_equal(load(same, 1, "shared"), load(run(double, tmp_path / "double"), 1, "shared"))
+
+
+def test_clients_that_train_as_one_network_are_not_blamed_by_name(
+    mine: Callable[..., Workload], tmp_path: Path
+) -> None:
+    """While one changes what all of them read, another may end first."""
+    body = "received['shared'].mul_(0.5); return super().train(learner, received, phase)"
+    with pytest.raises(MethodError, match=r"^round 1: mine:Mine changed what it received, 'shared', in place"):
+        run(mine("train", body, "training.fuse=2"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["round", "steps", "psnr"])
+def test_a_note_takes_no_column_of_the_ledger(mine: Callable[..., Workload], tmp_path: Path, name: str) -> None:
+    body = f"learner.note({name!r}, 3); return super().train(learner, received, phase)"
+    said = rf"^client A\.1, round 1: train of mine:Mine noted '{name}', which is a column of the ledger already; choose"
+    with pytest.raises(MethodError, match=said):
+        run(mine("train", body), tmp_path / "run")
+
+
+def test_every_column_is_known_to_be_one(mine: Callable[..., Workload], tmp_path: Path) -> None:
+    body = "learner.note('own', 3); return super().train(learner, received, phase)"
+    assert {*run(mine("train", body), tmp_path / "run").clients} == COLUMNS | {"loss", "own"}
+
+
+@pytest.mark.parametrize("fuse", [1, 2])
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            "torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.')",
+            "the GPU has no memory left; lower training.batch_size, training.fuse or engine.device_memory",
+        ),
+        (
+            "RuntimeError('put_ does not have a deterministic implementation, but you set ...')",
+            "torch has no deterministic put_; set engine.deterministic to false",
+        ),
+    ],
+)
+def test_what_a_gpu_cannot_do_names_the_key_to_change(
+    mine: Callable[..., Workload], tmp_path: Path, raised: str, said: str, fuse: int
+) -> None:
+    with pytest.raises(ClientError) as error:
+        run(mine("train", f"raise {raised}", f"training.fuse={fuse}"), tmp_path / "run")
+    assert re.match(rf"client [\w.]+, round 1, seed 3: {re.escape(said)}; to reproduce it: ", str(error.value))

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import math
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -179,6 +180,9 @@ def test_what_it_says_of_scaling(made_study: Made) -> None:
     study.points.loc[study.points["point"] == "cores-4/fedmri/seed-2", "psnr"] += 1e-9
     again = list(study.kind.findings(study.found, "psnr"))
     assert "fedmri: the test PSNR is NOT the same on all numbers of cores for seed 2" in again
+    assert any(line.startswith("the bare training loop: 10.0 %") for line in said)
+    study.points["floor_seconds"] = math.nan
+    assert list(study.kind.findings(study.found, "psnr"))[-1].startswith("no bare training loop beside the runs")
 
 
 def test_what_it_says_of_an_ablation(made_study: Made) -> None:

@@ -1,5 +1,6 @@
 """Figures of studies: what they draw are the numbers of the tables, with the error bars that they say."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,8 @@ def test_scaling_has_its_ideal_its_floor_and_its_law(made_study: Made, kind: str
         figure
     )
     assert ticks(gain) == ["1", "2", "4"]
+    without = scaling(frame.assign(floor_seconds=math.nan), STRONG if kind == "scaling-strong" else WEAK, "fedmri")
+    assert set(bars(without.axes[0])) == {"fedavg", "fedmri"}
 
 
 def test_shares_of_time_are_stacked_to_100(made_study: Made) -> None:

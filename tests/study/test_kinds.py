@@ -10,11 +10,13 @@ import pytest
 from fedsim.analysis.scores import QUALITIES
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
-from fedsim.study.bare_loop import floor_seconds
+from fedsim.study.bare_loop import comparable, floor_seconds
 from fedsim.study.beta import beta_told, beta_warning
 from fedsim.study.runner import run_study
 from fedsim.study.study import StudyPlan, load_study
 from fedsim.workload.reading import write_yaml
+from fedsim.workload.schema import Workload
+from tests.engine.plans import node
 
 PlanOf = Callable[..., StudyPlan]
 SMALL = {"set": {"engine.backend": "serial"}, "seeds": [1], "methods": {"fedavg": None}}
@@ -146,6 +148,22 @@ def test_bad_sweeps_get_one_line(plan_of: PlanOf, keys: dict[str, Any], message:
         plan_of(**keys)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "gpus", "like"),
+    [
+        ((), 0, True),
+        ((), 1, False),
+        (("engine.device=cpu",), 1, True),
+        (("training.fuse=2",), 0, False),
+        (("training.precision=bfloat16",), 0, False),
+    ],
+)
+def test_the_bare_loop_runs_beside_runs_that_train_as_it_does(
+    make_workload: Callable[..., Workload], keys: tuple[str, ...], gpus: int, like: bool
+) -> None:
+    assert comparable(make_workload("engine.backend=ray", *keys), [node("here", gpus=gpus)]) == like
 
 
 @pytest.mark.long

@@ -1,23 +1,34 @@
-"""Non-finite numbers in a client's training, and where to look for the cause."""
+"""What a client noted in its training: its means, refused if not finite, with where to look for the cause."""
 
 import numpy as np
 
 from fedsim.algorithms.learner import Learner
-from fedsim.core.errors import DivergedError
+from fedsim.core.errors import DivergedError, MethodError
 from fedsim.data.samples import Slices, unsound
+
+COLUMNS = frozenset({
+    "round", "client", "site", "samples", "outcome", "node", "pid", "memory_bytes", "device", "private_bytes", "weight",
+    "steps", "begin_seconds", "wait_seconds", "load_seconds", "train_seconds", "send_seconds", "uplink_bytes",
+    "downlink_bytes", "evaluate_begin_seconds", "evaluate_seconds", "nmse", "psnr", "ssim",
+})  # fmt: skip
+"""The columns of clients.parquet that no method may write; the loss, which a method may note itself, is another."""
 
 
 def means(learner: Learner, data: Slices, who: str, own: str) -> dict[str, float]:
     """The means of a client's metrics over its steps; `own` names the method if it is a user's.
 
     Raises:
+        MethodError: one has the name of another column of the ledger.
         DivergedError: one is not finite; names the client, and the slice that caused it if one did.
     """
+    if taken := sorted(learner.notes.keys() & COLUMNS):
+        what = f"{taken[0]!r}, which is a column of the ledger already; choose another name"
+        raise MethodError(f"{who}: train of {own} noted {what}")
     noted = {key: float(np.mean(values)) for key, values in learner.noted().items() if values.size}
     wrong = [key for key, value in noted.items() if not np.isfinite(value)]
     if wrong:
         raise DivergedError(f"{who}: the {wrong[0]} is not finite; {_suspects(learner, data, own)}")
-    return {**noted, "steps": len(learner.statistics["loss"])}
+    return {**noted, "steps": len(learner.notes["loss"])}
 
 
 def _suspects(learner: Learner, data: Slices, own: str) -> str:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from fedsim.algorithms.base import Upload
+from fedsim.algorithms.hooks import Made
 from fedsim.algorithms.learner import Learner
 from fedsim.core.files import writing
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import Save, Setup, Train
 from fedsim.engine.host.readonly import ReadOnly
-from fedsim.engine.host.uploads import Made
 from fedsim.engine.state.client_files import Digests
 from fedsim.workload.faults import Fault, flip_a_bit
 

@@ -1,12 +1,12 @@
 """Clients that train as one network: the parameters of K clients are the rows of one block.
 
 A client's work is the method's own code on a learner of its own, as always. Where it takes a step on the usual loss it
-waits until every client in work has come to one; then the gradients of all K are computed in one call (torch.func.vmap)
-and each goes on. So whatever a method does between its steps needs no other form, clients may have unequal numbers of
-steps, learning rates and last batches, and the next client takes the place of one that has finished.
+waits until every other running client has reached one; then the gradients of all K are computed in one call
+(torch.func.vmap) and each continues. So whatever a method does between its steps needs no other form, clients may have
+unequal numbers of steps, learning rates and last batches, and the next client takes the place of one that has finished.
 
 The number of rows is always K: rows that have nothing to compute repeat another's batch, and what comes out is not
-used. A client's bits then depend neither on who is in work beside it nor on where.
+used. A client's bits then depend neither on which other clients run at the same time nor on where it runs.
 """
 
 import copy
@@ -29,8 +29,9 @@ from fedsim.algorithms.graphs import Graphs
 from fedsim.algorithms.learner import PARAMETER_GROUPS, Learner, ParameterGroup
 from fedsim.algorithms.modes import InstanceAsGroupNorm
 from fedsim.algorithms.training import OPTIMIZERS, Precision, arithmetic
-from fedsim.core.errors import InputError
+from fedsim.core.errors import InputError, RunError
 from fedsim.data.samples import Batch
+from fedsim.engine.host.kernels import remedy
 from fedsim.engine.host.process import Watch
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class FusedLearner(Learner):
     """The learner of one of K clients; takes its steps together with the others."""
 
     watch: Watch
-    """Of the client in work."""
+    """Of the client that runs on this row."""
 
     def differentiate(self, batch: Batch, groups: Collection[ParameterGroup]) -> Tensor:
         """The error, a scalar on the device; the gradients of all parameters are then in place."""
@@ -62,7 +63,7 @@ class FusedLearner(Learner):
 
 @dataclass(eq=False)
 class _Lane(Generic[T]):
-    """A row and what goes on there."""
+    """A row and the client that runs on it."""
 
     row: FusedLearner
     work: Any = None
@@ -103,9 +104,9 @@ class Fusion(Generic[T]):
         self._gradients: list[Tensor] = []
         self._buffers: dict[str, Tensor] = {}
         self._statistics: list[Tensor] = []
-        for part in PARAMETER_GROUPS:
-            self._stack_parameters([row.flat(part) for row in rows])
-            self._stack_buffers([row.flat_buffers(part) for row in rows])
+        for group in PARAMETER_GROUPS:
+            self._stack_parameters([row.flat(group) for row in rows])
+            self._stack_buffers([row.flat_buffers(group) for row in rows])
 
     def _stack_parameters(self, flats: list[FlatParameters]) -> None:
         vectors = torch.stack([flat.vector.data for flat in flats])
@@ -179,9 +180,11 @@ class Fusion(Generic[T]):
             for module, mode in zip(self._modules, shape[2], strict=True):
                 module.training = mode
             errors = self._graphs(shape[1:], self._backward(shape[1]), *inputs, changed=self._statistics)
-        except (InputError, torch.OutOfMemoryError):  # of the graph, or of K rows
+        except InputError:  # of the graph
             raise
         except Exception as error:
+            if said := remedy(error):
+                raise RunError(f"a step of {len(self._lanes)} clients as one network: {said}") from error
             torch._foreach_copy_(self._statistics, before)
             return self._to_blame(chosen, error)
         for vector, kept in zip(self._statistics, before, strict=True):

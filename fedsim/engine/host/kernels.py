@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
+from fedsim.core.errors import OwnCodeError
+
 WITHOUT_DETERMINISM = "a run that is repeated, resumed or placed otherwise ends in other last bits"
 """What kernels that may give other bits every time cost, for messages."""
 
@@ -36,6 +38,15 @@ def kernels(device: str, deterministic: bool) -> Iterator[None]:
         yield
     finally:
         _restore(*was)
+
+
+def remedy(error: BaseException) -> str:
+    """What to change if a GPU could not take a step, in one line; empty for any other error."""
+    cause = error.__cause__ if isinstance(error, OwnCodeError) and error.__cause__ else error
+    if isinstance(cause, torch.OutOfMemoryError):
+        return "the GPU has no memory left; lower training.batch_size, training.fuse or engine.device_memory"
+    kernel, found, _ = str(cause).partition(" does not have a deterministic implementation")
+    return f"torch has no deterministic {kernel.split()[-1]}; set engine.deterministic to false" if found else ""
 
 
 def _now() -> tuple[bool, bool, bool, bool, bool, bool, bool]:

@@ -13,6 +13,7 @@ from fedsim.core.errors import ClientError, InputError, OwnCodeError, RunError
 from fedsim.core.files import writing
 from fedsim.data.samples import SliceMemory
 from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.kernels import remedy
 from fedsim.engine.host.messages import Layouts, Limits, Load, Reply, Reset, Save, Setup
 from fedsim.engine.host.readonly import ReadOnly
 from fedsim.engine.state import client_files as clientfiles
@@ -74,14 +75,16 @@ class Residents:
             if "buffers" in received.tensors:
                 learner.shared_buffers.copy_(received.tensors["buffers"])
             yield
-            received.check(f"client {name}, round {round_}")
+            together = training and self._setup.fuse > 1  # any of those may have changed what all of them read
+            received.check(f"round {round_}" if together else f"client {name}, round {round_}")
         except OwnCodeError as error:
-            raise ClientError(f"{at}: {error}", error.trace) from error
+            raise ClientError(f"{at}: {remedy(error) or error}", error.trace) from error
         except (RunError, InputError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as error:
             hook = "train" if training and self._setup.algorithm.foreign else ""
-            what = hooks.explained(self._setup.algorithm, error, at, hook)
+            said = remedy(error)
+            what = f"{at}: {said}" if said else hooks.explained(self._setup.algorithm, error, at, hook)
             raise ClientError(what, traceback.format_exc()) from error
 
     # To and from checkpoints

@@ -13,6 +13,7 @@ import torch
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Upload, Vector
+from fedsim.algorithms.hooks import Made
 from fedsim.algorithms.learner import Learner
 from fedsim.algorithms.training import State
 from fedsim.core.errors import ClientError, DivergedError
@@ -33,7 +34,7 @@ from fedsim.engine.host.process import Pace, Watch, here, keep_freed_memory
 from fedsim.engine.host.readonly import ReadOnly
 from fedsim.engine.host.residents import Residents
 from fedsim.engine.host.sums import largest
-from fedsim.engine.host.uploads import Made, PartialSums, uploads_of
+from fedsim.engine.host.uploads import PartialSums, uploads_of
 from fedsim.engine.place.node import GPU_USABLE
 from fedsim.engine.state.store import state_bytes
 

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Algorithm, Upload, Vector
+from fedsim.algorithms.hooks import Made
 from fedsim.core.errors import DivergedError
 from fedsim.engine.host.sums import DeviceSum, OrderFreeSum, largest
 
 Sent = Mapping[str, Vector]
 """A client's uploads by name, as the server gets them."""
-Made = Mapping[str, Tensor]
-"""A client's uploads by name, where it made them."""
 
 
 def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str], where: str = "") -> list[Upload]:

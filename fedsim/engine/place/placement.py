@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -131,8 +131,13 @@ def _cut(
         if gpu_bytes is not None:
             share = _share(needs, nodes, gpu_bytes)
             held = sum(node.slots(needs, engine.threads, share) for node in nodes)
-            most = max(size, math.ceil(alike[needs] / max(held, 1)))
+            most = max(size, math.ceil(alike[needs] / max(held // len(_rivals(needs, alike)), 1)))
         yield from ((None, members[at : at + most]) for at in range(0, len(members), most))
+
+
+def _rivals(needs: Resources, kinds: Iterable[Resources]) -> list[Resources]:
+    """The kinds of clients that divide the GPUs with one: those that ask for no share; one that does is alone."""
+    return [other for other in kinds if other.gpus is None] if needs.gpus is None else [needs]
 
 
 def _share(needs: Resources, nodes: Sequence[Node], gpu_bytes: float | None) -> float:
@@ -157,6 +162,9 @@ def _pinned(
         shares = [None if gpu_bytes is None else max(least, node.gpu_share(needs, gpu_bytes)) for node in nodes]
         counts = [node.slots(needs, engine.threads, share) for node, share in zip(nodes, shares, strict=True)]
         slots = [node for turn in range(max(counts)) for node, count in enumerate(counts) if turn < count]
+        if gpu_bytes is not None and slots:
+            rivals = _rivals(needs, alike)
+            slots = slots[rivals.index(needs) % len(slots) :: len(rivals)]
         if slots:
             yield from zip(slots, spread(members, min(len(slots), _worth(members))), strict=False)
 

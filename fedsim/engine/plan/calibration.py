@@ -89,7 +89,7 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
         setup = setup_of(workload)
         backend.start(replace(setup, fuse=min(setup.fuse, MOST)), tuple(group))
         trial = _Trial(workload, backend, [copy.name for copy in group], others)
-        first, load = trial.round(1), _Load()
+        first, load = trial.round(1), OtherPrograms(device)
         second, validation, layout = trial.round(2), trial.validate(), trial.layout()
         busy, slower = load.measured()
     finally:
@@ -128,10 +128,12 @@ def pixels_of_shard(member: ClientData) -> float:
     return float(sum(len(volume.slices) for volume in volumes or ()) * member.matrix[0] * member.matrix[1])
 
 
-class _Load:
+class OtherPrograms:
     """How busy other programs keep this machine from now on."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        """Begin to measure a process whose clients train on a device of torch."""
+        self._waits = device != "cpu"  # for the GPU, not for others
         self._begun = self._now()
 
     def measured(self) -> tuple[float, float]:
@@ -143,9 +145,9 @@ class _Load:
         wall, own, all_ = (now - begun for now, begun in zip(self._now(), self._begun, strict=True))
         if wall <= 0 or own <= 0:
             return 0.0, 1.0
-        cores, waits = psutil.cpu_count() or 1, torch.cuda.is_available()  # for the GPU, not for others
+        cores = psutil.cpu_count() or 1
         used = min(max(all_ - own, 0.0) / wall, float(cores))
-        slower = 1.0 if waits or used < _IDLE * cores else max(1.0, wall / own)
+        slower = 1.0 if self._waits or used < _IDLE * cores else max(1.0, wall / own)
         return max(used, cores * slower - 1.0 if slower > 1.0 else 0.0), slower
 
     @staticmethod

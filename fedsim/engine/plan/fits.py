@@ -13,7 +13,7 @@ from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host.kernels import WITHOUT_DETERMINISM
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
-from fedsim.engine.place.node import CUDA_BYTES
+from fedsim.engine.place.node import CUDA_BYTES, SMALLEST_SHARE
 from fedsim.engine.place.placement import unasked, unplaced, uses_gpus
 from fedsim.engine.plan import disks
 from fedsim.engine.plan.calibration import calibrate
@@ -118,10 +118,13 @@ def _idle_rows(plan: Plan) -> list[str]:
         return [f"training.fuse: {fuse}, and clients of {name} train one by one: {plan.one_by_one}; set it to 1"]
     if drawn >= fuse:
         return []
-    auto = "" if plan.workload.engine.clients_per_actor == "auto" else "engine.clients_per_actor to auto, or "
     clients = f"{drawn} client{'s' if drawn > 1 else ''}"
-    what = f"an actor trains {clients} in a round, so that {fuse - drawn} of its {fuse} rows are computed for none"
-    return [f"training.fuse: {what}; set {auto}it to {drawn}"]
+    what = f"training.fuse: {fuse}, and an actor trains {clients} in a round, so that {fuse - drawn} rows stay empty"
+    engine = plan.workload.engine
+    if engine.backend == "serial" or engine.clients_per_actor == "auto":
+        return [f"{what}; set it to {drawn}"]
+    both = f", and training.fuse to {plan.cohort}" if plan.cohort < fuse else ""
+    return [f"{what}; set engine.clients_per_actor to auto{both}"]
 
 
 def _numerics(plan: Plan) -> list[str]:
@@ -181,7 +184,8 @@ def _gpu_memory(plan: Plan) -> str | None:
         return None
     fuse, usable = plan.workload.training.fuse, min(sizes)
     needed = f"need {bytes_text(plan.gpu.total)} of a GPU, and {bytes_text(usable)} of it can be used"
-    fitting = math.floor(fuse * (usable - CUDA_BYTES) / (plan.gpu.total - CUDA_BYTES))
+    once = CUDA_BYTES + plan.gpu.received
+    fitting = math.floor(fuse * (usable - once) / (plan.gpu.total - once))
     if fitting >= 1:
         return f"training.fuse: networks and batches of {fuse} clients {needed}; set it to {fitting} or less"
     remedy = "lower it, or model.channels, or set engine.device to cpu"
@@ -217,6 +221,20 @@ def _reservations(plan: Plan) -> str | None:
     )
     there = f"{bytes_text(sum(node.actor_memory for node in nodes))} in all"
     return f"resources.memory: {asked}, and Ray counts {there}; set it to at most {value}{auto}"
+
+
+def _gpu_shares(plan: Plan) -> str | None:
+    """Actors that together need more memory than a GPU has."""
+    sizes = [node.gpu_usable for node in plan.machine.nodes if math.isfinite(node.gpu_memory)]
+    shares = [actor.placement.gpus for actor in plan.actors if actor.placement.gpus]
+    if plan.gpu is None or not sizes or not shares:
+        return None
+    usable, least = min(sizes), min(shares)
+    if plan.gpu.total <= (least + SMALLEST_SHARE) * usable:
+        return None
+    what = f"{math.floor(1 / least)} actors on a GPU need {bytes_text(plan.gpu.total)} each"
+    there = f"and {bytes_text(usable)} of it can be used"
+    return f"resources: {what}, {there}; give more sites the same resources, so that their clients share an actor"
 
 
 def _driver(plan: Plan) -> str | None:
@@ -268,7 +286,7 @@ def _memory(plan: Plan) -> str | None:
     return None
 
 
-_BEFORE = (_gpus, _gpu_memory, _reservations, _driver, _actors, _memory)
+_BEFORE = (_gpus, _gpu_memory, _reservations, _gpu_shares, _driver, _actors, _memory)
 
 
 def _floor(value: float) -> str:

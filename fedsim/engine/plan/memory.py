@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fedsim.algorithms.base import Algorithm
 from fedsim.algorithms.learner import Learner
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Setup
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.node import CUDA_BYTES
-from fedsim.engine.plan.sizes import layout_bytes, private_layout
+from fedsim.engine.plan.sizes import layout_bytes, private_layout, traffic_of_zeros
 
 _PROCESS = 330e6  # bytes of an actor that trains a small U-Net, with its part of what actors share
 _WORKING_VECTORS = 6  # parameters, gradients, initial parameters, float64 sums, upload
@@ -50,20 +51,23 @@ class GpuNeeds:
     """Memory of a GPU that an actor takes to train [bytes], beside its clients' private state and slices."""
 
     vectors: float
-    """Parameters, gradients, and the optimizer's state of the clients at work."""
+    """Parameters, gradients, and the optimizer's state of the clients that train and of those that follow them."""
+    received: float
+    """The largest broadcast of a phase, as far as it is known before clients have trained."""
     activations: float
     """What a training step keeps, for the largest batch."""
 
     @property
     def total(self) -> float:
         """With what every process takes."""
-        return CUDA_BYTES + self.vectors + self.activations
+        return CUDA_BYTES + self.vectors + self.received + self.activations
 
 
-def gpu_needs(learner: Learner, clients: Sequence[ClientSpec], side: int) -> GpuNeeds:
+def gpu_needs(algorithm: Algorithm, learner: Learner, clients: Sequence[ClientSpec], side: int) -> GpuNeeds:
     """What the largest of some clients needs of a GPU.
 
     Args:
+        algorithm: The method, settled.
         learner: Has the network, on the CPU.
         clients: The federation's.
         side: Pixels [one side] of the slice that its activations are counted on.
@@ -72,7 +76,13 @@ def gpu_needs(learner: Learner, clients: Sequence[ClientSpec], side: int) -> Gpu
     optimizers = sorted({client.training.optimizer for client in clients})
     optimizer = max(layout_bytes(private_layout(learner, one)) for one in optimizers)
     step = activation_bytes(learner, side) * max(map(batch_pixels, clients))
-    return GpuNeeds(vectors=vectors_bytes(learner, fuse) + fuse * optimizer, activations=fused_step_bytes(step, fuse))
+    names = tuple(client.name for client in clients)
+    known = traffic_of_zeros(algorithm, learner.fresh_server(), names, clients[0].training.cohort(len(clients)))
+    return GpuNeeds(
+        vectors=vectors_bytes(learner, fuse) + 2 * fuse * optimizer,
+        received=max((phase.broadcast for phase in known.phases.values()), default=0.0),
+        activations=fused_step_bytes(step, fuse),
+    )
 
 
 def work_bytes(setup: Setup, clients: Sequence[ClientSpec]) -> float:
@@ -80,7 +90,7 @@ def work_bytes(setup: Setup, clients: Sequence[ClientSpec]) -> float:
     if setup.device == "cpu":
         return 0.0
     learner = make_learner(replace(setup, device="cpu"))
-    return gpu_needs(learner, clients, setup.model.smallest).total
+    return gpu_needs(setup.algorithm, learner, clients, setup.model.smallest).total
 
 
 def batch_pixels(client: ClientSpec) -> float:

@@ -4,16 +4,12 @@ Everything follows from sizes before anything runs. Times, and private state tha
 knows of, come from a calibration if there is one.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
-
 from fedsim.algorithms.fusing import one_by_one
 from fedsim.algorithms.learner import Learner
-from fedsim.core.errors import MethodError
 from fedsim.core.files import as_json
 from fedsim.data.samples import ClientData
 from fedsim.engine.federation import Federation
@@ -30,7 +26,6 @@ from fedsim.engine.plan.times import Times, checkpoints, expected
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.workload.schema import Workload
 
-_SHRUNK_TO = 1 << 16  # elements of a vector; enough to tell sizes by
 _SHARD, _VOLUME = 4500, 2600  # bytes of HDF5 around the samples
 _DIGEST, _VERSIONS = 100, 1000  # bytes of state.json: a name and its digest, and all that is known of the machine
 
@@ -132,7 +127,7 @@ def make_plan(
     device = device_of(workload.engine, nodes)
     private = _Private(learner, clients, calibration)
     sent = _traffic(workload, learner, federation.names, calibration)
-    gpu = gpu_needs(learner, clients, workload.model.smallest) if device == "cuda" else None
+    gpu = gpu_needs(workload.algorithm, learner, clients, workload.model.smallest) if device == "cuda" else None
     placements = placed(workload.engine, clients, nodes, gpu.total if gpu else CUDA_BYTES)
     actors = filled(workload.engine, placements, nodes, private.bytes, gpu.total if gpu else 0.0)
     fuse = 1 if gpu else workload.training.fuse
@@ -220,12 +215,7 @@ def _traffic(workload: Workload, learner: Learner, names: tuple[str, ...], calib
     cohort = workload.training.cohort(len(names))
     if calibration is not None:
         return sizes.traffic(method, start, calibration.sent, names, cohort)
-    shrink = max(1, start["shared"].size // _SHRUNK_TO)
-    short = {name: np.zeros(math.ceil(vector.size / shrink), np.float32) for name, vector in start.items()}
-    try:
-        return sizes.traffic(method, short, {}, names, cohort, shrink)
-    except MethodError as error:  # the method may be right, and need what only clients can send
-        return Traffic.untold(start, f"on zeros, {error}")
+    return sizes.traffic_of_zeros(method, start, names, cohort)
 
 
 def spread(values: Iterable[float]) -> Spread:

@@ -1,6 +1,7 @@
 """Sizes of what a run sends and keeps, derived from its method and network before anything runs."""
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -10,12 +11,14 @@ import torch
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload, Vector
 from fedsim.algorithms.learner import Learner
+from fedsim.core.errors import MethodError
 from fedsim.engine.host.uploads import Sent
 from fedsim.engine.server import Server
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.engine.state import store as states
 
 _OPTIMIZER_VECTORS = {"rmsprop": ("square_avg",), "adam": ("exp_avg", "exp_avg_sq"), "sgd": ()}
+_SHRUNK_TO = 1 << 16  # elements of a vector; enough to tell sizes by
 MOST = 32
 """Number of clients that a method's server is shown; what more of them need is extrapolated from sizes."""
 
@@ -134,6 +137,23 @@ def traffic(
     }  # fmt: skip
     kept, peak = at_cohort(some.kept, all_.kept), at_cohort(some.peak, all_.peak)
     return Traffic(phases=phases, server=kept, peak=peak)
+
+
+def traffic_of_zeros(algorithm: Algorithm, start: ServerState, names: Sequence[str], cohort: int) -> Traffic:
+    """The traffic of a method if all clients send zeros, on shorter vectors; unknown if the method cannot work on them.
+
+    Args:
+        algorithm: Settled.
+        start: As for `traffic`.
+        names: The federation's clients.
+        cohort: Clients in a round.
+    """
+    shrink = max(1, start["shared"].size // _SHRUNK_TO)
+    short = {name: np.zeros(math.ceil(vector.size / shrink), np.float32) for name, vector in start.items()}
+    try:
+        return traffic(algorithm, short, {}, names, cohort, shrink)
+    except MethodError as error:  # the method may be right, and need what only clients can send
+        return Traffic.untold(start, f"on zeros, {error}")
 
 
 class _Rehearsal:

@@ -2,12 +2,12 @@
 
 import os
 import platform
-import re
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from fedsim.engine.place.gpus import driver_version
 from fedsim.workload.engine import Engine
 
 
@@ -30,11 +30,10 @@ def provenance(engine: Engine) -> dict[str, str]:
 
 def _gpu(engine: Engine) -> dict[str, str]:
     """Names of this machine's GPUs, driver and libraries, and which kernels they may use."""
-    driver = re.search(r"\d+\.\d+[.\d]*", _text(Path("/proc/driver/nvidia/version")))
     names = sorted({torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count())})
     return {
         "gpu": ", ".join(names),
-        "driver": driver[0] if driver else "unknown",
+        "driver": driver_version() or "unknown",
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         "kernel_choice": "deterministic" if engine.deterministic else "any",

@@ -55,8 +55,9 @@ def _of_scaling(points: pd.DataFrame, law: ScalingLaw, quality: str) -> Iterator
         yield f"{method}: serial share by {law.author}'s law {_shares(serial_shares(own, law, 'round_seconds'))}"
         if not law.work_grows:
             yield _same_answer(own, str(method), unit, quality)
-    floor = serial_shares(points, law, "floor_seconds")
-    if floor:
+    if points["floor_seconds"].isna().all():
+        yield "no bare training loop beside the runs: it trains on the CPU, one client at a time, in float32"
+    elif floor := serial_shares(points, law, "floor_seconds"):
         yield f"the bare training loop: {_shares(floor)}; any excess over this is due to the engine"
 
 

@@ -21,7 +21,7 @@ def test_a_slice_is_named_where_one_is_to_blame(workload: Callable[..., Workload
     load = workload(f"federation.cache={tmp_path / 'shards'}")
     client, learner = assemble(load).clients[0], make_learner(setup_of(load))
     learner.enter(learner.fresh_state(), client.data, client.training, 1, client.name)
-    learner.statistics["loss"].append(np.nan)
+    learner.notes["loss"].append(np.nan)
     data = client.data
     assert isinstance(data, ClientData)
     with pytest.raises(DivergedError, match=r"the loss is not finite; it was so before the first step, and its"):

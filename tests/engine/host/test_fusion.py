@@ -167,7 +167,7 @@ class Stumble(Isolated):
 
     def regulariser(self, learner, received):
         def pull():
-            if (learner.client, learner.round) == ("B", 2) and len(learner.statistics["loss"]) == 2:
+            if (learner.client, learner.round) == ("B", 2) and len(learner.notes["loss"]) == 2:
                 raise ValueError("stumbled")
 
         return pull

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedsim.cli.plan_tables import plan_tables
-from fedsim.cli.simulate import _begins
+from fedsim.cli.simulate import first_line
 from fedsim.engine.federation import assemble
 from fedsim.engine.plan.calibration import calibrate
 from fedsim.engine.plan.fits import warnings
@@ -21,13 +21,17 @@ AUTO = "engine.clients_per_actor=auto"
         ((*RAY, AUTO, FUSE_4), "; 4 clients as one network", []),
         (
             (*RAY, FUSE_4), "; 4 clients as one network",
-            ["training.fuse: an actor trains 1 client in a round, so that 3 of its 4 rows are computed for none; "
-             "set engine.clients_per_actor to auto, or it to 1"],
+            ["training.fuse: 4, and an actor trains 1 client in a round, so that 3 rows stay empty; "
+             "set engine.clients_per_actor to auto"],
         ),
         (
             (*RAY, AUTO, FUSE_4, "training.participation=0.5"), "; 4 clients as one network",
-            ["training.fuse: an actor trains 2 clients in a round, so that 2 of its 4 rows are computed for none; "
-             "set it to 2"],
+            ["training.fuse: 4, and an actor trains 2 clients in a round, so that 2 rows stay empty; set it to 2"],
+        ),
+        (
+            (*RAY, "training.fuse=8"), "; 8 clients as one network",
+            ["training.fuse: 8, and an actor trains 1 client in a round, so that 7 rows stay empty; "
+             "set engine.clients_per_actor to auto, and training.fuse to 4"],
         ),
         (
             (*TINY, FUSE_4, "algorithm.name=transfer"), "; one by one: one client trains at a time",
@@ -46,9 +50,9 @@ def test_a_plan_says_how_many_clients_train_as_one_network(
 
 
 def test_the_first_line_of_a_run_says_so_too(workload: MakeWorkload) -> None:
-    assert _begins(workload()) == "small: 3 sites"
-    assert _begins(workload(FUSE_4)) == "small: 3 sites, 4 clients as one network"
-    assert _begins(workload(FUSE_4, "algorithm.name=fl_mrcm")) == "small: 3 sites", "a warning says why"
+    assert first_line(workload()) == "small: 3 sites"
+    assert first_line(workload(FUSE_4)) == "small: 3 sites, 4 clients as one network"
+    assert first_line(workload(FUSE_4, "algorithm.name=fl_mrcm")) == "small: 3 sites", "a warning says why"
 
 
 def test_each_row_needs_vectors_and_activations(workload: MakeWorkload) -> None:

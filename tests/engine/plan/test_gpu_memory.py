@@ -16,6 +16,7 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.host.messages import Limits
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.gpus import Gpu, driver_version, gpus_text
+from fedsim.engine.place.machine import Machine
 from fedsim.engine.plan.calibration import calibrate
 from fedsim.engine.plan.memory import gpu_needs
 from fedsim.engine.record.run_directory import setup_of
@@ -118,6 +119,54 @@ def test_what_is_larger_than_a_gpu_is_refused_with_a_value_that_fits(workload: M
     assert checked(workload(*KEYS, "engine.device=cpu"), machine(gpus_one=1, gpu_memory=1.0 * GB)) == []
 
 
+def four_kinds(per_actor: str) -> tuple[str, ...]:
+    """Sites that differ in cores and memory."""
+    apart = (f"federation.sites.{at}.resources={{cpus: 1, memory: 0.{at + 1}}}" for at in range(3))
+    return (*TINY, "engine.backend=ray", f"engine.clients_per_actor={per_actor}", *apart)
+
+
+@pytest.mark.parametrize("per_actor", ["1", "auto"])
+def test_actors_of_different_needs_fit_on_a_gpu_together(workload: MakeWorkload, per_actor: str) -> None:
+    """A GPU of 1.5 GB holds one actor; of 80 GB, all."""
+    keys = four_kinds(per_actor)
+    with pytest.raises(
+        InputError, match=r"^resources: \d actors on a GPU need 1 GB each, and 1\.4\d* GB .*; give more"
+    ):
+        checked(workload(*keys), one_gpu(1.5))
+    assert checked(workload(*keys), one_gpu(80)) == []
+
+
+def one_gpu(size: float) -> Machine:
+    """A machine with a GPU of so much memory [GB]."""
+    return replace(machine(), nodes=machine(gpus_one=1, gpu_memory=size * GB).nodes[:1])
+
+
+@pytest.mark.parametrize("per_actor", ["1", "auto"])
+def test_two_kinds_divide_what_a_gpu_holds(workload: MakeWorkload, per_actor: str) -> None:
+    """Two actors of the four clients, of either kind one; and no more than a GPU of 2.5 GB holds."""
+    first = "federation.sites.0.resources={cpus: 1, memory: 0.1}"
+    load = workload(*TINY, "engine.backend=ray", f"engine.clients_per_actor={per_actor}", first)
+    assert checked(load, one_gpu(2.5)) == []
+    placements = [actor.placement for actor in planned(load, one_gpu(2.5)).actors]
+    assert [(len(placement.clients), placement.gpus) for placement in placements] == [(2, 0.5), (2, 0.5)]
+
+
+def test_what_the_server_sends_and_states_on_their_way_need_room_too(workload: MakeWorkload) -> None:
+    """FedMRI's exact negatives are the encoders of all clients; the clients that follow are loaded ahead."""
+    needs = {}
+    for name in ("fedavg", "fedmri"):
+        load = workload(*TINY, f"algorithm.name={name}").settled()
+        learner = make_learner(setup_of(load))
+        needs[name] = gpu_needs(load.algorithm, learner, assemble(load).clients, load.model.smallest)
+    assert needs["fedavg"].received == learner_bytes(workload, "fedavg")
+    assert needs["fedmri"].received > 4 * learner_bytes(workload, "fedmri")
+
+
+def learner_bytes(workload: MakeWorkload, name: str) -> int:
+    """Size of the parameters that a method shares [bytes]."""
+    return make_learner(setup_of(workload(*TINY, f"algorithm.name={name}").settled())).shared.nbytes
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="measures the memory of a GPU")
 @pytest.mark.parametrize(
     "keys",
@@ -132,7 +181,7 @@ def test_training_takes_no_more_of_a_gpu_than_planned(workload: MakeWorkload, ke
     """All that torch takes from CUDA in two rounds, with the private state and the slices of those who train."""
     load = workload(*keys, "federation.matrix=[128, 128]", "federation.sites.1.matrix=null").settled()
     clients, learner = assemble(load).clients, make_learner(setup_of(load))
-    needs = gpu_needs(learner, clients, load.model.smallest)
+    needs = gpu_needs(load.algorithm, learner, clients, load.model.smallest)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     made = calibrate(load, clients, "cuda")

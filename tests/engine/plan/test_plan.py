@@ -16,7 +16,7 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import machine_of
 from fedsim.engine.place.placement import Placement, placed, unplaced
-from fedsim.engine.plan.calibration import _Load
+from fedsim.engine.plan.calibration import OtherPrograms
 from fedsim.engine.plan.fits import plan_run
 from fedsim.engine.plan.memory import activation_bytes
 from fedsim.engine.plan.times import Times, expected
@@ -211,10 +211,11 @@ def test_a_busy_machine_is_noticed_and_said() -> None:
             stack.callback(other.kill)
             assert other.stdout
             other.stdout.readline()
-        load, until = _Load(), time.process_time() + 0.3
+        load, on_gpu, until = OtherPrograms("cpu"), OtherPrograms("cuda"), time.process_time() + 0.3
         while time.process_time() < until:
             pass
         others, slower = load.measured()
+        assert on_gpu.measured()[1] == 1.0, "it may have waited for the GPU"
     assert others > cores / 2
     assert slower > 1.2
     times = Times(

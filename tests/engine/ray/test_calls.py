@@ -40,4 +40,5 @@ def test_a_lost_process_cannot_drop_one_of_several_clients_at_work(workload: Mak
     expected = r"engine\.on_lost_process: drop needs to know .* training\.fuse=2 .*; set it to replay or abort, or"
     with pytest.raises(InputError, match=expected):
         workload(drop, "training.fuse=2")
-    assert workload(drop).training.fuse == workload("engine.on_lost_process=abort", "training.fuse=1").training.fuse
+    assert workload(drop).engine.on_lost_process == "drop"
+    assert workload("engine.on_lost_process=abort", "training.fuse=2").training.fuse == 2
