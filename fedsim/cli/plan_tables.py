@@ -96,7 +96,7 @@ def _fused(plan: Plan) -> str:
     return (
         f"; one by one: {plan.one_by_one}"
         if plan.one_by_one
-        else f"; {plan.workload.training.fuse} clients as one network"
+        else f"; up to {plan.workload.training.fuse} clients as one network"
     )
 
 
@@ -107,7 +107,8 @@ def _actors(plan: Plan) -> str:
     most = max((len(actor.placement.clients) for actor in plan.actors), default=0)
     fewest = min((len(actor.placement.clients) for actor in plan.actors), default=0)
     where = f"{len(plan.nodes)} nodes" if len(plan.nodes) > 1 else "one node"
-    each = f"{'up to ' if fewest < most else ''}{most} client{'s' if most > 1 else ''} each"
+    each = f"{'up to ' if fewest < most else ''}{most} client{'s' if most > 1 else ''}"
+    each += " each" if len(plan.actors) > 1 else ""
     slots = sum(node.slots for node in plan.nodes)
     gpus = _between(spread(actor.placement.gpus for actor in plan.actors), "{:.2g}".format)
     share = f", each with {gpus} of a GPU" if any(actor.placement.gpus for actor in plan.actors) else ""

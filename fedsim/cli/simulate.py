@@ -86,7 +86,8 @@ def plan(
 ) -> None:
     """Estimate the memory, disk, traffic and time of a run, after timing one client here; refuse what does not fit."""
     from fedsim.cli.plan_tables import busy_line, plan_tables
-    from fedsim.engine.plan.fits import machine_at, plan_run, refuse, warnings
+    from fedsim.engine.plan.advice import warnings
+    from fedsim.engine.plan.fits import machine_at, plan_run, refuse
     from fedsim.workload.reading import load_workload
     from fedsim.workload.superseded import superseded
 
@@ -110,7 +111,7 @@ def first_line(workload: "Workload") -> str:
 
     sites, fuse = workload.federation.expanded_sites(), workload.training.fuse
     alone = fuse == 1 or one_by_one(workload.settled().algorithm, tuple(site.name for site in sites))
-    return f"{workload.name}: {len(sites)} sites{'' if alone else f', {fuse} clients as one network'}"
+    return f"{workload.name}: {len(sites)} sites{'' if alone else f', up to {fuse} clients as one network'}"
 
 
 def _check_resume(out_dir: Path | None, overwrite: bool, trust: bool) -> None:

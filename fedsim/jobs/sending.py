@@ -13,7 +13,8 @@ from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.node import Disk, Node
 from fedsim.engine.place.placement import granted
-from fedsim.engine.plan.fits import check_fits, plan_run, refuse, warnings
+from fedsim.engine.plan.advice import warnings
+from fedsim.engine.plan.fits import check_fits, plan_run, refuse
 from fedsim.engine.record.claim import check_unclaimed
 from fedsim.engine.record.resuming import began_with, check_same
 from fedsim.engine.record.run_directory import setup_of

@@ -10,12 +10,12 @@ from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import InputError
 from fedsim.core.text import bytes_text
 from fedsim.engine.federation import Federation, assemble
-from fedsim.engine.host.kernels import WITHOUT_DETERMINISM
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.node import CUDA_BYTES, SMALLEST_SHARE
-from fedsim.engine.place.placement import unasked, unplaced, uses_gpus
+from fedsim.engine.place.placement import unasked, unplaced
 from fedsim.engine.plan import disks
+from fedsim.engine.plan.advice import warnings
 from fedsim.engine.plan.calibration import calibrate
 from fedsim.engine.plan.needs import usable_bytes
 from fedsim.engine.plan.plan import Plan, make_plan
@@ -79,65 +79,6 @@ def refuse(plan: Plan) -> None:
         problem = check(plan)
         if problem is not None:
             raise InputError(problem)
-
-
-def warnings(plan: Plan) -> list[str]:
-    """Warnings about settings that are valid but perhaps not intended."""
-    return _wide(plan) + _idle_gpus(plan) + _idle_rows(plan) + _numerics(plan)
-
-
-def _wide(plan: Plan) -> list[str]:
-    """Clients that ask for more cores than any node has."""
-    cores = max(node.cpus for node in plan.machine.nodes)
-    wide = [c for c in plan.clients if (c.resources.cpus or 0) > cores and plan.workload.engine.backend == "ray"]
-    if not wide:
-        return []
-    asked = f"site {wide[0].site}: resources.cpus: {wide[0].resources.cpus:g}, and no node has more than {cores:g}"
-    return [f"{asked}; {len(wide)} of {len(plan.clients)} clients train alone on their node"]
-
-
-def _idle_gpus(plan: Plan) -> list[str]:
-    """GPUs that exist or are asked for, and that no client trains on."""
-    engine = plan.workload.engine
-    if plan.device == "cuda":
-        return []
-    if uses_gpus(engine, plan.machine.nodes):
-        return [f"torch {torch.__version__} cannot use the GPUs that Ray counts: clients train on the CPU"]
-    asking = [c for c in plan.clients if c.resources.gpus and engine.backend == "serial" and engine.device != "cpu"]
-    where = "a serial run trains on the CPU unless engine.device is cuda"
-    return [f"site {asking[0].site}: resources.gpus: {asking[0].resources.gpus:g}, and {where}"] if asking else []
-
-
-def _idle_rows(plan: Plan) -> list[str]:
-    """Rows of fused networks that are computed for no client."""
-    fuse, drawn = plan.workload.training.fuse, plan.drawn
-    if fuse == 1:
-        return []
-    if plan.one_by_one:
-        name = plan.workload.algorithm.name
-        return [f"training.fuse: {fuse}, and clients of {name} train one by one: {plan.one_by_one}; set it to 1"]
-    if drawn >= fuse:
-        return []
-    clients = f"{drawn} client{'s' if drawn > 1 else ''}"
-    what = f"training.fuse: {fuse}, and an actor trains {clients} in a round, so that {fuse - drawn} rows stay empty"
-    engine = plan.workload.engine
-    if engine.backend == "serial" or engine.clients_per_actor == "auto":
-        return [f"{what}; set it to {drawn}"]
-    both = f", and training.fuse to {plan.cohort}" if plan.cohort < fuse else ""
-    return [f"{what}; set engine.clients_per_actor to auto{both}"]
-
-
-def _numerics(plan: Plan) -> list[str]:
-    """What the device makes of keys that decide about bits."""
-    training, said = plan.workload.training, []
-    tf32, fused = training.precision == "tf32", training.fuse > 1
-    if tf32 and plan.device == "cpu":
-        said.append("training.precision: tf32 exists on GPUs only; on the CPU clients train in float32")
-    if tf32 and fused and plan.device == "cuda":
-        said.append("training.fuse: in tf32, and only there, a client's last bits may depend on those beside it")
-    if plan.device == "cuda" and not plan.workload.engine.deterministic:
-        said.append(f"engine.deterministic: false: {WITHOUT_DETERMINISM}")
-    return said
 
 
 def machine_at(workload: Workload, out: Path, address: str) -> Machine:

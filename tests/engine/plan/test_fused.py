@@ -6,8 +6,8 @@ import pytest
 from fedsim.cli.plan_tables import plan_tables
 from fedsim.cli.simulate import first_line
 from fedsim.engine.federation import assemble
+from fedsim.engine.plan.advice import warnings
 from fedsim.engine.plan.calibration import calibrate
-from fedsim.engine.plan.fits import warnings
 from tests.engine.plans import TINY, MakeWorkload, P, Q, planned, times
 
 RAY = (*TINY, "engine.backend=ray")
@@ -18,18 +18,21 @@ AUTO = "engine.clients_per_actor=auto"
 @pytest.mark.parametrize(
     ("keys", "said", "warned"),
     [
-        ((*RAY, AUTO, FUSE_4), "; 4 clients as one network", []),
         (
-            (*RAY, FUSE_4), "; 4 clients as one network",
+            (*RAY, AUTO, FUSE_4), "; up to 4 clients as one network",
+            ["training.fuse: 4, and 1 of 8 cores train; set it to 1"],
+        ),
+        (
+            (*RAY, FUSE_4), "; up to 4 clients as one network",
             ["training.fuse: 4, and an actor trains 1 client in a round, so that 3 rows stay empty; "
              "set engine.clients_per_actor to auto"],
         ),
         (
-            (*RAY, AUTO, FUSE_4, "training.participation=0.5"), "; 4 clients as one network",
+            (*RAY, AUTO, FUSE_4, "training.participation=0.5"), "; up to 4 clients as one network",
             ["training.fuse: 4, and an actor trains 2 clients in a round, so that 2 rows stay empty; set it to 2"],
         ),
         (
-            (*RAY, "training.fuse=8"), "; 8 clients as one network",
+            (*RAY, "training.fuse=8"), "; up to 8 clients as one network",
             ["training.fuse: 8, and an actor trains 1 client in a round, so that 7 rows stay empty; "
              "set engine.clients_per_actor to auto, and training.fuse to 4"],
         ),
@@ -51,7 +54,7 @@ def test_a_plan_says_how_many_clients_train_as_one_network(
 
 def test_the_first_line_of_a_run_says_so_too(workload: MakeWorkload) -> None:
     assert first_line(workload()) == "small: 3 sites"
-    assert first_line(workload(FUSE_4)) == "small: 3 sites, 4 clients as one network"
+    assert first_line(workload(FUSE_4)) == "small: 3 sites, up to 4 clients as one network"
     assert first_line(workload(FUSE_4, "algorithm.name=fl_mrcm")) == "small: 3 sites", "a warning says why"
 
 

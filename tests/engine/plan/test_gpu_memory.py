@@ -86,7 +86,7 @@ def test_a_plan_counts_turns(workload: MakeWorkload, keys: tuple[str, ...], turn
     """One GPU that holds a single actor, with the four clients."""
     alone = replace(machine(), nodes=machine(gpus_one=1, gpu_memory=1.2 * GB).nodes[:1])
     actors = cells(plan_tables(planned(workload(*KEYS, *keys), alone))[0])["actors"][0]
-    assert actors == f"1 with 4 clients each on one node, each with 1 of a GPU; 1 train at once{turns} (cuda)"
+    assert actors == f"1 with 4 clients on one node, each with 1 of a GPU; 1 train at once{turns} (cuda)"
 
 
 @pytest.mark.parametrize(
