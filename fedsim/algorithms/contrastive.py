@@ -118,7 +118,7 @@ def _ratio(theta: Tensor, server: Tensor, far: Scalar, pull: Tensor, own: Tensor
 
 
 def _scalar(value: Tensor) -> Scalar:
-    """A scalar in float64; it stays on a GPU, since whoever reads it waits for all that was launched before."""
+    """A scalar in float64; one on a GPU stays there, since reading it would wait for every kernel launched before."""
     return value.double() if value.is_cuda else float(value)
 
 

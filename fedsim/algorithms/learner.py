@@ -144,6 +144,10 @@ class Learner:
         start = {"shared": self._start["shared"], "buffers": self._start.get("shared_buffers")}
         return {name: vector.cpu().numpy().copy() for name, vector in start.items() if vector is not None}
 
+    def start_as(self, other: "Learner") -> None:
+        """Let clients start from the initial values of another learner, a copy of which is then not kept here."""
+        self._start = other._start
+
     def enter(self, state: State, data: Slices, training: Training, round_: int, client: str) -> None:
         """Take on a client: its private parameters, optimizer state, data and random streams.
 

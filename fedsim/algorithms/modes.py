@@ -1,4 +1,4 @@
-"""What functions of torch do otherwise while clients train as one network, under torch.func.vmap."""
+"""How functions of torch are computed while clients train as one network, under torch.func.vmap."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,36 +14,22 @@ _PRODUCTS = {
 }  # fmt: skip
 
 
-class ProductsInBfloat16(TorchFunctionMode):
-    """What torch.autocast does, for functions under vmap, where autocast has no effect (pytorch/pytorch#105442)."""
+class Mapped(TorchFunctionMode):
+    """What functions of torch do under torch.func.vmap.
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: object,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - of any function
-        """Call a function of torch, a product with its operands in bfloat16; batch norm in its statistics' type."""
-        if func in _PRODUCTS:
-            args = tuple(_narrowed(each) for each in args)
-            kwargs = {name: _narrowed(each) for name, each in (kwargs or {}).items()}
-        elif func is F.batch_norm and args:
-            args = (args[0].float(), *args[1:])
-        return func(*args, **(kwargs or {}))
-
-
-def _narrowed(value: Any) -> Any:  # noqa: ANN401 - any argument
-    real = isinstance(value, Tensor) and value.is_floating_point()
-    return value.to(torch.bfloat16) if real else value
-
-
-class InstanceAsGroupNorm(TorchFunctionMode):
-    """Compute instance norm as group norm with a channel a group, which is the same.
-
-    Under vmap instance norm copies its input and its output, since it folds the batch into the channels: a tenth of a
-    small network's step on a CPU.
+    Instance norm is computed as group norm with one channel per group, which is the same: under vmap it would fold the
+    batch into the channels, and copy its input and its output for that. If asked for, products take bfloat16, as they
+    do under torch.autocast, which has no effect here (pytorch/pytorch#105442).
     """
+
+    def __init__(self, narrow: bool) -> None:
+        """Take effect as a context.
+
+        Args:
+            narrow: Whether products take bfloat16.
+        """
+        super().__init__()
+        self._narrow = narrow
 
     def __torch_function__(
         self,
@@ -53,9 +39,19 @@ class InstanceAsGroupNorm(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - of any function
         """Call a function of torch."""
+        kwargs = kwargs or {}
         if func is F.instance_norm:
-            return _normalised(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+            return _normalised(*args, **kwargs)
+        if self._narrow and func in _PRODUCTS:
+            args, kwargs = [_narrowed(each) for each in args], {name: _narrowed(each) for name, each in kwargs.items()}
+        elif self._narrow and func is F.batch_norm and args:
+            args = (args[0].float(), *args[1:])  # in the type of its statistics
+        return func(*args, **kwargs)
+
+
+def _narrowed(value: Any) -> Any:  # noqa: ANN401 - any argument
+    real = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(torch.bfloat16) if real else value
 
 
 def _normalised(

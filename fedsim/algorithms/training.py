@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.algorithms.modes import ProductsInBfloat16
+from fedsim.algorithms.modes import Mapped
 from fedsim.algorithms.stopping import EarlyStopping
 from fedsim.core.section import Section
 
@@ -80,7 +80,7 @@ def arithmetic(
     cudnn.allow_tf32 = matmul.allow_tf32 = precision == "tf32"
     narrow = precision == "bfloat16"
     try:
-        yield ProductsInBfloat16() if narrow and mapped else torch.autocast(device.type, torch.bfloat16, narrow)
+        yield Mapped(narrow) if mapped else torch.autocast(device.type, torch.bfloat16, narrow)
     finally:
         cudnn.allow_tf32, matmul.allow_tf32 = was
 

@@ -27,7 +27,6 @@ from torch.func import functional_call, vmap
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters
 from fedsim.algorithms.graphs import Graphs
 from fedsim.algorithms.learner import PARAMETER_GROUPS, Learner, ParameterGroup
-from fedsim.algorithms.modes import InstanceAsGroupNorm
 from fedsim.algorithms.training import OPTIMIZERS, Precision, arithmetic
 from fedsim.core.errors import InputError, RunError
 from fedsim.data.samples import Batch
@@ -92,7 +91,7 @@ class Fusion(Generic[T]):
         """Make one block of the vectors of some learners.
 
         Args:
-            rows: Alike, K of them.
+            rows: K learners of copies of one network.
             graphs: Whether steps on a GPU are captured and replayed.
         """
         self._lanes = [_Lane[T](row) for row in rows]
@@ -104,6 +103,8 @@ class Fusion(Generic[T]):
         self._gradients: list[Tensor] = []
         self._buffers: dict[str, Tensor] = {}
         self._statistics: list[Tensor] = []
+        for row in rows[1:]:
+            row.start_as(rows[0])
         for group in PARAMETER_GROUPS:
             self._stack_parameters([row.flat(group) for row in rows])
             self._stack_buffers([row.flat_buffers(group) for row in rows])
@@ -121,7 +122,8 @@ class Fusion(Generic[T]):
         for flat, vector in zip(flats, vectors, strict=True):
             flat.move_to(vector)
         self._buffers |= flats[0].by_name(vectors)
-        self._statistics.append(vectors)
+        if vectors.numel():
+            self._statistics.append(vectors)
 
     def run(self, tasks: Iterable[Callable[[FusedLearner], T]]) -> Iterator[T]:
         """Do tasks on rows, K at a time; each result as it is ready, before its row is given to another task."""
@@ -170,11 +172,12 @@ class Fusion(Generic[T]):
             Each one's error and its part of the time [s]; or, if that failed, the exceptions of those to blame.
         """
         begun = time.perf_counter()
-        shape = Counter(map(_shape, busy)).most_common(1)[0][0]
-        chosen = [lane for lane in busy if _shape(lane) == shape]
-        batches = [lane.batch if lane in chosen else chosen[0].batch for lane in self._lanes]
+        shapes = {lane: _shape(lane) for lane in busy}
+        shape = Counter(shapes.values()).most_common(1)[0][0]
+        chosen = [lane for lane in busy if shapes[lane] == shape]
+        batches = [lane.batch if shapes.get(lane) == shape else chosen[0].batch for lane in self._lanes]
         inputs = (torch.stack([getattr(batch, part) for batch in batches]) for part in ("kspace", "mask", "target"))
-        idle = [at for at, lane in enumerate(self._lanes) if lane not in chosen]
+        idle = [at for at, lane in enumerate(self._lanes) if shapes.get(lane) != shape]
         before = [vector.clone() for vector in self._statistics]
         try:
             for module, mode in zip(self._modules, shape[2], strict=True):
@@ -185,12 +188,17 @@ class Fusion(Generic[T]):
         except Exception as error:
             if said := remedy(error):
                 raise RunError(f"a step of {len(self._lanes)} clients as one network: {said}") from error
-            torch._foreach_copy_(self._statistics, before)
+            self._put_back(before, range(len(self._lanes)))
             return self._to_blame(chosen, error)
-        for vector, kept in zip(self._statistics, before, strict=True):
-            vector[idle] = kept[idle]
+        self._put_back(before, idle)
         seconds = (time.perf_counter() - begun) / len(chosen)
-        return [(lane, (errors[at], seconds)) for at, lane in enumerate(self._lanes) if lane in chosen]
+        return [(lane, (errors[at], seconds)) for at, lane in enumerate(self._lanes) if shapes.get(lane) == shape]
+
+    def _put_back(self, before: Sequence[Tensor], rows: Iterable[int]) -> None:
+        """Restore the running statistics of rows that computed for nobody."""
+        for vector, kept in zip(self._statistics, before, strict=True):
+            for at in rows:
+                vector[at].copy_(kept[at])
 
     def _to_blame(self, lanes: list[_Lane[T]], error: Exception) -> list[tuple[_Lane[T], Exception]]:
         """The clients whose batches the network does not take alone either, and what it raises then.
@@ -209,7 +217,7 @@ class Fusion(Generic[T]):
             """The gradients (K, P) of all rows; the errors (K,)."""
             buffers = {name: buffer.contiguous() for name, buffer in self._buffers.items()}  # vmap updates no others
             with arithmetic(self._device, precision, mapped=True) as forward:
-                with forward, InstanceAsGroupNorm():
+                with forward:
                     errors = vmap(self._error)(self._leaves, buffers, kspace, mask, target)
                 found = torch.autograd.grad(errors.sum(), list(self._leaves.values()), materialize_grads=True)
             torch._foreach_copy_(self._gradients, found)

@@ -18,8 +18,8 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 def kernels(device: str, deterministic: bool) -> Iterator[None]:
     """Set torch's choice of kernels for this process, and restore it at the end; on a CPU nothing is touched.
 
-    Deterministic ones cost a fifth to a third of a training step (docs/performance.md). cuBLAS reads its workspace from
-    the environment when it first runs, so in a process that has used a GPU before it is left as it was.
+    docs/performance.md has what deterministic ones cost. cuBLAS reads its workspace from the environment when it first
+    runs, so in a process that has used a GPU before it is left as it was.
 
     Args:
         device: Where clients train.

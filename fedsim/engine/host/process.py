@@ -69,7 +69,7 @@ class Watch:
         self._last, self._read = now, read
 
     def resume(self, seconds: float) -> None:
-        """Go on after a time that was not this client's, but for so many seconds."""
+        """Continue after a pause of which only some seconds count as this client's."""
         self._last, self._read = time.perf_counter() - seconds, self._slices.seconds
 
     def seconds(self) -> Row:

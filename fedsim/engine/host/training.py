@@ -1,5 +1,6 @@
 """The training of a host's clients: one after the other, or several as one network."""
 
+import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,13 +24,7 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.diverged import means
 from fedsim.engine.host.fusion import FusedLearner, Fusion
 from fedsim.engine.host.kernels import kernels
-from fedsim.engine.host.messages import (
-    Limits,
-    Reply,
-    Row,
-    Setup,
-    Train,
-)
+from fedsim.engine.host.messages import Limits, Reply, Row, Setup, Train
 from fedsim.engine.host.process import Pace, Watch, here, keep_freed_memory
 from fedsim.engine.host.readonly import ReadOnly
 from fedsim.engine.host.residents import Residents
@@ -37,6 +32,7 @@ from fedsim.engine.host.sums import largest
 from fedsim.engine.host.uploads import PartialSums, uploads_of
 from fedsim.engine.place.node import GPU_USABLE
 from fedsim.engine.state.store import state_bytes
+from fedsim.models.base import Network
 
 _NO_LIMITS = Limits()
 _L = TypeVar("_L", bound=Learner)
@@ -44,11 +40,14 @@ _L = TypeVar("_L", bound=Learner)
 
 def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
     """The working network, initialised from the seed: the same for every host."""
-    return _made(Learner, setup, memory)
+    return _made(Learner, _network(setup), setup, memory)
 
 
-def _made(kind: type[_L], setup: Setup, memory: SliceMemory | None) -> _L:
-    network = setup.model.build(torch_stream(setup.seed, "model"))
+def _network(setup: Setup) -> Network:
+    return setup.model.build(torch_stream(setup.seed, "model"))
+
+
+def _made(kind: type[_L], network: Network, setup: Setup, memory: SliceMemory | None) -> _L:
     return kind(
         network,
         partial(hooks.shares, setup.algorithm),
@@ -91,8 +90,12 @@ class TrainingClients(Residents):
         slices = SliceMemory(limits.slice_bytes, setup.device)
         super().__init__(setup, clients, limits, make_learner(setup, slices), slices)
         self._sums = PartialSums(())
-        rows = [_made(FusedLearner, setup, slices) for _ in range(setup.fuse)] if setup.fuse > 1 else []
-        self._fusion = Fusion[_Turn](rows, setup.graphs) if rows else None
+        self._fusion: Fusion[_Turn] | None = None
+        if setup.fuse > 1:
+            network = _network(setup)
+            copies = (copy.deepcopy(network) for _ in range(setup.fuse))
+            rows = [_made(FusedLearner, each, setup, slices) for each in copies]
+            self._fusion = Fusion(rows, setup.graphs)
 
     def _train(self, order: Train, broadcast: Mapping[str, Vector]) -> Iterator[Reply]:
         """Let clients do a phase; after a failure, only if the run continues without that client."""
