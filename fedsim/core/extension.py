@@ -9,15 +9,15 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NoReturn, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
-from pydantic import GetJsonSchemaHandler, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler
+from pydantic import GetJsonSchemaHandler, ValidationInfo, ValidatorFunctionWrapHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema
 
 from fedsim.core.errors import InputError, RunError, hint
 from fedsim.core.own import file_of, is_own, own_class
-from fedsim.core.section import Section
+from fedsim.core.section import Section, refuse
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -128,7 +128,7 @@ class Catalogue(Generic[E]):
     def _refuse_name(self, name: object) -> None:
         choices = [*self.names(), *self._packages(), "module:Class of your own"]
         missing = f"is required; one of {', '.join(choices)}"
-        _refuse(
+        refuse(
             self.base,
             self.base.tag,
             missing if name is None else f"unknown {str(name)[:60]!r}; {hint(str(name), choices)}",
@@ -162,14 +162,7 @@ def _refuse_unknown_key(kind: type[Section], value: Mapping[str, object]) -> Non
     """Validate like pydantic, but with hints at the keys of this class, which the workload schema does not know."""
     for key in value:
         if isinstance(key, str) and key not in kind.model_fields:
-            _refuse(kind, key, f"unknown key; {hint(key, kind.model_fields, 'known here')}")
-
-
-def _refuse(kind: type[Section], key: str, message: str) -> NoReturn:
-    error = InitErrorDetails(
-        type=PydanticCustomError("value_error", "{said}", {"said": message}), loc=(key,), input=None
-    )
-    raise ValidationError.from_exception_data(kind.__name__, [error])
+            refuse(kind, key, f"unknown key; {hint(key, kind.model_fields, 'known here')}")
 
 
 def _uncalled(kind: type[Extension]) -> str:

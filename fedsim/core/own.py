@@ -70,8 +70,8 @@ def check_owner(folder: Path, names: Sequence[str], trust: bool | None) -> None:
     Args:
         folder: A run directory.
         names: The classes that it names, module:Class.
-        trust: True: execute it, whoever owns it; None: if folder, workload.yaml and code belong to this user; False:
-            never.
+        trust: True: execute it, regardless of its owner; None: if folder, workload.yaml and code belong to this user;
+            False: never.
 
     Raises:
         InputError: the code must not be executed.

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, NoReturn, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,8 +17,10 @@ from pydantic import (
     ConfigDict,
     ModelWrapValidatorHandler,
     StringConstraints,
+    ValidationError,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class Section(BaseModel):
@@ -32,15 +34,27 @@ class Section(BaseModel):
         made = validate(given)
         for key, value in given.items() if isinstance(given, Mapping) else ():
             if _became_a_number(value, getattr(made, key)):
-                raise ValueError(f"{key}: must be a number, not true or false")
+                refuse(cls, key, "must be a number, not true or false")
         return made
 
     @model_validator(mode="after")
     def _countable(self) -> Self:
         for key, value in self:
             if isinstance(value, int) and abs(value) >= 2**63:
-                raise ValueError(f"{key}: {value:.3g} is out of range; it must be below 2^63")
+                refuse(type(self), key, f"{value:.3g} is out of range; it must be below 2^63")
         return self
+
+
+def refuse(kind: type[Section], key: str, message: str) -> NoReturn:
+    """Refuse a key of a section, for pydantic to add where the section stands.
+
+    Raises:
+        ValidationError: always.
+    """
+    error = InitErrorDetails(
+        type=PydanticCustomError("value_error", "{said}", {"said": message}), loc=(key,), input=None
+    )
+    raise ValidationError.from_exception_data(kind.__name__, [error])
 
 
 def _became_a_number(given: object, made: object) -> bool:

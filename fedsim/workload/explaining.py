@@ -9,6 +9,13 @@ from pydantic_core import ErrorDetails
 from fedsim.core.errors import hint, nearest, same_thing
 from fedsim.core.section import Section
 
+_WHOLE, _NUMBER, _TRUTH = "a whole number", "a number", "true or false"
+_MUST_BE = {
+    "int_parsing": _WHOLE, "int_type": _WHOLE, "int_from_float": _WHOLE, "float_parsing": _NUMBER,
+    "float_type": _NUMBER, "bool_parsing": _TRUTH, "bool_type": _TRUTH,
+}  # fmt: skip
+"""What pydantic says in its own terms, by type of error."""
+
 
 def explained(error: ValidationError, root: type[Section]) -> str:
     """The first error in one line."""
@@ -47,9 +54,17 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
         message = "is required"
     elif error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
         message = f"must have keys, as in {{key: value}}, not {error['input']!r:.60}"
+    elif error["type"] in _MUST_BE:
+        message = f"must be {_MUST_BE[error['type']]}, not {_given(error['input'])}"
     elif error["type"] != "value_error":
-        message += f", got {error['input']!r:.60}"
+        message += f", got {_given(error['input'])}"
     return f"{where}: {message}" if where else message
+
+
+def _given(value: object) -> str:
+    """A value as YAML writes it."""
+    plain = {None: "null", True: "true", False: "false"}
+    return plain[value] if value is None or isinstance(value, bool) else f"{value!r:.60}"
 
 
 def _tags_at(location: tuple[int | str, ...], key: str, root: type[Section]) -> list[str]:
