@@ -59,7 +59,7 @@ class RayBackend(Backend):
         """
         self._head.check()
         busy, self.running = [call.actor for call in self.running.values()], {}
-        self._vacate(busy, clients)  # first: nobody reads their streams, so they would never answer
+        self._vacate(busy, clients)  # first: they wait for their streams to be read, and would answer no question
         self._vacate(self._silent(), clients)
         nodes = self._alive()
         if not nodes:

@@ -172,6 +172,7 @@ def federation_of_24() -> tuple[str, ...]:
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.long
+@pytest.mark.timeout(900)  # 14 runs on Ray, two of them with an actor for each client
 def test_24_clients_give_the_same_bits_in_every_placement(
     simulate: Simulate, workload: MakeWorkload, tmp_path: Path
 ) -> None:
