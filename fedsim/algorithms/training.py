@@ -7,10 +7,11 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedsim.algorithms.modes import Mapped
+from fedsim.algorithms.sampling import AnySampler, Uniform
 from fedsim.algorithms.stopping import EarlyStopping
 from fedsim.core.section import Section
 
@@ -22,7 +23,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 class Training(Section):
-    """Local training. A site may override everything but rounds, participation and early stopping."""
+    """Local training. A site may override what concerns a client alone: epochs, batches, optimizer, learning rate."""
 
     rounds: int = Field(50, ge=1, description="Communication rounds.")
     local_epochs: int = Field(1, ge=1, description="Passes over a client's training slices in a round.")
@@ -32,6 +33,12 @@ class Training(Section):
     lr_step: int = Field(0, ge=0, description="The learning rate falls every N rounds; 0: never.")
     lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of the learning rate every lr_step rounds.")
     participation: float = Field(1.0, gt=0, le=1, description="Share of the clients drawn for each round.")
+    cohort: int | None = Field(
+        None, ge=1, description="Number of clients drawn for each round, instead of a share; all, if there are fewer."
+    )
+    sampler: AnySampler = Field(
+        default_factory=Uniform, description="How they are drawn: uniform, by_samples, fixed, or module:Class."
+    )
     early_stopping: EarlyStopping | None = Field(
         None, description="Stop before the last round when validation no longer improves; default never."
     )
@@ -49,9 +56,18 @@ class Training(Section):
         """The learning rate in a round (counted from 1); the schedule steps once per round."""
         return self.lr * self.lr_gamma ** ((round_ - 1) // self.lr_step) if self.lr_step else self.lr
 
-    def cohort(self, clients: int) -> int:
+    def drawn(self, clients: int) -> int:
         """The number of clients drawn for a round, out of all clients."""
-        return max(1, round(self.participation * clients))
+        return max(1, round(self.participation * clients)) if self.cohort is None else min(self.cohort, clients)
+
+    @model_validator(mode="after")
+    def _one_number(self) -> "Training":
+        if self.cohort is not None and self.participation != 1:
+            raise ValueError(
+                f"cohort: {self.cohort} clients a round, and participation={self.participation:g} says how many, too; "
+                "leave one of them out"
+            )
+        return self
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -14,6 +14,7 @@ _ALSO_CALLED = {
     "checkpoint_every": ("save_every", "checkpoint_interval", "checkpoint_frequency"),
     "clients": ("hospitals", "participants", "nodes", "users"),
     "clients_per_actor": ("actors", "clients_per_worker"),
+    "cohort": ("clients_per_round", "cohort_size"),
     "contrast": ("modality", "sequence", "weighting"),
     "cores": ("cpus", "workers", "jobs", "processes"),
     "device": ("accelerator", "cuda", "gpu"),

@@ -1,4 +1,4 @@
-"""Sections that may have a user's own class (methods, networks, sources, masks): finding it and naming it in errors."""
+"""Sections that may have a user's own class (methods, networks, sources, masks, samplers): finding and blaming it."""
 
 import sys
 import traceback
@@ -195,7 +195,7 @@ def _offered(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
-GROUPS = ("fedsim.methods", "fedsim.networks", "fedsim.sources", "fedsim.masks")
+GROUPS = ("fedsim.methods", "fedsim.networks", "fedsim.sources", "fedsim.masks", "fedsim.samplers")
 """Entry points of a group."""
 
 

@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fedsim.core.errors import InputError
 from fedsim.core.extension import blamed
@@ -43,6 +45,15 @@ class Federation:
     """What the sites' folders hold that is not read."""
     shared: Mapping[str, list[str]] = field(default_factory=dict)
     """Subjects that several sites read, with the sites."""
+
+    def __len__(self) -> int:
+        """Number of clients (N)."""
+        return len(self.clients)
+
+    @cached_property
+    def samples(self) -> NDArray[np.int64]:
+        """Training slices of each client (N,)."""
+        return np.array([client.data.samples() for client in self.clients], np.int64)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ import pandas as pd
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Phase
 from fedsim.core.errors import ClientError, DivergedError, InputError, RunError
-from fedsim.core.seeds import numpy_stream
 from fedsim.engine.backend import Backend
 from fedsim.engine.federation import Federation
 from fedsim.engine.gather import Gathered
@@ -124,10 +123,10 @@ class Rounds:
 
     def _cohort(self, round_: int) -> tuple[str, ...]:
         """The clients drawn for a round, in the federation's order."""
-        names = self._federation.names
-        size = self._workload.training.cohort(len(names))
-        drawn = numpy_stream(self._workload.seed, "cohort", round_).choice(len(names), size=size, replace=False)
-        return tuple(names[index] for index in sorted(drawn))
+        training, federation = self._workload.training, self._federation
+        size = training.drawn(len(federation))
+        drawn = training.sampler.drawn(federation, size, round_, self._workload.seed)
+        return tuple(federation.names[place] for place in drawn)
 
     def _phase(self, round_: int, phase: Phase, gone: set[str]) -> Gathered:
         """Run a phase without the clients that are gone; those dropped in it are added to `gone`."""

@@ -140,7 +140,7 @@ def point_row(plan: StudyPlan, point: Point, run: Run) -> dict[str, Any]:
         "study": plan.study.name, "kind": plan.study.kind, "point": point.label, "regime": point.regime,
         "method": point.method, "algorithm": workload.algorithm.name, "seed": point.seed,
         "nodes": workload.engine.nodes, "cores": workload.engine.cores, "clients": count,
-        "participants": workload.training.cohort(count), "negatives": negatives_of(workload),
+        "participants": workload.training.drawn(count), "negatives": negatives_of(workload),
         "best_round": run.round("best"), "protocol": workload.metrics.protocol,
         "normalise": workload.federation.normalise, **quality, **costs_of(run),
         "round_seconds": float(later["seconds"].median()), "memory_bytes": int(rounds["memory_bytes"].max()),

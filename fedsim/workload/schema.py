@@ -77,12 +77,12 @@ class Workload(Section):
     def settled(self) -> "Workload":
         """The workload with all choices made that its method leaves open until the number of clients is known."""
         clients = self.federation.clients or len(self.federation.expanded_sites())
-        return self.model_copy(update={"algorithm": hooks.settled(self.algorithm, self.training.cohort(clients))})
+        return self.model_copy(update={"algorithm": hooks.settled(self.algorithm, self.training.drawn(clients))})
 
     def extensions(self) -> list[Extension]:
-        """The sections that may have a user's own class: method, network, every site's source and mask."""
+        """The sections that may have a user's own class: method, network, sampler, every site's source and mask."""
         of_sites = (one for site in self.federation.sites for one in (site.source, site.mask))
-        return [self.algorithm, self.model, *of_sites]
+        return [self.algorithm, self.model, self.training.sampler, *of_sites]
 
     def training_of(self, site: Site) -> Training:
         """Local training with the site's overrides."""

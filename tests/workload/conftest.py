@@ -1,4 +1,4 @@
-"""The network, the mask, the importer and the method of the how-tos, as their reader would have them."""
+"""The network, the mask, the importer, the method and the sampler of the how-tos, as their reader would have them."""
 
 import re
 import sys
@@ -17,6 +17,7 @@ PAGES = {
     "npyfiles": "howto-data.md",
     "blocks": "howto-data.md",
     "damped": "howto-method.md",
+    "turns": "howto-method.md",
 }
 
 
@@ -60,7 +61,8 @@ def folder(tmp_path: Path) -> Path:
             "root": str(tmp_path), "cache": str(tmp_path / "cache"), "matrix": [16, 16], "sites": sites,
             "split": {"train": 0.5, "val": 0.25, "test": 0.25},
         },
-        "algorithm": {"name": "damped:Damped"}, "training": {"rounds": 1, "batch_size": 2, "lr": 1e-3},
+        "algorithm": {"name": "damped:Damped"},
+        "training": {"rounds": 1, "batch_size": 2, "lr": 1e-3, "sampler": "turns:Turns"},
         "engine": {"backend": "serial"},
     }  # fmt: skip
     (tmp_path / "own.yaml").write_text(write_yaml(content))

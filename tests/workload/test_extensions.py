@@ -1,4 +1,4 @@
-"""Users' own networks, importers, masks and methods: found alike, kept with the run alike, and blamed alike."""
+"""Users' own networks, importers, masks, samplers and methods: found, kept with the run, and blamed alike."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ from .conftest import PAGES, example, forget, shared
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_all_four_run_on_ray_as_in_this_process(folder: Path) -> None:
+def test_all_of_them_run_on_ray_as_in_this_process(folder: Path) -> None:
     run(load_workload(folder / "own.yaml"), folder / "serial")
     run(load_workload(folder / "own.yaml", ["engine.backend=ray"]), folder / "ray")
     assert shared(folder / "serial") == shared(folder / "ray")
@@ -87,6 +87,8 @@ def test_a_class_without_what_its_base_asks_for_is_refused_by_that_name(folder: 
 HEADS = {
     "algorithm": "from fedsim.algorithms.base import Algorithm\n\nclass Theirs(Algorithm):\n",
     "model": "from fedsim.models.base import Model\n\nclass Theirs(Model):\n    def network(self): ...\n",
+    "sampler": "from fedsim.algorithms.sampling import Sampler\n\nclass Theirs(Sampler):\n"
+    "    def draw(self, clients, size, round_, seed): ...\n",
     "mask": "from fedsim.mri.masks import Mask\n\nclass Theirs(Mask):\n    def sample(self, shape, rng): ...\n",
     "source": "from fedsim.data.source import FileSource\n\nclass Theirs(FileSource):\n    suffixes = property(str)\n"
     "    def read(self, root): ...\n",
@@ -102,6 +104,7 @@ class Theirs(Equispaced):
 KEYS = {
     "algorithm": "algorithm={name: 'theirs:Theirs'}",
     "model": "model={name: 'theirs:Theirs'}",
+    "sampler": "training.sampler=theirs:Theirs",
     "mask": "federation.sites.A.mask={kind: 'theirs:Theirs'}",
     "source": "federation.sites.A.source={format: 'theirs:Theirs', path: npy}",
 }
@@ -142,6 +145,7 @@ def test_a_misspelt_hook_is_refused_with_the_one_that_is_meant(
         ("algorithm", "def warnings(self): ...\n    def half(self): ..."),
         ("model", "def layers(self): ..."),
         ("mask", "def samples(self): ..."),
+        ("sampler", "share: float = 0.5\n    def half(self): ..."),
         ("source", "def axes(self): ..."),
     ],
 )

@@ -141,3 +141,34 @@ def test_a_changed_importer_imports_again(folder: Path) -> None:
         keys = ["federation.sites.A.source={format: 'theirs:Theirs'}", "model={name: unet, channels: 2, pools: 1}"]
         run(load_workload(folder / "own.yaml", keys), folder / f"run{len(factor)}")
     assert len(list((folder / "cache").glob("theirs.Theirs-*.h5"))) == 2
+
+
+SAMPLER = (
+    "import numpy as np\nfrom fedsim.algorithms.sampling import Sampler\n\nclass Theirs(Sampler):\n"
+    "    def draw(self, clients, size, round_, seed):\n"
+)
+DRAWS = [
+    ("return 1 / 0", "ZeroDivisionError: division by zero (in draw of theirs:Theirs)"),
+    ("return [0]", "draw of theirs:Theirs must give 2 different places from 0 to 1, not array([0])"),
+    ("return [1, 1]", "must give 2 different places from 0 to 1, not array([1, 1])"),
+    ("return [1, 2]", "must give 2 different places from 0 to 1, not array([1, 2])"),
+    ("return [-1, 0]", "must give 2 different places from 0 to 1, not array([-1,  0])"),
+    ("return [0.0, 1.0]", "must give 2 different places from 0 to 1, not array([0., 1.])"),
+    ("return 'ab'", "must give 2 different places from 0 to 1, not array('ab'"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), DRAWS, ids=[body for body, _ in DRAWS])
+def test_what_a_sampler_does_wrong_is_shown_as_the_samplers(folder: Path, body: str, message: str) -> None:
+    (folder / "theirs.py").write_text(f"{SAMPLER}        {body}\n")
+    workload = load_workload(folder / "own.yaml", ["training.sampler=theirs:Theirs"])
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        run(workload, folder / "run")
+    assert str(error.value).startswith("training.sampler, round 1: ")
+
+
+def test_a_sampler_that_draws_from_elsewhere_than_the_seed_is_refused(folder: Path) -> None:
+    (folder / "theirs.py").write_text(f"{SAMPLER}        return np.random.choice(len(clients), size, False)\n")
+    keys = ["training.sampler=theirs:Theirs", "training.cohort=1", "training.rounds=50", "federation.sites.B.count=9"]
+    with pytest.raises(InputError, match="draw of theirs:Theirs gives two cohorts for one round"):
+        run(load_workload(folder / "own.yaml", keys), folder / "run")

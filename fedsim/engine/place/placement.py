@@ -172,7 +172,7 @@ def _pinned(
 def _worth(clients: Sequence[ClientSpec]) -> int:
     """The most actors that have work for all rows of their networks: one for every training.fuse clients drawn."""
     training = clients[0].training
-    return math.ceil(training.cohort(len(clients)) / training.fuse) if training.fuse > 1 else len(clients)
+    return math.ceil(training.drawn(len(clients)) / training.fuse) if training.fuse > 1 else len(clients)
 
 
 def unplaced(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[Placement]:

@@ -82,7 +82,7 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
     client = _shortened(sorted(clients, key=lambda client: client.work())[len(clients) // 2], rows)
     group = [replace(client, name=f"{client.name}{f'-{copy}' if copy else ''}") for copy in range(min(rows, MOST))]
     shard_pace = _shard_pace(client)
-    cohort = workload.training.cohort(len(clients))
+    cohort = workload.training.drawn(len(clients))
     others = [other.name for other in clients if other.name != client.name][: min(cohort, MOST) - 1]
     backend = SerialBackend(workload.engine.model_copy(update={"device": device}))
     try:
@@ -113,7 +113,7 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
 
 def fused_rows(workload: Workload, names: Sequence[str]) -> int:
     """Clients that train as one network; 1 if the method's train one by one."""
-    cohort = tuple(names[: workload.training.cohort(len(names))])
+    cohort = tuple(names[: workload.training.drawn(len(names))])
     return 1 if one_by_one(workload.algorithm, cohort) else workload.training.fuse
 
 

@@ -77,7 +77,7 @@ def gpu_needs(algorithm: Algorithm, learner: Learner, clients: Sequence[ClientSp
     optimizer = max(layout_bytes(private_layout(learner, one)) for one in optimizers)
     step = activation_bytes(learner, side) * max(map(batch_pixels, clients))
     names = tuple(client.name for client in clients)
-    known = traffic_of_zeros(algorithm, learner.fresh_server(), names, clients[0].training.cohort(len(clients)))
+    known = traffic_of_zeros(algorithm, learner.fresh_server(), names, clients[0].training.drawn(len(clients)))
     return GpuNeeds(
         vectors=vectors_bytes(learner, fuse) + 2 * fuse * optimizer,
         received=max((phase.broadcast for phase in known.phases.values()), default=0.0),

@@ -165,7 +165,7 @@ def node_needs(
 ) -> list[NodeNeeds]:
     """What a run needs of each node; the driver is on the first."""
     clients = sum(len(actor.placement.clients) for actor in actors)
-    driver = working.driver_bytes(workload.training.cohort(clients)) if clients else 0.0
+    driver = working.driver_bytes(workload.training.drawn(clients)) if clients else 0.0
     serial = workload.engine.backend == "serial"
     needs = []
     for at, node in enumerate(nodes):

@@ -69,12 +69,12 @@ class Plan:
     @property
     def cohort(self) -> int:
         """Clients in a round."""
-        return self.workload.training.cohort(len(self.clients))
+        return self.workload.training.drawn(len(self.clients))
 
     @property
     def drawn(self) -> int:
         """Clients of an actor in a round, at most."""
-        return max((self.workload.training.cohort(len(a.placement.clients)) for a in self.actors), default=0)
+        return max((self.workload.training.drawn(len(a.placement.clients)) for a in self.actors), default=0)
 
     @property
     def one_by_one(self) -> str:
@@ -212,7 +212,7 @@ def _traffic(workload: Workload, learner: Learner, names: tuple[str, ...], calib
         MethodError: the method failed on what the calibrated client sent.
     """
     start, method = learner.fresh_server(), workload.algorithm
-    cohort = workload.training.cohort(len(names))
+    cohort = workload.training.drawn(len(names))
     if calibration is not None:
         return sizes.traffic(method, start, calibration.sent, names, cohort)
     return sizes.traffic_of_zeros(method, start, names, cohort)

@@ -99,7 +99,7 @@ def checkpoints(workload: Workload) -> int:
 
 def _cohort(workload: Workload, names: Sequence[str]) -> tuple[str, ...]:
     """A typical cohort: clients evenly spaced over the federation."""
-    size = workload.training.cohort(len(names))
+    size = workload.training.drawn(len(names))
     return tuple(names[index * len(names) // size] for index in range(size))
 
 

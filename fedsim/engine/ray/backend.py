@@ -75,7 +75,8 @@ class RayBackend(Backend):
         """Decide the placement of all actors; none is running after this."""
         self._end_actors()
         data = [section for client in clients for section in client.data.sections]
-        for module in own_modules([setup.algorithm, setup.model, *data]):  # actors may not have the file
+        samplers = [client.training.sampler for client in clients[:1]]
+        for module in own_modules([setup.algorithm, setup.model, *samplers, *data]):  # actors may not have the file
             self._ray.cloudpickle.register_pickle_by_value(sys.modules[module])
         before, self._setup = self._setup, replace(setup, device=device_of(self._engine, nodes))
         if before is not None and before.device != self._setup.device:

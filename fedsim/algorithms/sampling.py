@@ -1,0 +1,157 @@
+"""Who trains in a round: samplers, small classes that are also the workload section that configures them."""
+
+from abc import abstractmethod
+from collections.abc import Collection
+from typing import Annotated, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    WrapValidator,
+    model_serializer,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from fedsim.core.errors import InputError
+from fedsim.core.extension import Catalogue, Extension, blamed
+from fedsim.core.seeds import numpy_stream
+
+
+class Registered(Protocol):
+    """The clients that a sampler draws from, by their place in the federation."""
+
+    def __len__(self) -> int:
+        """Number of clients (N)."""
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """Training slices of each client (N,); takes memory and time for all clients."""
+
+
+class Sampler(Extension):
+    """The base class of all samplers."""
+
+    around: ClassVar[frozenset[str]] = frozenset({"drawn"})
+
+    name: str
+
+    @abstractmethod
+    def draw(self, clients: Registered, size: int, round_: int, seed: int) -> Collection[int]:
+        """The places of `size` different clients, a function of (seed, round) and the clients alone."""
+
+    def drawn(self, clients: Registered, size: int, round_: int, seed: int) -> list[int]:
+        """The result of `draw` in ascending order, after checking that it is a cohort.
+
+        Args:
+            clients: All clients.
+            size: Of the cohort.
+            round_: Counted from 1.
+            seed: The workload's.
+
+        Raises:
+            InputError: `draw` raises, gives anything but `size` different places, or another cohort when asked again.
+        """
+        first = self._asked(clients, size, round_, seed)
+        if self.foreign and self._asked(clients, size, round_, seed) != first:
+            raise InputError(
+                f"training.sampler, round {round_}: draw of {self.label} gives two cohorts for one round; draw from "
+                "numpy_stream(seed, ..., round_) alone, not from np.random or random, and keep no state"
+            )
+        return first
+
+    def _asked(self, clients: Registered, size: int, round_: int, seed: int) -> list[int]:
+        where = f"training.sampler, round {round_}"
+        with blamed(self, where, "draw"):
+            found = np.asarray(self.draw(clients, size, round_, seed))
+        places = np.unique(found)
+        inside = found.dtype.kind in "iu" and found.shape == places.shape == (size,)
+        if not (inside and places[0] >= 0 and places[-1] < len(clients)):
+            raise InputError(
+                f"{where}: draw of {self.label} must give {size} different places from 0 to {len(clients) - 1}, "
+                f"not {found!r:.80}"
+            )
+        cohort: list[int] = places.tolist()
+        return cohort
+
+    @model_serializer(mode="wrap")
+    def _by_name(self, keys: SerializerFunctionWrapHandler) -> object:
+        """The name alone, where there are no other keys."""
+        written = keys(self)
+        return self.name if written.keys() == {"name"} else written
+
+
+class Uniform(Sampler):
+    """Every client is as likely as any other."""
+
+    name: Literal["uniform"] = Field("uniform", description="Every client is equally likely.")
+
+    def draw(self, clients: Registered, size: int, round_: int, seed: int) -> Collection[int]:
+        """Without replacement."""
+        return numpy_stream(seed, "cohort", round_).choice(len(clients), size=size, replace=False)
+
+
+class BySamples(Sampler):
+    """Clients are drawn one after the other, each in proportion to its training slices."""
+
+    name: Literal["by_samples"] = Field(description="In proportion to a client's training slices.")
+
+    def draw(self, clients: Registered, size: int, round_: int, seed: int) -> Collection[int]:
+        """Without replacement."""
+        share = clients.samples / clients.samples.sum()
+        return numpy_stream(seed, "cohort", round_).choice(len(clients), size=size, replace=False, p=share)
+
+
+class Fixed(Sampler):
+    """The same clients in every round, drawn once."""
+
+    name: Literal["fixed"] = Field(description="The cohort of the first round in every round.")
+
+    def draw(self, clients: Registered, size: int, round_: int, seed: int) -> Collection[int]:
+        """What `uniform` draws for round 1."""
+        return numpy_stream(seed, "cohort", 1).choice(len(clients), size=size, replace=False)
+
+
+class Unread(Sampler):
+    """A user's sampler, of which only the keys are read: its file is not executed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def draw(self, clients: Registered, size: int, round_: int, seed: int) -> Collection[int]:
+        """Not known."""
+        raise InputError(f"training.sampler: {self.name} is a user's own, whose code was not run")
+
+
+_Known = Uniform | BySamples | Fixed
+SAMPLERS = Catalogue(
+    key="training.sampler",
+    base=Sampler,
+    unread=Unread,
+    known=_Known.__args__,
+    group="fedsim.samplers",
+    noun="sampler",
+)
+"""Where a user's own samplers are found."""
+
+
+class _OrName:
+    """Describes to editors a section that may be its name alone."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, known: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string"}, known(schema)]}
+
+
+AnySampler = Annotated[
+    SerializeAsAny[Annotated[_Known, Field(discriminator="name")]],
+    WrapValidator(SAMPLERS.read),
+    SAMPLERS,
+    BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given),
+    _OrName(),
+]
+"""A known sampler, or one of the user's own: a name, or a section with the keys of that sampler."""
