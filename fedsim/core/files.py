@@ -99,6 +99,14 @@ def _here() -> str:
     return f"{socket.gethostname()}-{numbers.stat().st_ino if numbers.exists() else 0:x}"
 
 
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Name the file when the system refuses to write.

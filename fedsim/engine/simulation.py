@@ -117,10 +117,10 @@ class Simulation:
         try:
             done = self._recovery.attempt(lambda: self._train(stop, between))
         except BaseException:
-            with suppress(WriteError):  # report the first error
-                self._ledger.flush()
+            with suppress(WriteError, DamagedError):  # report the first error
+                self._ledger.close()
             raise
-        self._ledger.flush()
+        self._ledger.close()
         if done and (warning := term_warning(ratio_by_round(self._ledger.clients(TERM_COLUMNS)))):
             log.warning(warning)
         self._log.say("trained" if done else f"stopped after round {self._snapshots.reached()}")

@@ -1,4 +1,4 @@
-"""The ledger: rounds.parquet and clients.parquet, kept up to date so that they can be read during a run."""
+"""The ledger: rounds.parquet and clients.parquet, appended to and readable at any moment of a run."""
 
 import math
 import time
@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from fedsim.core.errors import DamagedError
 from fedsim.core.files import replacing
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Row
 from fedsim.engine.host.process import here
+from fedsim.engine.record.appended import AppendedTable, read_arrow
 from fedsim.workload.schema import Workload
 
 _PATIENCE = 200  # times the duration of the last write, before the next one
@@ -27,59 +27,60 @@ UNKNOWN: Row = {**dict.fromkeys(QUALITY, math.nan), "evaluate_begin_seconds": ma
 
 
 class Ledger:
-    """What happened by round and by client, as Arrow tables of one round each."""
+    """What happened by round and by client."""
 
     def __init__(self, run: Path) -> None:
-        self._run = run
-        self._tables: dict[str, list[pa.Table]] = {"rounds": [], "clients": []}
+        self._tables = {name: AppendedTable(run / f"{name}.parquet") for name in ("rounds", "clients")}
+        self._quality: list[Row] = []  # of each round
         self._written, self._cost = -math.inf, 0.0
 
     def resume(self, round_: int) -> None:
-        """Read what was written up to and including a round.
+        """Continue what was written up to and including a round.
 
         Raises:
-            DamagedError: a file cannot be read, or lacks a round.
+            DamagedError: a table cannot be read, or lacks a round.
         """
-        for name in self._tables:
-            path = self._run / f"{name}.parquet"
-            table = _read(path) if round_ else pa.table({"round": pa.array([], pa.int64())})
-            kept = table.filter(pc.field("round") <= round_)
-            if pc.count_distinct(kept["round"]).as_py() != round_:
-                raise DamagedError(
-                    f"{path}: lacks some of rounds 1 to {round_}; the run cannot be resumed without them"
-                )
-            self._tables[name] = [kept] if round_ else []
+        for table in self._tables.values():
+            if round_:
+                table.keep(pc.field("round") <= round_)
+                if pc.count_distinct(table.read(["round"])["round"]).as_py() != round_:
+                    raise DamagedError(
+                        f"{table.path}: lacks some of rounds 1 to {round_}; the run cannot be resumed without them"
+                    )
+            else:
+                table.clear()
+        self._quality = self._tables["rounds"].read(["round", *QUALITY]).to_pylist() if round_ else []
 
     def quality(self, metric: str) -> list[tuple[int, float]]:
         """Every round's number and its mean validation quality; NaN where it was not validated."""
-        rows = (row for table in self._tables["rounds"] for row in table.select(["round", metric]).to_pylist())
-        return [(row["round"], math.nan if row[metric] is None else row[metric]) for row in rows]
+        return [(row["round"], math.nan if row[metric] is None else row[metric]) for row in self._quality]
 
     def clients(self, columns: Sequence[str]) -> pd.DataFrame:
         """Some columns of clients.parquet, as far as it has them."""
-        tables = [
-            table.select([key for key in columns if key in table.column_names]) for table in self._tables["clients"]
-        ]
-        frame: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+        frame: pd.DataFrame = self._tables["clients"].read(columns).to_pandas()
         return frame
 
     def append(self, round_row: Mapping[str, Any], clients: pd.DataFrame) -> None:
-        """Add a round; both files are written unless that would take more than a few per cent of the time."""
+        """Add a round; it is written unless that would take more than a few per cent of the time."""
         for name, frame in {"rounds": pd.DataFrame([round_row]), "clients": clients}.items():
-            self._tables[name].append(pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata())
+            self._tables[name].append(pa.Table.from_pandas(frame, preserve_index=False))
+        self._quality.append({key: round_row[key] for key in ("round", *QUALITY)})
         if time.monotonic() - self._written > _PATIENCE * self._cost:
             self.flush()
 
     def flush(self) -> None:
-        """Write both files; a checkpoint needs its rounds there."""
+        """Write all rounds; a checkpoint needs its rounds there."""
         begun = time.monotonic()
-        for name, tables in self._tables.items():
-            if tables:
-                whole = pa.concat_tables(tables, promote_options="permissive")
-                with replacing(self._run / f"{name}.parquet") as temporary:
-                    pq.write_table(whole, temporary, write_page_checksum=True)
+        for table in self._tables.values():
+            table.flush()
         self._written = time.monotonic()
         self._cost = self._written - begun
+
+    def close(self) -> None:
+        """Write all rounds, and make each table one file while it is small."""
+        self.flush()
+        for table in self._tables.values():
+            table.merge()
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
@@ -94,15 +95,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
     Raises:
         DamagedError: it is missing, or is not what was written.
     """
-    frame: pd.DataFrame = _read(path, columns).to_pandas()
+    frame: pd.DataFrame = read_arrow(path, columns).to_pandas()
     return frame
-
-
-def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns, page_checksum_verification=True)
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise DamagedError(f"{path}: is damaged or missing ({' '.join(str(error).split())[:120]})") from error
 
 
 def stamped(rows: list[Row], workload: Workload, manifest: pd.DataFrame) -> pd.DataFrame:

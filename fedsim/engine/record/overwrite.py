@@ -1,11 +1,11 @@
 """Replacing a run or a study: the old one is set aside, and deleted once its successor has begun."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedsim.core.errors import InputError
+from fedsim.core.files import remove
 from fedsim.core.own import is_own
 from fedsim.core.yaml import read_yaml
 from fedsim.engine.record.claim import LOCK, Claim
@@ -19,6 +19,9 @@ _OF_A_STUDY = {
     "study.yaml", "base.yaml", "runs", "tables", "figures", "results.parquet", "volumes.parquet", "curves.parquet",
     "tuning.parquet", "failed.parquet", "report.html", "stopping", "log.txt", LOCK,
 }  # fmt: skip
+
+_UNFINISHED = {".part", ".next", ".previous"}
+"""The end of names that files have while they are written, or a table while it takes another form."""
 
 
 @contextmanager
@@ -36,16 +39,16 @@ def overwriting(folder: Path) -> Iterator[Callable[[], None]]:
         return
     _check_ours(folder)
     aside = folder.absolute().with_name(f".{folder.name}.replaced")
-    _delete(aside)
+    remove(aside)
     with Claim(folder):
         folder.rename(aside)
     with suppress(OSError):
         (aside / LOCK).unlink()
     try:
-        yield lambda: _delete(aside)
+        yield lambda: remove(aside)
     finally:
         if aside.exists():
-            _delete(folder)
+            remove(folder)
             aside.rename(folder)
 
 
@@ -61,7 +64,7 @@ def _check_ours(folder: Path) -> None:
         raise InputError(f"--overwrite: {file} was not written by a run or a study, so {folder} is left as it is")
     known = (_OF_A_STUDY if study else _OF_A_RUN) | {f"{module}.py" for module in _modules(content)}
     for path in sorted(folder.iterdir()):
-        if path.name not in known and not path.name.endswith(".part") and not (study and path.suffix == ".py"):
+        if path.name not in known and path.suffix not in _UNFINISHED and not (study and path.suffix == ".py"):
             raise InputError(f"--overwrite: {path} was not written by a run or a study; move it, then repeat")
 
 
@@ -72,8 +75,3 @@ def _modules(node: object) -> Iterator[str]:
             yield str(value).partition(":")[0]
         else:
             yield from _modules(value)
-
-
-def _delete(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)

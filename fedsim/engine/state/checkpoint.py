@@ -27,7 +27,7 @@ from fedsim.algorithms.base import ServerState
 from fedsim.algorithms.flat import FlatParameters
 from fedsim.algorithms.training import State
 from fedsim.core.errors import DamagedError
-from fedsim.core.files import as_json, reading_back, sync, write_json, writing
+from fedsim.core.files import as_json, reading_back, remove, sync, write_json, writing
 from fedsim.engine.state import client_files as clientfiles
 
 
@@ -50,7 +50,7 @@ def sweep(run: Path) -> None:
     """
     with writing(run):
         for path in run.glob(".*.part"):
-            path.unlink(missing_ok=True)
+            remove(path)
         for path in (*run.glob("checkpoints/round-*"), *run.glob("checkpoints/.round-*.part")):
             if path.name.startswith(".") or not (path / "state.json").exists():
                 shutil.rmtree(path)
