@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsim.engine.host.sums import OrderFreeSum
+from fedsim.engine.host.sums import OrderFreeSum, largest
 
 Row = dict[str, Any]
 Vector = NDArray[np.float32]
@@ -44,7 +44,7 @@ def fold(total: NDArray[np.float64], vector: Vector) -> None:
 
 def add(total: OrderFreeSum, vector: Tensor) -> None:
     """As a host does: the check, then the sum."""
-    total.add(vector, WEIGHT, total.check(vector, WEIGHT, "benchmark"))
+    total.add(vector, WEIGHT, total.check(vector, largest(vector), WEIGHT, "benchmark"))
 
 
 def kernels(size: int) -> dict[str, Kernel]:

@@ -79,8 +79,8 @@ class FedMRI(Algorithm):
         return [Upload("shared"), *(Upload(name, weighted=False, grid=_GRID) for name in offsets)]
 
     def broadcast(self, server: ServerState, phase: str) -> Mapping[str, Vector]:
-        """The mean encoder and, from round 2 on, the encoders it is the mean of, or their moments."""
-        return server
+        """The mean encoder and, from round 2 on, the encoders it is the mean of, or their moments and number."""
+        return {**server, "count": server["count"].reshape(())} if "count" in server else server
 
     def update(self, server: ServerState, received: Received) -> ServerState:
         """Mean encoder and negatives."""
@@ -115,7 +115,7 @@ class FedMRI(Algorithm):
             for index, batch in enumerate(learner.batches()):
                 learner.step(batch, regulariser=pull if index else None)
         if self.beta and not self.own:
-            learner.private.update(upload=learner.shared.clone(), upload_round=torch.tensor([learner.round]))
+            learner.private.update(upload=learner.shared.clone(), upload_round=torch.tensor(learner.round))
         return self._sent(learner.shared, received["shared"])
 
     def _sent(self, encoder: Tensor, server: Tensor) -> dict[str, Tensor]:

@@ -24,7 +24,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from fedsim.algorithms.base import Algorithm, Phase, Received, ServerState, Upload, Vector
 from fedsim.algorithms.flat import FlatParameters
 from fedsim.algorithms.learner import Learner
-from fedsim.algorithms.training import State, load_optimizer, optimizer_state
+from fedsim.algorithms.optimizers import load_optimizer, optimizer_state
+from fedsim.algorithms.training import State
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch
 from fedsim.models.reset import reset

@@ -204,10 +204,10 @@ def sent(algorithm: Algorithm, learner: Learner, returned: Mapping[str, Tensor],
 
 def _vector(name: str, value: object) -> Vector:
     """As float32."""
-    right = isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim
+    right = isinstance(value, np.ndarray) and value.dtype.kind == "f"
     _expect(right, f"an array of floats as {name!r}", value)
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(value, np.float32)
+        return np.asarray(value, np.float32, order="C")
 
 
 def _read_only(vectors: Mapping[str, Vector]) -> dict[str, Vector]:

@@ -18,7 +18,8 @@ from torch.nn.functional import mse_loss
 
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters
 from fedsim.algorithms.graphs import Graphs
-from fedsim.algorithms.training import State, Training, arithmetic, new_optimizer, numbers, onto, optimizer_state
+from fedsim.algorithms.optimizers import new_optimizer, optimizer_state
+from fedsim.algorithms.training import Scalars, State, Training, arithmetic, numbers, onto
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch, SliceMemory, Slices
 from fedsim.models.base import Network
@@ -290,9 +291,9 @@ class Learner:
 
     def note(self, name: str, value: float | Tensor) -> None:
         """Record a quantity of this step for the ledger; a scalar on a GPU is read when the client has finished."""
-        kept = value if isinstance(value, Tensor) and value.is_cuda else float(value)
+        kept = value.detach() if isinstance(value, Tensor) and value.is_cuda else float(value)
         self.notes.setdefault(name, []).append(kept)
 
-    def noted(self) -> dict[str, NDArray[np.float64]]:
-        """What was recorded, by name, one value a step (S,)."""
-        return {name: numbers(values) for name, values in self.notes.items()}
+    def read(self, lists: Scalars) -> list[NDArray[np.float64]]:
+        """Notes and the like as numbers, list by list (S,); all that are on a GPU in one copy, which waits for it."""
+        return numbers(lists)

@@ -1,6 +1,6 @@
-"""Local training: the section of a workload, and the optimizers that it names."""
+"""Local training: the section of a workload, the arithmetic of a step, and where its numbers are."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedsim.algorithms.modes import Mapped
 from fedsim.algorithms.sampling import AnySampler, Uniform
@@ -17,7 +17,8 @@ from fedsim.core.section import Section
 
 State = dict[str, Tensor]
 """A client's private state by name: `local`, `optimizer.<group>.<key>` and whatever the algorithm keeps."""
-
+Scalars = Sequence[Sequence[float | Tensor]]
+"""Lists of numbers, of which those that were computed on a GPU are still there."""
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
@@ -70,13 +71,6 @@ class Training(Section):
         return self
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "rmsprop": torch.optim.RMSprop,
-    "adam": torch.optim.Adam,
-    "sgd": torch.optim.SGD,
-}
-
-
 @contextmanager
 def arithmetic(
     device: torch.device, precision: Precision, mapped: bool = False
@@ -101,45 +95,13 @@ def arithmetic(
         cudnn.allow_tf32, matmul.allow_tf32 = was
 
 
-def new_optimizer(
-    training: Training, round_: int, vectors: Mapping[str, nn.Parameter], state: State, prefix: str
-) -> torch.optim.Optimizer:
-    """The optimizer of some vectors in a round, with what `state` holds for it."""
-    optimizer = OPTIMIZERS[training.optimizer](list(vectors.values()), lr=training.lr_in(round_))
-    load_optimizer(optimizer, vectors, state, prefix)
-    return optimizer
-
-
-def load_optimizer(
-    optimizer: torch.optim.Optimizer, vectors: Mapping[str, nn.Parameter], state: State, prefix: str
-) -> None:
-    """Give an optimizer what `state` holds for its vectors under `<prefix><name>.<key>`."""
-    for name, vector in vectors.items():
-        mine = f"{prefix}{name}."
-        kept = {key.removeprefix(mine): value for key, value in state.items() if key.startswith(mine)}
-        if kept:
-            optimizer.state[vector] = {key: onto(value, vector.device) for key, value in kept.items()}
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, vectors: Mapping[str, nn.Parameter], prefix: str) -> State:
-    """What an optimizer keeps for its vectors, under `<prefix><name>.<key>`."""
-    return {
-        f"{prefix}{name}.{key}": value
-        for name, vector in vectors.items()
-        for key, value in optimizer.state.get(vector, {}).items()
-        if value is not None
-    }
-
-
 def onto(value: Tensor, device: torch.device) -> Tensor:
     """A state tensor where it is needed; counters stay on the CPU, where optimizers want them."""
     return value.to(device) if value.dim() else value
 
 
-def numbers(values: Sequence[float | Tensor]) -> NDArray[np.float64]:
-    """Recorded values (S,), those on a GPU read at once."""
-    there = next((value.device for value in values if isinstance(value, Tensor)), None)
-    if there is None:
-        return np.array(values, np.float64)
-    scalars = [torch.as_tensor(value, dtype=torch.float64, device=there) for value in values]
-    return torch.stack(scalars).cpu().numpy()
+def numbers(lists: Scalars) -> list[NDArray[np.float64]]:
+    """Scalars, list by list (S,); all that are on a GPU are read in one copy, which waits for it."""
+    there = [value.double().reshape(()) for values in lists for value in values if isinstance(value, Tensor)]
+    read = iter(torch.stack(there).tolist() if there else ())
+    return [np.array([next(read) if isinstance(v, Tensor) else v for v in values], np.float64) for values in lists]

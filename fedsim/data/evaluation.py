@@ -89,14 +89,15 @@ def reconstruct_coils(network: Network, kspace: NDArray[np.complex64], mask: Boo
 def reconstruct_volumes(
     network: Network, data: Slices, part: Part, size: int, device: torch.device | str = "cpu"
 ) -> Iterator[ReconstructedVolume]:
-    """Every volume of a part reconstructed by a network on `device`, `size` slices at a time."""
+    """Every volume of a part reconstructed by a network on `device`, `size` slices at a time, then read from there."""
     for volume in data.volumes(part, size):
-        images: list[tuple[Tensor, Tensor, Tensor]] = []
+        images: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         with torch.inference_mode():
             for batch in volume.batches:
-                output = network(batch.kspace.to(device), batch.mask.to(device)).cpu()
-                images.append((output * batch.scale, batch.target * batch.scale, batch.zero_filled * batch.scale))
-        reconstruction, target, zero_filled = (torch.cat(parts).numpy() for parts in zip(*images, strict=True))
+                output = network(*(_moved(tensor, device) for tensor in (batch.kspace, batch.mask)))
+                images.append((output, batch.scale, batch.target * batch.scale, batch.zero_filled * batch.scale))
+            output, scale, *others = (torch.cat(parts) for parts in zip(*images, strict=True))
+            reconstruction, target, zero_filled = (part.numpy() for part in (output.cpu() * scale, *others))
         yield ReconstructedVolume(
             site=volume.site,
             piece=volume.piece,
@@ -105,3 +106,11 @@ def reconstruct_volumes(
             target=target,
             zero_filled=zero_filled,
         )
+
+
+def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on a device; to a GPU it is copied from pinned memory, so that nothing waits."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
+    return tensor.to(device, non_blocking=True)

@@ -267,8 +267,8 @@ class SliceMemory:
 
     def _prepare(self, shard: Shard, normalise: Normalise, piece: Piece, index: int, mask: BoolArray) -> Batch:
         begun = time.perf_counter()
-        kspace = torch.from_numpy(shard.kspace(piece.volume, [index])).to(self._device)
-        batch = undersample(kspace, torch.from_numpy(mask[None]).to(self._device), normalise)
+        kspace = torch.from_numpy(shard.kspace(piece.volume, [index])).to(self._device, non_blocking=True)
+        batch = undersample(kspace, torch.from_numpy(mask[None]).to(self._device, non_blocking=True), normalise)
         self.seconds += time.perf_counter() - begun
         return batch
 

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fedsim.algorithms.training import OPTIMIZERS
+from fedsim.algorithms.optimizers import OPTIMIZERS
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import Batch, SliceMemory
 from fedsim.engine.federation import assemble

@@ -9,7 +9,7 @@ from torch import Tensor
 from fedsim.algorithms.base import Phase, Received, ServerState
 from fedsim.algorithms.contrastive import moment_ratio_and_gradient, ratio_and_gradient
 from fedsim.algorithms.fedmri import FedMRI, contrastive_ratio
-from fedsim.engine.host.sums import OrderFreeSum
+from fedsim.engine.host.sums import OrderFreeSum, largest
 
 SIZE = 400
 Encoders = list[Tensor]
@@ -59,7 +59,7 @@ def a_round(
             for index in range(group, len(encoders), groups):
                 weight = weights[index] if upload.weighted else 1.0
                 vector = sent[index][upload.name]
-                partial.add(vector, weight, partial.check(vector, weight, names[index]))
+                partial.add(vector, weight, partial.check(vector, largest(vector), weight, names[index]))
             sums[upload.name].merge(partial.total)
     collected = {u.name: [s[u.name].numpy() for s in sent] for u in method.uploads("train") if u.collected}
     totals = {name: total.total for name, total in sums.items()}

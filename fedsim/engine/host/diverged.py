@@ -1,8 +1,10 @@
 """What a client noted in its training: its means, refused if not finite, with where to look for the cause."""
 
-import numpy as np
+from collections.abc import Mapping
 
-from fedsim.algorithms.learner import Learner
+import numpy as np
+from numpy.typing import NDArray
+
 from fedsim.core.errors import DivergedError, MethodError
 from fedsim.data.samples import Slices, unsound
 
@@ -14,27 +16,38 @@ COLUMNS = frozenset({
 """The columns of clients.parquet that no method may write; the loss, which a method may note itself, is another."""
 
 
-def means(learner: Learner, data: Slices, who: str, own: str) -> dict[str, float]:
-    """The means of a client's metrics over its steps; `own` names the method if it is a user's.
+Noted = Mapping[str, NDArray[np.float64]]
+"""What a client noted, by name, one value a step (S,)."""
+
+
+def means(notes: Noted, data: Slices, round_: int, who: str, own: str) -> dict[str, float]:
+    """The means of a client's metrics over its steps.
+
+    Args:
+        notes: The metrics, the loss among them.
+        data: The client's.
+        round_: Counted from 1.
+        who: Client and round.
+        own: The name of the method if it is a user's, else empty.
 
     Raises:
         MethodError: one has the name of another column of the ledger.
         DivergedError: one is not finite; names the client, and the slice that caused it if one did.
     """
-    if taken := sorted(learner.notes.keys() & COLUMNS):
+    if taken := sorted(notes.keys() & COLUMNS):
         what = f"{taken[0]!r}, which is a column of the ledger already; choose another name"
         raise MethodError(f"{who}: train of {own} noted {what}")
-    noted = {key: float(np.mean(values)) for key, values in learner.noted().items() if values.size}
+    noted = {key: float(np.mean(values)) for key, values in notes.items() if values.size}
     wrong = [key for key, value in noted.items() if not np.isfinite(value)]
     if wrong:
-        raise DivergedError(f"{who}: the {wrong[0]} is not finite; {_suspects(learner, data, own)}")
-    return {**noted, "steps": len(learner.notes["loss"])}
+        raise DivergedError(f"{who}: the {wrong[0]} is not finite; {_suspects(notes['loss'], data, round_, own)}")
+    return {**noted, "steps": len(notes["loss"])}
 
 
-def _suspects(learner: Learner, data: Slices, own: str) -> str:
+def _suspects(losses: NDArray[np.float64], data: Slices, round_: int, own: str) -> str:
     """Advice on a loss that is not finite: to lower the learning rate only if the data are sound."""
     if slice_ := unsound(data):
         return f"{slice_} has values unlike those of other images: leave it out"
-    if learner.round > 1 or np.isfinite(learner.noted()["loss"][:1]).all():
+    if round_ > 1 or np.isfinite(losses[:1]).all():
         return "its data are sound, so " + (f"look at {own}, then " if own else "") + "lower its learning rate"
     return "it was so before the first step, and its data are sound: check the network's initial values, not the lr"

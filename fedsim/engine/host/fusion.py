@@ -15,19 +15,22 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from greenlet import GreenletExit, getcurrent, greenlet
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call, vmap
 
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters
 from fedsim.algorithms.graphs import Graphs
 from fedsim.algorithms.learner import PARAMETER_GROUPS, Learner, ParameterGroup
-from fedsim.algorithms.training import OPTIMIZERS, Precision, arithmetic
+from fedsim.algorithms.optimizers import alike, step_together
+from fedsim.algorithms.training import Precision, Scalars, arithmetic, numbers
 from fedsim.core.errors import InputError, RunError
 from fedsim.data.samples import Batch
 from fedsim.engine.host.kernels import remedy
@@ -53,7 +56,12 @@ class FusedLearner(Learner):
         """Let the optimizer change the parameters, in one call for all rows that are to take a step alike."""
         self._wait(None)
 
-    def _wait(self, what: Batch | None) -> Any:  # noqa: ANN401 - an error or nothing
+    def read(self, lists: Scalars) -> list[NDArray[np.float64]]:
+        """Notes and the like as numbers, list by list (S,); those of all rows that wait for theirs in one copy."""
+        found: list[NDArray[np.float64]] = self._wait(lists)
+        return found
+
+    def _wait(self, what: Batch | Scalars | None) -> Any:  # noqa: ANN401 - an error, numbers, or nothing
         self.watch.lap("train")
         found, seconds = getcurrent().parent.switch(what)
         self.watch.resume(seconds)
@@ -67,8 +75,8 @@ class _Lane(Generic[T]):
     row: FusedLearner
     work: Any = None
     """The greenlet; None: the row is free."""
-    batch: Batch | None = None
-    """What it waits for the gradients of; None: it waits for its optimizer, or is free."""
+    waits: Batch | Scalars | None = None
+    """For the gradients of a batch; to have numbers read; None: for its optimizer, or it is free."""
 
     def go_on(self, value: object) -> list[T]:
         """Let the client work on until its next step, or to its end; then its result.
@@ -78,9 +86,9 @@ class _Lane(Generic[T]):
         """
         found = self.work.throw(value) if isinstance(value, Exception) else self.work.switch(value)
         if not self.work.dead:
-            self.batch = found
+            self.waits = found
             return []
-        self.work, self.batch = None, None
+        self.work, self.waits = None, None
         return [found]
 
 
@@ -135,11 +143,18 @@ class Fusion(Generic[T]):
                 busy = [lane for lane in self._lanes if lane.work is not None]
                 if not busy:
                     return
-                descending = [lane for lane in busy if lane.batch is None]
-                for lane, found in self._descend(descending) if descending else self._differentiate(busy):
+                for lane, found in self._served(busy):
                     yield from lane.go_on(found)
         finally:
             self._end()
+
+    def _served(self, busy: list[_Lane[T]]) -> Iterable[tuple[_Lane[T], object]]:
+        """What some that wait for the same get; those that have ended go before those that need gradients."""
+        if descending := [lane for lane in busy if lane.waits is None]:
+            return self._descend(descending)
+        if ended := [lane for lane in busy if not isinstance(lane.waits, Batch)]:
+            return self._read(ended)
+        return self._differentiate(busy)
 
     def _fill(self, lane: _Lane[T], waiting: Iterator[Callable[[FusedLearner], T]]) -> Iterator[T]:
         """Give a free row to the next tasks, until one of them takes a step."""
@@ -152,16 +167,25 @@ class Fusion(Generic[T]):
             if lane.work is not None:
                 with suppress(Exception, GreenletExit):
                     lane.work.throw(GreenletExit)
-            lane.work, lane.batch = None, None
+            lane.work, lane.waits = None, None
+
+    def _read(self, ended: list[_Lane[T]]) -> list[tuple[_Lane[T], tuple[list[NDArray[np.float64]], float]]]:
+        """Read the numbers of all, in one copy; each one's part of the time [s], in which a GPU computes."""
+        begun = time.perf_counter()
+        lists = [_scalars(lane) for lane in ended]
+        found = iter(numbers([*chain.from_iterable(lists)]))
+        parts = [[*islice(found, len(mine))] for mine in lists]
+        seconds = (time.perf_counter() - begun) / len(ended)
+        return [(lane, (part, seconds)) for lane, part in zip(ended, parts, strict=True)]
 
     def _descend(self, busy: list[_Lane[T]]) -> list[tuple[_Lane[T], tuple[None, float]]]:
         """Take the optimizers' steps, those of one kind and learning rate together; each one's part of the time [s]."""
         begun = time.perf_counter()
-        alike = defaultdict[Hashable, list[torch.optim.Optimizer]](list)
+        groups = defaultdict[Hashable, list[torch.optim.Optimizer]](list)
         for lane in busy:
-            alike[_settings(lane.row.optimizer)].append(lane.row.optimizer)
-        for optimizers in alike.values():
-            _together(optimizers)
+            groups[alike(lane.row.optimizer)].append(lane.row.optimizer)
+        for optimizers in groups.values():
+            step_together(optimizers)
         seconds = (time.perf_counter() - begun) / len(busy)
         return [(lane, (None, seconds)) for lane in busy]
 
@@ -175,7 +199,7 @@ class Fusion(Generic[T]):
         shapes = {lane: _shape(lane) for lane in busy}
         shape = Counter(shapes.values()).most_common(1)[0][0]
         chosen = [lane for lane in busy if shapes[lane] == shape]
-        batches = [lane.batch if shapes.get(lane) == shape else chosen[0].batch for lane in self._lanes]
+        batches = [lane.waits if shapes.get(lane) == shape else chosen[0].waits for lane in self._lanes]
         inputs = (torch.stack([getattr(batch, part) for batch in batches]) for part in ("kspace", "mask", "target"))
         idle = [at for at, lane in enumerate(self._lanes) if shapes.get(lane) != shape]
         before = [vector.clone() for vector in self._statistics]
@@ -234,38 +258,24 @@ class Fusion(Generic[T]):
         return F.mse_loss(functional_call(self._network, (leaves, buffers), (kspace, mask)).to(target.dtype), target)
 
 
-def _settings(optimizer: torch.optim.Optimizer) -> Hashable:
-    """The same for optimizers that can take their steps together; only torch's own are known to be elementwise."""
-    if type(optimizer) not in OPTIMIZERS.values() or len(optimizer.param_groups) != 1:
-        return id(optimizer)
-    return type(optimizer), *((key, value) for key, value in optimizer.param_groups[0].items() if key != "params")
-
-
-def _together(optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """A step of optimizers with equal settings, as one: on a GPU it launches as many kernels as one of them would."""
-    first, *others = optimizers
-    if not others:
-        first.step()
-        return
-    settings = {key: value for key, value in first.param_groups[0].items() if key != "params"}
-    vectors = [optimizer.param_groups[0]["params"] for optimizer in optimizers]
-    joint = type(first)([*chain(*vectors)], **settings)
-    for optimizer in optimizers:
-        joint.state.update(optimizer.state)
-    joint.step()
-    for optimizer, own in zip(optimizers, vectors, strict=True):
-        optimizer.state.update({vector: joint.state[vector] for vector in own if vector in joint.state})
-
-
 def _raised_alone(lane: _Lane[Any]) -> Exception | None:
-    assert lane.batch is not None, "it waits"
+    batch = _batch(lane)
     try:
-        copy.deepcopy(lane.row.network)(lane.batch.kspace, lane.batch.mask)
+        copy.deepcopy(lane.row.network)(batch.kspace, batch.mask)
     except Exception as error:
         return error
     return None
 
 
 def _shape(lane: _Lane[Any]) -> Shape:
-    assert lane.batch is not None, "it waits"
-    return lane.batch.kspace.shape, lane.row.training.precision, lane.row.modes
+    return _batch(lane).kspace.shape, lane.row.training.precision, lane.row.modes
+
+
+def _batch(lane: _Lane[Any]) -> Batch:
+    assert isinstance(lane.waits, Batch), "it waits for gradients"
+    return lane.waits
+
+
+def _scalars(lane: _Lane[Any]) -> Scalars:
+    assert isinstance(lane.waits, Sequence), "it waits for numbers"
+    return lane.waits

@@ -21,7 +21,10 @@ class ReadOnly:
 
     def __init__(self, broadcast: Mapping[str, Vector], device: torch.device, algorithm: Algorithm) -> None:
         own = algorithm.foreign
-        moved = {name: tensor.to(device, copy=own) for name, tensor in as_tensors(broadcast).items()}
+        moved = {
+            name: tensor.to(device if tensor.dim() else "cpu", copy=own)  # numbers stay where they are read
+            for name, tensor in as_tensors(broadcast).items()
+        }
         self.tensors: Mapping[str, Tensor] = MappingProxyType(moved)
         self._versions = {name: tensor._version for name, tensor in moved.items()}
         self._originals = broadcast if own else {}

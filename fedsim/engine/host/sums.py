@@ -30,8 +30,14 @@ class OrderFreeSum:
         """The sum so far (P,)."""
         return self._sum
 
-    def check(self, vector: Tensor, weight: float, owner: str) -> float:
+    def check(self, vector: Tensor, size: float, weight: float, owner: str) -> float:
         """The largest absolute value of weight * vector; refuses what `add` could not add.
+
+        Args:
+            vector: (P,).
+            size: Its largest absolute value.
+            weight: Its weight.
+            owner: Client and round.
 
         Raises:
             DivergedError: the term has NaN, infinite or out-of-range values; names the owner.
@@ -40,7 +46,7 @@ class OrderFreeSum:
         if vector.shape != (self._size,):
             others = f"where other clients returned {self._size}"
             raise ClientError(f"{owner}: train returned {vector.numel()} values {others}")
-        bound = weight * largest(vector)
+        bound = weight * size
         if not bound < self._limit:
             raise DivergedError(
                 f"{owner}: sent NaN, infinite or too large values (beyond {self._limit:g}); lower its lr"
@@ -102,7 +108,12 @@ class DeviceSum(OrderFreeSum):
 def largest(vector: Tensor | NDArray[np.float64]) -> float:
     """The largest absolute value (P,); NaN if one is."""
     if isinstance(vector, Tensor):
-        if vector.is_cuda:
-            return float(vector.abs().max()) if vector.numel() else 0.0
-        vector = vector.numpy()
+        return float(extent(vector))
     return float(max(vector.max(), -vector.min())) if vector.size else 0.0
+
+
+def extent(vector: Tensor) -> float | Tensor:
+    """The largest absolute value (P,); NaN if one is; on a GPU a scalar there, which nothing has waited for."""
+    if vector.is_cuda:
+        return vector.abs().max() if vector.numel() else 0.0
+    return largest(vector.numpy())

@@ -21,14 +21,14 @@ from fedsim.core.errors import ClientError, DivergedError
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import SliceMemory
 from fedsim.engine.host.client import ClientSpec
-from fedsim.engine.host.diverged import means
+from fedsim.engine.host.diverged import Noted, means
 from fedsim.engine.host.fusion import FusedLearner, Fusion
 from fedsim.engine.host.kernels import kernels
 from fedsim.engine.host.messages import Limits, Reply, Row, Setup, Train
 from fedsim.engine.host.process import Pace, Watch, here, keep_freed_memory
 from fedsim.engine.host.readonly import ReadOnly
 from fedsim.engine.host.residents import Residents
-from fedsim.engine.host.sums import largest
+from fedsim.engine.host.sums import extent, largest
 from fedsim.engine.host.uploads import PartialSums, uploads_of
 from fedsim.engine.place.node import GPU_USABLE
 from fedsim.engine.state.store import state_bytes
@@ -160,14 +160,15 @@ class TrainingClients(Residents):
                     learner.watch = turn.watch
                 turn.watch.lap("load")
                 sent = self._work(order, learner, received, uploads)
-                own = self._setup.algorithm.name if self._setup.algorithm.foreign else ""
-                who = f"client {name}, round {order.round}"
-                noted = means(learner, self._clients[name].data, who, own)
-                turn.watch.lap("train")  # a GPU computes until its first result is read
+                turn.watch.lap("train")
                 state = learner.leave()
-                if not np.isfinite(largest(state["local"])):
-                    raise DivergedError(f"{who}: its own parameters are not finite; lower its lr")
-            return replace(turn, state=state, sent=sent, noted=noted, bounds=self._checked(order, name, sent, learner))
+                sizes = [extent(vector) for vector in (state["local"], *sent.values())]
+                turn.watch.lap("send")
+                *noted, (local, *of_sent) = learner.read([*learner.notes.values(), sizes])
+                turn.watch.lap("train")  # a GPU computes until its results are read
+                metrics = self._means(order, name, dict(zip(learner.notes, noted, strict=True)), local)
+            bounds = self._checked(order, name, sent, dict(zip(sent, of_sent, strict=True)), learner)
+            return replace(turn, state=state, sent=sent, noted=metrics, bounds=bounds)
         except ClientError as error:
             return replace(turn, error=error)
 
@@ -177,15 +178,26 @@ class TrainingClients(Residents):
             made = self._setup.algorithm.train(learner, received.tensors, order.phase)
         return hooks.sent(self._setup.algorithm, learner, made, uploads)
 
-    def _checked(self, order: Train, name: str, sent: Made, learner: Learner) -> dict[str, float]:
-        """The bound of each upload that can be summed.
+    def _means(self, order: Train, name: str, noted: Noted, local: float) -> dict[str, float]:
+        """The means of what a client noted, if its own parameters, `local` the largest of them, are finite."""
+        own = self._setup.algorithm.name if self._setup.algorithm.foreign else ""
+        who = f"client {name}, round {order.round}"
+        found = means(noted, self._clients[name].data, order.round, who, own)
+        if not np.isfinite(local):
+            raise DivergedError(f"{who}: its own parameters are not finite; lower its lr")
+        return found
+
+    def _checked(
+        self, order: Train, name: str, sent: Made, sizes: Mapping[str, float], learner: Learner
+    ) -> dict[str, float]:
+        """The bound of each upload that can be summed, from the largest absolute value of each.
 
         Raises:
             ClientError: one cannot; names a user's own method if that is the cause.
         """
         who = f"client {name}, round {order.round}"
         try:
-            return self._sums.check(sent, order.weights[name], who)
+            return self._sums.check(sent, sizes, order.weights[name], who)
         except DivergedError as error:
             upload = self._is_to_blame(order, name, sent, learner)
             if not upload:
@@ -203,7 +215,7 @@ class TrainingClients(Residents):
     # Within
 
     def _uploads(self, order: Train) -> list[Upload]:
-        server = self._learner.fresh_server()
+        server = ("shared", "buffers") if self._learner.shared_buffers.numel() else ("shared",)
         return uploads_of(self._setup.algorithm, order.phase, server, f"round {order.round}")
 
     def _on_device(self, broadcast: Mapping[str, Vector]) -> ReadOnly:

@@ -12,7 +12,7 @@ from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Algorithm, Upload, Vector
 from fedsim.algorithms.hooks import Made
 from fedsim.core.errors import DivergedError
-from fedsim.engine.host.sums import DeviceSum, OrderFreeSum, largest
+from fedsim.engine.host.sums import DeviceSum, OrderFreeSum
 
 Sent = Mapping[str, Vector]
 """A client's uploads by name, as the server gets them."""
@@ -39,20 +39,27 @@ class PartialSums:
         self._uploads = uploads
         self._totals: dict[str, OrderFreeSum] = {}
 
-    def check(self, sent: Made, weight: float, who: str) -> dict[str, float]:
+    def check(self, sent: Made, sizes: Mapping[str, float], weight: float, who: str) -> dict[str, float]:
         """The largest term of each upload that is summed; refuses uploads that cannot be summed, before any is added.
+
+        Args:
+            sent: A client's uploads.
+            sizes: The largest absolute value of each.
+            weight: The client's.
+            who: Client and round.
 
         Raises:
             DivergedError: a vector has NaN, infinite or out-of-range values.
         """
         bounds = {}
         for upload in self._uploads:
-            vector = sent[upload.name]
+            vector, size = sent[upload.name], sizes[upload.name]
             if upload.summed:
                 if upload.name not in self._totals:
                     self._totals[upload.name] = _sum_of(vector, upload.grid)
-                bounds[upload.name] = self._totals[upload.name].check(vector, weight if upload.weighted else 1.0, who)
-            elif not np.isfinite(largest(vector)):
+                times = weight if upload.weighted else 1.0
+                bounds[upload.name] = self._totals[upload.name].check(vector, size, times, who)
+            elif not np.isfinite(size):
                 raise DivergedError(f"{who}: sent NaN or infinite values; lower its lr")
         return bounds
 

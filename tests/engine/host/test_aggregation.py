@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.core.errors import RunError
-from fedsim.engine.host.sums import OrderFreeSum
+from fedsim.engine.host.sums import OrderFreeSum, largest
 
 
 def total(vectors: list[np.ndarray], weights: list[float], groups: int = 1) -> np.ndarray:
@@ -15,7 +15,7 @@ def total(vectors: list[np.ndarray], weights: list[float], groups: int = 1) -> n
         part = OrderFreeSum(vectors[0].size)
         for vector, weight in list(zip(vectors, weights, strict=True))[group::groups]:
             term = torch.from_numpy(vector)
-            part.add(term, weight, part.check(term, weight, "client"))
+            part.add(term, weight, part.check(term, largest(term), weight, "client"))
         whole.merge(part.total)
     return whole.total
 
@@ -46,7 +46,9 @@ def test_bad_values_are_refused_by_name(bad: float) -> None:
     vector = np.zeros(100, np.float32)
     vector[17] = bad
     with pytest.raises(RunError, match="client Bergen, round 3: sent NaN"):
-        OrderFreeSum(100).check(torch.from_numpy(vector), 0.5, "client Bergen, round 3")
+        OrderFreeSum(100).check(
+            torch.from_numpy(vector), largest(torch.from_numpy(vector)), 0.5, "client Bergen, round 3"
+        )
 
 
 def test_a_sum_that_would_not_be_exact_is_refused() -> None:
@@ -58,4 +60,4 @@ def test_a_sum_that_would_not_be_exact_is_refused() -> None:
 
 def test_a_wrong_length_is_refused_by_name() -> None:
     with pytest.raises(RunError, match="client Bergen: train returned 99 values where other clients returned 100"):
-        OrderFreeSum(100).check(torch.zeros(99), 1, "client Bergen")
+        OrderFreeSum(100).check(torch.zeros(99), 0, 1, "client Bergen")

@@ -21,11 +21,10 @@ def test_a_slice_is_named_where_one_is_to_blame(workload: Callable[..., Workload
     load = workload(f"federation.cache={tmp_path / 'shards'}")
     client, learner = assemble(load).clients[0], make_learner(setup_of(load))
     learner.enter(learner.fresh_state(), client.data, client.training, 1, client.name)
-    learner.notes["loss"].append(np.nan)
-    data = client.data
+    data, noted = client.data, {"loss": np.array([np.nan])}
     assert isinstance(data, ClientData)
     with pytest.raises(DivergedError, match=r"the loss is not finite; it was so before the first step, and its"):
-        means(learner, data, f"client {client.name}", "")
+        means(noted, data, 1, f"client {client.name}", "")
     volume = data.pieces[0].volume
     with h5py.File(data.shard, "a") as file:
         kspace = file[f"kspace/{volume}"][()]
@@ -33,4 +32,4 @@ def test_a_slice_is_named_where_one_is_to_blame(workload: Callable[..., Workload
         store(file, volume, kspace)
     named = rf"; slice \d+ of {volume} \(site A\) has values unlike those of other images: leave it out$"
     with pytest.raises(DivergedError, match=named):
-        means(learner, data, f"client {client.name}", "")
+        means(noted, data, 1, f"client {client.name}", "")

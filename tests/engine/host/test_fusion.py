@@ -1,6 +1,7 @@
 """Fused clients: the same bits whoever trains beside whom, where and how often; and those of nobody else's making."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedsim.core.errors import ClientError
-from fedsim.engine.record.run_directory import Run
+from fedsim.core.seeds import torch_stream
+from fedsim.data.samples import SliceMemory
+from fedsim.engine.host.fusion import FusedLearner, Fusion
+from fedsim.engine.host.process import Watch
+from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.engine.simulation import Simulation, run
 from fedsim.engine.state import checkpoint
 from fedsim.workload.reading import load_workload, write_yaml
@@ -155,6 +160,20 @@ def test_unequal_clients_end_where_they_would_alone(simulate: Simulate) -> None:
     assert one.clients["steps"].tolist() == other.clients["steps"].tolist()
     assert one.clients["steps"].nunique() > 2
     np.testing.assert_allclose(one.clients["loss"], other.clients["loss"], rtol=1e-4)
+
+
+def test_each_row_reads_what_is_its_own(fused: Run) -> None:
+    """Three rows, of which one asks for other numbers than the others, and a fourth task after one of them."""
+    setup = setup_of(fused.workload)
+    networks = [setup.model.build(torch_stream(setup.seed, "model")) for _ in range(3)]
+    rows = [FusedLearner(network, lambda _: True) for network in networks]
+
+    def task(index: int, learner: FusedLearner) -> list[list[float]]:
+        learner.watch = Watch(SliceMemory())
+        return [values.tolist() for values in learner.read([[index, 0.5], *([[7.0 * index]] * (index == 1))])]
+
+    found = list(Fusion[list[list[float]]](rows).run(partial(task, index) for index in range(4)))
+    assert found == [[[0, 0.5]], [[1, 0.5], [7]], [[2, 0.5]], [[3, 0.5]]]
 
 
 # Clients that fail
