@@ -54,12 +54,12 @@ def run(
     default = Path("runs") / loaded.name
     claimed = out_dir or (default if overwrite else claim_numbered(default))
     path = claimed if isinstance(claimed, Path) else claimed.folder
-    out.print(f"{begins}, into {path}", soft_wrap=True)
     with (
         replacing(path, overwrite) as begun,
         progress_of(loaded, out) as observer,
         Simulation(loaded, claimed, resume=resume, address=address, observer=observer) as simulation,
     ):
+        out.print(f"{begins}, into {path}", soft_wrap=True)
         for line in superseded(loaded, overrides or []) if not resume else ():
             log.warning(line)
         with stop_on_signal() as stopped:

@@ -129,10 +129,13 @@ def _divided(sites: list[SiteVolumes], who: People, seed: int) -> dict[str, dict
 
 
 def _told(one: SiteVolumes) -> str:
-    """How the subjects were identified, for a message; empty if every volume is a separate subject."""
+    """How the subjects were identified, and the keys to say it; empty if every volume is a separate subject."""
     ways = dict.fromkeys(volume.who.told for volume in one.volumes)
-    plain = len(one.subjects) == len(one.volumes) and SITE not in ways
-    return "" if plain else f"{len(one.volumes)} volume(s), identified by {', '.join(ways)}"
+    apart = len(one.subjects) == len(one.volumes)
+    if apart and SITE not in ways:
+        return ""
+    keys = "`subject: {pattern: ...}`" if apart else "`subject: file` or `subject: {pattern: ...}`"
+    return f" ({len(one.volumes)} volume(s), identified by {', '.join(ways)}): if they show more people, set {keys}; or"
 
 
 def _jointly(

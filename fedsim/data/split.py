@@ -87,7 +87,7 @@ def ordered(places: Mapping[str, str], seed: int, identity: str) -> list[str]:
 
 
 def part_of(subjects: Sequence[str], split: Split, site: str, told: str = "") -> dict[str, Part]:
-    """The part of each subject, by its place in the given order; `told` says in errors how subjects were identified.
+    """The part of each subject, by its place in the given order; `told` begins what errors say of a remedy.
 
     Raises:
         InputError: there are too few subjects for the shares.
@@ -95,10 +95,9 @@ def part_of(subjects: Sequence[str], split: Split, site: str, told: str = "") ->
     try:
         counts = apportion(len(subjects), split.shares)
     except InputError:
-        more = f" ({told}): if they show more people, set `subject: file` or `subject: {{pattern: ...}}`; or"
         raise InputError(
             f"site {site}: {len(subjects)} subject(s) cannot fill {sum(s > 0 for s in split.shares)} parts by subject"
-            f"{more if told else ';'} set shares to 0, or `split: {{by: block}}` for a site with a single subject"
+            f"{told or ';'} set shares to 0, or `split: {{by: block}}` for a site with a single subject"
         ) from None
     dealt = (part for part, count in zip(PARTS, counts, strict=True) for _ in range(count))
     return dict(zip(subjects, dealt, strict=True))

@@ -115,10 +115,20 @@ def contrastive_ratio(by_round: pd.DataFrame) -> Figure:
         by_round: ratio and bound, by round.
     """
     figure, (axis,) = _figure(6.4, 2.7, 1)
-    at, bound = by_round.index, by_round["bound"]
+    at, bound = by_round.index.to_numpy(np.float64), by_round["bound"].to_numpy(np.float64)
+    if len(at) == 1:  # a line needs two points
+        at, bound = at + np.array([-0.5, 0.5]), bound.repeat(2)
     axis.fill_between(at, NEAR * bound, bound, color=PALETTE[1], alpha=0.2, lw=0, label=f"above {NEAR:g} of the bound")
     axis.plot(at, bound, color=PALETTE[1], ls="--", lw=1.2, label="bound")
-    axis.plot(at, by_round["ratio"], color=PALETTE[0], lw=1.6, marker=_marker(by_round), ms=3.5, label="ratio P / N")
+    axis.plot(
+        by_round.index,
+        by_round["ratio"],
+        color=PALETTE[0],
+        lw=1.6,
+        marker=_marker(by_round),
+        ms=3.5,
+        label="ratio P / N",
+    )
     _style_rounds(axis, "contrastive ratio")
     axis.set_ylim(bottom=0, top=1.1 * max(bound.max(), by_round["ratio"].max()))
     figure.legend(ncols=3, **LEGEND)

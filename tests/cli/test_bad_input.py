@@ -53,8 +53,8 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
 ) -> None:
     bad_files(tmp_path / "data")
     before = set(tmp_path.iterdir())
-    status, _, err = fedsim("run", workload, "--set", override)
-    assert status == 2, err
+    status, said, err = fedsim("run", workload, "--set", override)
+    assert (status, said) == (2, ""), err
     assert message in err
     assert err.startswith("fedsim: ")
     assert err.count("\n") == 1

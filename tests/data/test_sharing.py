@@ -14,7 +14,7 @@ from fedsim.data.formats.phantom import PhantomSource
 from fedsim.data.sharing import SiteVolumes, divide, people, shared_people, subject_lines
 from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import Split
-from fedsim.data.subjects import Subject
+from fedsim.data.subjects import SITE, Subject
 
 HALVES = Split(train=0.5, val=0.25, test=0.25)
 
@@ -60,6 +60,22 @@ def test_what_cannot_be_divided_alike_is_refused() -> None:
     other = Split(train=0, val=0.5, test=0.5)
     with pytest.raises(InputError, match=r"sites A and B: read the same people .* give the sites the same split"):
         divided(site("A", names), site("B", names, split=other))
+
+
+@pytest.mark.parametrize(
+    ("volumes", "keys"), [(1, "`subject: {pattern: ...}`"), (2, "`subject: file` or `subject: {pattern: ...}`")]
+)
+def test_files_are_offered_as_subjects_only_where_they_are_volumes(volumes: int, keys: str) -> None:
+    """The slices of one volume, in a folder of its own, are no people."""
+    whole = [
+        StoredVolume(name=f"v{i}", who=Subject("site", SITE, "A"), origin="A", slices=(0, 1), support=(8, 8))
+        for i in range(volumes)
+    ]
+    with pytest.raises(InputError) as refused:
+        divided(SiteVolumes(site="A", source=Nifti(path="A"), split=HALVES, volumes=whole))
+    assert f"({volumes} volume(s), identified by {SITE}): if they show more people, set {keys}; or set" in str(
+        refused.value
+    )
 
 
 def test_phantoms_of_other_seeds_and_whole_sites_are_other_people() -> None:

@@ -182,7 +182,7 @@ def test_a_stopped_job_goes_on(fedsim: Fedsim, workload: Path, tmp_path: Path, c
     status, _, err = fedsim("submit", workload, "--cluster", "local", "--out", "long", "--set", "seed=6")
     assert (status, err.splitlines()[-1]) == (
         2, f"fedsim: --out {tmp_path / 'long'}: holds another run, seed: was 5 and is now 6; "
-        "a resumed run must keep it; choose another folder",
+        "a run that has begun keeps it; choose another folder",
     )  # fmt: skip
 
 

@@ -121,7 +121,9 @@ def test_bars_of_many_clients_are_bars_of_sites(finished: Run) -> None:
     assert "protocol fastmri" in figure.axes[0].get_ylabel()
 
 
-def test_a_single_round_gets_no_fractions_of_rounds() -> None:
+def test_a_single_round_gets_a_bound_and_no_fractions_of_rounds() -> None:
     figure = figures.contrastive_ratio(pd.DataFrame({"ratio": [0.1], "bound": [0.25]}, index=[2]))
     figure.canvas.draw()
     assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
+    (bound,) = (line for line in figure.axes[0].lines if line.get_label() == "bound")
+    assert np.asarray(bound.get_xydata()).tolist() == [[1.5, 0.25], [2.5, 0.25]]

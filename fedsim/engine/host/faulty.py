@@ -1,6 +1,6 @@
 """A host with injected faults; used only if the workload has faults."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from fedsim.algorithms.base import Upload
 from fedsim.algorithms.hooks import Made
 from fedsim.algorithms.learner import Learner
+from fedsim.core.errors import DivergedError
 from fedsim.core.files import writing
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import Save, Setup, Train
@@ -33,6 +34,22 @@ class FaultyHost(Host):
         for fault in faults:
             sent = {upload: _spoiled(fault, vector) for upload, vector in sent.items()}
         return sent
+
+    def _checked(
+        self, order: Train, name: str, sent: Made, sizes: Mapping[str, float], learner: Learner
+    ) -> dict[str, float]:
+        """The bound of each upload.
+
+        Raises:
+            ClientError: one cannot be summed; names the fault if that is the cause.
+        """
+        try:
+            return super()._checked(order, name, sent, sizes, learner)
+        except DivergedError as error:
+            if all(fault.kind != "nan" for fault in order.faults.get(name, ())):
+                raise
+            what = "sent NaN, a fault of the workload (faults: kind nan)"
+            raise DivergedError(f"client {name}, round {order.round}: {what}") from error
 
     def _is_to_blame(self, order: Train, name: str, sent: Made, learner: Learner) -> str:
         """Never the method's fault: the uploads were corrupted on purpose."""

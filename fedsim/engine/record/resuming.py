@@ -131,7 +131,7 @@ def check_same(before: Workload, now: Workload) -> None:
     for key in sorted(old.keys() | new.keys()):
         free = any(key == prefix or key.startswith(f"{prefix}.") for prefix in _FREE_ON_RESUME)
         if (not free or key in _KEPT_ON_RESUME) and old.get(key) != new.get(key):
-            raise InputError(f"{key}: was {old.get(key)!r} and is now {new.get(key)!r}; a resumed run must keep it")
+            raise InputError(f"{key}: was {old.get(key)!r} and is now {new.get(key)!r}; a run that has begun keeps it")
     _check_no_shorter(before.training, now.training)
 
 

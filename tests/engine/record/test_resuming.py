@@ -124,7 +124,7 @@ def test_not_with_a_workload_edited_in_its_folder(
     text = file.read_text()
     assert was in text
     file.write_text(text.replace(was, is_, 1))
-    with pytest.raises(InputError, match=rf"^{key}: was .* and is now .*; a resumed run must keep it"):
+    with pytest.raises(InputError, match=rf"^{key}: was .* and is now .*; a run that has begun keeps it"):
         Simulation(load_workload(file), begun.path, resume=True)
     with Simulation(small, begun.path, resume=True) as simulation:  # what it was trained with still goes on
         simulation.run()
@@ -183,7 +183,7 @@ def test_an_older_run_resumes_and_is_evaluated(
 
 def test_what_a_failing_client_does_to_its_round_stays_as_it_was(untouched: Path) -> None:
     """It changes what is trained; what a lost process does, and all else in engine, may change."""
-    message = r"^engine\.on_client_error: was 'abort' and is now 'drop'; a resumed run must keep it$"
+    message = r"^engine\.on_client_error: was 'abort' and is now 'drop'; a run that has begun keeps it$"
     with pytest.raises(InputError, match=message):
         go_on(untouched, "engine.on_client_error=drop")
     keys = ("engine.on_lost_process=drop", "engine.retries=9", "engine.keep_last=5")
