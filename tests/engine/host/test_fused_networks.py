@@ -46,7 +46,8 @@ def simulate(tmp_path: Path, cache: Path) -> Simulate:
      ("howto-network.md", "model={name: 'cascade:CascadeModel', channels: 2, stages: 2}")],
 )  # fmt: skip
 def test_the_examples_of_the_how_tos_fuse(simulate: Simulate, tmp_path: Path, page: str, keys: str) -> None:
-    (code,) = (step for step in blocks(DOCS / page) if isinstance(step, File) and step.name.endswith(".py"))
+    files = [step for step in blocks(DOCS / page) if isinstance(step, File)]
+    (code,) = (file for file in files if f"'{file.name.removesuffix('.py')}:" in keys)
     (tmp_path / code.name).write_text(code.text)
     fused, alone = (load_file(one.path / "checkpoints/round-0001/shared.safetensors")
                     for one in (simulate(keys), simulate(keys, "training.fuse=1")))  # fmt: skip
