@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fedsim.engine.record.ledger import SUM_LEVELS
+
 PHASES = ("load", "train", "send", "evaluate")
 """The phases of an actor's work for a client, in this order; the rest of its time it is idle."""
 MOST_ACTORS = 8
@@ -190,6 +192,20 @@ def engine_facts(timeline: Timeline) -> dict[str, Any]:
         "idle": dict(zip(("least", "median", "most"), map(float, idle), strict=True)),
         "actor_count": len(actors), "take_turns": bool(busiest_round > slots.max()),
     }  # fmt: skip
+
+
+def sum_levels(rounds: pd.DataFrame) -> list[dict[str, Any]]:
+    """The levels at which partial sums were added on their way to the server, in the order of that way.
+
+    Medians over rounds: `bytes` that came in, and `seconds` that this took. Empty if the ledger does not say.
+    """
+    levels = [name for name in SUM_LEVELS if f"{name}_sum_bytes" in rounds]
+    medians = ((name, rounds[[f"{name}_sum_bytes", f"{name}_sum_seconds"]].median()) for name in levels)
+    return [
+        {"level": name, "bytes": float(median.iloc[0]), "seconds": float(median.iloc[1])}
+        for name, median in medians
+        if median.iloc[0] > 0
+    ]
 
 
 def short_name(actor: str) -> str:

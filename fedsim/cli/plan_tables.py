@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
 from rich import box
@@ -16,9 +17,15 @@ from fedsim.engine.plan.disks import disk_needs
 from fedsim.engine.plan.memory import GpuNeeds
 from fedsim.engine.plan.needs import NodeNeeds, usable_bytes
 from fedsim.engine.plan.plan import Plan, Spread, spread
+from fedsim.engine.plan.scaling import Prediction, Rates
 from fedsim.engine.plan.times import Times
 
 _MOST_ROWS = 40
+_PARTS = {
+    "training": "training", "broadcast": "sending the broadcast", "calls": "the driver's calls",
+    "nodes": "adding sums on nodes", "groups": "adding sums for groups of nodes", "link": "the driver's link",
+    "driver": "adding sums in the driver", "ledger": "the ledger",
+}  # fmt: skip
 _NOTICEABLE = 1.2  # of a run's time
 
 
@@ -220,6 +227,23 @@ def _add_times(table: Table, plan: Plan, times: Times) -> None:
     table.add_row("start-up", f"{_short(times.start)}{shards}")
     most = "at most " if plan.workload.training.early_stopping else ""
     table.add_row(f"all {rounds} rounds" if rounds > 1 else "in all", f"[bold]{most}{_short(times.total)}")
+
+
+def scaling_table(made: Prediction, rates: Rates) -> Table:
+    """What a round would take on another cluster, and what the prediction rests on."""
+    table = Table(box=box.SIMPLE, show_header=False, title=f"a round on {made.cluster}, predicted")
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, seconds in asdict(made.parts).items():
+        if seconds:
+            table.add_row(_PARTS[name], f"{seconds:.2g} s")
+    table.add_row("a round", f"[bold]{made.seconds:.3g} s, efficiency {made.efficiency:.2f}")
+    table.add_row("bottleneck", _PARTS[made.bottleneck])
+    calls = f"calls a host in {1e3 * rates.launch:.2g} ms, hears it in {1e3 * rates.hear:.2g} ms"
+    adding = f"adds {bytes_text(rates.driver)} of sums a second, an adder {bytes_text(rates.adder)}"
+    rows = f"writes {1 / rates.row:,.0f} rows a second"
+    table.add_row("measured here", f"the driver {calls}; it {adding}; it {rows}")
+    return table
 
 
 def _every(rounds: int) -> str:

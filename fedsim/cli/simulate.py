@@ -1,6 +1,7 @@
 """fedsim run and fedsim plan: training a workload, and estimating what that takes."""
 
 import logging
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,8 @@ from fedsim.cli.common import (
 from fedsim.core.errors import InputError
 
 if TYPE_CHECKING:
+    from fedsim.engine.plan.plan import Plan
+    from fedsim.engine.plan.scaling import Cluster
     from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")
@@ -83,14 +86,27 @@ def plan(
     overrides: Overrides = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory to plan for; default runs/NAME.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to plan for; default: this machine.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Also predict a round on a cluster of N nodes.", metavar="N")
+    ] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="Cores of each; default as many as here.")] = None,
+    gbit: Annotated[float | None, typer.Option(min=1e-3, help="The link of each [Gbit/s]; default 10.")] = None,
 ) -> None:
-    """Estimate the memory, disk, traffic and time of a run, after timing one client here; refuse what does not fit."""
+    """Estimate the memory, disk, traffic and time of a run, after timing one client here; refuse what does not fit.
+
+    With --nodes, predict the time and the efficiency of a round on a cluster, and what limits it; it may be larger than
+    this machine, so nothing is refused then.
+    """
     from fedsim.cli.plan_tables import busy_line, plan_tables
+    from fedsim.engine.place.cores import cores_here
     from fedsim.engine.plan.advice import warnings
     from fedsim.engine.plan.fits import machine_at, plan_run, refuse
+    from fedsim.engine.plan.scaling import Cluster
     from fedsim.workload.reading import load_workload
     from fedsim.workload.superseded import superseded
 
+    if nodes is None and (cores or gbit):
+        raise InputError(f"{'--cores' if cores else '--gbit'}: describes the cluster of --nodes N, which is missing")
     loaded = load_workload(workload, overrides or [])
     path = out_dir or free_folder(Path("runs") / loaded.name)
     with err.status("importing sites and timing a client"):
@@ -102,7 +118,22 @@ def plan(
     busy = busy_line(made.times) if made.times and address is None else None
     for warning in [*superseded(loaded, overrides or []), *warnings(made), *([busy] if busy else [])]:
         log.warning(warning)
-    refuse(made)
+    if nodes is None or made.times is None:
+        refuse(made)
+    else:
+        _predict(made, Cluster(nodes=nodes, cores=cores or math.floor(cores_here()), gbit=gbit or 10.0))
+
+
+def _predict(made: "Plan", cluster: "Cluster") -> None:
+    """Print what a round would take on a cluster."""
+    from fedsim.cli.plan_tables import scaling_table
+    from fedsim.engine.plan.rates import measure
+    from fedsim.engine.plan.scaling import predict, round_of
+
+    round_ = round_of(made)
+    with err.status("measuring the driver and an adder"):
+        rates = measure(int(round_.sums) // 8)
+    out.print(scaling_table(predict(round_, cluster, rates), rates))
 
 
 def first_line(workload: "Workload") -> str:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fedsim.algorithms.base import Phase, Received, Upload, Vector
-from fedsim.core.errors import ClientError, MethodError
+from fedsim.core.errors import ClientError
+from fedsim.engine.host.merging import Level, Merger, together
 from fedsim.engine.host.messages import Reply, Row
-from fedsim.engine.host.sums import OrderFreeSum
 
 
 class Gathered:
@@ -22,19 +22,17 @@ class Gathered:
         self.drawn = len(phase.clients)
         self.rows: list[Row] = []
         self.failed: dict[str, ClientError] = {}
+        self.levels: dict[str, Level] = {}
+        """What was added on the way of the sums so far."""
         self._phase, self._weights, self._population = phase, weights, population
         self._uploads = {upload.name: upload for upload in uploads}
-        self._sums: dict[str, OrderFreeSum] = {}
+        self._sums = Merger()
         self._collected: dict[str, Mapping[str, Vector]] = {}
 
     def add(self, reply: Reply) -> None:
         """Add the reply of one host."""
-        for name, partial in reply.sums.items():
-            total = self._sums.setdefault(name, OrderFreeSum(partial.size, self._uploads[name].grid))
-            if total.total.size != partial.size:
-                sizes = f"vectors of {total.total.size} and of {partial.size} values as {name!r}"
-                raise MethodError(f"phase {self._phase.name}: clients sent {sizes}; what is summed must be alike")
-            total.merge(partial)
+        if reply.sums:
+            self.levels = together(self.levels, reply.levels, {"driver": self._sums.add(reply.sums)})
         self._collected.update(reply.collected)
         self.rows += reply.rows
         self.failed.update(reply.failed)
@@ -43,7 +41,7 @@ class Gathered:
         """The result, once all hosts have answered; it does not depend on the order of arrival."""
         there = {row["client"] for row in self.rows}
         clients = tuple(client for client in self._phase.clients if client in there)
-        sums = {name: total.total for name, total in self._sums.items()}
+        sums = {name: partial.total for name, partial in self._sums.sums().items()}
         kept = [upload.name for upload in self._uploads.values() if upload.collected]
         collected = {name: [self._collected[client][name] for client in clients] for name in kept}
         weight = math.fsum(self._weights[client] for client in clients)

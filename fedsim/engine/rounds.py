@@ -11,10 +11,11 @@ from fedsim.core.errors import ClientError, DivergedError, InputError, RunError
 from fedsim.engine.backend import Backend
 from fedsim.engine.federation import Federation
 from fedsim.engine.gather import Gathered
+from fedsim.engine.host.merging import Levels, together
 from fedsim.engine.host.messages import Faults, Row, Train, Validate
 from fedsim.engine.observer import Observer
 from fedsim.engine.record.failures import Action, Failure, Failures, Kind
-from fedsim.engine.record.ledger import UNKNOWN, idle_row, joined, round_row
+from fedsim.engine.record.ledger import UNKNOWN, idle_row, joined, round_row, sum_columns
 from fedsim.engine.server import Server
 from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.workload.faults import CHECKPOINT, by_client, due
@@ -55,11 +56,13 @@ class Rounds:
         self._observer.round_begins(round_, len(cohort))
         gone = set[str]()
         trained: dict[str, Row] = {}
+        levels: Levels = {}
         for phase in self._phases(cohort, round_):
             before = time.time() - begun
             gathered = self._phase(round_, phase, gone)
             self._take_up(gathered)
             self._backend.learn(gathered.rows)
+            levels = together(levels, gathered.levels)
             for row in gathered.rows:
                 row["begin_seconds"] = before + row["wait_seconds"]
                 trained[row["client"]] = joined(trained.get(row["client"]), row)
@@ -77,7 +80,8 @@ class Rounds:
             for client in self._federation.clients for name in (client.name,)
         ])  # fmt: skip
         slots, threads = self._backend.slots(), self._workload.engine.threads
-        return round_row(round_, time.time() - begun, rows, slots, threads), rows
+        row = round_row(round_, time.time() - begun, rows, slots, threads)
+        return {**row, **sum_columns(levels)}, rows
 
     def play_alone(self, client: str, round_: int) -> Row:
         """Repeat one client's last phase of a round, after all that precedes it in the round; nothing is recorded.

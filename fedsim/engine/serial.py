@@ -41,7 +41,7 @@ class SerialBackend(Backend):
         assert self._host is not None, "start comes first"
         yield from self._host.handle(message, broadcast)
         if isinstance(message, Train):
-            yield self._host.partial_sums()
+            yield Reply(sums=self._host.partial_sums())
 
     def learn(self, rows: Iterable[Row]) -> None:
         """Ignored: there is nothing to schedule."""

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fedsim.analysis.timeline import Timeline, engine_facts, overlapping, spans, timeline_of
+from fedsim.analysis.timeline import Timeline, engine_facts, overlapping, spans, sum_levels, timeline_of
 from fedsim.core.errors import InputError
-from fedsim.core.text import precise_duration
+from fedsim.core.text import bytes_text, precise_duration
 from fedsim.data.split import PARTS
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.ending import stopped_early
@@ -45,7 +45,7 @@ def write_report(run: str | Path, *, trust: bool | None = False) -> Path:
     opened = Run(run, trust=trust)
     report = _Report(opened)
     path = opened.path / "report.html"
-    write_page(path, "report.html.j2", report.content(), {"duration": precise_duration})
+    write_page(path, "report.html.j2", report.content(), {"duration": precise_duration, "size": bytes_text})
     return path
 
 
@@ -197,7 +197,12 @@ class _Report:
         if timeline is None:
             return None
         told = kernels(self.workload, set(self.clients["device"]))
-        return {**engine_facts(timeline), "kernels": told, "picture": self._timeline(timeline)}
+        return {
+            **engine_facts(timeline),
+            "kernels": told,
+            "sums": sum_levels(self.rounds),
+            "picture": self._timeline(timeline),
+        }
 
     def _failures(self) -> dict[str, Any] | None:
         """Counts of failures, and the first of them; None without failures."""

@@ -60,7 +60,7 @@ def a_round(
                 weight = weights[index] if upload.weighted else 1.0
                 vector = sent[index][upload.name]
                 partial.add(vector, weight, partial.check(vector, largest(vector), weight, names[index]))
-            sums[upload.name].merge(partial.total)
+            sums[upload.name].merge(partial.partial)
     collected = {u.name: [s[u.name].numpy() for s in sent] for u in method.uploads("train") if u.collected}
     totals = {name: total.total for name, total in sums.items()}
     return method.update(

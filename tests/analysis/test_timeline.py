@@ -22,6 +22,7 @@ from fedsim.analysis.timeline import (
     round_shares,
     spans,
     stragglers,
+    sum_levels,
     summary,
     time_in,
     timeline_of,
@@ -250,13 +251,23 @@ def timed(finished: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     return finished.rounds.assign(seconds=10.0, slots=2), clients
 
 
+def test_the_levels_of_sums_are_those_that_added_anything() -> None:
+    columns = {f"{level}_sum_bytes": [size] * 3 for level, size in (("driver", 10), ("group", 0), ("node", 40))}
+    columns |= {f"{level}_sum_seconds": [0.5, 0.1, 0.2] for level in ("driver", "group", "node")}
+    assert sum_levels(pd.DataFrame(columns)) == [
+        {"level": "node", "bytes": 40.0, "seconds": 0.2},
+        {"level": "driver", "bytes": 10.0, "seconds": 0.2},
+    ]
+    assert sum_levels(pd.DataFrame({"round": [1]})) == [], "of an older run"
+
+
 @pytest.mark.slow
 def test_the_report_says_where_the_time_went(finished: Run, tmp_path: Path) -> None:
     text = report_text(finished, tmp_path, *timed(finished))
     for words in (
         "Engine: where the time went", "Overhead = slots × seconds of the round / sum(train + evaluate seconds) − 1",
         "1 (the first) 10.00 s 2 60.0 20.0 2.0 8.0 10.0 25.0 25.0", "2 10.00 s 2 60.0", "train 3.00 s 3.00 s 3.00 s",
-        "host:1 2 18.00 s 20.00 s 10.0", "Idle share of 2 actors",
+        "host:1 2 18.00 s 20.00 s 10.0", "Idle share of 2 actors", "Sums on their way to the server", "by the driver",
     ):  # fmt: skip
         assert words in text
     assert "Stragglers" not in text  # all are alike

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from fedsim.engine.record.ledger import SUM_LEVELS
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
@@ -16,7 +17,9 @@ from fedsim.workload.schema import Workload
 from tests.conftest import three_sites
 
 PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
-TIMES = ["seconds", "slots", "node", "pid", "memory_bytes", *(f"{part}_seconds" for part in PARTS)]
+LEVELS = [f"{level}_sum_{what}" for level in SUM_LEVELS for what in ("bytes", "seconds")]
+TIMES = ["seconds", "slots", "node", "pid", "memory_bytes", *LEVELS, *(f"{part}_seconds" for part in PARTS)]
+"""Columns that depend on where and when a client trains."""
 
 
 def written(folder: Path, cache: Path) -> Path:

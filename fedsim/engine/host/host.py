@@ -15,6 +15,7 @@ from fedsim.algorithms.base import Vector
 from fedsim.core.errors import ClientError
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.split import Part
+from fedsim.engine.host.merging import Sums
 from fedsim.engine.host.messages import (
     NOTHING,
     Evaluate,
@@ -75,9 +76,9 @@ class Host(TrainingClients):
             case _:
                 assert_never(message)
 
-    def partial_sums(self) -> Reply:
+    def partial_sums(self) -> Sums:
         """The sums of the uploads of the last phase; a separate call, since large pieces of a stream are slow."""
-        return Reply(sums=self._sums.totals())
+        return self._sums.partials()
 
     # Images
 

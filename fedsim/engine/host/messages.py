@@ -6,12 +6,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedsim.algorithms.base import Algorithm, Vector
 from fedsim.core.errors import ClientError
 from fedsim.data.split import Part
+from fedsim.engine.host.merging import Levels, Sums
 from fedsim.engine.state.client_files import Digests, FilePart, Layout
 from fedsim.models.base import Model
 from fedsim.mri.metrics import Protocol
@@ -192,8 +190,10 @@ class Reply:
     """Of Train: clients that failed and are dropped."""
     collected: dict[str, dict[str, Vector]] = field(default_factory=dict)
     """Of Train: vectors that are not summed, by client, then by upload."""
-    sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    """Of `Host.partial_sums`: weighted sums over the host's clients, by upload."""
+    sums: Sums = field(default_factory=dict)
+    """Of Train: weighted sums over the clients of a host or of a node, by upload."""
+    levels: Levels = field(default_factory=dict)
+    """With sums: what has been added on the way."""
     layouts: dict[Layout, list[str]] = field(default_factory=dict)
     """Of Layouts: clients by the layout of their private state."""
     digests: Digests = field(default_factory=dict)

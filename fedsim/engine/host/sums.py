@@ -10,25 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core.errors import ClientError, DivergedError
+from fedsim.engine.host.merging import ExactSum
 
 _BLOCK = 1 << 14  # elements: the working set of a block stays in the L2 cache
 
 
-class OrderFreeSum:
+class OrderFreeSum(ExactSum):
     """A running sum of vectors (P,) with weights; merging partial sums in any grouping gives the same bits."""
 
     def __init__(self, size: int, grid: int = 40) -> None:
+        super().__init__(size, grid)
         self._size = size
-        self._sum: NDArray[np.float64] = np.zeros(size)
         self._magic = 1.5 * 2.0 ** (52 - grid)
-        self._limit = 2.0 ** (51 - grid)
-        self._largest = 0.0  # a bound on every element of the total
         self._term = np.empty(min(size, _BLOCK))
-
-    @property
-    def total(self) -> NDArray[np.float64]:
-        """The sum so far (P,)."""
-        return self._sum
 
     def check(self, vector: Tensor, size: float, weight: float, owner: str) -> float:
         """The largest absolute value of weight * vector; refuses what `add` could not add.
@@ -67,20 +61,6 @@ class OrderFreeSum:
             term += self._magic
             term -= self._magic
             block += term
-
-    def merge(self, partial: NDArray[np.float64]) -> None:
-        """Add a partial sum made with the same grid.
-
-        Raises:
-            DivergedError: the sum may leave the range in which it is exact.
-        """
-        self._grow(largest(partial))
-        self._sum += partial
-
-    def _grow(self, by: float) -> None:
-        self._largest += by
-        if self._largest >= self._limit:
-            raise DivergedError(f"a sum over clients may exceed {self._limit:g}, where it is exact; lower the lr")
 
 
 class DeviceSum(OrderFreeSum):

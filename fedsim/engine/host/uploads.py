@@ -5,13 +5,13 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Algorithm, Upload, Vector
 from fedsim.algorithms.hooks import Made
 from fedsim.core.errors import DivergedError
+from fedsim.engine.host.merging import PartialSum
 from fedsim.engine.host.sums import DeviceSum, OrderFreeSum
 
 Sent = Mapping[str, Vector]
@@ -76,9 +76,9 @@ class PartialSums:
             upload.name: sent[upload.name].to("cpu", copy=True).numpy() for upload in self._uploads if upload.collected
         }
 
-    def totals(self) -> dict[str, NDArray[np.float64]]:
-        """The sums by name."""
-        return {name: total.total for name, total in self._totals.items()}
+    def partials(self) -> dict[str, PartialSum]:
+        """The sums by name, to be merged with those of other hosts."""
+        return {name: total.partial for name, total in self._totals.items()}
 
 
 def _sum_of(vector: Tensor, grid: int) -> OrderFreeSum:

@@ -2,7 +2,6 @@
 
 import math
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -22,14 +21,13 @@ from fedsim.engine.place.node import CUDA_BYTES, Node
 from fedsim.engine.place.placement import Placement, device_of, granted, placed, unplaced
 from fedsim.engine.place.schedule import Expectations, balance
 from fedsim.engine.plan.memory import work_bytes
-from fedsim.engine.ray.calls import Actor, Call, Outgoing
+from fedsim.engine.ray.calls import Actor, Call, Calls, Outgoing, Queues
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.ray.errors import explained
 from fedsim.engine.ray.head import Head
-from fedsim.engine.ray.private import call_in, streaming_ahead
+from fedsim.engine.ray.private import call_in
+from fedsim.engine.ray.tree import Tree
 from fedsim.workload.engine import Engine
-
-_WINDOW = 4  # pieces of an answer that a host may produce ahead of the driver
 
 
 class RayBackend(Backend):
@@ -46,8 +44,8 @@ class RayBackend(Backend):
         self._setup: Setup | None = None
         self._limits = Limits()
         self._expected = Expectations(())
-        self.running: dict[Any, Call] = {}
-        """The calls in progress, by the streams of their answers."""
+        self._tree = Tree(self._ray, self._head)
+        self._calls: Calls | None = None
 
     # Placement
 
@@ -58,7 +56,8 @@ class RayBackend(Backend):
         A lost actor is replaced on its node; if a node is lost, all actors are placed anew.
         """
         self._head.check()
-        busy, self.running = [call.actor for call in self.running.values()], {}
+        busy, self._calls = [call.actor for call in self.running.values()], None
+        self._tree.end()
         self._vacate(busy, clients)  # first: they wait for their streams to be read, and would answer no question
         self._vacate(self._silent(), clients)
         nodes = self._alive()
@@ -105,7 +104,7 @@ class RayBackend(Backend):
         silent = []
         for actor, names in zip(self.actors, asked, strict=True):
             with suppress(WorkerLostError):
-                if set(self._get(names)) == actor.clients.keys():
+                if set(self._head.get(names)) == actor.clients.keys():
                     continue
             silent.append(actor)
         return silent
@@ -128,7 +127,7 @@ class RayBackend(Backend):
             )
             for placement in placements
         ]
-        nodes = self._get([call_in(handle, _node_id) for handle in handles])
+        nodes = self._head.get([call_in(handle, _node_id) for handle in handles])
         return [
             Actor(
                 handle=handle, placement=placement, node=node, clients=dict.fromkeys(c.name for c in placement.clients)
@@ -156,73 +155,33 @@ class RayBackend(Backend):
         """Send a message to its clients' hosts, longest call first; a node starts its next call when one finishes."""
         wanted = set(message.clients)
         with explained(self._ray):
-            sent = Outgoing(message, (self._ray.put(dict(broadcast)),) if broadcast else ())
+            put = (self._ray.put(dict(broadcast)),) if broadcast else ()
+        sent = Outgoing(message=message, broadcast=put, sums=isinstance(message, Train))
         moved = self._rebalance(wanted) if isinstance(message, Train) and self._expected.measured else []
-        waiting: dict[str, list[tuple[Actor, tuple[str, ...]]]] = defaultdict(list)
+        waiting: Queues = defaultdict(list)
         for actor in self.actors:
             mine = tuple(name for name in actor.clients if name in wanted)
             if mine:
                 waiting[actor.node].append((actor, mine))
         for queue in waiting.values():
             queue.sort(key=lambda call: -sum(map(self._expected.seconds, call[1])))
+        self._calls = self._made()
         try:
-            yield from self._answers(sent, waiting)
+            yield from self._calls.answers(sent, waiting)
         except RunError:
-            self._get(moved)  # if a client could not be moved, that is the cause
+            self._head.get(moved)  # if a client could not be moved, that is the cause
             raise
-        self._get(moved)
+        self._head.get(moved)
 
-    def _answers(self, sent: Outgoing, waiting: dict[str, list[tuple[Actor, tuple[str, ...]]]]) -> Iterator[Reply]:
-        """The pieces of all calls, in the order of their arrival."""
-        self.running = running = dict[Any, Call]()
-        for node, queue in waiting.items():
-            self._launch(sent, queue, node)
-        while running:
-            ready = self._next_ready()
-            call = running[ready]
-            try:
-                piece = self._get(next(ready), call.at_work)
-            except StopIteration:
-                del running[ready]
-                self._launch(sent, waiting[call.actor.node], call.actor.node)
-                if call.last is not None:
-                    yield self._get(call.last)
-                continue
-            call.hear(piece)
-            yield piece
+    @property
+    def running(self) -> Mapping[Any, Call]:
+        """The calls in progress, by the streams of their answers."""
+        return self._calls.running if self._calls else {}
 
-    def _next_ready(self) -> Any:  # noqa: ANN401 - a call's stream
-        """A call with a piece ready, or at its end; an actor that takes too long over a client is killed."""
-        running, patience = self.running, self._engine.client_timeout_s
-        training = [call for call in running.values() if call.awaited]
-        if patience is None or not training:
-            return self._head.wait(list(running), 1)[0]
-        slowest = min(training, key=lambda call: call.heard)
-        end = slowest.heard + slowest.fuse * patience
-        found = self._head.wait(list(running), 1, max(0.0, end - time.monotonic()))
-        if found:
-            return found[0]
-        self._ray.kill(slowest.actor.handle)
-        raise slowest.late(patience)
-
-    def _launch(self, sent: Outgoing, waiting: list[tuple[Actor, tuple[str, ...]]], node: str) -> None:
-        """Start the calls that the node has cores for; one that asks for more than the node has runs alone."""
-        here = [call.actor.placement.cpus for call in self.running.values() if call.actor.node == node]
-        free, idle = self._nodes[node].cpus - sum(here), not here
-        fuse = self._setup.fuse if self._setup else 1
-        for pair in list(waiting):
-            actor, mine = pair
-            if actor.placement.cpus <= free or idle:
-                name = f"Host.{type(sent.message).__name__.lower()}"  # seen in `ps`, `top` and Ray's dashboard
-                remote = actor.handle.handle.options(name=name, **streaming_ahead(_WINDOW))
-                pieces = remote.remote(sent.message.for_clients(mine), *sent.broadcast)
-                training = isinstance(sent.message, Train)
-                last = actor.handle.partial_sums.remote() if training else None
-                awaited = dict.fromkeys(mine if training else ())
-                now = time.monotonic()
-                self.running[pieces] = Call(actor=actor, last=last, awaited=awaited, heard=now, fuse=fuse)
-                waiting.remove(pair)
-                free, idle = free - actor.placement.cpus, False
+    def _made(self) -> Calls:
+        cpus = {node.id: node.cpus for node in self._nodes.values()}
+        fuse, patience = self._setup.fuse if self._setup else 1, self._engine.client_timeout_s
+        return Calls(self._ray, self._head, self._tree, cpus=cpus, fuse=fuse, patience=patience)
 
     def _rebalance(self, wanted: set[str]) -> list[Any]:
         """Move clients between actors of a node that train at the same time, where that saves more than it costs.
@@ -252,6 +211,7 @@ class RayBackend(Backend):
             disconnect()
 
     def _end_actors(self) -> None:
+        self._tree.end()
         for actor in self.actors:
             self._ray.kill(actor.handle)
         self.actors, self._vacant = [], []
@@ -264,12 +224,6 @@ class RayBackend(Backend):
     def _alive(self) -> list[Node]:
         """The living nodes that the run may use; those that it uses already come first."""
         return granted(self._engine, sorted(nodes_of(self._ray), key=lambda node: node.id not in self._nodes))
-
-    def _get(self, refs: Any, client: str = "") -> Any:  # noqa: ANN401 - references to anything
-        awaited = refs if isinstance(refs, list) else [refs]
-        with explained(self._ray, client):
-            self._head.wait(awaited, len(awaited))
-            return self._ray.get(refs)
 
 
 def _node_id(host: Host) -> str:

@@ -1,12 +1,20 @@
 """Actors and the calls in progress, as the driver knows them."""
 
+import math
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, Self, TypeAlias
 
 from fedsim.core.errors import WorkerLostError
-from fedsim.engine.host.messages import Message, Reply
+from fedsim.engine.host.merging import Level, together
+from fedsim.engine.host.messages import Reply
 from fedsim.engine.place.placement import Placement
+from fedsim.engine.ray.head import Head
+from fedsim.engine.ray.private import streaming_ahead
+from fedsim.engine.ray.tree import Tree
+
+_WINDOW = 4  # pieces of an answer that a host may produce ahead of the driver
 
 
 @dataclass(kw_only=True)
@@ -22,13 +30,23 @@ class Actor:
     """Names of its present clients, in their order."""
 
 
-@dataclass(frozen=True)
+class ToClients(Protocol):
+    """A message that can be narrowed to some of its clients."""
+
+    def for_clients(self, names: tuple[str, ...]) -> Self:
+        """What their host receives."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outgoing:
     """A message to the actors of its clients."""
 
-    message: Message
-    broadcast: tuple[Any, ...]
+    message: ToClients
+    broadcast: tuple[Any, ...] = ()
     """The reference to what the server sends, which actors map without copying; empty if it sends nothing."""
+    sums: bool = False
+    """Whether the actors train, and then have partial sums."""
 
 
 @dataclass(kw_only=True)
@@ -65,3 +83,120 @@ class Call:
             return WorkerLostError(f"{self.fuse} clients that train as one network {limit} each", late=True)
         client = next(iter(self.awaited))
         return WorkerLostError(f"client {client} {limit}", client, late=True)
+
+
+Queues: TypeAlias = dict[str, list[tuple[Actor, tuple[str, ...]]]]
+"""Actors to call, and the clients of each that are concerned, by node."""
+
+
+class Calls:
+    """The calls of a message, of which each node runs as many at a time as it has cores for."""
+
+    def __init__(
+        self,
+        ray: Any,  # noqa: ANN401 - the module ray
+        head: Head,
+        tree: Tree,
+        *,
+        cpus: Mapping[str, float],
+        fuse: int = 1,
+        patience: float | None = None,
+    ) -> None:
+        """No call is in progress.
+
+        Args:
+            ray: The module.
+            head: Waits for Ray.
+            tree: Adds up what hosts hand in.
+            cpus: Cores by node.
+            fuse: Clients that train as one network.
+            patience: Seconds that a client may train, times `fuse`; None: any time.
+        """
+        self._ray, self._head, self._tree = ray, head, tree
+        self._cpus, self._fuse, self._patience = cpus, fuse, patience
+        self.running: dict[Any, Call] = {}
+        """The calls in progress, by the streams of their answers."""
+
+    def answers(self, sent: Outgoing, waiting: Queues) -> Iterator[Reply]:
+        """Make all calls; yields the pieces of their answers as they arrive, and the sums of those that train.
+
+        Raises:
+            WorkerLostError: a process is gone, or a client took too long.
+            RunError: an actor failed.
+        """
+        self.running = {}
+        self._tree.begin({node: len(queue) for node, queue in waiting.items()} if sent.sums else {})
+        for node, queue in waiting.items():
+            self._launch(sent, queue, node)
+        while self.running:
+            for stream in self._ready():
+                call = self.running[stream]
+                try:
+                    piece = self._head.get(next(stream), call.at_work)
+                except StopIteration:
+                    del self.running[stream]
+                    self._launch(sent, waiting[call.actor.node], call.actor.node)
+                    if call.last is not None and not self._tree.take(call.actor.node, call.last):
+                        yield self._fetched(call.last)
+                    continue
+                call.hear(piece)
+                yield piece
+        begun = time.perf_counter()
+        for subtotal in self._tree.subtotals():
+            waited = {"driver": Level(seconds=time.perf_counter() - begun)}
+            yield Reply(sums=subtotal.sums, levels=together(subtotal.levels, waited))
+            begun = time.perf_counter()
+
+    def _fetched(self, sums: Any) -> Reply:  # noqa: ANN401 - a reference
+        """The sums of a host without an adder."""
+        begun = time.perf_counter()
+        fetched = self._head.get(sums)
+        return Reply(sums=fetched, levels={"driver": Level(seconds=time.perf_counter() - begun)})
+
+    def _ready(self) -> list[Any]:
+        """The calls with a piece ready, or at their end; an actor that takes too long over a client is killed."""
+        training = [call for call in self.running.values() if call.awaited]
+        if self._patience is None or not training:
+            return self._found()
+        slowest = min(training, key=lambda call: call.heard)
+        end = slowest.heard + slowest.fuse * self._patience
+        found = self._found(max(0.0, end - time.monotonic()))
+        if found or time.monotonic() < end:
+            return found
+        self._ray.kill(slowest.actor.handle)
+        raise slowest.late(self._patience)
+
+    def _found(self, within: float = math.inf) -> list[Any]:
+        """Wait for the first call, and find all that are ready: a wait looks at each, which for one at a time adds up.
+
+        Adders are heard on the way.
+        """
+        awaited = [*self.running, *self._tree.adding]
+        if not self._head.wait(awaited, 1, within):
+            return []
+        ready = self._head.wait(awaited, len(awaited), 0.0)
+        self._tree.check([each for each in ready if each not in self.running])
+        return [each for each in ready if each in self.running]
+
+    def _launch(self, sent: Outgoing, waiting: list[tuple[Actor, tuple[str, ...]]], node: str) -> None:
+        """Start the calls that the node has cores for; one that asks for more than the node has runs alone."""
+        if not waiting:
+            return
+        here = [call.actor.placement.cpus for call in self.running.values() if call.actor.node == node]
+        free, idle = self._cpus[node] - sum(here), not here
+        for pair in list(waiting):
+            actor, mine = pair
+            if actor.placement.cpus <= free or idle:
+                stream, call = self._begun(sent, actor, mine)
+                self.running[stream] = call
+                waiting.remove(pair)
+                free, idle = free - actor.placement.cpus, False
+
+    def _begun(self, sent: Outgoing, actor: Actor, clients: tuple[str, ...]) -> tuple[Any, Call]:
+        """Call an actor for some of its clients."""
+        name = f"Host.{type(sent.message).__name__.lower()}"  # seen in `ps`, `top` and Ray's dashboard
+        method = actor.handle.handle.options(name=name, **streaming_ahead(_WINDOW))
+        stream = method.remote(sent.message.for_clients(clients), *sent.broadcast)
+        last = actor.handle.partial_sums.remote() if sent.sums else None
+        awaited = dict.fromkeys(clients if sent.sums else ())
+        return stream, Call(actor=actor, last=last, awaited=awaited, heard=time.monotonic(), fuse=self._fuse)

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from fedsim.core.errors import RunError
+from fedsim.engine.ray.errors import explained
 from fedsim.engine.ray.private import dead_processes
 
 _LOOK_EVERY_S = 1.0
@@ -57,3 +58,20 @@ class Head:
             if left <= 0:
                 break
         return found
+
+    def get(self, refs: Any, client: str = "") -> Any:  # noqa: ANN401 - references to anything
+        """The value of a reference, or those of a list of them.
+
+        Args:
+            refs: The reference, or the list.
+            client: The client that is being worked for; empty if none.
+
+        Raises:
+            WorkerLostError: a process or a node was lost.
+            RunError: the run cannot continue.
+            InputError: the input is wrong.
+        """
+        awaited = refs if isinstance(refs, list) else [refs]
+        with explained(self._ray, client):
+            self.wait(awaited, len(awaited))
+            return self._ray.get(refs)

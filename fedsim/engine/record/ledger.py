@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from fedsim.core.errors import DamagedError
 from fedsim.core.files import replacing
 from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.merging import Level, Levels
 from fedsim.engine.host.messages import Row
 from fedsim.engine.host.process import here
 from fedsim.engine.record.appended import AppendedTable, read_arrow
@@ -21,6 +22,8 @@ from fedsim.workload.schema import Workload
 _PATIENCE = 200  # times the duration of the last write, before the next one
 _TIMES = ("wait_seconds", "load_seconds", "train_seconds", "send_seconds")
 
+SUM_LEVELS = ("node", "group", "driver")
+"""The levels at which partial sums are added, in the order of their way to the server."""
 QUALITY = ("nmse", "psnr", "ssim")
 UNKNOWN: Row = {**dict.fromkeys(QUALITY, math.nan), "evaluate_begin_seconds": math.nan, "evaluate_seconds": 0.0}
 """The quality of a client that was not validated."""
@@ -155,6 +158,15 @@ def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int, th
         "round": round_, "seconds": seconds, "clients": drawn, "failed": failed, "slots": slots, "threads": threads,
         "memory_bytes": memory, **means, **byte_sums,
     }  # fmt: skip
+
+
+def sum_columns(levels: Levels) -> Row:
+    """The columns of a round's row that say what was added on the way to the server: bytes and seconds by level."""
+    row: Row = {}
+    for name in SUM_LEVELS:
+        level = levels.get(name, Level())
+        row |= {f"{name}_sum_bytes": level.bytes, f"{name}_sum_seconds": level.seconds}
+    return row
 
 
 def _memory(clients: pd.DataFrame) -> int:

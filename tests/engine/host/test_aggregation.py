@@ -4,7 +4,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.core.errors import RunError
+from fedsim.algorithms.base import Phase, Upload
+from fedsim.core.errors import DivergedError, RunError
+from fedsim.engine.gather import Gathered
+from fedsim.engine.host.merging import PartialSum
+from fedsim.engine.host.messages import Reply
 from fedsim.engine.host.sums import OrderFreeSum, largest
 
 
@@ -16,7 +20,7 @@ def total(vectors: list[np.ndarray], weights: list[float], groups: int = 1) -> n
         for vector, weight in list(zip(vectors, weights, strict=True))[group::groups]:
             term = torch.from_numpy(vector)
             part.add(term, weight, part.check(term, largest(term), weight, "client"))
-        whole.merge(part.total)
+        whole.merge(part.partial)
     return whole.total
 
 
@@ -61,3 +65,25 @@ def test_a_sum_that_would_not_be_exact_is_refused() -> None:
 def test_a_wrong_length_is_refused_by_name() -> None:
     with pytest.raises(RunError, match="client Bergen: train returned 99 values where other clients returned 100"):
         OrderFreeSum(100).check(torch.zeros(99), 0, 1, "client Bergen")
+
+
+def test_what_is_left_out_is_left_out_of_the_mean() -> None:
+    """Against the mean by hand, known before or found out in the round."""
+    vectors = {name: np.full(3, value, np.float32) for name, value in (("a", 1), ("b", 10), ("c", 4))}
+    weights = {"a": 0.2, "b": 0.5, "c": 0.3}
+    means = []
+    for failed in ({}, {"b": DivergedError("b")}):
+        gathered = Gathered(Phase(("a", "b", "c")), [Upload("shared", collected=True)], weights, 3)
+        for name in ("c", "a"):
+            row = {"client": name, "weight": weights[name]}
+            term = weights[name] * vectors[name].astype(np.float64)
+            sums = {"shared": PartialSum(total=term, grid=40, bound=term.max())}
+            gathered.add(Reply(sums=sums, collected={name: {"shared": vectors[name]}}, rows=[row]))
+        gathered.add(Reply(failed=dict(failed)))
+        received = gathered.received()
+        assert received.phase.clients == ("a", "c")
+        assert [v[0] for v in received.collected["shared"]] == [1, 4]
+        assert received.weight == 0.5
+        means.append(received.mean("shared"))
+    np.testing.assert_allclose(means[0], np.full(3, 0.4 * 1 + 0.6 * 4), rtol=1e-6)
+    assert means[0].tobytes() == means[1].tobytes()

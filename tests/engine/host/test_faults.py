@@ -10,11 +10,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from fedsim.algorithms.base import Phase, Upload
 from fedsim.algorithms.catalogue import ALGORITHMS
-from fedsim.core.errors import ClientError, DivergedError, InputError, RunError
-from fedsim.engine.gather import Gathered
-from fedsim.engine.host.messages import Reply
+from fedsim.core.errors import ClientError, InputError, RunError
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation
 from fedsim.engine.state import checkpoint
@@ -125,27 +122,6 @@ def test_a_failing_client_is_left_out_and_stays_as_it_was(simulate: Simulate, ki
     assert second.loc["B", "psnr"] > 0, "it is validated all the same"
     if kind == "nan":
         assert_same(run, simulate(*keys, *RAY))
-
-
-def test_what_is_left_out_is_left_out_of_the_mean() -> None:
-    """Against the mean by hand, known before or found out in the round."""
-    vectors = {name: np.full(3, value, np.float32) for name, value in (("a", 1), ("b", 10), ("c", 4))}
-    weights = {"a": 0.2, "b": 0.5, "c": 0.3}
-    means = []
-    for failed in ({}, {"b": DivergedError("b")}):
-        gathered = Gathered(Phase(("a", "b", "c")), [Upload("shared", collected=True)], weights, 3)
-        for name in ("c", "a"):
-            row = {"client": name, "weight": weights[name]}
-            sums = {"shared": weights[name] * vectors[name].astype(np.float64)}
-            gathered.add(Reply(sums=sums, collected={name: {"shared": vectors[name]}}, rows=[row]))
-        gathered.add(Reply(failed=dict(failed)))
-        received = gathered.received()
-        assert received.phase.clients == ("a", "c")
-        assert [v[0] for v in received.collected["shared"]] == [1, 4]
-        assert received.weight == 0.5
-        means.append(received.mean("shared"))
-    np.testing.assert_allclose(means[0], np.full(3, 0.4 * 1 + 0.6 * 4), rtol=1e-6)
-    assert means[0].tobytes() == means[1].tobytes()
 
 
 @pytest.mark.slow

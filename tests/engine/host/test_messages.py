@@ -80,5 +80,5 @@ def test_the_last_reply_of_training_holds_the_sums(workload: Callable[..., Workl
     *pieces, last = backend.call(training(("B",)), server)
     backend.close()
     assert not any(reply.sums for reply in pieces)
-    assert {name: total.shape for name, total in last.sums.items()} == {"shared": server["shared"].shape}
-    assert (last.sums["shared"].astype(np.float32) != server["shared"]).any()
+    assert {name: partial.total.shape for name, partial in last.sums.items()} == {"shared": server["shared"].shape}
+    assert (last.sums["shared"].total.astype(np.float32) != server["shared"]).any()

@@ -12,6 +12,7 @@ from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.single import Single
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.host import Host
+from fedsim.engine.host.merging import PartialSum
 from fedsim.engine.host.messages import Evaluate, Layouts, Reply, Train, Validate
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.run_directory import Run, setup_of
@@ -27,6 +28,8 @@ def arrays_in(value: Any) -> Iterator[np.ndarray]:
         yield value
     elif isinstance(value, Reply):
         yield from arrays_in([value.sums, value.collected, value.rows, value.digests])
+    elif isinstance(value, PartialSum):
+        yield from arrays_in([value.total, value.grid, value.bound])
     elif isinstance(value, dict):
         yield from arrays_in(list(value.values()))
     elif isinstance(value, list | tuple):

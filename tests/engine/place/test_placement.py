@@ -154,7 +154,7 @@ def test_progress_of_a_long_call_is_reported(workload: MakeWorkload) -> None:
     order = Train(clients=federation.names, round=1, phase="train", since=0.0, weights=weights)
     replies = list(host.handle(order, make_learner(setup_of(load)).fresh_server()))
     assert [len(reply.rows) for reply in replies] == [0, 1, 1, 1, 1, 0]
-    assert host.partial_sums().sums.keys() == {"shared"}
+    assert host.partial_sums().keys() == {"shared"}
 
 
 def federation_of_24() -> tuple[str, ...]:

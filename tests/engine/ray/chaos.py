@@ -3,6 +3,7 @@
 import logging
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,10 +16,16 @@ import psutil
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
-from tests.conftest import COMMAND
 
 log = logging.getLogger("chaos")
 ROUNDS, CLIENTS = 8, 12
+EVERYWHERE = """
+from fedsim.engine.ray import tree
+tree.Tree.worthwhile, tree.MOST_NODES = staticmethod(lambda hosts, nodes: True), 1
+from fedsim.cli import main
+main()
+"""
+"""`fedsim` with an adder on every node, and groups of nodes wherever there are two."""
 
 
 def write_workload(folder: Path) -> Path:
@@ -74,7 +81,9 @@ class Driver:
     def __init__(self, workload: Path, out: Path, *settings: str, environment: dict[str, str] | None = None) -> None:
         keys = [word for setting in settings for word in ("--set", setting)]
         self._command = [
-            *COMMAND,
+            sys.executable,
+            "-c",
+            EVERYWHERE,
             "run",
             workload,
             "--out",
@@ -122,12 +131,12 @@ class Driver:
         self._started.wait()
 
 
-def actors(of: psutil.Process) -> list[psutil.Process]:
-    """Processes of hosts that are at work or idle, below a process."""
+def named(prefix: str, of: psutil.Process) -> list[psutil.Process]:
+    """Processes of Ray's actors of a class, at work or idle, below a process."""
     found = []
     for process in of.children(recursive=True):
         with suppress(psutil.Error):
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Host"):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith(prefix):
                 found.append(process)
     return sorted(found, key=lambda process: process.pid)  # one that is dead already has no command line
 
@@ -148,7 +157,8 @@ def strike(driver: Driver, blow: Blow, home: psutil.Process | None, seed: int) -
     pool: list[psutil.Process] = []
 
     def found() -> bool:
-        pool[:] = raylets(home) if blow.victim == "raylet" and home else actors(home or driver.process)
+        prefix = {"actor": "ray::Host", "adder": "ray::Adder"}.get(blow.victim, "")
+        pool[:] = named(prefix, home or driver.process) if prefix or not home else raylets(home)
         return bool(pool) or driver.over() or blow.victim == "raylet"
 
     driver.until(found)  # there may be none yet, after a start

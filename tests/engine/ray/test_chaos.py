@@ -43,5 +43,11 @@ def test_whatever_dies(workload: Path, undisturbed: Run, tmp_path: Path, seed: i
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(50))
 def test_whatever_dies_fifty_times(workload: Path, undisturbed: Run, tmp_path: Path, seed: int) -> None:
-    victims = [["actor", "driver"], ["actor"], ["actor", "driver", "raylet"], ["driver"], ["raylet", "actor"]][seed % 5]
-    survives(workload, undisturbed, tmp_path / "run", 100 + seed, victims)
+    victims = [
+        ["actor", "adder", "driver"],
+        ["adder", "actor"],
+        ["actor", "adder", "driver", "raylet"],
+        ["driver"],
+        ["raylet", "adder", "actor"],
+    ]
+    survives(workload, undisturbed, tmp_path / "run", 100 + seed, victims[seed % len(victims)])

@@ -1,0 +1,35 @@
+"""An actor that adds the partial sums of its node; it imports neither torch nor what trains."""
+
+from fedsim.engine.host.merging import Level, Merger, Subtotal, Sums, together
+
+
+class Adder:
+    """Adds what hosts of its node, or other nodes' adders, have put into the object store, without copying it."""
+
+    def __init__(self) -> None:
+        self._merger = Merger()
+        self._levels: dict[str, Level] = {}
+
+    def add(self, sums: Sums) -> None:
+        """Add the sums of a host of this node.
+
+        Raises:
+            MethodError: they are not as long as the earlier ones.
+            DivergedError: a sum may leave the range in which it is exact.
+        """
+        self._levels = together(self._levels, {"node": self._merger.add(sums)})
+
+    def join(self, subtotal: Subtotal) -> None:
+        """Add the subtotal of another node.
+
+        Raises:
+            MethodError: its sums are not as long as this node's.
+            DivergedError: a sum may leave the range in which it is exact.
+        """
+        self._levels = together(self._levels, subtotal.levels, {"group": self._merger.add(subtotal.sums)})
+
+    def subtotal(self) -> Subtotal:
+        """What has been added since the last time."""
+        done = Subtotal(sums=self._merger.sums(), levels=self._levels)
+        self._merger, self._levels = Merger(), {}
+        return done

@@ -1,0 +1,100 @@
+"""The tree of sums: hosts' partial sums are added on their node, and the driver gets one vector a node.
+
+Sums are exact, so the bits are those of a driver that adds everything itself. An adder costs a process of 50 MB and,
+at the end of a phase, one more hop; it saves the driver a vector for every host of the node but one. So it pays where a
+node has more than a few hosts. On a single node it never does: there the driver reads the hosts' sums from the memory
+that it shares with them.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fedsim.engine.host.merging import Subtotal
+from fedsim.engine.ray.adder import Adder
+from fedsim.engine.ray.head import Head
+
+FEW_HOSTS = 3
+"""Hosts of a node that hand their sums straight to the driver."""
+MOST_NODES = 64
+"""Nodes whose adders do so."""
+_AT_ONCE = 8  # subtotals on their way to the driver at a time, which bounds its memory
+
+
+class Tree:
+    """The adders of a run, at most one on a node; each is started when it is first needed."""
+
+    def __init__(self, ray: Any, head: Head) -> None:  # noqa: ANN401 - the module ray
+        self._ray, self._head = ray, head
+        self._adders: dict[str, Any] = {}
+        self._used: dict[str, Any] = {}
+        self.adding: list[Any] = []
+        """References that are ready when an adder has added something."""
+
+    @staticmethod
+    def worthwhile(hosts: int, nodes: int) -> bool:
+        """Whether a node has an adder.
+
+        Args:
+            hosts: At work on the node.
+            nodes: With hosts at work.
+        """
+        return hosts > FEW_HOSTS and nodes > 1
+
+    def begin(self, hosts: Mapping[str, int]) -> None:
+        """Decide which nodes have an adder in a phase.
+
+        Args:
+            hosts: The number of hosts that will hand in sums, by node.
+        """
+        self.adding = []
+        self._used = {node: self._adder(node) for node, count in hosts.items() if self.worthwhile(count, len(hosts))}
+
+    def take(self, node: str, sums: Any) -> bool:  # noqa: ANN401 - a reference
+        """Hand a reference to a host's sums to the adder of its node; whether there is one."""
+        if node not in self._used:
+            return False
+        self.adding.append(self._used[node].add.remote(sums))
+        return True
+
+    def check(self, done: list[Any]) -> None:
+        """Make sure that what adders have done went well.
+
+        Raises:
+            WorkerLostError: an adder is gone.
+            RunError: it could not add.
+        """
+        if done:
+            self._head.get(done)
+            heard = {*done}
+            self.adding = [each for each in self.adding if each not in heard]
+
+    def subtotals(self) -> Iterator[Subtotal]:
+        """What the adders have added, once all hosts have handed in their sums.
+
+        Raises:
+            WorkerLostError: an adder is gone.
+            RunError: it could not add.
+        """
+        adders = list(self._used.values())
+        size = 1 if len(adders) <= MOST_NODES else math.ceil(math.sqrt(len(adders)))
+        groups = [adders[at : at + size] for at in range(0, len(adders), size)]
+        self.adding += [first.join.remote(other.subtotal.remote()) for first, *others in groups for other in others]
+        asked = [first.subtotal.remote() for first, *_ in groups]
+        self.check(self.adding)
+        while asked:
+            yield from self._head.get(asked[:_AT_ONCE])
+            del asked[:_AT_ONCE]
+
+    def end(self) -> None:
+        """Kill the adders; what they have added is void."""
+        for adder in self._adders.values():
+            self._ray.kill(adder)
+        self._adders, self._used, self.adding = {}, {}, []
+
+    def _adder(self, node: str) -> Any:  # noqa: ANN401 - Ray's handle
+        if node not in self._adders:
+            there = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+            remote = self._ray.remote(Adder).options(num_cpus=0, max_restarts=0, scheduling_strategy=there)
+            self._adders[node] = remote.remote()
+        return self._adders[node]
