@@ -21,7 +21,7 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.host.kernels import kernels
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation
-from fedsim.engine.state.checkpoint import read_state
+from fedsim.engine.state.checkpoint import read_state, segments_of
 from fedsim.models.reconstruction import UNetModel
 from fedsim.workload.reading import load_workload
 
@@ -200,7 +200,8 @@ def _digests(out: Path, round_: int) -> Row:
     """Digests of the shared and of each client's private parameters after a round; the run is removed."""
     state = read_state(out, round_)
     shutil.rmtree(out)
-    return {"shared": state["file_digests"]["shared.safetensors"], **state["client_digests"]}
+    private = {name: digest for one in segments_of(state).values() for name, digest in one.clients.items()}
+    return {"shared": state["file_digests"]["shared.safetensors"], **private}
 
 
 def _described(case: Case, way: Way) -> Row:

@@ -11,6 +11,7 @@ from rich.logging import RichHandler
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from fedsim.cli.checkpoints import checkpoints
 from fedsim.cli.common import err
 from fedsim.cli.data import data
 from fedsim.cli.debug import debug
@@ -27,7 +28,7 @@ from fedsim.core.errors import InputError, RunError, TracedError
 log = logging.getLogger("fedsim")
 PANELS = {
     "Simulate": ("init", "run", "plan", "watch", "evaluate", "report"),
-    "Use and compare runs": ("compare", "study", "unseen", "reconstruct"),
+    "Use and compare runs": ("compare", "study", "unseen", "reconstruct", "checkpoints"),
     "Data": ("data",),
     "Clusters": ("submit", "jobs"),
     "When something is wrong": ("doctor", "debug", "schema"),
@@ -65,6 +66,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     study: "fedsim study workloads/compare-methods.yaml --set seeds=[1,2] --set set.training.rounds=5",
     unseen: "fedsim unseen runs/try --slices 0,4,16,all",
     reconstruct: "fedsim reconstruct runs/try --client North head.nii.gz --out reconstructed",
+    checkpoints: "fedsim checkpoints runs/try",
     submit: "fedsim submit workloads/quickstart.yaml --cluster local --wait",
     doctor: "fedsim doctor",
     debug: "fedsim debug runs/try --client North --round 3",

@@ -209,7 +209,11 @@ def _round_table(plan: Plan) -> Table:
     single = f"; {bytes_text(collected)} of individual clients' vectors during a round" if collected else ""
     kept = f"unknown: {unknown}" if unknown else f"{bytes_text(plan.traffic.server)}{single}"
     table.add_row("the server keeps", escape(kept))
-    table.add_row("checkpoint", f"{bytes_text(plan.checkpoint_bytes)}, {_every(plan.workload.engine.checkpoint_every)}")
+    anew = (
+        f", {bytes_text(plan.written_bytes)} of it written anew" if plan.written_bytes < plan.checkpoint_bytes else ""
+    )
+    every = _every(plan.workload.engine.checkpoint_every)
+    table.add_row("checkpoint", f"{bytes_text(plan.checkpoint_bytes)}{anew}, {every}")
     if plan.times is not None:
         _add_times(table, plan, plan.times)
     return table

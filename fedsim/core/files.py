@@ -99,6 +99,15 @@ def _here() -> str:
     return f"{socket.gethostname()}-{numbers.stat().st_ino if numbers.exists() else 0:x}"
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name; where the file system has no hard links, copy it."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+        sync(target)
+
+
 def remove(path: Path) -> None:
     """Delete a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():

@@ -193,6 +193,7 @@ class Simulation:
             round_ += 1
             row, clients = self._rounds.play(round_)
             self._ledger.append(row, clients)
+            self._snapshots.trained(clients.loc[clients["outcome"] != "idle", "client"])
             if self._on_schedule(round_):
                 if row["psnr"] > self._best[1]:
                     self._best = (round_, row["psnr"])
@@ -247,8 +248,8 @@ class Simulation:
             **({"stopped_early": reason} if (reason := self._stops_early()) else {}),
         }
         self._rounds.now = (round_, CHECKPOINT)
-        layouts = self._snapshots.layouts()
-        struck = self._failures.strike(self.workload, self._federation.names, round_, CHECKPOINT)
+        layouts = self._snapshots.layouts(round_)
+        struck = self._failures.strike(self.workload, tuple(layouts), round_, CHECKPOINT)
         self._ledger.flush()
         self._snapshots.write(state, layouts, struck)
         passing = [r for r in checkpoint.complete_rounds(self.path) if r != round_ and not self._on_schedule(r)]

@@ -43,7 +43,7 @@ class DiskNeed:
 def disk_needs(plan: Plan) -> list[DiskNeed]:
     """What a run writes: private state, checkpoints, shards; private state only if the scratch disk is known."""
     driver, machine = plan.nodes[0], plan.machine
-    saved = max(0.0, plan.checkpoints * plan.checkpoint_bytes - machine.out_bytes)
+    saved = max(0.0, plan.checkpoints_bytes - machine.out_bytes)
     needs = [
         DiskNeed(
             what="checkpoints",
@@ -68,11 +68,11 @@ def disk_needs(plan: Plan) -> list[DiskNeed]:
 
 
 def _fewer_checkpoints(plan: Plan, free: float) -> Advice:
-    best = bool(plan.workload.metrics.every)
-    fitting = math.floor(free / plan.checkpoint_bytes)
-    if fitting > best + 1:
-        return Advice("engine.keep_last", f"set it to {fitting - best - 1}, or {_OTHER_OUT}", helps=True)
-    if fitting and plan.checkpoints > 1:
+    wholes = 1 + bool(plan.workload.metrics.every)
+    fitting = math.floor((free - wholes * plan.checkpoint_bytes) / plan.written_bytes)
+    if fitting > 0:
+        return Advice("engine.keep_last", f"set it to {fitting}, or {_OTHER_OUT}", helps=True)
+    if free >= plan.checkpoint_bytes and plan.checkpoints > 1:
         return Advice("engine.checkpoint_every", f"set it to 0, for one at the end, or {_OTHER_OUT}", helps=True)
     return Advice("--out", _OTHER_FOLDER, helps=False)
 

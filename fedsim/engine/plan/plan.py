@@ -17,13 +17,14 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.place.machine import Machine
 from fedsim.engine.place.node import CUDA_BYTES
 from fedsim.engine.place.placement import device_of, placed
-from fedsim.engine.plan import sizes
+from fedsim.engine.plan import saved, sizes
 from fedsim.engine.plan.calibration import Calibration, pixels_of_shard
 from fedsim.engine.plan.memory import GpuNeeds, activation_bytes, gpu_needs
 from fedsim.engine.plan.needs import ActorNeeds, NodeNeeds, Working, filled, node_needs
 from fedsim.engine.plan.sizes import Traffic
 from fedsim.engine.plan.times import Times, checkpoints, expected
 from fedsim.engine.state import client_files as clientfiles
+from fedsim.engine.state.segments import next_files
 from fedsim.workload.schema import Workload
 
 _SHARD, _VOLUME = 4500, 2600  # bytes of HDF5 around the samples
@@ -56,7 +57,9 @@ class Plan:
     """By how much a client's private state still grew in its second round [bytes]."""
     traffic: Traffic
     checkpoint_bytes: float
-    """Size of a checkpoint [bytes]."""
+    """Size of the last checkpoint [bytes]."""
+    written_bytes: float
+    """What each checkpoint after the first one writes [bytes]; the rest of it is in earlier files."""
     missing_shards: int
     """Number of phantom shards that the run has to make."""
     cache_bytes: float
@@ -103,6 +106,12 @@ class Plan:
         best = bool(self.workload.metrics.every)
         return min(checkpoints(self.workload), self.workload.engine.keep_last + best + 1)
 
+    @property
+    def checkpoints_bytes(self) -> float:
+        """Disk space of so many checkpoints [bytes]: of the best, which may be old, and of the others what differs."""
+        wholes = min(self.checkpoints, 1 + bool(self.workload.metrics.every))
+        return wholes * self.checkpoint_bytes + (self.checkpoints - wholes) * self.written_bytes
+
 
 def make_plan(
     workload: Workload,
@@ -133,8 +142,9 @@ def make_plan(
     fuse = 1 if gpu else workload.training.fuse
     pixel_bytes = 0.0 if gpu else activation_bytes(learner, workload.model.smallest)
     working = Working(learner=learner, pixel_bytes=pixel_bytes, sent=sent, fuse=fuse)
-    saved = private.saved_bytes() + _driver_files_bytes(learner, clients, sent)
-    saved += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
+    states, others = private.saved_bytes(), _driver_files_bytes(learner, clients, sent)
+    others += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
+    written = states * saved.written(workload, len(clients)) + others
     missing = {m.shard: m for c in clients for m in c.data.members if m.maker and not m.shard.exists()}.values()
     fresh = [pixels_of_shard(member) for member in missing]
     return Plan(
@@ -149,10 +159,11 @@ def make_plan(
         private_bytes=sum(map(private.bytes, clients)),
         growth_bytes=calibration.growth_bytes if calibration else 0.0,
         traffic=sent,
-        checkpoint_bytes=saved,
+        checkpoint_bytes=states * saved.held(workload, len(clients)) + others,
+        written_bytes=written,
         missing_shards=len(missing),
         cache_bytes=sum(map(_shard_bytes, missing, fresh)),
-        times=expected(workload, actors, nodes, calibration, sum(fresh), saved) if calibration else None,
+        times=expected(workload, actors, nodes, calibration, sum(fresh), written) if calibration else None,
         notes=tuple(federation.notes),
     )
 
@@ -177,7 +188,8 @@ class _Private:
 
     def saved_bytes(self) -> float:
         """Size of all clients' private state in a checkpoint [bytes]."""
-        files = clientfiles.client_files([client.name for client in self._clients])
+        names = [client.name for client in self._clients]
+        files = next_files(1, names, {}, len(names))
         together = len(self._clients) / len(set(files.values()))
         headers = {
             optimizer: sizes.header_bytes(layout, int(self._bytes[optimizer] * together))

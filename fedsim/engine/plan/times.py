@@ -60,7 +60,7 @@ def expected(
         nodes: Their nodes.
         calibration: Of a client.
         missing: Number of pixels of the missing phantom shards.
-        checkpoint_bytes: Size of a checkpoint [bytes].
+        checkpoint_bytes: What a checkpoint writes [bytes].
     """
     placements = [actor.placement for actor in actors]
     wall = _Wall(placements, nodes)

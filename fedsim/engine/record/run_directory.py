@@ -207,7 +207,7 @@ class Run:
         check_client(client, at["clients"])
         with torch.inference_mode(mode=False):  # the caller may be in inference mode
             learner = make_learner(setup_of(self.runnable))
-        state = checkpoint.read_client(self.path, at, client, learner.flat("local"))
+        state = checkpoint.read_client(self.path, at, client, learner.flat("local")) or learner.fresh_state()
         learner.private = state
         learner.adopt(state)
         server = checkpoint.read_server(self.path, at, learner.flat("shared"))

@@ -2,19 +2,21 @@
 
     checkpoints/round-0005/shared.safetensors        shared parameters by name
                            server.safetensors        the method's own server state, if any
-                           clients/<client>.safetensors   private state; above 256 clients, 64 clients share a file
+                           clients/<client>.safetensors   private state; above 256 clients, several share a file
                            state.json                round, best round, workload, versions, digests of all the rest
 
-The driver lays out the clients' files from what hosts say about their clients' states; then every host writes its own
-clients' bytes in their places, all hosts at the same time. A checkpoint is made under another name and takes its own
-when all of it is on disk.
+The driver lays out the files of the clients that have trained since the checkpoint before, from what hosts say about
+their states; then every host writes its own clients' bytes in their places, all hosts at the same time. The files of
+other clients are links to those of the checkpoint before, so every checkpoint stands for itself when others are
+deleted. A checkpoint is made under another name and takes its own when all of it is on disk.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,42 @@ from fedsim.algorithms.base import ServerState
 from fedsim.algorithms.flat import FlatParameters
 from fedsim.algorithms.training import State
 from fedsim.core.errors import DamagedError
-from fedsim.core.files import as_json, reading_back, remove, sync, write_json, writing
+from fedsim.core.files import as_json, link, reading_back, remove, sync, write_json, writing
 from fedsim.engine.state import client_files as clientfiles
+from fedsim.engine.state import segments as clientsegments
+from fedsim.engine.state.segments import Segment, Segments
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToWrite:
+    """Clients whose private state a checkpoint writes."""
+
+    layouts: Mapping[str, clientfiles.Layout]
+    """Of each client's state, in the order in which they lie in the files."""
+    files: Mapping[str, str]
+    """The file of each client."""
+    save: Callable[[Path], clientfiles.Digests]
+    """Has every client written into the files in a folder; returns the digests of their states."""
+
+    def written(self, at: Path) -> Segments:
+        """Make the files in a folder."""
+        members = clientfiles.files_of(self.layouts, self.files)
+        headers = {
+            file: clientfiles.allocate(at / file, {name: self.layouts[name] for name in names})
+            for file, names in members.items()
+        }
+        digests = self.save(at)
+        return {
+            file: Segment(headers[file], {name: digests[name] for name in names}) for file, names in members.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Private state that is in an earlier checkpoint."""
+
+    round: int
+    segments: Segments
 
 
 def folder(run: Path, round_: int) -> Path:
@@ -61,9 +97,9 @@ def write(
     state: Mapping[str, Any],
     server: ServerState,
     layout: FlatParameters,
-    clients: Mapping[str, clientfiles.Layout],
-    save: Callable[[Path], clientfiles.Digests],
-) -> None:
+    clients: ToWrite,
+    kept: Kept,
+) -> Segments:
     """Write the checkpoint of a round.
 
     Args:
@@ -71,8 +107,11 @@ def write(
         state: Content of state.json; `round` is its number.
         server: The server's state.
         layout: Of the shared parameters.
-        clients: Layout of each client's state, in the federation's order.
-        save: Has every client written into the files in a folder; returns the digests of their states.
+        clients: Those whose state is written.
+        kept: Where the state of the others is.
+
+    Returns:
+        Where each client's state is now.
 
     Raises:
         WriteError: the disk is full, or the folder cannot be written.
@@ -82,23 +121,24 @@ def write(
     with writing(target):
         _remove(part)
         (part / "clients").mkdir(parents=True)
-        files = {
-            f"clients/{file}": clientfiles.allocate(part / "clients" / file, {name: clients[name] for name in members})
-            for file, members in clientfiles.files_of(list(clients), clientfiles.client_files(list(clients))).items()
-        }
-        digests = save(part / "clients")
+        for file in kept.segments:
+            link(folder(run, kept.round) / "clients" / file, part / "clients" / file)
+        segments = {**kept.segments, **clients.written(part / "clients")}
+        files = {}
         shared = layout.by_name(torch.from_numpy(server["shared"])) if "shared" in server else {}
         parameters = {name: tensor.contiguous().numpy() for name, tensor in shared.items()}
         files["shared.safetensors"] = _store(part / "shared.safetensors", parameters)
         own = {name: vector for name, vector in server.items() if name != "shared"}
         if own:
             files["server.safetensors"] = _store(part / "server.safetensors", own)
-        whole = {**state, "file_digests": files, "client_digests": dict(digests)}
+        listed = {file: {"header": one.header, "clients": one.clients} for file, one in segments.items()}
+        whole = {**state, "file_digests": files, "segments": listed}
         write_json(part / "state.json", {**whole, "digest": _digest_of_json(whole)})
         sync(part / "clients")
         _remove(target)
         part.rename(target)
         sync(target.parent)
+    return segments
 
 
 def read_state(run: Path, round_: int) -> dict[str, Any]:
@@ -141,25 +181,30 @@ def set_aside(run: Path, round_: int) -> None:
         path.replace(path.with_name("state-damaged.json"))
 
 
-def parts(run: Path, state: Mapping[str, Any], clients: Sequence[str]) -> list[clientfiles.FilePart]:
-    """Where some clients' private states are in a checkpoint, given the content of its state.json."""
-    at, headers, digests = folder(run, state["round"]).absolute(), state["file_digests"], state["client_digests"]
-    members = clientfiles.files_of(clients, clientfiles.client_files(state["clients"])).items()
-    return [
-        clientfiles.FilePart(at / "clients" / file, headers[f"clients/{file}"], {name: digests[name] for name in names})
-        for file, names in members
-    ]
+def segments_of(state: Mapping[str, Any]) -> Segments:
+    """Where each client's private state is in a checkpoint, given the content of its state.json."""
+    if "segments" in state:
+        return {file: Segment(**one) for file, one in state["segments"].items()}
+    return clientsegments.of_all(state["clients"], state["file_digests"], state["client_digests"])
 
 
-def read_client(run: Path, state: Mapping[str, Any], name: str, layout: FlatParameters) -> State:
-    """A client's private state at a checkpoint, given the content of its state.json.
+def parts(run: Path, round_: int, segments: Segments) -> list[clientfiles.FilePart]:
+    """The files of a round's checkpoint that hold clients' private state."""
+    at = folder(run, round_).absolute() / "clients"
+    return [clientfiles.FilePart(at / file, one.header, one.clients) for file, one in segments.items()]
+
+
+def read_client(run: Path, state: Mapping[str, Any], name: str, layout: FlatParameters) -> State | None:
+    """A client's private state at a checkpoint, given the content of its state.json; None if it has not trained.
 
     Raises:
         DamagedError: the file that holds it is not what was written.
     """
-    (part,) = parts(run, state, [name])
-    ((_, private),) = clientfiles.read_clients(part, layout)
-    return private
+    for part in parts(run, state["round"], segments_of(state)):
+        if name in part.clients:
+            ((_, private),) = clientfiles.read_clients(replace(part, clients={name: part.clients[name]}), layout)
+            return private
+    return None
 
 
 def prune(run: Path, keep_last: int, best: int | None, passing: list[int]) -> None:

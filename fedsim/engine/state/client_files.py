@@ -7,7 +7,7 @@ some clients of a file need not read the others. They do not depend on the place
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,6 @@ from fedsim.algorithms.training import State
 from fedsim.core.errors import DamagedError
 from fedsim.core.files import reading_back, writing
 from fedsim.engine.state import store as states
-
-_OWN_FILE_UP_TO = 256  # clients
-_BLOCK = 64  # clients that share a file above that
 
 Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
 """Name, safetensors type and shape of every tensor that a checkpoint holds of a client."""
@@ -47,19 +44,12 @@ _TYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.
 _SIZES = {"F32": 4, "F64": 8, "I64": 8, "I32": 4, "BOOL": 1}
 
 
-def client_files(names: Sequence[str]) -> dict[str, str]:
-    """The file in `clients/` that holds each client, given all clients in order."""
-    if len(names) <= _OWN_FILE_UP_TO:
-        return {name: own_file(name) for name in names}
-    return {name: f"block-{index // _BLOCK:04d}.safetensors" for index, name in enumerate(names)}
-
-
 def own_file(name: str) -> str:
     """The name of a file that holds one client."""
     return f"{name}.safetensors"
 
 
-def files_of(clients: Sequence[str], files: Mapping[str, str]) -> dict[str, list[str]]:
+def files_of(clients: Iterable[str], files: Mapping[str, str]) -> dict[str, list[str]]:
     """Some clients by the file that holds them."""
     members: dict[str, list[str]] = {}
     for name in clients:

@@ -1,6 +1,6 @@
 """The state of a whole run at a round, server and clients: saved to a checkpoint and restored from one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from fedsim.engine.host.messages import Faults, Layouts, Load, Message, Reset, S
 from fedsim.engine.server import Server
 from fedsim.engine.state import checkpoint
 from fedsim.engine.state import client_files as clientfiles
+from fedsim.engine.state.checkpoint import Kept, ToWrite
+from fedsim.engine.state.segments import next_files, share_files, without
 
 
 class Snapshots:
@@ -38,6 +40,8 @@ class Snapshots:
         self._run, self._setup, self._learner = run, setup, learner
         self._clients, self._names = federation.clients, federation.names
         self._server, self._backend = server, backend
+        self._base = Kept(round=0, segments={})
+        self._changed: dict[str, None] = {}  # clients that have trained since then
 
     def reached(self) -> int:
         """The last round with a checkpoint; 0 before the first."""
@@ -57,42 +61,58 @@ class Snapshots:
         if not round_:
             self._server.state = self._learner.fresh_server()
             self._tell(Reset(clients=self._names))
+            self._base = Kept(round=0, segments={})
+            self._changed = {} if share_files(len(self._names)) else dict.fromkeys(self._names)
             return None, None
         state = checkpoint.read_state(self._run, round_)
         self._server.state = checkpoint.read_server(self._run, state, self._learner.flat("shared"))
-        self._tell(Load(clients=self._names, parts=checkpoint.parts(self._run, state, self._names)))
+        self._base, self._changed = Kept(round=round_, segments=checkpoint.segments_of(state)), {}
+        stored = dict.fromkeys(name for segment in self._base.segments.values() for name in segment.clients)
+        self._tell(Reset(clients=tuple(name for name in self._names if name not in stored)))
+        self._tell(Load(clients=tuple(stored), parts=checkpoint.parts(self._run, round_, self._base.segments)))
         return state["best_round"], state["best_psnr"]
 
-    def layouts(self) -> dict[str, clientfiles.Layout]:
-        """Present layout of each client's state, in the federation's order.
+    def trained(self, clients: Iterable[str]) -> None:
+        """Note whose private state a round has changed."""
+        self._changed.update(dict.fromkeys(clients))
+
+    def layouts(self, round_: int) -> dict[str, clientfiles.Layout]:
+        """Present layout of each client's state that the round's checkpoint will write.
 
         Raises:
             WorkerLostError: a process was lost.
         """
-        replies = self._backend.call(Layouts(clients=self._names))
+        names = tuple(self._files(round_))
+        replies = self._backend.call(Layouts(clients=names))
         alike = [item for reply in replies for item in reply.layouts.items()]
         found = {name: layout for layout, members in alike for name in members}
-        return {name: found[name] for name in self._names}
+        return {name: found[name] for name in names}
+
+    def _files(self, round_: int) -> dict[str, str]:
+        return next_files(round_, self._changed, self._base.segments, len(self._names))
 
     def write(self, state: dict[str, Any], layouts: Mapping[str, clientfiles.Layout], faults: Faults) -> None:
         """Write the checkpoint of the round that the hosts and the server have finished.
 
         Args:
             state: Content of state.json; `round` is its number.
-            layouts: Present layouts of the clients' states.
+            layouts: What `layouts` has returned for the round.
             faults: Injected faults by client.
 
         Raises:
             WriteError: the disk is full, or the folder cannot be written.
             WorkerLostError: a process was lost.
         """
-        files = clientfiles.client_files(self._names)
+        files = self._files(state["round"])
 
         def save(folder: Path) -> clientfiles.Digests:
-            order = Save(clients=self._names, folder=folder.absolute(), files=files, faults=faults)
+            order = Save(clients=tuple(files), folder=folder.absolute(), files=files, faults=faults)
             return {name: digest for reply in self._backend.call(order) for name, digest in reply.digests.items()}
 
-        checkpoint.write(self._run, state, self._server.state, self._learner.flat("shared"), layouts, save)
+        kept = Kept(round=self._base.round, segments=without(self._base.segments, files))
+        clients = ToWrite(layouts=layouts, files=files, save=save)
+        segments = checkpoint.write(self._run, state, self._server.state, self._learner.flat("shared"), clients, kept)
+        self._base, self._changed = Kept(round=state["round"], segments=segments), {}
 
     def _tell(self, message: Message) -> None:
         """Send a message that has no answer."""

@@ -11,8 +11,7 @@ import pytest
 
 from fedsim.core.errors import DamagedError, InputError, RunError
 from fedsim.engine.record.run_directory import Run
-from fedsim.engine.state import checkpoint
-from fedsim.engine.state import client_files as clientfiles
+from fedsim.engine.state import checkpoint, segments
 from tests.engine.conftest import assert_same
 
 Simulate = Callable[..., Run]
@@ -23,7 +22,7 @@ IN_BLOCKS = {"_OWN_FILE_UP_TO": 3, "_BLOCK": 3}
 def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four clients as if they were many: three share a file."""
     for name, value in IN_BLOCKS.items():
-        monkeypatch.setattr(clientfiles, name, value)
+        monkeypatch.setattr(segments, name, value)
 
 
 @pytest.mark.slow
@@ -31,7 +30,7 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_many_clients_share_files_and_resume_alike(simulate: Simulate, tmp_path: Path) -> None:
     whole = simulate()
     clients = whole.path / "checkpoints" / "round-0003" / "clients"
-    assert sorted(p.name for p in clients.iterdir()) == ["block-0000.safetensors", "block-0001.safetensors"]
+    assert sorted(p.name for p in clients.iterdir()) == ["block-0003-0000.safetensors", "block-0003-0001.safetensors"]
     simulate("training.rounds=2", out=tmp_path / "part")
     (tmp_path / "part" / "evaluation.parquet").unlink()
     assert_same(whole, simulate(out=tmp_path / "part", resume=True))
@@ -77,7 +76,7 @@ def test_a_flipped_byte_in_any_file_is_found(
     """Each file, each of many places; also cut off, longer, empty, gone."""
     if blocks:
         for name, value in IN_BLOCKS.items():
-            monkeypatch.setattr(clientfiles, name, value)
+            monkeypatch.setattr(segments, name, value)
     run = simulate("training.rounds=2", "metrics.every=0")
     read_everything(run, 2)
     folder = checkpoint.folder(run.path, 2)
