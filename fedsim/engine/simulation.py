@@ -183,8 +183,6 @@ class Simulation:
         for note in self._federation.notes:
             log.info(note)
 
-    # Rounds
-
     def _train(self, stop: Callable[[], bool], between: Callable[[Row], None]) -> bool:
         begun = round_ = self._recover()
         self._log.say(f"resumes after round {begun}" if begun else "begins")

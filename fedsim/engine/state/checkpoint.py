@@ -64,6 +64,7 @@ class Kept:
     """Private state that is in an earlier checkpoint."""
 
     round: int
+    """Of that checkpoint."""
     segments: Segments
 
 
