@@ -1,6 +1,6 @@
 """What a checkpoint writes when a part of the clients has trained since the one before it.
 
-    python benchmarks/segments.py [--n 10000] [--cohort 1000] [--rounds 40] [--channels 1]
+    python benchmarks/segments.py [--n 10000] [--cohort 1000] [--rounds 40] [--channels 2]
 
 Phantom clients that train nothing (`noop.py`): the private part of each moves by a random vector in its turn, so that
 all states differ. In one process, with a checkpoint after every round. One JSON line per checkpoint: its clients and
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000, help="clients")
     parser.add_argument("--cohort", type=int, default=1000, help="clients in a round")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--channels", type=int, default=1, help="of the network")
+    parser.add_argument("--channels", type=int, default=2, help="of the network")
     given = parser.parse_args()
     settings = (
         "algorithm.name=noop:Drift", "engine.backend=serial", f"engine.keep_last={_KEPT}",
