@@ -39,9 +39,14 @@ def scores(run: Run, part: Part) -> pd.DataFrame:
 
 def mean_over_sites(frame: pd.DataFrame, quality: str) -> float:
     """The mean over sites of means over clients and volumes; within-subject sites are left out, unless all are."""
+    return float(site_means(frame, quality).mean())
+
+
+def site_means(frame: pd.DataFrame, quality: str) -> "pd.Series[float]":
+    """Each site's mean over clients and volumes; within-subject sites are left out, unless all are."""
     within = frame["within_subject"].astype(bool)
     counted = frame if within.all() else frame[~within]
-    return float(counted.groupby("site")[quality].mean().mean())
+    return counted.groupby("site")[quality].mean()
 
 
 def volume_rows(
@@ -73,12 +78,19 @@ def by_seed_at(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
 
 
 def with_costs(points: pd.DataFrame) -> pd.DataFrame:
-    """The points with columns `megabytes` (both ways, per participant per round) and `gigabytes` (memory)."""
-    sent = points["uplink_bytes"] + points["downlink_bytes"]
-    taking_part = points["participants"].fillna(points["clients"])
-    return points.assign(
-        megabytes=sent / points["rounds"] / taking_part / 1e6, gigabytes=points["memory_bytes"].astype(np.float64) / 1e9
-    )
+    """The points with costs to show, NaN where a table of an older fedsim lacks them.
+
+    Per participant per round: `milliseconds`, and `megabytes` sent (`up`, `down`, and both). Of memory: `gigabytes` of
+    all processes, and `driver_gigabytes`.
+    """
+    turns = points["rounds"] * points["participants"].fillna(points["clients"])
+    up, down = (points[f"{way}_bytes"] / turns / 1e6 for way in ("uplink", "downlink"))
+    memory = {
+        name: points.get(column, pd.Series(np.nan, points.index)).astype(np.float64) / 1e9
+        for name, column in (("gigabytes", "memory_bytes"), ("driver_gigabytes", "driver_memory_bytes"))
+    }
+    milliseconds = 1e3 * points["round_seconds"] * points["rounds"] / turns
+    return points.assign(megabytes=up + down, up=up, down=down, milliseconds=milliseconds, **memory)
 
 
 def switches(points: pd.DataFrame) -> list[str]:

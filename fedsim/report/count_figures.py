@@ -1,5 +1,7 @@
 """Figures of a client-count study: quality, differences and costs against the number of clients N."""
 
+from itertools import chain
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,25 +10,30 @@ from fedsim.analysis.comparison import ZERO_FILLED
 from fedsim.analysis.scores import QUALITIES, by_seed_at, switches, with_costs
 from fedsim.report.drawing import (
     GREY,
+    Bar,
     Looks,
     Named,
     bars_told,
     beside,
+    counts,
     error_line,
     from_zero_or_log,
     grid,
     legend,
-    log_counts,
     looks,
     span,
 )
-from fedsim.report.wording import AXIS_LABELS
+from fedsim.report.wording import AXIS_LABELS, CI
 
 _COSTS = {
     "round_seconds": "seconds per round (median)",
-    "megabytes": "MB per client per round, up and down",
+    "milliseconds": "ms per client per round",
+    "driver_gigabytes": "memory of the driver, peak [GB]",
+    "up": "MB up per client per round",
+    "down": "MB down per client per round",
     "gigabytes": "memory of all processes, peak [GB]",
 }
+_A_ROW = 3
 _N = "clients N"
 
 
@@ -52,12 +59,16 @@ def quality_by_count(points: pd.DataFrame, quality: str, reference: str) -> Figu
     axes[0].plot(zero_filled.index, zero_filled, color=GREY, lw=1.2, label=ZERO_FILLED)
     for place, (method, own) in enumerate(points.groupby("method", sort=False)):
         shift = beside(place, len(methods))
-        error_line(axes[0], by_seed_at(own, "clients", quality), look_of[str(method)], shift, _moments(own))
+        if _of_sites(points):
+            table = own.set_index("clients")[[quality, f"{quality}_low", f"{quality}_high"]].sort_index()
+            error_line(axes[0], table, look_of[str(method)], shift, _moments(own), lambda ends: Bar(*ends))
+        else:
+            error_line(axes[0], by_seed_at(own, "clients", quality), look_of[str(method)], shift, _moments(own))
     axes[0].set(xlabel=_N, ylabel=f"test {AXIS_LABELS[quality]}")
     if apart:
         _differences(axes[1], points, quality, reference, look_of)
     for axis in axes:
-        log_counts(axis, points["clients"])
+        counts(axis, points["clients"])
     legend(figure, axes[0], note=_note(points))
     return figure
 
@@ -78,15 +89,19 @@ def _differences(axis: Axes, points: pd.DataFrame, quality: str, reference: str,
 
 
 def costs_by_count(points: pd.DataFrame, reference: str, note: str = "") -> Figure:
-    """Time per round, bytes per client per round, and memory, against N."""
+    """Time of a round and of a client in it, bytes per client per round, and memory, against N."""
     known, look_of = with_costs(points), looks(list(points["method"].unique()), reference)
-    figure, (axes,) = grid(1, len(_COSTS), 9.2, 3.0)
-    for axis, (cost, label) in zip(axes, _COSTS.items(), strict=True):
+    shown = {cost: label for cost, label in _COSTS.items() if known[cost].notna().any()}
+    figure, rows = grid(-(-len(shown) // _A_ROW), _A_ROW, 9.2, 2.7)
+    axes = [*chain(*rows)]
+    for axis in axes[len(shown) :]:
+        axis.remove()
+    for axis, (cost, label) in zip(axes, shown.items(), strict=False):
         for place, (method, own) in enumerate(known.groupby("method", sort=False)):
             shift, table = beside(place, len(look_of)), by_seed_at(own, "clients", cost)
             error_line(axis, table, look_of[str(method)], shift, bar_of=span)  # times here are not Gaussian
         axis.set(xlabel=_N, ylabel=label)
-        log_counts(axis, points["clients"])
+        counts(axis, points["clients"])
         from_zero_or_log(axis, known[cost])
     bars = "bars: range over seeds" if points["seed"].nunique() > 1 else bars_told(1)
     legend(figure, axes[0], note="; ".join(filter(None, (bars, note))))
@@ -98,7 +113,13 @@ def _moments(own: pd.DataFrame) -> set[float]:
     return set(own.loc[own["negatives"] == "moments", "clients"]) if switches(own) else set()
 
 
+def _of_sites(points: pd.DataFrame) -> bool:
+    """Whether error bars are over the sites tested, because there is one seed."""
+    return points["seed"].nunique() == 1 and "psnr_low" in points
+
+
 def _note(points: pd.DataFrame) -> str:
     switched = switches(points)
     hollow = f"; empty markers: negatives by moments, filled: exact ({', '.join(switched)})" if switched else ""
-    return bars_told(points["seed"].nunique()) + hollow
+    bars = f"one seed; bars: {CI} over the sites tested" if _of_sites(points) else bars_told(points["seed"].nunique())
+    return bars + hollow

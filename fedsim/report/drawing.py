@@ -134,7 +134,7 @@ def value_ticks(axis: Any, values: Iterable[float]) -> None:  # noqa: ANN401 - a
     """The values themselves as the ticks of an x or y axis, and no others."""
     axis.set_major_locator(FixedLocator(sorted(set(values))))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(value, 2):g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(value, 2):,.12g}"))
 
 
 def log_counts(axis: Axes, values: Iterable[float]) -> None:
@@ -142,6 +142,15 @@ def log_counts(axis: Axes, values: Iterable[float]) -> None:
     axis.set_xscale("log")
     value_ticks(axis.xaxis, values)
     axis.margins(x=0.08)
+
+
+def counts(axis: Axes, values: "pd.Series[int]") -> None:
+    """An x axis with the counts themselves as ticks; logarithmic if they span more than a decade."""
+    if values.max() > _WIDE * values.min():
+        log_counts(axis, values)
+    else:
+        value_ticks(axis.xaxis, values)
+        axis.margins(x=0.08)
 
 
 def from_zero_or_log(axis: Axes, values: "pd.Series[float]") -> None:

@@ -17,10 +17,13 @@ METHOD = "method"
 """The last of the columns that identify a row."""
 
 _COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "round_seconds": ("time per round", precise_duration), "floor_seconds": ("bare loop per round", precise_duration),
+    "round_seconds": ("time per round", precise_duration),
+    "of_client": ("time per client", lambda value: precise_duration(value / 1e3)),
+    "floor_seconds": ("bare loop per round", precise_duration),
     "speed_up": ("speed-up", "{:.2f}".format), "efficiency": ("efficiency", "{:.2f}".format),
     "megabytes": ("sent per client per round", lambda value: bytes_text(1e6 * value)),
-    "gigabytes": ("memory", lambda value: bytes_text(1e9 * value)), "steps": ("steps", "{:,.0f}".format),
+    "gigabytes": ("memory", lambda value: bytes_text(1e9 * value)),
+    "of_driver": ("of the driver", lambda value: bytes_text(1e9 * value)), "steps": ("steps", "{:,.0f}".format),
 }  # fmt: skip
 _OF_QUALITY = {
     "mean": "", "sd": "_sd", "pairs": "_pairs", "difference": "_difference", "low": "_low", "high": "_high",

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from fedsim.algorithms.fedmri import FedMRI
-from fedsim.analysis.scores import QUALITIES, VOLUME_COLUMNS, costs_of, mean_over_sites, scores, volume_rows
+from fedsim.analysis.comparison import interval
+from fedsim.analysis.scores import QUALITIES, VOLUME_COLUMNS, costs_of, mean_over_sites, scores, site_means, volume_rows
 from fedsim.analysis.timeline import PHASES, round_shares, timeline_of
 from fedsim.engine.record.ending import is_trained
 from fedsim.engine.record.ledger import read_table, write_table
@@ -20,20 +21,23 @@ from fedsim.study.study import Pair, Point, StudyPlan
 from fedsim.workload.schema import Workload
 
 SHARES = (*PHASES, "idle")
+_ENDS = ("low", "high")
 
 POINT_COLUMNS = (
     "study", "kind", "point", "regime", "method", "algorithm", "seed", "nodes", "cores", "clients", "participants",
     "negatives", "rounds", "best_round", "steps", "train_subjects", "protocol", "normalise", *QUALITIES,
-    *(f"zf_{quality}" for quality in QUALITIES), "seconds", "round_seconds", "uplink_bytes", "downlink_bytes",
-    "memory_bytes", "floor_seconds", *(f"{part}_share" for part in SHARES), "settings", "workload",
+    *(f"zf_{quality}" for quality in QUALITIES), *(f"{quality}_{end}" for quality in QUALITIES for end in _ENDS),
+    "tested", "seconds", "round_seconds", "uplink_bytes", "downlink_bytes", "memory_bytes", "driver_memory_bytes",
+    "floor_seconds", *(f"{part}_share" for part in SHARES), "settings", "workload",
 )  # fmt: skip
 """results.parquet: one row per point; ablations have another column for each axis, named by its dotted key.
 
-Quality is that of the best round on the test split, mean over sites (`mean_over_sites`). seconds are those of all
-rounds, round_seconds is the median round without the first, memory_bytes the peak of the private memory of driver and
-actors after a round. nodes, cores and floor_seconds (a round of the bare loop, `fedsim.study.bare_loop`) belong to
-scaling studies. Shares are of the slots' time, without the first round. workload is the frozen workload in the study's
-folder.
+Quality is that of the best round on the test split, mean over sites (`mean_over_sites`) of the `tested` clients; _low
+and _high are the ends of its confidence interval over sites. seconds are those of all rounds, round_seconds is the
+median round without the first, memory_bytes the peak of the private memory of driver and actors after a round,
+driver_memory_bytes that of the driver. nodes, cores and floor_seconds (a round of the bare loop,
+`fedsim.study.bare_loop`) belong to scaling studies. Shares are of the slots' time, without the first round. workload is
+the frozen workload in the study's folder.
 """
 CURVE_COLUMNS = ("regime", "method", "seed", "round", "psnr", "ssim", "bytes", "clients")
 """curves.parquet: one row per point and round; validation, mean over clients; bytes both ways so far, all clients."""
@@ -136,14 +140,18 @@ def point_row(plan: StudyPlan, point: Point, run: Run) -> dict[str, Any]:
     count = 1 if workload.algorithm.pools_data else count
     later = rounds[rounds["round"] > 1] if len(rounds) > 1 else rounds
     quality = {name: mean_over_sites(tested, name) for name in (*QUALITIES, *(f"zf_{name}" for name in QUALITIES))}
+    for name in QUALITIES:
+        found = interval(site_means(tested, name).tolist())
+        quality |= {f"{name}_low": found.low, f"{name}_high": found.high}
     return {
         "study": plan.study.name, "kind": plan.study.kind, "point": point.label, "regime": point.regime,
         "method": point.method, "algorithm": workload.algorithm.name, "seed": point.seed,
         "nodes": workload.engine.nodes, "cores": workload.engine.cores, "clients": count,
         "participants": workload.training.drawn(count), "negatives": negatives_of(workload),
-        "best_round": run.round("best"), "protocol": workload.metrics.protocol,
+        "tested": tested["client"].nunique(), "best_round": run.round("best"), "protocol": workload.metrics.protocol,
         "normalise": workload.federation.normalise, **quality, **costs_of(run),
         "round_seconds": float(later["seconds"].median()), "memory_bytes": int(rounds["memory_bytes"].max()),
+        "driver_memory_bytes": rounds.get("driver_memory_bytes", pd.Series([math.nan])).max(),
         "floor_seconds": floor_seconds(run.path), **_shares(run), "settings": json.dumps(point.settings),
         "workload": str(point.folder / "workload.yaml"), **plan.study.axes_of(point.regime),
     }  # fmt: skip

@@ -29,7 +29,8 @@ Named = dict[str, Tensor]
 Models = dict[str, Named]
 """The network that each client would use at the end, by client; and under "shared" the server's, if that is another."""
 PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
-TIMES = ["seconds", "slots", "node", "pid", "memory_bytes", *(f"{part}_seconds" for part in PARTS)]
+MEMORY = ("memory_bytes", "driver_memory_bytes")
+TIMES = ["seconds", "slots", "node", "pid", *MEMORY, *(f"{part}_seconds" for part in PARTS)]
 
 
 def small(cache: Path) -> dict[str, Any]:

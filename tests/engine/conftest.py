@@ -18,7 +18,8 @@ from tests.conftest import three_sites
 
 PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
 LEVELS = [f"{level}_sum_{what}" for level in SUM_LEVELS for what in ("bytes", "seconds")]
-TIMES = ["seconds", "slots", "node", "pid", "memory_bytes", *LEVELS, *(f"{part}_seconds" for part in PARTS)]
+MEMORY = ("memory_bytes", "driver_memory_bytes")
+TIMES = ["seconds", "slots", "node", "pid", *MEMORY, *LEVELS, *(f"{part}_seconds" for part in PARTS)]
 """Columns that depend on where and when a client trains."""
 
 

@@ -25,7 +25,7 @@ from .conftest import Cluster, Fedsim, script
 
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")  # of Ray's own client
 
-PLACED = r"^(node|pid|slots|seconds|memory_bytes|\w+_seconds)$"  # where, and how long
+PLACED = r"^(node|pid|slots|seconds|memory_bytes|driver_memory_bytes|\w+_seconds)$"  # where, and how long
 
 
 def assert_same_bits(one: Path, other: Path) -> None:

@@ -72,17 +72,48 @@ def test_quality_against_the_number_of_clients(made_study: Made) -> None:
 
 def test_costs_are_of_a_client_and_round(made_study: Made) -> None:
     figure = costs_by_count(points(made_study("client-count")), "fedmri")
-    seconds, megabytes, memory = figure.axes
-    assert list(bars(megabytes)["fedavg"].lines[0].get_ydata()) == pytest.approx([1] * 3)
+    seconds, milliseconds, up, down, memory = figure.axes
+    drawn = [list(bars(axis)["fedavg"].lines[0].get_ydata()) for axis in (milliseconds, up, down)]
+    assert drawn == [pytest.approx([value] * 3) for value in (20.8, 0.4, 0.6)]
     assert bars(memory)["fedavg"].lines[0].get_ydata()[2] == pytest.approx(0.392)
     assert seconds.get_yscale() == "log", "0.08 to 1.4 s"
     assert memory.get_ylim()[0] == 0
 
 
+def test_the_drivers_memory_is_drawn_where_it_is_known(made_study: Made) -> None:
+    frame = points(made_study("client-count")).assign(driver_memory_bytes=3e8)
+    labels = [axis.get_ylabel() for axis in costs_by_count(frame, "fedmri").axes]
+    assert labels.index("memory of the driver, peak [GB]") == 2
+    assert len(labels) == 6
+
+
+def test_counts_within_a_decade_have_a_linear_axis(made_study: Made) -> None:
+    frame = points(made_study("client-count")).query("clients < 64")
+    axis = quality_by_count(frame, "psnr", "fedmri").axes[0]
+    assert (axis.get_xscale(), ticks(axis)) == ("linear", ["4", "16"])
+
+
+def test_counts_of_many_clients_are_written_out(made_study: Made) -> None:
+    frame = points(made_study("client-count"))
+    axis = quality_by_count(frame.assign(clients=frame["clients"] * 15_625), "psnr", "fedmri").axes[0]
+    assert ticks(axis)[-1] == "1,000,000"
+
+
+def test_one_seed_has_intervals_over_the_sites_tested(made_study: Made) -> None:
+    frame = points(made_study("client-count")).query("seed == 1")
+    shown = frame.assign(psnr_low=frame["psnr"] - 1, psnr_high=frame["psnr"] + 2)
+    figure = quality_by_count(shown, "psnr", "fedmri")
+    first = bars(figure.axes[0])["fedmri"].lines[0].get_ydata()[0]
+    assert ends(bars(figure.axes[0])["fedmri"])[0] == pytest.approx((first - 1, first + 2))
+    assert "one seed; bars: 95 % CI over the sites tested" in note(figure)
+
+
 def test_participants_are_those_that_send(made_study: Made) -> None:
     frame = points(made_study("client-count")).assign(participants=2)
     figure = costs_by_count(frame.query("clients == 4"), "fedmri")
-    assert bars(figure.axes[1])["fedavg"].lines[0].get_ydata()[0] == pytest.approx(2)
+    assert [bars(axis)["fedavg"].lines[0].get_ydata()[0] for axis in figure.axes[1:4]] == pytest.approx(
+        [41.6, 0.8, 1.2]
+    )
 
 
 @pytest.mark.parametrize(("kind", "name"), [("scaling-strong", "Amdahl"), ("scaling-weak", "Gustafson")])

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from fedsim.analysis.comparison import interval
 from fedsim.analysis.scores import QUALITIES, VOLUME_COLUMNS, mean_over_sites
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
@@ -39,6 +40,10 @@ def test_results_have_a_row_a_point(finished: Path) -> None:
     assert frame.set_index("point")["negatives"].isna()["all/fedavg/seed-2"]
     assert row["round_seconds"] == opened.rounds["seconds"].iloc[1], "without the first"
     assert row["memory_bytes"] == opened.rounds["memory_bytes"].max() > 50e6
+    assert row["driver_memory_bytes"] == opened.rounds["driver_memory_bytes"].max() > 50e6
+    sites = opened.evaluation.groupby("site")["ssim"].mean()
+    assert (row["ssim_low"], row["ssim_high"]) == interval(sites.tolist())[3:]
+    assert row["tested"] == len(sites) == 2
     assert row.filter(like="_share").sum() == pytest.approx(1)
 
 

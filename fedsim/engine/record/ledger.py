@@ -156,7 +156,7 @@ def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int, th
     drawn, failed = int((clients["outcome"] != "idle").sum()), int((clients["outcome"] == "dropped").sum())
     return {
         "round": round_, "seconds": seconds, "clients": drawn, "failed": failed, "slots": slots, "threads": threads,
-        "memory_bytes": memory, **means, **byte_sums,
+        "memory_bytes": memory, "driver_memory_bytes": here()["memory_bytes"], **means, **byte_sums,
     }  # fmt: skip
 
 

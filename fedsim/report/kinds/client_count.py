@@ -26,11 +26,16 @@ class ClientCountKind(StudyKind):
         """Quality, differences and costs against N."""
         return count_figures(found.points, found.reference, found.note)
 
+    def measured(self, points: pd.DataFrame) -> pd.DataFrame:
+        """The points with `of_client`, milliseconds per client per round, and `of_driver`, its memory [GB]."""
+        return points.assign(of_client=points["milliseconds"], of_driver=points["driver_gigabytes"])
+
     def findings(self, found: Found, quality: str) -> Iterator[str]:
         """Which methods differ from the reference, and what each loses from the fewest clients to the most."""
         table = found.by_quality[quality]
         yield from of_regimes(table, quality, found.reference)
         yield from _of_counts(found.points, quality, people_of(table))
+        yield from _of_samples(found.points)
 
 
 def _of_counts(points: pd.DataFrame, quality: str, people: People) -> Iterator[str]:
@@ -43,9 +48,19 @@ def _of_counts(points: pd.DataFrame, quality: str, people: People) -> Iterator[s
         if (method,) in apart:
             few, many = tables[method].index[0], tables[method].index[-1]
             result = change(apart[method,], quality, p_values[method,], tests, people[method])
-            yield f"{method}, from N = {few} to N = {many}: {result}"
-            seconds = own.groupby("clients")["round_seconds"].mean() / own.groupby("clients")["participants"].mean()
+            yield f"{method}, from N = {few:,} to N = {many:,}: {result}"
+            seconds = own.groupby("clients")["milliseconds"].mean() / 1e3
             few_s, many_s = precise_duration(seconds[few]), precise_duration(seconds[many])
-            yield f"{method}: a round takes {few_s} per client at N = {few} and {many_s} at N = {many}"
+            yield f"{method}: a round takes {few_s} per client at N = {few:,} and {many_s} at N = {many:,}"
     for method in switches(points):
         yield f"{method} has exact negatives at some N and moments at others: different terms, compare with care"
+
+
+def _of_samples(points: pd.DataFrame) -> Iterator[str]:
+    """The counts at which only some clients were tested."""
+    if "tested" not in points:  # written by an older fedsim, which tested all
+        return
+    tested = points.groupby("clients")["tested"].max()
+    parts = [f"{some:,} of {clients:,} clients" for clients, some in tested.items() if some < clients]
+    if parts:
+        yield f"scores are those of {', '.join(parts)}"
