@@ -9,6 +9,7 @@ from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Se
 from fedsim.workload.engine import Engine
 
 _GB = 1e9
+_REPORTS = 250  # a second, of all hosts; each takes the driver half a millisecond
 _STATE_SHARE, _SLICE_SHARE = 0.5, 0.2  # of a node's memory, where the workload does not say
 
 
@@ -52,7 +53,12 @@ class Backend(ABC):
         """Release what was started."""
 
 
-def limits_of(engine: Engine, memory: float, hosts: int, work: float = 0.0) -> Limits:
+def report_seconds(hosts: int) -> float:
+    """How often each of a run's hosts reports rows [s]: every second, or less often where they are many."""
+    return max(1.0, hosts / _REPORTS)
+
+
+def limits_of(engine: Engine, memory: float, hosts: int, work: float = 0.0, *, all_hosts: int = 1) -> Limits:
     """The limits of each of some hosts.
 
     Args:
@@ -60,6 +66,7 @@ def limits_of(engine: Engine, memory: float, hosts: int, work: float = 0.0) -> L
         memory: Of the node [bytes].
         hosts: On the node.
         work: Memory of a GPU that training takes [bytes].
+        all_hosts: Of the run.
     """
     states = _STATE_SHARE * memory if engine.state_memory is None else engine.state_memory * _GB
     slices = _SLICE_SHARE * memory if engine.slice_memory is None else engine.slice_memory * _GB
@@ -70,5 +77,5 @@ def limits_of(engine: Engine, memory: float, hosts: int, work: float = 0.0) -> L
         device_bytes=None if engine.device_memory is None else engine.device_memory * _GB,
         work_bytes=work,
         scratch=engine.scratch,
-        report_seconds=0.0 if client_known else 1.0,
+        report_seconds=0.0 if client_known else report_seconds(all_hosts),
     )

@@ -45,6 +45,17 @@ def test_a_plan_without_ray(fedsim: Fedsim, workload: Path) -> None:
     assert "validation" not in out
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_a_round_on_a_cluster_is_predicted(fedsim: Fedsim, workload: Path) -> None:
+    status, out, _ = fedsim("plan", workload, "--nodes", 4, "--cores", 8, "--gbit", 25)
+    assert status == 0
+    for said in (
+        "a round on 4 nodes of 8 cores, 25 Gbit/s, predicted", "training", "the driver's calls", "efficiency 0.",
+        "bottleneck", "measured here", "rows a second",
+    ):  # fmt: skip
+        assert said in words(out)
+
+
 def test_what_cannot_fit_is_shown_and_refused(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
     keys = ("--set", "engine.backend=ray", "--set", "federation.sites.1.resources.memory=1e6")
     status, out, err = fedsim("plan", workload, *keys)

@@ -5,7 +5,7 @@ One round of one phase, without validation and checkpoint, with `engine.clients_
     K         = min(nodes * cores, n)                     hosts at work for n clients
     training  = t * ceil(n / K)                           t: a client's time on one core
     broadcast = nodes * b / wire                          b bytes, from the driver to every node once
-    calls     = K * max(launch, hear)                     the last host begins K * launch late, and the driver hears
+    calls     = K * max(launch, end)                      the last host begins K * launch late, and the driver hears
                                                           the ends of hosts one after the other
     nodes     = s / adder + max(0, h * s / adder - calls) s bytes of float64 sums from each of a node's h hosts; adders
                                                           work while the driver hears the next host
@@ -13,12 +13,13 @@ One round of one phase, without validation and checkpoint, with `engine.clients_
     link      = v * s / wire                              v vectors into the driver: one a node, or a group; one a host
     driver    = v * s / driver                            where there are no adders; no wire on a single node
     ledger    = n * row                                   rows of clients.parquet
-    seconds   = the sum of these, and at least K * (launch + hear)
+    seconds   = the sum of these, and at least K * (launch + (1 + training / r) * piece + end): a host says that it
+                                                          is at work, and reports every r seconds
     efficiency = n * t / (nodes * cores) / seconds
 
-t and b are those of the plan (`calibration.py`, `sizes.py`), with this machine's cores. launch, hear, adder, driver and
-row are measured when the model is asked for (`rates.py`), with the engine's own code and hosts that train nothing. The
-wire is given. Which nodes have adders, and groups, is as in `engine/ray/tree.py`.
+t and b are those of the plan (`calibration.py`, `sizes.py`), with this machine's cores. launch, piece, end, adder,
+driver and row are measured when the model is asked for (`rates.py`), with the engine's own code and hosts that train
+nothing. The wire is given. Which nodes have adders, and groups, is as in `engine/ray/tree.py`.
 
 What it leaves out: variation between clients, other users of machines and network, Ray's own limits with thousands of
 processes, and a data set that does not lie on the nodes.
@@ -27,6 +28,7 @@ processes, and a data set that does not lie on the nodes.
 import math
 from dataclasses import asdict, dataclass
 
+from fedsim.engine.backend import report_seconds
 from fedsim.engine.plan.plan import Plan
 from fedsim.engine.ray.tree import MOST_NODES, Tree
 
@@ -39,8 +41,10 @@ class Rates:
 
     launch: float
     """Calling a host [s]."""
-    hear: float
-    """Hearing a host from the first piece of its answer to its end, and handing on its sum [s]."""
+    piece: float
+    """Hearing a piece of a host's answer [s]."""
+    end: float
+    """Hearing the last piece and the end [s]."""
     driver: float
     """Sums that the driver fetches and adds [bytes per second]."""
     adder: float
@@ -128,7 +132,8 @@ def predict(round_: Round, cluster: Cluster, rates: Rates) -> Prediction:
     cores = cluster.nodes * cluster.cores
     hosts = min(cores, round_.clients)
     parts = _parts(round_, cluster, rates, hosts)
-    seconds = max(sum(asdict(parts).values()), hosts * (rates.launch + rates.hear))
+    busy = rates.launch + (1 + parts.training / report_seconds(hosts)) * rates.piece + rates.end
+    seconds = max(sum(asdict(parts).values()), hosts * busy)
     others = {name: part for name, part in asdict(parts).items() if name != "training"}
     return Prediction(
         cluster=cluster,
@@ -145,7 +150,7 @@ def _parts(round_: Round, cluster: Cluster, rates: Rates, hosts: int) -> Parts:
     adders = Tree.worthwhile(here, cluster.nodes)
     group = math.ceil(math.sqrt(cluster.nodes)) if adders and cluster.nodes > MOST_NODES else 1
     vectors = math.ceil(cluster.nodes / group) if adders else hosts
-    adding, calls = round_.sums / rates.adder, hosts * max(rates.launch, rates.hear)
+    adding, calls = round_.sums / rates.adder, hosts * max(rates.launch, rates.end)
     return Parts(
         training=round_.client * math.ceil(round_.clients / hosts),
         broadcast=cluster.nodes * round_.broadcast / wire,

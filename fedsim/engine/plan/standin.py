@@ -18,6 +18,8 @@ class Work:
 
     seconds: tuple[float, ...] = (0.0,)
     """How long each stand-in takes, by its number."""
+    pieces: int = 1
+    """Of its answer, before the rows."""
 
     def for_clients(self, names: tuple[str, ...]) -> Self:
         """The same for all."""
@@ -50,7 +52,8 @@ class StandIn:
 
     def handle(self, work: Work) -> Iterator[Piece]:
         """Take as long as it should."""
-        yield Piece()
+        for _ in range(work.pieces):
+            yield Piece()
         time.sleep(work.seconds[self._number % len(work.seconds)])
         yield Piece(rows=[{"client": f"{self._number}.{at}"} for at in range(self._clients)])
 

@@ -21,6 +21,7 @@ from fedsim.engine.place.node import CUDA_BYTES, Node
 from fedsim.engine.place.placement import Placement, device_of, granted, placed, unplaced
 from fedsim.engine.place.schedule import Expectations, balance
 from fedsim.engine.plan.memory import work_bytes
+from fedsim.engine.ray.adder import handing_in
 from fedsim.engine.ray.calls import Actor, Call, Calls, Outgoing, Queues
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.ray.errors import explained
@@ -96,7 +97,8 @@ class RayBackend(Backend):
                 "the remaining nodes cannot hold all clients (site resources); add nodes, and continue with --resume"
             )
         memory = min(node.actor_memory for node in nodes)
-        self._limits = limits_of(self._engine, memory, math.ceil(len(self._vacant) / len(nodes)), work)
+        hosts = len(self._vacant)
+        self._limits = limits_of(self._engine, memory, math.ceil(hosts / len(nodes)), work, all_hosts=hosts)
 
     def _silent(self) -> list[Actor]:
         """Actors that are lost, or that lack clients because a move was interrupted."""
@@ -120,7 +122,7 @@ class RayBackend(Backend):
 
     def _wave(self, placements: list[Placement]) -> list[Actor]:
         assert self._setup is not None, "placements are made with it"
-        remote = self._ray.remote(host_class(self._setup))
+        remote = self._ray.remote(handing_in(host_class(self._setup)))
         handles = [
             remote.options(**self._options(placement)).remote(
                 self._setup, placement.clients, replace(self._limits, gpu_share=placement.gpus or 1.0)

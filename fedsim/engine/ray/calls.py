@@ -15,6 +15,7 @@ from fedsim.engine.ray.private import streaming_ahead
 from fedsim.engine.ray.tree import Tree
 
 _WINDOW = 4  # pieces of an answer that a host may produce ahead of the driver
+_FEW, _MOMENT_S = 32, 0.02
 
 
 @dataclass(kw_only=True)
@@ -55,7 +56,7 @@ class Call:
 
     actor: Actor
     last: Any | None
-    """The reference to the host's partial sums; None if it does not train."""
+    """The reference to the host's partial sums; None if it does not train, or hands them in itself."""
     awaited: dict[str, None]
     """The clients that it has yet to train, in order; the first is being trained, unless clients are fused."""
     heard: float
@@ -136,7 +137,7 @@ class Calls:
                 except StopIteration:
                     del self.running[stream]
                     self._launch(sent, waiting[call.actor.node], call.actor.node)
-                    if call.last is not None and not self._tree.take(call.actor.node, call.last):
+                    if call.last is not None:
                         yield self._fetched(call.last)
                     continue
                 call.hear(piece)
@@ -167,16 +168,15 @@ class Calls:
         raise slowest.late(self._patience)
 
     def _found(self, within: float = math.inf) -> list[Any]:
-        """Wait for the first call, and find all that are ready: a wait looks at each, which for one at a time adds up.
+        """Wait for the first call, and find all that are ready.
 
-        Adders are heard on the way.
+        A wait looks at every call. So of very many calls some are awaited before the next look, for a moment.
         """
-        awaited = [*self.running, *self._tree.adding]
-        if not self._head.wait(awaited, 1, within):
-            return []
-        ready = self._head.wait(awaited, len(awaited), 0.0)
-        self._tree.check([each for each in ready if each not in self.running])
-        return [each for each in ready if each in self.running]
+        awaited = list(self.running)
+        found = self._head.wait(awaited, 1, within)
+        if found and len(awaited) > _FEW:
+            self._head.wait(awaited, len(awaited) // _FEW, _MOMENT_S)
+        return self._head.wait(awaited, len(awaited), 0.0) if found else []
 
     def _launch(self, sent: Outgoing, waiting: list[tuple[Actor, tuple[str, ...]]], node: str) -> None:
         """Start the calls that the node has cores for; one that asks for more than the node has runs alone."""
@@ -195,8 +195,15 @@ class Calls:
     def _begun(self, sent: Outgoing, actor: Actor, clients: tuple[str, ...]) -> tuple[Any, Call]:
         """Call an actor for some of its clients."""
         name = f"Host.{type(sent.message).__name__.lower()}"  # seen in `ps`, `top` and Ray's dashboard
-        method = actor.handle.handle.options(name=name, **streaming_ahead(_WINDOW))
-        stream = method.remote(sent.message.for_clients(clients), *sent.broadcast)
-        last = actor.handle.partial_sums.remote() if sent.sums else None
+        options, message = (
+            {"name": name, **streaming_ahead(_WINDOW)},
+            (sent.message.for_clients(clients), *sent.broadcast),
+        )
+        adder, last = self._tree.adder(actor.node), None
+        if adder is not None:
+            stream = actor.handle.handle_and_add.options(**options).remote(adder, *message)
+        else:
+            stream = actor.handle.handle.options(**options).remote(*message)
+            last = actor.handle.partial_sums.remote() if sent.sums else None
         awaited = dict.fromkeys(clients if sent.sums else ())
         return stream, Call(actor=actor, last=last, awaited=awaited, heard=time.monotonic(), fuse=self._fuse)

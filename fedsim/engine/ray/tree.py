@@ -28,8 +28,6 @@ class Tree:
         self._ray, self._head = ray, head
         self._adders: dict[str, Any] = {}
         self._used: dict[str, Any] = {}
-        self.adding: list[Any] = []
-        """References that are ready when an adder has added something."""
 
     @staticmethod
     def worthwhile(hosts: int, nodes: int) -> bool:
@@ -47,27 +45,11 @@ class Tree:
         Args:
             hosts: The number of hosts that will hand in sums, by node.
         """
-        self.adding = []
-        self._used = {node: self._adder(node) for node, count in hosts.items() if self.worthwhile(count, len(hosts))}
+        self._used = {node: self._started(node) for node, count in hosts.items() if self.worthwhile(count, len(hosts))}
 
-    def take(self, node: str, sums: Any) -> bool:  # noqa: ANN401 - a reference
-        """Hand a reference to a host's sums to the adder of its node; whether there is one."""
-        if node not in self._used:
-            return False
-        self.adding.append(self._used[node].add.remote(sums))
-        return True
-
-    def check(self, done: list[Any]) -> None:
-        """Make sure that what adders have done went well.
-
-        Raises:
-            WorkerLostError: an adder is gone.
-            RunError: it could not add.
-        """
-        if done:
-            self._head.get(done)
-            heard = {*done}
-            self.adding = [each for each in self.adding if each not in heard]
+    def adder(self, node: str) -> Any:  # noqa: ANN401 - Ray's handle
+        """The adder to which the hosts of a node hand in their sums; None if they go to the driver."""
+        return self._used.get(node)
 
     def subtotals(self) -> Iterator[Subtotal]:
         """What the adders have added, once all hosts have handed in their sums.
@@ -79,9 +61,9 @@ class Tree:
         adders = list(self._used.values())
         size = 1 if len(adders) <= MOST_NODES else math.ceil(math.sqrt(len(adders)))
         groups = [adders[at : at + size] for at in range(0, len(adders), size)]
-        self.adding += [first.join.remote(other.subtotal.remote()) for first, *others in groups for other in others]
+        joined = [first.join.remote(other.subtotal.remote()) for first, *others in groups for other in others]
         asked = [first.subtotal.remote() for first, *_ in groups]
-        self.check(self.adding)
+        self._head.get(joined)
         while asked:
             yield from self._head.get(asked[:_AT_ONCE])
             del asked[:_AT_ONCE]
@@ -90,9 +72,9 @@ class Tree:
         """Kill the adders; what they have added is void."""
         for adder in self._adders.values():
             self._ray.kill(adder)
-        self._adders, self._used, self.adding = {}, {}, []
+        self._adders, self._used = {}, {}
 
-    def _adder(self, node: str) -> Any:  # noqa: ANN401 - Ray's handle
+    def _started(self, node: str) -> Any:  # noqa: ANN401 - Ray's handle
         if node not in self._adders:
             there = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
             remote = self._ray.remote(Adder).options(num_cpus=0, max_restarts=0, scheduling_strategy=there)
