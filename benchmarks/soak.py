@@ -2,9 +2,10 @@
 
     python benchmarks/soak.py [--n 8] [--rounds 200] [--warm-up 40] [--set KEY=VALUE ...]
 
-Workload W with validation and checkpoints, sampled at the end of every round. A line is fitted to the rounds after the
-warm-up; its slope per round is given with a 95 % interval (from the means of tenths of the rounds, because neighbouring
-samples are not independent) and as the growth over 1000 rounds. One JSON line for each quantity, then a table.
+Workload W with validation and checkpoints, sampled at the end of every round; `seconds` are those of the whole round,
+with ledger and checkpoint. A line is fitted to the rounds after the warm-up; its slope per round is given with a 95 %
+interval (from the means of tenths of the rounds, because neighbouring samples are not independent) and as the growth
+over 1000 rounds. One JSON line for each quantity, then a table.
 """
 
 import argparse
@@ -50,9 +51,13 @@ def sample(driver: psutil.Process) -> dict[str, float]:
 def sampled(case: Case) -> Iterator[dict[str, float]]:
     """A sample at the end of every round."""
     with scratch_folder() as scratch, driven(*case.arguments(scratch, free_run(scratch))) as (driver, events):
+        begun = 0.0
         for event in events:
+            if event["event"] == "round_begins":
+                begun = event["time"]
             if event["event"] == "round_ends":
-                yield {"round": event["round"], **sample(psutil.Process(driver.pid))}
+                seconds = event["time"] - begun
+                yield {"round": event["round"], "seconds": seconds, **sample(psutil.Process(driver.pid))}
 
 
 def slope(name: str, samples: Sequence[dict[str, float]]) -> Row:

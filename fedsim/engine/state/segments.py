@@ -94,5 +94,5 @@ def _given_up(segments: Segments, changed: int) -> list[str]:
     for _, one in sorted(segments.items(), key=lambda item: (len(item[1].clients), item[0])):
         if len(found) + len(one.clients) > most or (len(one.clients) > _THIN * _BLOCK and not crowded):
             break
-        found += one.clients
+        found += sorted(one.clients)  # whatever their order in memory or in state.json
     return found
