@@ -11,13 +11,14 @@ seconds of that (0: all at once). Sums are float64, twice as large as the vector
 turns. `tail` is the time from the driver's hearing of the last host to the finished sum; `driver MB` what came into
 the driver as sums; `adder GB/s` the float64 input of all adders over the time that they took, on cores that all share;
 `call ms` the time of the driver's own thread for each host, adding included. Medians and ranges over repeats. Adders'
-memory is what Linux says of their processes: USS is private to one, PSS has its share of what several map (Ray's
-libraries); the object store is in neither. One JSON line for each way, then a table.
+memory is PSS as `processes.py` counts it, without the object store, beside that of an actor that does nothing. One JSON
+line for each way, then a table.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -89,11 +90,20 @@ class Bench:
         }  # fmt: skip
 
 
-def adders() -> Row:
-    """How many there are, and the memory of the largest [MB]."""
+class Bare:
+    """An actor that does nothing."""
+
+    def pid(self) -> int:
+        """Number of its process."""
+        return os.getpid()
+
+
+def adders(ray: Any) -> Row:  # noqa: ANN401 - the module ray
+    """How many there are, the memory of the largest, and that of a bare actor [MB]."""
+    bare = ray.remote(Bare).options(num_cpus=0).remote()
     found = [each.pid for each in psutil.process_iter() if (each.cmdline() or [""])[0].startswith("ray::Adder")]
-    private = [psutil.Process(pid).memory_full_info().uss / 1e6 for pid in found]
-    return {"adders": len(found), "uss_mb": max(private), "pss_mb": max(memory(pid)[0] / 1e6 for pid in found)}
+    sizes = [memory(pid)[0] / 1e6 for pid in (*found, ray.get(bare.pid.remote()))]
+    return {"adders": len(found), "adder_mb": max(sizes[:-1]), "bare_mb": sizes[-1]}
 
 
 def measure(bench: Bench, spread: float, repeats: int) -> Iterator[Row]:
@@ -144,11 +154,11 @@ def main() -> None:
             for row in measure(bench, spread, given.repeats):
                 rows.append({"nodes": given.nodes, "hosts": given.hosts, "mb": given.mb, **row})
                 print(json.dumps(rows[-1]), flush=True)
-        found = adders()
+        found = adders(ray)
         print(json.dumps(found), flush=True)
         ray.shutdown()
     print(table(rows))
-    print(f"{found['adders']} adders, at most {found['uss_mb']:.0f} MB USS and {found['pss_mb']:.0f} MB PSS each")
+    print(f"{found['adders']} adders of at most {found['adder_mb']:.1f} MB; a bare actor {found['bare_mb']:.1f} MB")
 
 
 if __name__ == "__main__":
