@@ -9,7 +9,7 @@ One round of one phase, without validation and checkpoint, with `engine.clients_
                                                           the ends of hosts one after the other
     nodes     = s / adder + max(0, h * s / adder - calls) s bytes of float64 sums from each of a node's h hosts; adders
                                                           work while the driver hears the next host
-    groups    = (g - 1) * s * (1 / wire + 1 / adder)      above 64 nodes, in groups of g = ceil(sqrt(nodes))
+    groups    = (g - 1) * s / wire + g * s / adder        above 64 nodes, in groups of g = ceil(sqrt(nodes))
     link      = v * s / wire                              v vectors into the driver: one a node, or a group; one a host
     driver    = v * s / driver                            where there are no adders; no wire on a single node
     ledger    = n * row                                   rows of clients.parquet
@@ -156,7 +156,7 @@ def _parts(round_: Round, cluster: Cluster, rates: Rates, hosts: int) -> Parts:
         broadcast=cluster.nodes * round_.broadcast / wire,
         calls=calls,
         nodes=adding + max(0.0, here * adding - calls) if adders else 0.0,
-        groups=(group - 1) * (round_.sums / wire + adding),
+        groups=(group - 1) * round_.sums / wire + group * adding if group > 1 else 0.0,
         link=vectors * round_.sums / wire,
         driver=vectors * round_.sums / rates.driver,
         ledger=round_.clients * rates.row,

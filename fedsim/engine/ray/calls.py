@@ -117,6 +117,7 @@ class Calls:
         self._cpus, self._fuse, self._patience = cpus, fuse, patience
         self.running: dict[Any, Call] = {}
         """The calls in progress, by the streams of their answers."""
+        self._left: dict[str, int] = {}  # calls that have not ended, by node
 
     def answers(self, sent: Outgoing, waiting: Queues) -> Iterator[Reply]:
         """Make all calls; yields the pieces of their answers as they arrive, and the sums of those that train.
@@ -125,8 +126,8 @@ class Calls:
             WorkerLostError: a process is gone, or a client took too long.
             RunError: an actor failed.
         """
-        self.running = {}
-        self._tree.begin({node: len(queue) for node, queue in waiting.items()} if sent.sums else {})
+        self.running, self._left = {}, {node: len(queue) for node, queue in waiting.items()}
+        self._tree.begin(self._left if sent.sums else {})
         for node, queue in waiting.items():
             self._launch(sent, queue, node)
         while self.running:
@@ -135,8 +136,7 @@ class Calls:
                 try:
                     piece = self._head.get(next(stream), call.at_work)
                 except StopIteration:
-                    del self.running[stream]
-                    self._launch(sent, waiting[call.actor.node], call.actor.node)
+                    self._end(stream, sent, waiting[call.actor.node])
                     if call.last is not None:
                         yield self._fetched(call.last)
                     continue
@@ -191,6 +191,14 @@ class Calls:
                 self.running[stream] = call
                 waiting.remove(pair)
                 free, idle = free - actor.placement.cpus, False
+
+    def _end(self, stream: Any, sent: Outgoing, waiting: list[tuple[Actor, tuple[str, ...]]]) -> None:  # noqa: ANN401
+        """Start the calls that the end of one makes room for; after the last of a node, its sums are complete."""
+        node = self.running.pop(stream).actor.node
+        self._launch(sent, waiting, node)
+        self._left[node] -= 1
+        if not self._left[node]:
+            self._tree.ended(node)
 
     def _begun(self, sent: Outgoing, actor: Actor, clients: tuple[str, ...]) -> tuple[Any, Call]:
         """Call an actor for some of its clients."""

@@ -28,6 +28,7 @@ class Tree:
         self._ray, self._head = ray, head
         self._adders: dict[str, Any] = {}
         self._used: dict[str, Any] = {}
+        self._asked: list[tuple[Any, Any]] = []  # adders, and the references to their subtotals
 
     @staticmethod
     def worthwhile(hosts: int, nodes: int) -> bool:
@@ -45,34 +46,41 @@ class Tree:
         Args:
             hosts: The number of hosts that will hand in sums, by node.
         """
+        self._asked = []
         self._used = {node: self._started(node) for node, count in hosts.items() if self.worthwhile(count, len(hosts))}
 
     def adder(self, node: str) -> Any:  # noqa: ANN401 - Ray's handle
         """The adder to which the hosts of a node hand in their sums; None if they go to the driver."""
         return self._used.get(node)
 
+    def ended(self, node: str) -> None:
+        """Ask a node for its subtotal, if it has an adder: its hosts have all handed in their sums."""
+        if node in self._used:
+            adder = self._used[node]
+            self._asked.append((adder, adder.subtotal.remote()))
+
     def subtotals(self) -> Iterator[Subtotal]:
-        """What the adders have added, once all hosts have handed in their sums.
+        """What the adders have added, once the hosts of all nodes have ended.
 
         Raises:
             WorkerLostError: an adder is gone.
             RunError: it could not add.
         """
-        adders = list(self._used.values())
-        size = 1 if len(adders) <= MOST_NODES else math.ceil(math.sqrt(len(adders)))
-        groups = [adders[at : at + size] for at in range(0, len(adders), size)]
-        joined = [first.join.remote(other.subtotal.remote()) for first, *others in groups for other in others]
-        asked = [first.subtotal.remote() for first, *_ in groups]
-        self._head.get(joined)
-        while asked:
-            yield from self._head.get(asked[:_AT_ONCE])
-            del asked[:_AT_ONCE]
+        asked = self._asked
+        if len(asked) > MOST_NODES:
+            size = math.ceil(math.sqrt(len(asked)))
+            groups = [asked[at : at + size] for at in range(0, len(asked), size)]
+            joined = [group[0][0].join.remote(subtotal) for group in groups for _, subtotal in group]
+            asked = [(adder, adder.subtotal.remote()) for (adder, _), *_ in groups]
+            self._head.get(joined)
+        for at in range(0, len(asked), _AT_ONCE):
+            yield from self._head.get([subtotal for _, subtotal in asked[at : at + _AT_ONCE]])
 
     def end(self) -> None:
         """Kill the adders; what they have added is void."""
         for adder in self._adders.values():
             self._ray.kill(adder)
-        self._adders, self._used = {}, {}
+        self._adders, self._used, self._asked = {}, {}, []
 
     def _started(self, node: str) -> Any:  # noqa: ANN401 - Ray's handle
         if node not in self._adders:

@@ -47,7 +47,7 @@ def test_what_comes_into_the_driver(nodes: int, cores: int, vectors: int) -> Non
 
 def test_above_64_nodes_groups_add_before_the_driver() -> None:
     parts = predict(ROUND, Cluster(nodes=100, cores=4, gbit=8), RATES).parts
-    assert parts.groups == pytest.approx(9 * (2e-3 + 1e-3))
+    assert parts.groups == pytest.approx(9 * 2e-3 + 10 * 1e-3)
     assert parts.driver == pytest.approx(10 * 2e-3)
 
 
