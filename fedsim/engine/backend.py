@@ -9,7 +9,7 @@ from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Se
 from fedsim.workload.engine import Engine
 
 _GB = 1e9
-_REPORTS = 250  # a second, of all hosts; each takes the driver half a millisecond
+_REPORTS = 1000  # a second, of all hosts; each takes the driver half a millisecond
 _STATE_SHARE, _SLICE_SHARE = 0.5, 0.2  # of a node's memory, where the workload does not say
 
 

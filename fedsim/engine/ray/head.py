@@ -71,7 +71,9 @@ class Head:
             RunError: the run cannot continue.
             InputError: the input is wrong.
         """
-        awaited = refs if isinstance(refs, list) else [refs]
         with explained(self._ray, client):
-            self.wait(awaited, len(awaited))
-            return self._ray.get(refs)
+            while True:
+                try:
+                    return self._ray.get(refs, timeout=_LOOK_EVERY_S)
+                except self._ray.exceptions.GetTimeoutError:
+                    self.check()

@@ -20,5 +20,5 @@ def test_a_head_that_refuses_is_gone() -> None:
         backend._head._address = f"127.0.0.1:{free.getsockname()[1]}"
         backend._head.check()
     with pytest.raises(RunError, match=r"lost an essential process \(gcs_server at 127.0.0.1:\d+\); continue"):
-        backend._get(never)
+        backend._head.get(never)
     backend._ray.cancel(never, force=True)
