@@ -9,7 +9,9 @@ from fedsim.algorithms.training import Precision
 from fedsim.analysis.scores import scores
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
+from fedsim.workload.names import Sites
 from fedsim.workload.schema import Workload
+from fedsim.workload.sites import Site
 
 _EXACT = 1e-9
 _SAME_DB = 1e-3  # tolerance [dB] of the zero-filled PSNR of one volume under one mask, between machines
@@ -73,20 +75,31 @@ def _differs_at_all(one: Terms, two: Terms) -> Iterator[str]:
         yield f"federation.normalise differs ({was.federation.normalise}, {is_.federation.normalise})"
     if one.precision != two.precision:
         yield f"training.precision differs ({one.precision}, {two.precision})"
-    matrices, others = (
-        {site.name: site.matrix or workload.federation.matrix for site in workload.federation.expanded_sites()}
-        for workload in (was, is_)
-    )
-    if matrices.keys().isdisjoint(others):
-        yield f"they have no site in common ({', '.join([*matrices][:4])}; {', '.join([*others][:4])})"
-    for site in matrices:
-        if site in others and matrices[site] != others[site]:
-            yield f"the matrix of site {site} differs ({list(matrices[site])}, {list(others[site])})"
+    sites, others = (workload.federation.expanded_sites() for workload in (was, is_))
+    common = _common(sites, others)
+    if not common:
+        some = "; ".join(", ".join(site.name for site in some[:4]) for some in (sites, others))
+        yield f"they have no site in common ({some})"
+    for site, other in common:
+        before, after = site.matrix or was.federation.matrix, other.matrix or is_.federation.matrix
+        if before != after:
+            yield f"the matrix of site {site.name} differs ({list(before)}, {list(after)})"
+
+
+def _common(sites: Sites[Site], others: Sites[Site]) -> list[tuple[Site, Site]]:
+    """A site that both have of each two entries of federation.sites that have one in common."""
+    first = dict.fromkeys(group[start].name for group in (sites, others) for start in group.starts)
+    places = ((sites.place(name), others.place(name)) for name in first)
+    return [(sites[one], others[two]) for one, two in places if one is not None and two is not None]
 
 
 def _differs_in_a_seed(one: Terms, two: Terms) -> Iterator[str]:
     seed = f"though the seed is {one.workload.seed} in both"
     slices, others = (_test_slices(terms.manifest) for terms in (one, two))
+    growing = one.workload.by_rule or two.workload.by_rule  # there, sites that did not take part are not listed
+    if growing:
+        both = slices.index.intersection(others.index)
+        slices, others = slices.loc[both], others.loc[both]
     for site, volume, *_ in sorted(slices.index.symmetric_difference(others.index)):
         yield f"the test split differs (site {site}, volume {volume}) {seed}"
     accelerations = (slices["acceleration"] - others["acceleration"]).abs()
@@ -95,7 +108,7 @@ def _differs_in_a_seed(one: Terms, two: Terms) -> Iterator[str]:
     if one.scores is None or two.scores is None:
         return
     before, after = (scored.groupby(["site", "volume"])["zf_psnr"].mean() for scored in (one.scores, two.scores))
-    for site, volume in before.index.symmetric_difference(after.index):
+    for site, volume in () if growing else before.index.symmetric_difference(after.index):
         yield f"the evaluated volumes differ (site {site}, volume {volume}) {seed}"
     for site, volume in before.index[(before - after).abs() > _SAME_DB]:
         yield f"the zero-filled images differ (site {site}, volume {volume}), so the masks do, {seed}"

@@ -3,7 +3,7 @@
 A client is scored on its own site exactly as by `evaluate`; sites that took no part are columns too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import pandas as pd
@@ -22,7 +22,7 @@ from fedsim.engine.record.run_directory import Run, Which
 
 
 def cross_evaluate(run: Run, which: Which = "best", part: Part = "test") -> pd.DataFrame:
-    """Score every client's deployed model on every site's volumes of a part.
+    """Score every client's deployed model on every site's volumes of a part, as far as they have taken part.
 
     Returns:
         One row per model and volume: round, client (of the model), site (of the data), own (whether the site is the
@@ -34,16 +34,17 @@ def cross_evaluate(run: Run, which: Which = "best", part: Part = "test") -> pd.D
     """
     round_ = run.round(which)
     federation = assemble_as_before(run)
-    sites = list(_sites(federation, part))
+    clients = [federation.clients.named(name) for name in run.stored(round_)]
+    sites = list(_sites((*clients, *federation.unseen), part))
     if not sites:
         raise InputError(f"{run.path}: no site has data in the {part} split")
     with threads(run.workload.engine.threads):
         rows = [
             {"round": round_, "client": client.name, **row}
-            for client in federation.clients
+            for client in clients
             for row in _scores(run, round_, client, sites, part)
         ]
-    return stamped(rows, run.workload, federation.manifest)
+    return stamped(rows, run.workload, federation)
 
 
 def assemble_as_before(run: Run) -> Federation:
@@ -53,7 +54,7 @@ def assemble_as_before(run: Run) -> Federation:
         InputError: its data cannot be read, or have changed since the run began.
     """
     federation = assemble(run.runnable)
-    check_manifest(run.path, federation.manifest)
+    check_manifest(run.path, federation)
     return federation
 
 
@@ -68,10 +69,10 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _sites(federation: Federation, part: Part) -> Iterator[tuple[ClientData, int]]:
+def _sites(clients: Iterable[ClientSpec], part: Part) -> Iterator[tuple[ClientData, int]]:
     """Every site's data, with the batch size of `evaluate`; sites without data in the part are left out."""
     seen: set[str] = set()
-    for client in (*federation.clients, *federation.unseen):
+    for client in clients:
         for data in client.data.members:
             if data.site not in seen and data.samples(part):
                 seen.add(data.site)

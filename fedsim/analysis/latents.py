@@ -44,7 +44,7 @@ def latents(run: Run, which: Which = "best") -> pd.DataFrame:
     federation = assemble_as_before(run)
     frames = []
     with threads(run.workload.engine.threads):
-        for client in federation.clients:
+        for client in map(federation.clients.named, run.stored(round_)):
             learner = run.learner(client.name, round_)
             frames += [
                 _of_site(learner, client, data).assign(round=round_)

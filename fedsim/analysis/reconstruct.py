@@ -18,9 +18,9 @@ from fedsim.data.shard import Shard, ensure_shard
 from fedsim.data.source import Source
 from fedsim.data.sources import detect
 from fedsim.data.split import Piece
-from fedsim.engine.federation import POOLED
 from fedsim.engine.record.run_directory import Run, Which
 from fedsim.mri.masks import measured_acceleration
+from fedsim.workload.names import POOLED
 from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Site
 
@@ -32,7 +32,7 @@ _CROPPED = "; fastMRI's evaluate.py crops targets to a square of the width, so i
 def beside_fastmri(workload: Workload) -> str:
     """Note on the sites with images that fastMRI's evaluation would crop; empty if all matrices are square."""
     federation = workload.federation
-    shapes = {s.name: s.matrix or federation.matrix for s in (*federation.expanded_sites(), *federation.unseen_sites())}
+    shapes = {site.name: site.matrix or federation.matrix for site in federation.sites}
     oblong = [f"{name} ({height}x{width})" for name, (height, width) in shapes.items() if height != width]
     return f"{_CROPPED.removeprefix('; ')}: {some(oblong)}" if oblong else ""
 
@@ -115,17 +115,20 @@ def _scored(score: Mapping[str, str | float], matrix: tuple[int, int]) -> str:
 def _chosen(run: Run, client: str, which: Which) -> tuple[Network, Site]:
     """A client's network and its site."""
     federation = run.workload.federation
-    sites = {site.name: site for site in federation.expanded_sites()}
-    unseen = {site.name: site for site in federation.unseen_sites()}
+    sites, unseen = federation.expanded_sites(), federation.unseen_sites()
+    name = client.partition(".")[0]
     if run.runnable.algorithm.pools_data:
-        if client not in sites:
-            raise InputError(f"--client {client}: name a site, for its mask: {', '.join(list(sites)[:20])}")
+        if sites.place(client) is None:
+            raise InputError(
+                f"--client {client}: name a site, for its mask: {', '.join(site.name for site in sites[:20])}"
+            )
         network: nn.Module = run.model(POOLED, which)
-    elif client in unseen:
+    elif unseen.place(client) is not None:
         network = joined_network(run, client, which)
     else:
         network = run.model(client, which)
-    return network, (sites | unseen)[client.partition(".")[0]]
+    found = next(group[place] for group in (unseen, sites) if (place := group.place(name)) is not None)
+    return network, found
 
 
 def _source_of(site: Site, file: Path) -> Source:

@@ -133,7 +133,7 @@ def unseen(
             for served in _serve(models, site, budgets, steps):
                 tell(served)
                 rows += [{"round": round_, **row} for row in served.rows(run.workload.metrics.protocol)]
-    return stamped(rows, run.workload, federation.manifest)
+    return stamped(rows, run.workload, federation)
 
 
 def _check(site: ClientSpec, budgets: Sequence[Budget]) -> None:

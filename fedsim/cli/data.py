@@ -40,10 +40,11 @@ def data_import(workload: WorkloadFile, overrides: OfData = None) -> None:
     from fedsim.workload.reading import load_workload
 
     loaded = load_workload(workload, overrides or [])
-    sites = len(loaded.federation.expanded_sites()) + len(loaded.federation.unseen_sites())
+    sites = len(loaded.listed_sites) + len(loaded.federation.unseen_sites())
     with bars_of(out, "sites", "shards") as step:
         federation = assemble(loaded, lambda site: step("sites", site, sites))
-        members = [member for client in (*federation.clients, *federation.unseen) for member in client.data.members]
+        clients = () if federation.by_rule else federation.clients
+        members = [member for client in (*clients, *federation.unseen) for member in client.data.members]
         shards = {member.shard: member for member in members}  # clients of a site share one
         for member in shards.values():
             with member.open():  # phantoms are generated on first use

@@ -74,7 +74,10 @@ def _runs_table(plan: Plan) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     table.add_row("method", f"{workload.algorithm.name}, {workload.training.rounds} rounds{_fused(plan)}")
-    table.add_row("clients", f"{clients:,} of {sites:,} sites, {plan.cohort:,} in a round")
+    counted = f"{clients:,} of {sites:,} sites, {plan.cohort:,} in a round"
+    if plan.registered > clients:
+        counted = f"{plan.registered:,} registered, {plan.cohort:,} in a round"
+    table.add_row("clients", counted)
     table.add_row("training slices", f"{_between(plan.slices, '{:.0f}'.format)} per client")
     table.add_row("actors", _actors(plan))
     if any(node.gpus for node in plan.machine.nodes):

@@ -20,7 +20,7 @@ class LiveProgress(Observer):
     def __init__(self, workload: Workload, progress: Progress) -> None:
         self._progress = progress
         self._rounds = workload.training.rounds
-        self._sites = progress.add_task("sites", total=len(workload.federation.expanded_sites()), note="importing")
+        self._sites = progress.add_task("sites", total=len(workload.listed_sites), note="importing")
         self._round_bar = progress.add_task("rounds", total=self._rounds, note="", visible=False)
         self._client_bar = progress.add_task("clients", total=None, note="", visible=False)
         self._clock = _Clock(self._rounds)

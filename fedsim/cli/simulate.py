@@ -141,8 +141,10 @@ def first_line(workload: "Workload") -> str:
     from fedsim.algorithms.fusing import one_by_one
 
     sites, fuse = workload.federation.expanded_sites(), workload.training.fuse
-    alone = fuse == 1 or one_by_one(workload.settled().algorithm, tuple(site.name for site in sites))
-    return f"{workload.name}: {len(sites)} sites{'' if alone else f', up to {fuse} clients as one network'}"
+    names = workload.client_names()
+    cohort = tuple(names[: workload.training.drawn(len(names))])
+    alone = fuse == 1 or one_by_one(workload.settled().algorithm, cohort)
+    return f"{workload.name}: {len(sites):,} sites{'' if alone else f', up to {fuse} clients as one network'}"
 
 
 def _check_resume(out_dir: Path | None, overwrite: bool, trust: bool) -> None:

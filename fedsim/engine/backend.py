@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 
 from fedsim.algorithms.base import Vector
-from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Setup
 from fedsim.workload.engine import Engine
 
@@ -17,12 +17,18 @@ class Backend(ABC):
     """Hosts and how to call them."""
 
     @abstractmethod
-    def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
+    def start(self, setup: Setup, clients: Clients) -> None:
         """Start hosts for the clients; those that are running and idle stay, with their clients' present state.
+
+        Clients that are not listed get a host with the first message that names them.
 
         Raises:
             WorkerLostError: a process was lost meanwhile.
         """
+
+    @abstractmethod
+    def clients(self) -> Iterable[str]:
+        """Names of the clients that have a host."""
 
     @abstractmethod
     def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:

@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -15,7 +16,8 @@ from fedsim.engine.host.merging import Levels, together
 from fedsim.engine.host.messages import Faults, Row, Train, Validate
 from fedsim.engine.observer import Observer
 from fedsim.engine.record.failures import Action, Failure, Failures, Kind
-from fedsim.engine.record.ledger import UNKNOWN, idle_row, joined, round_row, sum_columns
+from fedsim.engine.record.idle import idle_row
+from fedsim.engine.record.ledger import UNKNOWN, joined, round_row, sum_columns
 from fedsim.engine.server import Server
 from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.workload.faults import CHECKPOINT, by_client, due
@@ -41,10 +43,9 @@ class Rounds:
         self._workload, self._algorithm = workload, workload.algorithm
         self._federation, self._backend = federation, backend
         self._observer, self._failures = observer, failures
-        self._samples = {client.name: client.data.samples() for client in federation.clients}
 
     def play(self, round_: int) -> tuple[Row, pd.DataFrame]:
-        """Train and validate; the round's row, and a row for each client.
+        """Train and validate; the round's row, and a row for each client that was drawn or validated.
 
         Raises:
             WorkerLostError: a process was lost; the round does not count.
@@ -74,14 +75,18 @@ class Rounds:
         self.now = (round_, "")
         rows = pd.DataFrame([
             {
-                **trained.get(name, idle_row(round_, client)), **UNKNOWN,
+                **(trained.get(name) or self._idle_row(round_, name)), **UNKNOWN,
                 **({"outcome": "dropped", "weight": 0.0} if name in gone else {}), **quality.get(name, {}),
             }
-            for client in self._federation.clients for name in (client.name,)
+            for name in sorted({*cohort, *quality}, key=self._federation.clients.place)
         ])  # fmt: skip
         slots, threads = self._backend.slots(), self._workload.engine.threads
         row = round_row(round_, time.time() - begun, rows, slots, threads)
         return {**row, **sum_columns(levels)}, rows
+
+    def _idle_row(self, round_: int, name: str) -> Row:
+        client = self._federation.clients.named(name)
+        return idle_row(round_, name, client.site, client.data.samples())
 
     def play_alone(self, client: str, round_: int) -> Row:
         """Repeat one client's last phase of a round, after all that precedes it in the round; nothing is recorded.
@@ -127,10 +132,18 @@ class Rounds:
 
     def _cohort(self, round_: int) -> tuple[str, ...]:
         """The clients drawn for a round, in the federation's order."""
-        training, federation = self._workload.training, self._federation
-        size = training.drawn(len(federation))
-        drawn = training.sampler.drawn(federation, size, round_, self._workload.seed)
-        return tuple(federation.names[place] for place in drawn)
+        return tuple(self._federation.names[place] for place in self._drawn(round_))
+
+    def _drawn(self, round_: int) -> list[int]:
+        """The places of the cohort."""
+        training, clients = self._workload.training, self._federation.clients
+        return training.sampler.drawn(clients, training.drawn(len(clients)), round_, self._workload.seed)
+
+    def scored(self, round_: int) -> tuple[str, ...]:
+        """The clients whose images are scored after a round, in the federation's order."""
+        metrics, clients = self._workload.metrics, self._federation.clients
+        places = metrics.scored(len(clients), self._drawn(round_), self._workload.seed)
+        return tuple(clients.names[place] for place in places)
 
     def _phase(self, round_: int, phase: Phase, gone: set[str]) -> Gathered:
         """Run a phase without the clients that are gone; those dropped in it are added to `gone`."""
@@ -186,21 +199,23 @@ class Rounds:
 
     def _weights(self, clients: tuple[str, ...]) -> dict[str, float]:
         """Aggregation weights of clients, which sum to one."""
-        by_samples = self._algorithm.weighting == "samples"
-        total = sum(self._samples[name] for name in clients) if by_samples else len(clients)
-        return {name: (self._samples[name] if by_samples else 1) / total for name in clients}
+        if self._algorithm.weighting == "uniform":
+            return dict.fromkeys(clients, 1 / len(clients))
+        samples = {name: self._federation.clients.named(name).data.samples() for name in clients}
+        total = sum(samples.values())
+        return {name: count / total for name, count in samples.items()}
 
     def _validate(self, round_: int, begun: float) -> dict[str, Row]:
-        """Every client's mean validation quality after aggregation, if this round is one to validate."""
+        """Mean validation quality of the clients that are scored, if this round is one to validate."""
         every = self._workload.metrics.every
         if not every or round_ % every:
             return {}
-        order = Validate(clients=self._federation.names, round=round_, since=begun)
+        order = Validate(clients=self.scored(round_), round=round_, since=begun)
         replies = self._backend.call(order, self.server.deployed())
         return {row["client"]: row for reply in replies for row in reply.rows}
 
 
-def check_phases(workload: Workload, names: tuple[str, ...]) -> None:
+def check_phases(workload: Workload, names: Sequence[str]) -> None:
     """Refuse phases that have the same name, and faults of unknown clients or phases.
 
     Args:
@@ -210,12 +225,13 @@ def check_phases(workload: Workload, names: tuple[str, ...]) -> None:
     Raises:
         InputError: naming the method or the fault.
     """
-    turns = [(name, p.name) for p in hooks.phases(workload.algorithm, names, 1, workload.seed) for name in p.clients]
+    cohort = tuple(names[: workload.training.drawn(len(names))])
+    turns = [(name, p.name) for p in hooks.phases(workload.algorithm, cohort, 1, workload.seed) for name in p.clients]
     if len(set(turns)) < len(turns):
         raise InputError("algorithm.name: phases of a round in which a client takes part must have different names")
     phases = {"train", CHECKPOINT, *(phase for _, phase in turns)}
     for index, fault in enumerate(workload.faults):
-        if fault.client not in (None, *names):
+        if fault.client is not None and fault.client not in names:
             raise InputError(f"faults.{index}.client: {fault.client!r} is not a client; {_some(names)} are")
         if fault.at not in phases:
             raise InputError(f"faults.{index}.phase: must be one of {', '.join(sorted(phases))}, not {fault.at!r}")
@@ -225,5 +241,5 @@ def _kind(error: ClientError) -> Kind:
     return "diverged" if isinstance(error, DivergedError) else "raised"
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -8,7 +8,7 @@ import torch
 from fedsim.algorithms.base import Vector
 from fedsim.core.errors import InputError
 from fedsim.engine.backend import Backend, limits_of
-from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.clients.sequence import Clients, Listed
 from fedsim.engine.host.faulty import host_class
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import NOTHING, Message, Reply, Row, Setup, Train
@@ -25,20 +25,28 @@ class SerialBackend(Backend):
         self._engine = engine
         self._threads = torch.get_num_threads()
         self._host: Host | None = None
+        self._clients: Clients = Listed(())
 
-    def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
+    def start(self, setup: Setup, clients: Clients) -> None:
         """One host."""
+        self._clients = clients
         if self._host is not None:
             return
         setup = replace(setup, device=device_of(self._engine, []))
         if setup.device == "cuda" and not torch.cuda.is_available():
             raise InputError("engine.device: cuda needs a GPU, and torch knows of none; set it to auto or cpu")
-        limits = limits_of(self._engine, memory_here(), 1, work_bytes(setup, clients))
-        self._host = host_class(setup)(setup, clients, limits)
+        limits = limits_of(self._engine, memory_here(), 1, work_bytes(setup, clients.typical))
+        self._host = host_class(setup)(setup, clients.typical if clients.listed else (), limits)
+
+    def clients(self) -> Iterable[str]:
+        """Those of the host."""
+        return self._host.clients() if self._host is not None else ()
 
     def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
         """The one host answers."""
         assert self._host is not None, "start comes first"
+        there = set(self._host.clients())
+        self._host.admit([self._clients.named(name) for name in message.clients if name not in there])
         yield from self._host.handle(message, broadcast)
         if isinstance(message, Train):
             yield Reply(sums=self._host.partial_sums())

@@ -14,27 +14,28 @@ import pandas as pd
 from fedsim.algorithms import hooks
 from fedsim.core.errors import DamagedError, InputError, WriteError
 from fedsim.data.split import Part
-from fedsim.engine.backend import Backend
+from fedsim.engine.backends import make_backend
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.messages import Evaluate, Row
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.observer import Observer
 from fedsim.engine.plan.fits import check_fits
 from fedsim.engine.record.claim import Claim, claimed
+from fedsim.engine.record.evaluation import keep_evaluation
 from fedsim.engine.record.failures import Failures
-from fedsim.engine.record.ledger import Ledger, stamped, write_table
+from fedsim.engine.record.ledger import Ledger, stamped
 from fedsim.engine.record.log import RunLog, round_text
+from fedsim.engine.record.manifest import Manifest
 from fedsim.engine.record.resuming import check_manifest, resumes
-from fedsim.engine.record.run_directory import Run, Which, begin_run, check_client, setup_of
+from fedsim.engine.record.run_directory import Run, Which, begin_run, setup_of
 from fedsim.engine.record.term import TERM_COLUMNS, ratio_by_round, term_warning
 from fedsim.engine.recovery import Recovery
 from fedsim.engine.rounds import Rounds, check_phases
-from fedsim.engine.serial import SerialBackend
 from fedsim.engine.server import Server
 from fedsim.engine.state import checkpoint
 from fedsim.engine.state.snapshots import Snapshots
-from fedsim.workload.engine import Engine
 from fedsim.workload.faults import CHECKPOINT
+from fedsim.workload.names import check_client
 from fedsim.workload.schema import Workload
 
 log = logging.getLogger("fedsim")
@@ -78,9 +79,10 @@ class Simulation:
             resumed = resumes(self.path, workload)
             self._federation = assemble(workload, self._observer.site_ready)
             if resumed:
-                check_manifest(self.path, self._federation.manifest)
+                check_manifest(self.path, self._federation)
             self._learner = make_learner(setup)
             self._ledger, self._failures = Ledger(self.path), Failures(self.path)
+            self._manifest = Manifest(self.path, self._federation)
             check_phases(workload, self._federation.names)
             self._backend = make_backend(workload.engine, address)
             closing.callback(self._backend.close)
@@ -111,7 +113,7 @@ class Simulation:
         if self.workload.engine.backend == "serial" and any(fault.kind == "kill" for fault in self.workload.faults):
             raise InputError("faults: kill needs engine.backend=ray; a serial run has no worker process to kill")
         self._warn()
-        self._stamped = begin_run(self.path, self.workload, self._federation.manifest)
+        self._stamped = begin_run(self.path, self.workload, self._manifest.begin)
         self._log.open(self.path)
         checkpoint.sweep(self.path)
         try:
@@ -121,13 +123,17 @@ class Simulation:
                 self._ledger.close()
             raise
         self._ledger.close()
+        self._manifest.close()
         if done and (warning := term_warning(ratio_by_round(self._ledger.clients(TERM_COLUMNS)))):
             log.warning(warning)
         self._log.say("trained" if done else f"stopped after round {self._snapshots.reached()}")
         return done
 
     def evaluate(self, part: Part = "test", which: Which = "best", images: bool = False) -> pd.DataFrame:
-        """Score every client's volumes of a part at a checkpoint, and keep the rows in evaluation.parquet."""
+        """Score clients' volumes of a part at a checkpoint, and keep the rows in evaluation.parquet.
+
+        Whose: `metrics.clients` says; the cohort is that of the checkpoint's round.
+        """
         round_ = Run(self.path).round(which)
         try:
             rows = self._recovery.attempt(lambda: self._evaluated(round_, part, images))
@@ -137,9 +143,9 @@ class Simulation:
                 raise
             log.warning("%s; the last round, %d, is evaluated instead of the best round", error, last)
             return self.evaluate(part, last, images)
-        frame = stamped(rows, self.workload, self._federation.manifest)
+        frame = stamped(rows, self.workload, self._federation)
         if rows:
-            self._keep_evaluation(frame, round_, part)
+            keep_evaluation(self.path, frame, round_, part)
             self._log.open(self.path)
             self._log.say(f"round {round_}, {part}: PSNR {frame['psnr'].mean():.2f} dB, mean over {len(frame)} volumes")
         return frame
@@ -162,20 +168,14 @@ class Simulation:
     def _evaluated(self, round_: int, part: Part, images: bool) -> list[Row]:
         self._put(round_)
         folder = (self.path / "images").absolute() if images else None
-        names = self._federation.names
+        names = self._rounds.scored(round_)
         order = Evaluate(clients=names, round=round_, part=part, images=folder)
         replies = self._backend.call(order, self._server.deployed())
         place = {name: index for index, name in enumerate(names)}
         return sorted((row for reply in replies for row in reply.rows), key=lambda row: place[row["client"]])
 
-    def _keep_evaluation(self, frame: pd.DataFrame, round_: int, part: Part) -> None:
-        if (self.path / "evaluation.parquet").exists():
-            old = Run(self.path).evaluation
-            frame = pd.concat([old[(old["round"] != round_) | (old["split"] != part)], frame], ignore_index=True)
-        write_table(self.path / "evaluation.parquet", frame)
-
     def _warn(self) -> None:
-        clients = self._federation.clients
+        clients = self._federation.clients.typical
         steps = {client.name: math.ceil(client.data.samples() / client.training.batch_size) for client in clients}
         legal = hooks.warnings(self.workload.algorithm, steps, self._learner.parameters)
         for warning in legal + check_fits(self.workload, self._federation, self._learner, self.path):
@@ -190,6 +190,7 @@ class Simulation:
         while round_ < last and not self._stops_early() and not stop():
             round_ += 1
             row, clients = self._rounds.play(round_)
+            self._manifest.add(clients["site"])
             self._ledger.append(row, clients)
             self._snapshots.trained(clients.loc[clients["outcome"] != "idle", "client"])
             if self._on_schedule(round_):
@@ -240,7 +241,7 @@ class Simulation:
         state: dict[str, Any] = {
             "round": round_,
             "workload": json.loads(self._stamped.model_dump_json(exclude_none=True)),
-            "clients": list(self._federation.names),
+            "clients": self._snapshots.clients(),
             "best_round": best,
             "best_psnr": psnr if best else None,
             **({"stopped_early": reason} if (reason := self._stops_early()) else {}),
@@ -252,21 +253,6 @@ class Simulation:
         self._snapshots.write(state, layouts, struck)
         passing = [r for r in checkpoint.complete_rounds(self.path) if r != round_ and not self._on_schedule(r)]
         checkpoint.prune(self.path, self.workload.engine.keep_last, best, passing)
-
-
-def make_backend(engine: Engine, address: str | None = None) -> Backend:
-    """The backend that the workload names.
-
-    Raises:
-        InputError: there is an address, and the backend is serial.
-    """
-    if engine.backend == "ray":
-        from fedsim.engine.ray.backend import RayBackend  # noqa: PLC0415 - Ray only where it is used
-
-        return RayBackend(engine, address)
-    if address is not None:
-        raise InputError(f"--address {address}: needs engine.backend=ray")
-    return SerialBackend(engine)
 
 
 def run(

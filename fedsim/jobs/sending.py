@@ -200,6 +200,6 @@ def _machine(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool)
 def _missing(workload: Workload) -> Path | None:
     """The first source path that does not exist on this machine; empty if all do."""
     root = workload.federation.root
-    sources = [site.source for site in workload.federation.expanded_sites()]
+    sources = [site.source for site in workload.federation.expanded_sites().entries]
     paths = (root / source.path for source in sources if isinstance(source, FileSource))
     return next((path for path in paths if not path.exists()), None)

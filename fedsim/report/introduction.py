@@ -34,7 +34,7 @@ def training(workload: Workload) -> str:
 
     def values_of(key: str) -> str:
         common = getattr(workload.training, key)
-        given = sorted({getattr(site.training, key) or common for site in workload.federation.expanded_sites()})
+        given = sorted({getattr(site.training, key) or common for site in workload.federation.expanded_sites().entries})
         return " to ".join(str(value) for value in dict.fromkeys((given[0], given[-1])))
 
     epochs = values_of("local_epochs")

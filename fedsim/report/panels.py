@@ -1,6 +1,6 @@
 """One representative slice per site: as measured, as reconstructed by the site's model, and the ground truth."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.samples import ClientData
 from fedsim.data.source import Source
 from fedsim.data.split import Part, Piece
-from fedsim.engine.federation import assemble, clients_per_site
+from fedsim.engine.federation import assemble
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.record.run_directory import Run
 from fedsim.mri.masks import BoolArray
@@ -91,24 +91,26 @@ def volumes_of(run: Run, most: int) -> Iterator[tuple[Panel, ReconstructedVolume
 def _shown(run: Run, most: int, *, whole: bool) -> Iterator[tuple[Panel, ReconstructedVolume]]:
     round_ = run.round("best")
     federation = assemble(_first_sites(run.runnable, most))
-    sites = {site.name: site for site in run.workload.federation.expanded_sites()}
-    scores = _scores(run, round_)
+    clients: Sequence[ClientSpec] = federation.clients
+    if federation.by_rule:
+        clients = [federation.clients.named(name) for name in run.stored(round_)[:most]]
+    sites, scores = run.workload.federation.expanded_sites(), _scores(run, round_)
     seen: set[str] = set()
-    for client in federation.clients:
+    for client in clients:
         for data in client.data.members:
             if data.site not in seen:
                 seen.add(data.site)
-                yield _panel(run, round_, sites[data.site], client, data, federation.manifest, scores, whole=whole)
+                site, rows = sites.named(data.site), federation.manifest_of([data.site])
+                yield _panel(run, round_, site, client, data, rows, scores, whole=whole)
 
 
 def _first_sites(workload: Workload, most: int) -> Workload:
-    """The workload with its first `most` sites only; their clients keep their names and data."""
+    """The workload with its first `most` sites only, whose clients keep their names and data; all made by a rule."""
     federation = workload.federation
-    sites = federation.expanded_sites()
-    if len(sites) <= most:
+    sites, names = federation.expanded_sites(), federation.client_names()
+    if len(sites) <= most or workload.by_rule:
         return workload
-    clients = sum(clients_per_site(federation.clients, len(sites))[:most])
-    fewer = federation.model_copy(update={"sites": tuple(sites[:most]), "clients": clients})
+    fewer = federation.model_copy(update={"sites": sites[:most], "clients": names.start(most)})
     return workload.model_copy(update={"federation": fewer})
 
 

@@ -118,12 +118,21 @@ class _Report:
             self.missing.append("No round was validated (metrics.every), so the last checkpoint is shown.")
 
     def _all_sites(self) -> list[Site]:
-        return self.workload.federation.expanded_sites() + self.workload.federation.unseen_sites()
+        federation = self.workload.federation
+        if not self.workload.by_rule:
+            return [*federation.expanded_sites(), *federation.unseen_sites()]
+        sites, there = federation.expanded_sites(), [str(name) for name in self.slices_of][:_MOST_CLIENT_ROWS]
+        self.missing.append(
+            f"Sites that have taken part are listed, {_MOST_CLIENT_ROWS} at most; "
+            f"{len(self.slices_of):,} of {len(sites):,} sites have."
+        )
+        places = (sites.place(name) for name in there)
+        return [*(sites[place] for place in places if place is not None), *federation.unseen_sites()]
 
     def _client_count(self) -> int:
         if len(self.clients):
             return int(self.clients["client"].nunique())
-        return self.workload.federation.clients or len(self.workload.federation.expanded_sites())
+        return len(self.workload.client_names())
 
     def _model(self) -> dict[str, Any]:
         try:
@@ -146,7 +155,7 @@ class _Report:
         if shown != self.round:
             self.missing.append(f"Round {self.round} was not evaluated; the table shows round {shown}.")
         left_out = self._client_count() - frame["client"].nunique()
-        if left_out:
+        if left_out and self.workload.metrics.scores_all(len(self.workload.client_names())):
             self.missing.append(f"{left_out} of {self._client_count()} clients have no {part} data and are in no mean.")
         return frame[frame["round"] == shown]
 

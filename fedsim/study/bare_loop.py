@@ -74,7 +74,7 @@ class Floor:
         write_table(self._run / _FILE, pd.DataFrame(self._rows).drop_duplicates("round", keep="last"))
 
     def _started(self, ray: Any, nodes: Sequence[Node]) -> list[Any]:  # noqa: ANN401 - the module ray
-        engine, clients = self._workload.engine, assemble(self._workload).clients
+        engine, clients = self._workload.engine, assemble(self._workload).clients.typical
         slots = [node.id for node in nodes for _ in range(max(1, math.floor(node.cpus / engine.threads)))]
         shares = spread(clients, min(len(slots), len(clients)))
         affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy

@@ -54,4 +54,4 @@ def _terms(plan: StudyPlan, method: str) -> Iterator[tuple[int, FedMRI]]:
 
 
 def _cohort(workload: Workload) -> int:
-    return workload.training.drawn(workload.federation.clients or len(workload.federation.expanded_sites()))
+    return workload.training.drawn(len(workload.federation.client_names()))

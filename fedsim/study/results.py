@@ -136,7 +136,7 @@ def _tuning_rows(
 def point_row(plan: StudyPlan, point: Point, run: Run) -> dict[str, Any]:
     """The row of results.parquet of a finished point."""
     workload, rounds, tested = run.workload, run.rounds, scores(run, "test")
-    count = workload.federation.clients or len(workload.federation.expanded_sites())
+    count = len(workload.federation.client_names())
     count = 1 if workload.algorithm.pools_data else count
     later = rounds[rounds["round"] > 1] if len(rounds) > 1 else rounds
     quality = {name: mean_over_sites(tested, name) for name in (*QUALITIES, *(f"zf_{name}" for name in QUALITIES))}

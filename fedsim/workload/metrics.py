@@ -1,13 +1,42 @@
-"""The section `metrics`: how images are scored."""
+"""The section `metrics`: how images are scored, and whose."""
+
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from fedsim.core.section import Section
+from fedsim.core.seeds import numpy_stream
 from fedsim.mri.metrics import Protocol
+
+FEW = 256
+"""Up to so many clients, all of them are listed, validated, and shown in every round."""
 
 
 class Metrics(Section):
-    """How images are scored."""
+    """How images are scored, and whose."""
 
     protocol: Protocol = Field("fastmri", description="fastmri: over the volume; slice: each slice separately.")
     every: int = Field(1, ge=0, description="Rounds between validations; 0: never during training.")
+    clients: Literal["all", "cohort"] | Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Whose images are scored, after a round and in the test at the end: all clients', those "
+        "drawn for the round (cohort), or those of N clients, the same in every round; default all up to "
+        "256 clients, then cohort.")  # fmt: skip
+
+    def scores_all(self, clients: int) -> bool:
+        """Whether all of so many clients are scored."""
+        return self.clients == "all" or (self.clients is None and clients <= FEW)
+
+    def scored(self, clients: int, cohort: list[int], seed: int) -> list[int]:
+        """The places of the clients that are scored after a round, ascending.
+
+        Args:
+            clients: Number of all clients.
+            cohort: Places of those drawn for the round, ascending.
+            seed: The workload's.
+        """
+        if self.scores_all(clients):
+            return list(range(clients))
+        if not isinstance(self.clients, int):
+            return cohort
+        size = min(self.clients, clients)
+        return sorted(numpy_stream(seed, "scored").choice(clients, size=size, replace=False).tolist())

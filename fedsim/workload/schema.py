@@ -4,6 +4,8 @@ Sections that are also the thing they describe are defined beside their code (ma
 training), those of the federation and the engine in this folder; this file joins them.
 """
 
+from collections.abc import Sequence
+
 from pydantic import Field, model_validator
 
 from fedsim.algorithms import hooks
@@ -16,7 +18,8 @@ from fedsim.models.catalogue import AnyModel
 from fedsim.models.reconstruction import UNetModel
 from fedsim.workload.engine import Engine
 from fedsim.workload.faults import Fault
-from fedsim.workload.metrics import Metrics
+from fedsim.workload.metrics import FEW, Metrics
+from fedsim.workload.names import POOLED, Sites
 from fedsim.workload.sites import Federation, Site
 
 
@@ -76,8 +79,24 @@ class Workload(Section):
 
     def settled(self) -> "Workload":
         """The workload with all choices made that its method leaves open until the number of clients is known."""
-        clients = self.federation.clients or len(self.federation.expanded_sites())
+        clients = len(self.federation.client_names())
         return self.model_copy(update={"algorithm": hooks.settled(self.algorithm, self.training.drawn(clients))})
+
+    def client_names(self) -> Sequence[str]:
+        """The names of all clients, in order."""
+        return (POOLED,) if self.algorithm.pools_data else self.federation.client_names()
+
+    @property
+    def by_rule(self) -> bool:
+        """Whether phantom sites with a `count` become clients when they first take part, instead of at the start."""
+        counted = any(site.count > 1 for site in self.federation.expanded_sites().entries)
+        return counted and len(self.client_names()) > FEW
+
+    @property
+    def listed_sites(self) -> Sites[Site]:
+        """The sites whose clients exist from the start."""
+        sites = self.federation.expanded_sites()
+        return Sites(site for site in sites.entries if site.count == 1) if self.by_rule else sites
 
     def extensions(self) -> list[Extension]:
         """The sections that may have a user's own class: method, network, sampler, every site's source and mask."""

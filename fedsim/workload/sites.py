@@ -1,8 +1,7 @@
 """The sections `federation` and `federation.sites`: who takes part, and with which data."""
 
-from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import platformdirs
 from pydantic import Field, model_validator
@@ -14,9 +13,12 @@ from fedsim.data.samples import Normalise
 from fedsim.data.sources import AnySource
 from fedsim.data.split import Split
 from fedsim.mri.masks import AnyMask, Equispaced
+from fedsim.workload.names import ClientNames, Sites, site_name
 from fedsim.workload.resources import Resources
 
-MOST_SITES = 100_000
+MOST_SITES = 10_000_000
+MOST_LISTED = 100_000
+"""Sites that are not made by a rule: those with files, and those that take no part in training."""
 Side = Annotated[int, Field(ge=16, le=2048)]
 Matrix = tuple[Side, Side]
 
@@ -60,13 +62,11 @@ class Site(Section):
             raise ValueError("count: with source.seed set, all sites have the same subjects; leave it out")
         return self
 
-    def expand(self) -> "list[Site]":
-        """This site, or the `count` sites it stands for."""
+    def numbered(self, number: int) -> Self:
+        """This site, or the one of a number from 1 of the `count` sites that it stands for."""
         if self.count == 1:
-            return [self]
-        width = max(3, len(str(self.count)))
-        names = [f"{self.name}-{index:0{width}d}" for index in range(1, self.count + 1)]
-        return [self.model_copy(update={"name": name, "count": 1}) for name in names]
+            return self
+        return self.model_copy(update={"name": site_name(self, number), "count": 1})
 
 
 class Federation(Section):
@@ -87,29 +87,39 @@ class Federation(Section):
     normalise: Normalise = Field("std", description="Divisor of a slice: std or max of its zero-filled image.")
     sites: tuple[Site, ...] = Field(min_length=1, description="The sites.")
 
-    def expanded_sites(self) -> list[Site]:
+    def expanded_sites(self) -> Sites[Site]:
         """Every site that takes part, with `count` expanded."""
-        return [one for site in self.sites if not site.unseen for one in site.expand()]
+        return Sites(site for site in self.sites if not site.unseen)
 
-    def unseen_sites(self) -> list[Site]:
+    def unseen_sites(self) -> Sites[Site]:
         """Every site that takes no part, with `count` expanded."""
-        return [one for site in self.sites if site.unseen for one in site.expand()]
+        return Sites(site for site in self.sites if site.unseen)
+
+    def client_names(self) -> ClientNames:
+        """The names of all clients, if the method does not pool the sites."""
+        return ClientNames(self.expanded_sites(), self.clients)
 
     def own_datasets(self) -> list[str]:
         """The names of the user's own datasets among the sources, each once."""
         return list(dict.fromkeys(s.source.dataset for s in self.sites if isinstance(s.source, DatasetSource)))
 
     @model_validator(mode="after")
-    def _distinct_names(self) -> "Federation":
+    def _not_too_many(self) -> "Federation":
         if sum(site.count for site in self.sites) > MOST_SITES:
             raise ValueError(f"sites: their counts add up to more than {MOST_SITES:,} sites; lower count")
-        sites = self.expanded_sites() + self.unseen_sites()
-        counts = Counter(site.name.lower() for site in sites)
-        twice = [site.name for site in sites if counts[site.name.lower()] > 1]
-        if twice:
-            raise ValueError(
-                f"sites: two sites are named {twice[0]!r}; names must differ by more than upper and lower case"
-            )
+        if len(self.sites) > MOST_LISTED or len(self.unseen_sites()) > MOST_LISTED:
+            raise ValueError(f"sites: more than {MOST_LISTED:,} of them are listed or unseen; use count, or fewer")
+        return self
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> "Federation":
+        taken = Sites(site.model_copy(update={"name": site.name.lower()}) for site in self.sites)
+        for start in taken.starts:
+            if taken.place(taken.name(start)) != start:
+                twice = Sites(self.sites).name(start)
+                raise ValueError(
+                    f"sites: two sites are named {twice!r}; names must differ by more than upper and lower case"
+                )
         return self
 
     @model_validator(mode="after")

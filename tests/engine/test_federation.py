@@ -4,18 +4,16 @@ import pandas as pd
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine.federation import assemble, check_leaks, clients_per_site
+from fedsim.engine.federation import assemble, check_leaks
 from fedsim.workload.schema import Workload
 from tests.conftest import site
 
 Make = Callable[..., Workload]
 
 
-def test_clients_are_shared_out_among_sites() -> None:
-    assert clients_per_site(None, 3) == [1, 1, 1]
-    assert clients_per_site(7, 3) == [3, 2, 2]
+def test_fewer_clients_than_sites_are_refused(workload: Make) -> None:
     with pytest.raises(InputError, match=r"federation\.clients: 2 is fewer than the 3 sites"):
-        clients_per_site(2, 3)
+        assemble(workload("federation.clients=2"))
 
 
 def test_training_subjects_are_dealt_and_the_rest_belongs_to_the_site(workload: Make) -> None:

@@ -57,6 +57,10 @@ class Residents:
         """Names of the clients that live here."""
         return tuple(self._clients)
 
+    def admit(self, clients: Sequence[ClientSpec]) -> None:
+        """Add clients that have not trained yet."""
+        self._clients.update({client.name: client for client in clients})
+
     @contextmanager
     def _at_work(
         self, name: str, round_: int, received: ReadOnly, learner: Learner, training: bool = False

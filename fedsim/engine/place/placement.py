@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from fedsim.core.errors import InputError
@@ -32,6 +32,8 @@ class Placement:
     """Number of GPUs; may be a share of one."""
     memory: float = 0.0
     """Memory [bytes]."""
+    needs: Resources = field(default_factory=Resources)
+    """What each of its clients asks for."""
 
 
 def granted(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
@@ -77,6 +79,7 @@ def placed(
             node=turns[number % len(turns)] if node is None else node,
             pinned=node is not None or limited,
             clients=tuple(group),
+            needs=group[0].resources,
             gpus=_share(group[0].resources, nodes if node is None else nodes[node : node + 1], needed),
             **_reserves(engine, group),
         )
@@ -104,8 +107,8 @@ def _reserves(engine: Engine, group: Sequence[ClientSpec]) -> dict[str, float]:
 
 
 def unasked(placement: Placement) -> bool:
-    """Whether none of an actor's clients says how much of a GPU it needs."""
-    return all(client.resources.gpus is None for client in placement.clients)
+    """Whether an actor's clients do not say how much of a GPU they need."""
+    return placement.needs.gpus is None
 
 
 def _sharing(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[Placement]:

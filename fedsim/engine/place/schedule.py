@@ -18,11 +18,15 @@ _WORTH = 0.02  # share of a round; smaller gains are within the noise of measure
 class Expectations:
     """How long each client will take: as in its last round or, before that, in proportion to its data."""
 
-    def __init__(self, clients: Collection[ClientSpec]) -> None:
-        self._work = {client.name: max(client.work(), 1.0) for client in clients}
+    def __init__(self) -> None:
+        self._work: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
         self._bytes: dict[str, float] = {}
         self._pace = 1.0
+
+    def expect(self, client: ClientSpec) -> None:
+        """Know a client that takes part from now on."""
+        self._work[client.name] = max(client.work(), 1.0)
 
     def learn(self, seconds: Mapping[str, float], private_bytes: Mapping[str, float]) -> None:
         """Record how long clients took [s] and how much private state each has [bytes]."""
@@ -59,13 +63,21 @@ class Move:
 
 def spread(clients: Sequence[ClientSpec], actors: int) -> list[list[ClientSpec]]:
     """Clients divided among actors, longest first, each to the one with the least work; groups keep the given order."""
-    loads = [(0.0, number) for number in range(actors)]
-    groups: list[list[int]] = [[] for _ in range(actors)]
-    for index in sorted(range(len(clients)), key=lambda at: (-clients[at].work(), at)):
-        load, number = heapq.heappop(loads)
-        groups[number].append(index)
-        heapq.heappush(loads, (load + clients[index].work(), number))
-    return [[clients[index] for index in sorted(group)] for group in groups]
+    groups: list[list[ClientSpec]] = [[] for _ in range(actors)]
+    for client, number in zip(clients, dealt([client.work() for client in clients], [0.0] * actors), strict=True):
+        groups[number].append(client)
+    return groups
+
+
+def dealt(work: Sequence[float], loads: Sequence[float]) -> list[int]:
+    """The actor that each piece of work goes to, given the load that each has: longest first, to the least loaded."""
+    actors = [(load, number) for number, load in enumerate(loads)]
+    heapq.heapify(actors)
+    goes = [0] * len(work)
+    for index in sorted(range(len(work)), key=lambda at: (-work[at], at)):
+        load, goes[index] = heapq.heappop(actors)
+        heapq.heappush(actors, (load + work[index], goes[index]))
+    return goes
 
 
 def balance(

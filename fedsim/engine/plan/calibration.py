@@ -20,6 +20,7 @@ from fedsim.algorithms.fusing import one_by_one
 from fedsim.data.samples import ClientData, PooledData, SliceMemory
 from fedsim.data.shard import write_shard
 from fedsim.data.split import Part
+from fedsim.engine.clients.sequence import Listed
 from fedsim.engine.gather import Gathered
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Layouts, Row, Train, Validate
@@ -87,7 +88,7 @@ def calibrate(workload: Workload, clients: Sequence[ClientSpec], device: str = "
     backend = SerialBackend(workload.engine.model_copy(update={"device": device}))
     try:
         setup = setup_of(workload)
-        backend.start(replace(setup, fuse=min(setup.fuse, MOST)), tuple(group))
+        backend.start(replace(setup, fuse=min(setup.fuse, MOST)), Listed(group))
         trial = _Trial(workload, backend, [copy.name for copy in group], others)
         first, load = trial.round(1), OtherPrograms(device)
         second, validation, layout = trial.round(2), trial.validate(), trial.layout()

@@ -66,7 +66,7 @@ def plan_run(workload: Workload, out: Path, machine: Machine | None = None) -> P
     if any(check(plan) for check in _BEFORE):
         return plan
     device = "cuda" if plan.device == "cuda" and torch.cuda.is_available() else "cpu"
-    return make_plan(workload, federation, learner, machine, calibrate(workload, federation.clients, device))
+    return make_plan(workload, federation, learner, machine, calibrate(plan.workload, plan.clients, device))
 
 
 def refuse(plan: Plan) -> None:

@@ -81,6 +81,7 @@ def filled(
     nodes: Sequence[Node],
     private_bytes: Callable[[ClientSpec], float],
     work_bytes: float = 0.0,
+    each: float = 1.0,
 ) -> list[ActorNeeds]:
     """What each actor needs for its clients' private state and slices, given its share of its node's memory.
 
@@ -90,6 +91,7 @@ def filled(
         nodes: Of the cluster.
         private_bytes: A client's private state [bytes].
         work_bytes: Memory of a GPU that an actor takes to train [bytes]; 0: it trains on the CPU.
+        each: Number of clients over all rounds that one of the placements stands for.
     """
     limits = _limits(engine, nodes, len(placements), work_bytes)
     actors = [ActorNeeds(placement=placement, on_gpu=work_bytes > 0) for placement in placements]
@@ -98,8 +100,8 @@ def filled(
         if actor.on_gpu:
             own = replace(limits, gpu_share=actor.placement.gpus or 1.0).on_gpu(usable)
         for client in actor.placement.clients:
-            _keep_state(actor, private_bytes(client), own)
-            _keep_slices(actor, client, own.slice_bytes)
+            _keep_state(actor, each * private_bytes(client), own)
+            _keep_slices(actor, client, own.slice_bytes, each)
     return actors
 
 
@@ -120,12 +122,13 @@ def _keep_state(actor: ActorNeeds, size: float, limits: Limits) -> None:
         actor.scratch_bytes += size
 
 
-def _keep_slices(actor: ActorNeeds, client: ClientSpec, budget: float) -> None:
+def _keep_slices(actor: ActorNeeds, client: ClientSpec, budget: float, each: float) -> None:
     opened = 0
     for member in client.data.members:
         samples = member.samples()
-        if actor.slice_bytes + samples * slice_bytes(member) <= budget:
-            actor.slice_bytes += samples * slice_bytes(member)
+        size = each * samples * slice_bytes(member)
+        if actor.slice_bytes + size <= budget:
+            actor.slice_bytes += size
         else:
             opened += 1
             pixels = samples * member.matrix[0] * member.matrix[1]

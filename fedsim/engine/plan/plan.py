@@ -39,7 +39,11 @@ class Plan:
     """What a run will need."""
 
     workload: Workload
+    """Of clients that are made by a rule, as those of a typical cohort see it, who all train in every round."""
     clients: tuple[ClientSpec, ...]
+    """All of them, or a typical cohort of those that are made by a rule."""
+    registered: int
+    """Number of all clients."""
     machine: Machine
     device: str
     """torch's name of the device: cpu or cuda."""
@@ -77,7 +81,8 @@ class Plan:
     @property
     def drawn(self) -> int:
         """Clients of an actor in a round, at most."""
-        return max((self.workload.training.drawn(len(a.placement.clients)) for a in self.actors), default=0)
+        share = self.cohort / len(self.clients)
+        return max((max(1, round(share * len(a.placement.clients))) for a in self.actors), default=0)
 
     @property
     def one_by_one(self) -> str:
@@ -132,17 +137,22 @@ def make_plan(
     Raises:
         MethodError: the method's server is wrong about what the calibrated client sent.
     """
-    clients, nodes = federation.clients, machine.nodes
+    clients, nodes, registered = federation.clients.typical, machine.nodes, len(federation.clients)
+    taking_part = min(registered, workload.training.rounds * workload.training.drawn(registered))
+    each = 1.0 if federation.clients.listed else taking_part / len(clients)
+    if not federation.clients.listed:
+        everybody = {"participation": 1.0, "cohort": None}
+        workload = workload.model_copy(update={"training": workload.training.model_copy(update=everybody)})
     device = device_of(workload.engine, nodes)
     private = _Private(learner, clients, calibration)
-    sent = _traffic(workload, learner, federation.names, calibration)
+    sent = _traffic(workload, learner, tuple(client.name for client in clients), calibration)
     gpu = gpu_needs(workload.algorithm, learner, clients, workload.model.smallest) if device == "cuda" else None
     placements = placed(workload.engine, clients, nodes, gpu.total if gpu else CUDA_BYTES)
-    actors = filled(workload.engine, placements, nodes, private.bytes, gpu.total if gpu else 0.0)
+    actors = filled(workload.engine, placements, nodes, private.bytes, gpu.total if gpu else 0.0, each)
     fuse = 1 if gpu else workload.training.fuse
     pixel_bytes = 0.0 if gpu else activation_bytes(learner, workload.model.smallest)
     working = Working(learner=learner, pixel_bytes=pixel_bytes, sent=sent, fuse=fuse)
-    states, others = private.saved_bytes(), _driver_files_bytes(learner, clients, sent)
+    states, others = each * private.saved_bytes(), _driver_files_bytes(learner, clients, sent)
     others += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
     written = states * saved.written(workload, len(clients)) + others
     missing = {m.shard: m for c in clients for m in c.data.members if m.maker and not m.shard.exists()}.values()
@@ -150,20 +160,21 @@ def make_plan(
     return Plan(
         workload=workload,
         clients=clients,
+        registered=registered,
         machine=machine,
         device=device,
         gpu=gpu,
         actors=tuple(actors),
         nodes=tuple(node_needs(workload, actors, nodes, working)),
         private=spread(map(private.bytes, clients)),
-        private_bytes=sum(map(private.bytes, clients)),
+        private_bytes=each * sum(map(private.bytes, clients)),
         growth_bytes=calibration.growth_bytes if calibration else 0.0,
         traffic=sent,
         checkpoint_bytes=states * saved.held(workload, len(clients)) + others,
         written_bytes=written,
-        missing_shards=len(missing),
-        cache_bytes=sum(map(_shard_bytes, missing, fresh)),
-        times=expected(workload, actors, nodes, calibration, sum(fresh), written) if calibration else None,
+        missing_shards=round(each * len(missing)),
+        cache_bytes=each * sum(map(_shard_bytes, missing, fresh)),
+        times=expected(workload, actors, nodes, calibration, each * sum(fresh), written) if calibration else None,
         notes=tuple(federation.notes),
     )
 

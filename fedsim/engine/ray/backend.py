@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -12,20 +12,21 @@ from fedsim.algorithms.base import Vector
 from fedsim.core.errors import InputError, RunError, WorkerLostError
 from fedsim.core.extension import own_modules
 from fedsim.engine.backend import Backend, limits_of
-from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.clients.sequence import Clients, Listed
 from fedsim.engine.host.faulty import host_class
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Setup, Train
 from fedsim.engine.place.machine import nodes_of
 from fedsim.engine.place.node import CUDA_BYTES, Node
 from fedsim.engine.place.placement import Placement, device_of, granted, placed, unplaced
-from fedsim.engine.place.schedule import Expectations, balance
+from fedsim.engine.place.schedule import balance
 from fedsim.engine.plan.memory import work_bytes
 from fedsim.engine.ray.adder import handing_in
 from fedsim.engine.ray.calls import Actor, Call, Calls, Outgoing, Queues
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.ray.errors import explained
 from fedsim.engine.ray.head import Head
+from fedsim.engine.ray.homes import Homes
 from fedsim.engine.ray.private import call_in
 from fedsim.engine.ray.tree import Tree
 from fedsim.workload.engine import Engine
@@ -44,23 +45,25 @@ class RayBackend(Backend):
         self._vacant: list[Placement] = []
         self._setup: Setup | None = None
         self._limits = Limits()
-        self._expected = Expectations(())
+        self._clients: Clients = Listed(())
+        self._homes = Homes()
         self._tree = Tree(self._ray, self._head)
         self._calls: Calls | None = None
 
     # Placement
 
-    def start(self, setup: Setup, clients: tuple[ClientSpec, ...]) -> None:
+    def start(self, setup: Setup, clients: Clients) -> None:
         """Start actors as `engine.clients_per_actor` says.
 
         Actors with a call in progress are killed: its result is no longer wanted, and waiting for it would take longer.
         A lost actor is replaced on its node; if a node is lost, all actors are placed anew.
         """
         self._head.check()
+        self._clients = clients
         busy, self._calls = [call.actor for call in self.running.values()], None
         self._tree.end()
-        self._vacate(busy, clients)  # first: they wait for their streams to be read, and would answer no question
-        self._vacate(self._silent(), clients)
+        self._vacate(busy)  # first: they wait for their streams to be read, and would answer no question
+        self._vacate(self._silent())
         nodes = self._alive()
         if not nodes:
             raise RunError("no node of the Ray cluster is alive; restart the cluster, and continue with --resume")
@@ -71,9 +74,10 @@ class RayBackend(Backend):
             self.actors += self._wave(self._vacant[:width])
             del self._vacant[:width]
 
-    def _place(self, setup: Setup, clients: tuple[ClientSpec, ...], nodes: list[Node]) -> None:
+    def _place(self, setup: Setup, federation: Clients, nodes: list[Node]) -> None:
         """Decide the placement of all actors; none is running after this."""
         self._end_actors()
+        clients = federation.typical
         data = [section for client in clients for section in client.data.sections]
         samplers = [client.training.sampler for client in clients[:1]]
         for module in own_modules([setup.algorithm, setup.model, *samplers, *data]):  # actors may not have the file
@@ -84,7 +88,6 @@ class RayBackend(Backend):
                 f"the nodes with a {before.device} device are gone; bring them back, and continue with --resume"
             )
         self._nodes = {node.id: node for node in nodes}
-        self._expected = Expectations(clients)
         if self._engine.device == "cuda" and self._setup.device != "cuda":
             raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; set it to auto or cpu")
         work = work_bytes(self._setup, clients)
@@ -96,6 +99,8 @@ class RayBackend(Backend):
             raise RunError(
                 "the remaining nodes cannot hold all clients (site resources); add nodes, and continue with --resume"
             )
+        if not federation.listed:
+            self._vacant = [replace(placement, clients=()) for placement in self._vacant]
         memory = min(node.actor_memory for node in nodes)
         hosts = len(self._vacant)
         self._limits = limits_of(self._engine, memory, math.ceil(hosts / len(nodes)), work, all_hosts=hosts)
@@ -111,14 +116,13 @@ class RayBackend(Backend):
             silent.append(actor)
         return silent
 
-    def _vacate(self, actors: list[Actor], clients: tuple[ClientSpec, ...]) -> None:
+    def _vacate(self, actors: list[Actor]) -> None:
         """Kill some actors; others will take their placements, with the clients that they have at present."""
-        specs = {client.name: client for client in clients}
         for actor in actors:
             if actor in self.actors:
                 self._ray.kill(actor.handle)
                 self.actors.remove(actor)
-                self._vacant.append(replace(actor.placement, clients=tuple(specs[name] for name in actor.clients)))
+                self._vacant.append(replace(actor.placement, clients=tuple(map(self._clients.named, actor.clients))))
 
     def _wave(self, placements: list[Placement]) -> list[Actor]:
         assert self._setup is not None, "placements are made with it"
@@ -130,12 +134,25 @@ class RayBackend(Backend):
             for placement in placements
         ]
         nodes = self._head.get([call_in(handle, _node_id) for handle in handles])
-        return [
-            Actor(
-                handle=handle, placement=placement, node=node, clients=dict.fromkeys(c.name for c in placement.clients)
-            )
-            for handle, node, placement in zip(handles, nodes, placements, strict=True)
-        ]
+        made = zip(handles, nodes, placements, strict=True)
+        actors = [Actor(handle=handle, placement=placement, node=node) for handle, node, placement in made]
+        for actor in actors:
+            self._homes.add(actor, actor.placement.clients)
+        return actors
+
+    def _admit(self, names: Sequence[str]) -> list[Any]:
+        """Give the clients that have no actor one.
+
+        Returns:
+            References that are ready when the actors have them.
+        """
+        there = self._homes.names()
+        new = [self._clients.named(name) for name in names if name not in there]
+        return [actor.handle.admit.remote(own) for actor, own in self._homes.deal(new, names, self.actors) if own]
+
+    def clients(self) -> Iterable[str]:
+        """Those of all actors."""
+        return self._homes.names()
 
     def _options(self, placement: Placement) -> dict[str, Any]:
         node = list(self._nodes)[placement.node]
@@ -151,22 +168,21 @@ class RayBackend(Backend):
         """Learn from the last phase's rows how long clients take."""
         parts = ("load_seconds", "train_seconds", "send_seconds")
         seconds = {row["client"]: sum(row[part] for part in parts) for row in rows}
-        self._expected.learn(seconds, {row["client"]: row["private_bytes"] for row in rows})
+        self._homes.expected.learn(seconds, {row["client"]: row["private_bytes"] for row in rows})
 
     def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
         """Send a message to its clients' hosts, longest call first; a node starts its next call when one finishes."""
-        wanted = set(message.clients)
+        moved = self._admit(message.clients)
         with explained(self._ray):
             put = (self._ray.put(dict(broadcast)),) if broadcast else ()
         sent = Outgoing(message=message, broadcast=put, sums=isinstance(message, Train))
-        moved = self._rebalance(wanted) if isinstance(message, Train) and self._expected.measured else []
+        if isinstance(message, Train) and self._homes.expected.measured:
+            moved += self._rebalance(message.clients)
         waiting: Queues = defaultdict(list)
-        for actor in self.actors:
-            mine = tuple(name for name in actor.clients if name in wanted)
-            if mine:
-                waiting[actor.node].append((actor, mine))
+        for actor, mine in self._homes.by_actor(message.clients):
+            waiting[actor.node].append((actor, tuple(mine)))
         for queue in waiting.values():
-            queue.sort(key=lambda call: -sum(map(self._expected.seconds, call[1])))
+            queue.sort(key=lambda call: -sum(map(self._homes.expected.seconds, call[1])))
         self._calls = self._made()
         try:
             yield from self._calls.answers(sent, waiting)
@@ -185,7 +201,7 @@ class RayBackend(Backend):
         fuse, patience = self._setup.fuse if self._setup else 1, self._engine.client_timeout_s
         return Calls(self._ray, self._head, self._tree, cpus=cpus, fuse=fuse, patience=patience)
 
-    def _rebalance(self, wanted: set[str]) -> list[Any]:
+    def _rebalance(self, wanted: Sequence[str]) -> list[Any]:
         """Move clients between actors of a node that train at the same time, where that saves more than it costs.
 
         The private state goes through a file on the node, never through Ray.
@@ -194,16 +210,16 @@ class RayBackend(Backend):
             References that are ready when the moves are done.
         """
         moved: list[Any] = []
+        queued = {id(actor): mine for actor, mine in self._homes.by_actor(wanted)}
         for node in self._nodes.values():
             actors = [actor for actor in self.actors if actor.node == node.id]
             if len({a.placement.cpus for a in actors}) != 1 or len(actors) * actors[0].placement.cpus > node.cpus:
                 continue  # they take turns anyway, or may not take each other's clients
-            queues = [[name for name in actor.clients if name in wanted] for actor in actors]
-            for move in balance(queues, self._expected.seconds, self._expected.move_seconds):
+            queues = [queued.get(id(actor), []) for actor in actors]
+            for move in balance(queues, self._homes.expected.seconds, self._homes.expected.move_seconds):
                 source, target = actors[move.source], actors[move.target]
                 moved.append(target.handle.take_over.remote(source.handle.hand_over.remote([move.client])))
-                del source.clients[move.client]
-                target.clients[move.client] = None
+                self._homes.move(move.client, target)
         return moved
 
     def close(self) -> None:
@@ -216,7 +232,7 @@ class RayBackend(Backend):
         self._tree.end()
         for actor in self.actors:
             self._ray.kill(actor.handle)
-        self.actors, self._vacant = [], []
+        self.actors, self._vacant, self._homes = [], [], Homes()
 
     def slots(self) -> int:
         """How many clients without special resources can train at once, over all nodes."""

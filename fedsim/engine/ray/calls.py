@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TypeAlias
 
 from fedsim.core.errors import WorkerLostError
@@ -27,7 +27,7 @@ class Actor:
     placement: Placement
     node: str
     """Ray's id of the node that it runs on."""
-    clients: dict[str, None]
+    clients: dict[str, None] = field(default_factory=dict)
     """Names of its present clients, in their order."""
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from fedsim.core.errors import DamagedError
 from fedsim.core.files import replacing
-from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.federation import Federation
 from fedsim.engine.host.merging import Level, Levels
 from fedsim.engine.host.messages import Row
 from fedsim.engine.host.process import here
@@ -20,7 +20,8 @@ from fedsim.engine.record.appended import AppendedTable, read_arrow
 from fedsim.workload.schema import Workload
 
 _PATIENCE = 200  # times the duration of the last write, before the next one
-_TIMES = ("wait_seconds", "load_seconds", "train_seconds", "send_seconds")
+TIMES = ("wait_seconds", "load_seconds", "train_seconds", "send_seconds")
+"""Columns of a client's row that add up over the phases of a round."""
 
 SUM_LEVELS = ("node", "group", "driver")
 """The levels at which partial sums are added, in the order of their way to the server."""
@@ -102,10 +103,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
     return frame
 
 
-def stamped(rows: list[Row], workload: Workload, manifest: pd.DataFrame) -> pd.DataFrame:
+def stamped(rows: list[Row], workload: Workload, federation: Federation) -> pd.DataFrame:
     """Rows about volumes, with the columns needed to interpret a score."""
     if not rows:
         return pd.DataFrame()
+    manifest = federation.manifest_of(row["site"] for row in rows)
     stamps = manifest.groupby(["site", "volume"])[["acceleration", "within_subject"]].first()
     return (
         pd.DataFrame(rows)
@@ -121,21 +123,11 @@ def row_key(evaluation: pd.DataFrame, most: int) -> str:
     return "client" if sites <= clients <= most else "site"
 
 
-def idle_row(round_: int, client: ClientSpec) -> Row:
-    """The row of a client that was not drawn for a round."""
-    return {
-        "round": round_, "client": client.name, "site": client.site, "samples": client.data.samples(),
-        "outcome": "idle", "node": "", "pid": 0, "memory_bytes": 0, "device": "", "private_bytes": 0,
-        "weight": 0.0, "loss": math.nan, "steps": 0, "begin_seconds": math.nan,
-        **dict.fromkeys(_TIMES, 0.0), "uplink_bytes": 0, "downlink_bytes": 0,
-    }  # fmt: skip
-
-
 def joined(before: Row | None, row: Row) -> Row:
     """One row for a client that worked in several phases: sums of times and bytes, the rest from the last phase."""
     if before is None:
         return row
-    added = ("steps", *_TIMES, "uplink_bytes", "downlink_bytes")
+    added = ("steps", *TIMES, "uplink_bytes", "downlink_bytes")
     return {**before, **row, "begin_seconds": before["begin_seconds"], **{key: before[key] + row[key] for key in added}}
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fedsim.algorithms.training import Training
 from fedsim.core.errors import DamagedError, InputError
+from fedsim.engine.federation import Federation
 from fedsim.engine.record.claim import LOCK
 from fedsim.engine.record.run_directory import Run, flat, own_files
 from fedsim.engine.state.checkpoint import complete_rounds, read_state
@@ -26,6 +27,7 @@ _KEPT_ON_RESUME = ("engine.on_client_error",)
 """What a client that fails does to its round is part of what the run computes. A lost process (`on_lost_process`,
 `client_timeout_s`) is an accident of the machine: no workload determines it, and a resumed run may answer it otherwise.
 """
+_COMPARED = 256  # sites that are made by a rule
 _CHANGES_BITS = ("threads", "device")
 _OF_VOLUMES = {"digest": "other images", "mask_kind": "another mask", "acceleration": "another acceleration"}
 """Columns of the manifest that are the same for all slices of a volume, with the wording for a change."""
@@ -89,13 +91,23 @@ def check_own(path: Path, workload: Workload) -> None:
             )
 
 
-def check_manifest(path: Path, manifest: pd.DataFrame) -> None:
+def check_manifest(path: Path, federation: Federation) -> None:
     """Refuse to resume a run with other data, or with data divided or measured otherwise, than it began with.
+
+    Of sites that are made by a rule, the first are compared: where the rule has changed, all of them have.
 
     Raises:
         InputError: naming the first site and volume that differ.
     """
-    frames = Run(path).manifest, manifest
+    before, now = Run(path).manifest, federation.manifest
+    if federation.by_rule:
+        sites = {*now["site"], *before["site"].unique()[:_COMPARED]}
+        before, now = before[before["site"].isin(sites)], federation.manifest_of(sites)
+    _check_alike(path, (before, now))
+
+
+def _check_alike(path: Path, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    """Compare the rows of a run with those of now."""
     keys = ["site", "volume", "slice", "subject", "split", "client"]
     before, now = (dict.fromkeys(frame[keys].fillna("").itertuples(index=False, name=None)) for frame in frames)
     differing = [row for row in (*before, *now) if row not in before or row not in now]

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,14 @@ from fedsim.data.kspace import is_undersampled, measured
 from fedsim.data.samples import ClientData
 from fedsim.engine.host.messages import Setup
 from fedsim.engine.host.training import make_learner
-from fedsim.engine.record.ledger import read_table, write_table
+from fedsim.engine.record.idle import with_idle
+from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.provenance import provenance
 from fedsim.engine.state import checkpoint
 from fedsim.mri.fft import fft2c
 from fedsim.mri.masks import BoolArray
+from fedsim.workload.metrics import FEW
+from fedsim.workload.names import check_client
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
 
@@ -100,12 +103,11 @@ class Run:
 
     def __repr__(self) -> str:
         """Name, rounds, clients and state, for a prompt."""
-        federation = self.workload.federation
-        clients = federation.clients or len(federation.expanded_sites())
+        clients = len(self.workload.client_names())
         rounds, done = self.workload.training.rounds, max(checkpoint.complete_rounds(self.path), default=0)
         evaluated = done == rounds and (self.path / "evaluation.parquet").exists()
         state = "evaluated" if evaluated else "trained" if done == rounds else "not finished"
-        return f"<Run {self.workload.name} in {self.path}: {done} of {rounds} rounds, {clients} clients, {state}>"
+        return f"<Run {self.workload.name} in {self.path}: {done} of {rounds} rounds, {clients:,} clients, {state}>"
 
     @property
     def rounds(self) -> pd.DataFrame:
@@ -114,12 +116,13 @@ class Run:
 
     @property
     def clients(self) -> pd.DataFrame:
-        """One row per client per round."""
-        return self._table("clients")
+        """One row per client per round, up to 256 clients; of more, the rows of those that took part."""
+        few, table = len(self.workload.client_names()) <= FEW, self._table("clients")
+        return with_idle(table, self.path / "manifest.parquet") if few else table
 
     @property
     def manifest(self) -> pd.DataFrame:
-        """One row per slice."""
+        """One row per slice, of the sites that have taken part."""
         return self._table("manifest")
 
     @property
@@ -144,6 +147,10 @@ class Run:
         if not str(which).isdecimal() or int(which) not in complete:
             raise InputError(f"--round {which}: must be best, last or one of {', '.join(map(str, complete))}")
         return int(which)
+
+    def stored(self, which: Which = "best") -> list[str]:
+        """The clients whose state a checkpoint has: all, or those drawn so far if clients are made by a rule."""
+        return list(checkpoint.read_state(self.path, self.round(which))["clients"])
 
     def model(self, client: str, which: Which = "best") -> nn.Module:
         """A client's network at a checkpoint: shared parameters and its own.
@@ -183,8 +190,8 @@ class Run:
     def _mask(self, client: str, shape: tuple[int, int]) -> BoolArray:
         """A mask of the client's site; if each volume has its own, the one of a volume named raw."""
         federation = self.runnable.federation
-        sites = {site.name: site for site in federation.expanded_sites()}
-        site = sites.get(client.partition(".")[0], next(iter(sites.values())))
+        sites = federation.expanded_sites()
+        site = sites[sites.place(client.partition(".")[0]) or 0]
         data = ClientData(
             shard=Path(),
             site=site.name,
@@ -204,7 +211,7 @@ class Run:
             InputError: the run has no such client.
         """
         at = checkpoint.read_state(self.path, self.round(which))
-        check_client(client, at["clients"])
+        check_client(client, self.runnable.client_names())
         with torch.inference_mode(mode=False):  # the caller may be in inference mode
             learner = make_learner(setup_of(self.runnable))
         state = checkpoint.read_client(self.path, at, client, learner.flat("local")) or learner.fresh_state()
@@ -230,17 +237,7 @@ class Run:
         return table
 
 
-def check_client(client: str, names: Sequence[str]) -> None:
-    """Refuse a client that a run does not have.
-
-    Raises:
-        InputError: naming those it has, or the first of them.
-    """
-    if client not in names:
-        raise InputError(f"--client {client}: the run's clients are {', '.join(names[:20])}")
-
-
-def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workload:
+def begin_run(path: Path, workload: Workload, manifest: Callable[[], None]) -> Workload:
     """Create a run directory with the resolved workload, versions, machine and manifest; or resume one.
 
     A resumed run keeps the versions, the machine and the threads that it began with; rounds.parquet has those of
@@ -262,7 +259,7 @@ def begin_run(path: Path, workload: Workload, manifest: pd.DataFrame) -> Workloa
         path.mkdir(parents=True, exist_ok=True)
         keep_own(path, workload)
         write_text(path / "workload.yaml", write_yaml(json.loads(stamped.model_dump_json(exclude_none=True))))
-        write_table(path / "manifest.parquet", manifest)
+        manifest()
     except (OSError, WriteError) as error:
         raise InputError(f"--out {path}: cannot be written ({error})") from error
     return stamped

@@ -38,7 +38,7 @@ class Snapshots:
             backend: The hosts.
         """
         self._run, self._setup, self._learner = run, setup, learner
-        self._clients, self._names = federation.clients, federation.names
+        self._federation, self._names = federation, federation.names
         self._server, self._backend = server, backend
         self._base = Kept(round=0, segments={})
         self._changed: dict[str, None] = {}  # clients that have trained since then
@@ -57,10 +57,10 @@ class Snapshots:
             DamagedError: the round's checkpoint is not what was written.
             WorkerLostError: a process was lost meanwhile.
         """
-        self._backend.start(self._setup, self._clients)
+        self._backend.start(self._setup, self._federation.clients)
         if not round_:
             self._server.state = self._learner.fresh_server()
-            self._tell(Reset(clients=self._names))
+            self._tell(Reset(clients=tuple(self._backend.clients())))
             self._base = Kept(round=0, segments={})
             self._changed = {} if share_files(len(self._names)) else dict.fromkeys(self._names)
             return None, None
@@ -68,9 +68,16 @@ class Snapshots:
         self._server.state = checkpoint.read_server(self._run, state, self._learner.flat("shared"))
         self._base, self._changed = Kept(round=round_, segments=checkpoint.segments_of(state)), {}
         stored = dict.fromkeys(name for segment in self._base.segments.values() for name in segment.clients)
-        self._tell(Reset(clients=tuple(name for name in self._names if name not in stored)))
+        self._tell(Reset(clients=tuple(name for name in self._backend.clients() if name not in stored)))
         self._tell(Load(clients=tuple(stored), parts=checkpoint.parts(self._run, round_, self._base.segments)))
         return state["best_round"], state["best_psnr"]
+
+    def clients(self) -> list[str]:
+        """All clients in order; if they are made by a rule, those that the next checkpoint has the state of."""
+        if not self._federation.by_rule:
+            return list(self._names)
+        stored = dict.fromkeys(name for segment in self._base.segments.values() for name in segment.clients)
+        return sorted(stored | self._changed, key=self._federation.clients.place)
 
     def trained(self, clients: Iterable[str]) -> None:
         """Note whose private state a round has changed."""

@@ -13,7 +13,8 @@ import torch
 
 from fedsim.cli.plan_tables import plan_tables
 from fedsim.core.errors import InputError
-from fedsim.engine.federation import Federation, assemble, clients_per_site
+from fedsim.engine.clients.sequence import Listed
+from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine
@@ -44,7 +45,7 @@ def workloads_of(path: Path) -> list[Workload]:
 def federation_of(workload: Workload, like: ClientSpec) -> Federation:
     """The workload's clients with their matrices, each with 64 training slices of some other client's volume."""
     sites = workload.federation.expanded_sites()
-    counts = clients_per_site(workload.federation.clients, len(sites))
+    names = workload.federation.client_names()
     data = like.data.members[0]
     pieces, supports = (replace(data.pieces[0], start=0, stop=64),), data.supports[:1]
     matrices = [site.matrix or workload.federation.matrix for site in sites]
@@ -54,11 +55,11 @@ def federation_of(workload: Workload, like: ClientSpec) -> Federation:
             name=f"{site.name}-{number}", site=site.name, data=slices, training=workload.training_of(site),
             resources=site.resources,
         )
-        for site, slices, count in zip(sites, own, counts, strict=True)
-        for number in range(count)
+        for site, slices in zip(sites, own, strict=True)
+        for number in range(names.of_site(site.name))
     ]  # fmt: skip
     return Federation(
-        clients=tuple(clients), unseen=(), manifest=pd.DataFrame({"site": [], "subject": [], "subject_from": []})
+        clients=Listed(clients), unseen=(), manifest=pd.DataFrame({"site": [], "subject": [], "subject_from": []})
     )
 
 

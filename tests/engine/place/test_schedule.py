@@ -54,7 +54,9 @@ def test_every_client_has_one_place() -> None:
 
 
 def test_expectations_are_measured_or_in_proportion() -> None:
-    expected = Expectations([client("A", 4), client("B", 8), client("C", 16)])
+    expected = Expectations()
+    for one in (client("A", 4), client("B", 8), client("C", 16)):
+        expected.expect(one)
     assert not expected.measured
     assert expected.seconds("B") == 2 * expected.seconds("A")
     expected.learn({"A": 1.0, "B": 2.0}, {"A": 1e9})

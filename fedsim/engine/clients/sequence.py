@@ -1,0 +1,125 @@
+"""The clients of a federation as a sequence: all made at the start, or each made when it first takes part."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.engine.clients.site import Made, made_alone
+from fedsim.engine.host.client import ClientSpec
+from fedsim.workload.names import ByPlace
+from fedsim.workload.schema import Workload
+
+_KEPT = 1024  # sites made last
+
+
+class Clients(ByPlace[ClientSpec]):
+    """All clients in order, by place and by name."""
+
+    names: Sequence[str]
+    typical: tuple[ClientSpec, ...]
+    """Clients that stand for all in estimates, with those of every entry of federation.sites among them."""
+
+    @property
+    @abstractmethod
+    def samples(self) -> NDArray[np.int64]:
+        """Training slices of each client (N,)."""
+
+    @abstractmethod
+    def place(self, name: str) -> int:
+        """The place of the client of a name."""
+
+    def named(self, name: str) -> ClientSpec:
+        """The client of a name."""
+        return self[self.place(name)]
+
+    @property
+    def listed(self) -> bool:
+        """Whether all clients exist from the start."""
+        return len(self.typical) == len(self)
+
+
+class Listed(Clients):
+    """Clients that exist."""
+
+    def __init__(self, clients: Iterable[ClientSpec]) -> None:
+        self.typical = tuple(clients)
+        self.names = tuple(client.name for client in self.typical)
+        self._places = {name: place for place, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        """Number of clients."""
+        return len(self.typical)
+
+    def make(self, place: int) -> ClientSpec:
+        """The client at a place."""
+        return self.typical[place]
+
+    def place(self, name: str) -> int:
+        """The place of the client of a name."""
+        return self._places[name]
+
+    @cached_property
+    def samples(self) -> NDArray[np.int64]:
+        """Training slices of each client (N,)."""
+        return np.array([client.data.samples() for client in self.typical], np.int64)
+
+
+class Registered(Clients):
+    """Clients of counted phantom sites, made from the workload's seed and their names, and those of sites that exist.
+
+    Those of the sites asked for last are kept; no client is made before it is asked for.
+    """
+
+    def __init__(self, workload: Workload, listed: Mapping[str, Made]) -> None:
+        """Clients of a workload, and its sites that exist, by name."""
+        self._sites, self._names = workload.federation.expanded_sites(), workload.federation.client_names()
+        self.names = self._names
+        self._workload, self._listed = workload, listed
+        cohort = workload.training.drawn(len(self))
+        self.site = lru_cache(max(_KEPT, 2 * cohort))(self._site)
+        """The site at a place."""
+        starts = map(self._names.start, self._sites.starts)
+        spaced = (place * len(self) // cohort for place in range(cohort))
+        self.typical = tuple(map(self.make, sorted({*starts, *spaced})))
+
+    def __len__(self) -> int:
+        """Number of clients."""
+        return len(self._names)
+
+    def make(self, place: int) -> ClientSpec:
+        """The client at a place."""
+        site = self._names.site(place)
+        return self.site(site).clients[place - self._names.start(site)]
+
+    def place(self, name: str) -> int:
+        """The place of the client of a name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        place = self._names.place(name)
+        if place is None:
+            raise KeyError(name)
+        return place
+
+    def _site(self, place: int) -> Made:
+        site = self._sites.make(place)
+        clients = self._names.start(place + 1) - self._names.start(place)
+        return self._listed.get(site.name) or made_alone(self._workload, site, clients)
+
+    def of_site(self, name: str) -> Made | None:
+        """The site of a name, with its clients; None if there is none that takes part."""
+        place = self._sites.place(name)
+        return None if place is None else self.site(place)
+
+    @cached_property
+    def samples(self) -> NDArray[np.int64]:
+        """Training slices of each client (N,); sites of an entry are alike, unless they are cut into clients."""
+        sites = self._sites
+        if len(sites) < len(self):
+            return np.fromiter((client.data.samples() for client in self), np.int64, len(self))
+        first = [self[start].data.samples() for start in sites.starts]
+        return np.repeat(np.array(first, np.int64), [entry.count for entry in sites.entries])

@@ -1,0 +1,58 @@
+"""manifest.parquet: a row per slice of every site, or of the sites that have taken part if sites are made by a rule."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fedsim.engine.federation import Federation
+from fedsim.engine.record.appended import AppendedTable
+from fedsim.engine.record.ledger import write_table
+
+
+class Manifest:
+    """The manifest of a run: whole from the start, or grown by each site whose clients first take part."""
+
+    def __init__(self, run: Path, federation: Federation) -> None:
+        """Nothing is read or written yet."""
+        self._federation = federation
+        self._table = AppendedTable(run / "manifest.parquet")
+        self._there: set[str] = set()
+
+    def begin(self) -> None:
+        """Write the sites that exist, or continue what was written.
+
+        Raises:
+            DamagedError: it cannot be read.
+            WriteError: it cannot be written.
+        """
+        if not self._federation.by_rule:
+            write_table(self._table.path, self._federation.manifest)
+        elif self._table.path.exists():
+            self._table.keep(pc.scalar(True))
+            self._there = set(self._table.read(["site"])["site"].to_pylist())
+        else:
+            self.add(self._federation.manifest["site"].unique())
+
+    def add(self, sites: Iterable[str]) -> None:
+        """Write the rows of those sites that it lacks.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        new = [site for site in dict.fromkeys(sites) if site not in self._there]
+        if self._federation.by_rule and new:
+            rows = self._federation.manifest_of(new)
+            self._table.append(pa.Table.from_pandas(rows, preserve_index=False))
+            self._table.flush()
+            self._there.update(new)
+
+    def close(self) -> None:
+        """Make it a single file if it is small.
+
+        Raises:
+            DamagedError: it cannot be read.
+            WriteError: it cannot be written.
+        """
+        self._table.merge()

@@ -1,0 +1,131 @@
+"""Federations of more phantom sites than are listed: clients are made when they first take part."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedsim.core.errors import InputError
+from fedsim.engine.clients.sequence import Listed, Registered
+from fedsim.engine.federation import assemble
+from fedsim.engine.record.run_directory import Run
+from fedsim.engine.simulation import Simulation, run
+from fedsim.workload import schema
+from fedsim.workload.schema import Workload
+
+Make = Callable[..., Workload]
+SITES = (
+    "[{name: A, source: {format: phantom, subjects: 5, slices: 2, size: 32}},"
+    " {name: P, count: 300, source: {format: phantom, subjects: 4, slices: 1, size: 32, field_t: [1.5, 3.0]}}]"
+)
+KEYS = (
+    f"federation.sites={SITES}", "federation.clients=null", "federation.split={train: 0.5, val: 0.25, test: 0.25}",
+    "training.cohort=3", "training.rounds=3", "model={domain: image, channels: 2, pools: 1}", "algorithm.name=fedper",
+)  # fmt: skip
+
+
+@pytest.fixture
+def many(workload: Make) -> Callable[..., Workload]:
+    return lambda *keys: workload(*KEYS, *keys)
+
+
+def test_clients_made_by_the_rule_are_those_of_a_list(many: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where sites are cut into clients, and where they stand in a list with sites that exist."""
+    for keys in ((), ("federation.clients=310",)):
+        ruled = assemble(many(*keys))
+        monkeypatch.setattr(schema, "FEW", 1000)
+        listed = assemble(many(*keys))
+        monkeypatch.undo()
+        assert isinstance(ruled.clients, Registered)
+        assert isinstance(listed.clients, Listed)
+        assert list(ruled.names) == list(listed.names)
+        assert [ruled.clients.named(name) for name in listed.names[::37]] == list(listed.clients[::37])
+        assert ruled.clients.samples.tolist() == listed.clients.samples.tolist()
+        sites = [client.site for client in listed.clients[::37]]
+        expected = listed.manifest_of(sites).sort_values(["site", "volume", "slice"], ignore_index=True)
+        pd.testing.assert_frame_equal(
+            ruled.manifest_of(sites).sort_values(["site", "volume", "slice"], ignore_index=True), expected
+        )
+
+
+def test_only_those_that_take_part_are_made(many: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    federation = assemble(many("federation.sites.1.count=9999999"))
+    assert len(federation.clients) == len(federation.names) == 10_000_000
+    assert set(federation.manifest["site"]) == {"A"}
+    assert {client.site for client in federation.clients.typical} >= {"A", "P-0000001"}
+    assert len(federation.clients.typical) <= 5
+    assert federation.clients.named("P-0999999").data.samples() == 2
+    with pytest.raises(KeyError):
+        federation.clients.named("P-10000000")
+
+
+def test_a_method_that_pools_all_data_needs_them_listed(many: Make) -> None:
+    with pytest.raises(InputError, match=r"algorithm\.name: centralised holds the data of all 200,001 sites"):
+        assemble(many("algorithm.name=centralised", "federation.sites.1.count=200000"))
+
+
+def test_a_run_records_its_cohorts_alone(many: Make, tmp_path: Path) -> None:
+    done = run(many(), tmp_path / "run")
+    raw = pd.read_parquet(tmp_path / "run" / "clients.parquet")
+    assert raw.groupby("round").size().tolist() == [3, 3, 3]
+    assert (raw["outcome"] == "trained").all()
+    assert raw["psnr"].notna().all()
+    assert done.clients.equals(raw)
+    assert set(done.manifest["site"]) == {"A", *raw["site"]}
+    assert set(done.stored("last")) == set(raw["client"])
+    best = done.round("best")
+    assert set(done.evaluation["client"]) == set(raw.loc[raw["round"] == best, "client"])
+    assert np.isfinite(done.evaluation["acceleration"]).all()
+    idle = next(name for name in done.workload.client_names() if name not in set(raw["client"]))
+    fresh = done.learner(idle, "last")
+    assert not fresh.private.keys() - {"local"}, "it has never trained"
+
+
+def test_a_run_by_the_rule_is_that_of_a_list(many: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = ("algorithm.weighting=samples", "training.sampler=by_samples", "metrics.clients=cohort")
+    ruled = run(many(*keys), tmp_path / "ruled")
+    monkeypatch.setattr(schema, "FEW", 1000)
+    listed = run(many(*keys), tmp_path / "listed")
+    columns = ["round", "client", "site", "samples", "loss", "psnr", "weight", "uplink_bytes"]
+    assert ruled.clients[columns].equals(listed.clients[columns])
+    assert _shared(ruled) == _shared(listed)
+
+
+def test_a_resumed_run_has_the_same_bits(many: Make, tmp_path: Path) -> None:
+    whole = run(many(), tmp_path / "whole")
+    run(many("training.rounds=1"), tmp_path / "parts")
+    resumed = run(many(), tmp_path / "parts", resume=True)
+    assert _shared(whole) == _shared(resumed)
+    assert whole.manifest.equals(resumed.manifest)
+    columns = ["round", "client", "loss", "psnr"]
+    assert whole.clients[columns].equals(resumed.clients[columns])
+
+
+def test_what_a_lost_round_drew_is_forgotten(many: Make, tmp_path: Path) -> None:
+    """Hosts that go on after a loss have clients of the round that is repeated, which the checkpoint has not."""
+    whole = run(many(), tmp_path / "whole")
+    with Simulation(many(), tmp_path / "again") as simulation:
+        simulation.run(stop=(tmp_path / "again" / "checkpoints" / "round-0001" / "state.json").exists)
+        simulation._rounds.play(2)
+        simulation.run()
+    assert _shared(whole) == _shared(Run(tmp_path / "again"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_on_ray_as_in_this_process(many: Make, tmp_path: Path) -> None:
+    keys = ("engine.backend=ray", "engine.clients_per_actor=auto")
+    serial, ray = run(many(), tmp_path / "serial"), run(many(*keys), tmp_path / "ray")
+    assert _shared(serial) == _shared(ray)
+    columns = ["round", "client", "loss", "psnr"]
+    assert serial.clients[columns].equals(ray.clients[columns])
+    assert ray.clients.query("round == 1")["pid"].nunique() == 2, "the first cohort is dealt to both actors"
+
+
+def _shared(done: Run) -> list[bytes]:
+    """Shared and private parameters after the last round."""
+    last = done.path / f"checkpoints/round-{done.round('last'):04d}"
+    names = sorted(set(pd.read_parquet(done.path / "clients.parquet").query("outcome == 'trained'")["client"]))
+    private = [done.learner(name, "last").local.numpy().tobytes() for name in names]
+    return [(last / "shared.safetensors").read_bytes(), *private]
