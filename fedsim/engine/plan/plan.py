@@ -154,7 +154,7 @@ def make_plan(
     working = Working(learner=learner, pixel_bytes=pixel_bytes, sent=sent, fuse=fuse)
     states, others = each * private.saved_bytes(), _driver_files_bytes(learner, clients, sent)
     others += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
-    written = states * saved.written(workload, len(clients)) + others
+    written = states / each * saved.written(workload, len(clients)) + others
     missing = {m.shard: m for c in clients for m in c.data.members if m.maker and not m.shard.exists()}.values()
     fresh = [pixels_of_shard(member) for member in missing]
     return Plan(
