@@ -12,7 +12,7 @@ One round of one phase, without validation and checkpoint, with `engine.clients_
     groups    = (g - 1) * s / wire + g * s / adder        above 64 nodes, in groups of g = ceil(sqrt(nodes))
     link      = v * s / wire                              v vectors into the driver: one a node, or a group; one a host
     driver    = v * s / driver                            where there are no adders; no wire on a single node
-    ledger    = n * row                                   rows of clients.parquet
+    ledger    = n * row                                   rows of clients.parquet, from pieces to the table
     seconds   = the sum of these, and at least K * (launch + (1 + training / r) * piece + end): a host says that it
                                                           is at work, and reports every r seconds
     efficiency = n * t / (nodes * cores) / seconds
@@ -50,7 +50,7 @@ class Rates:
     adder: float
     """Sums that an adder adds [bytes per second]."""
     row: float
-    """A row of the ledger [s]."""
+    """A row of the ledger: receiving it and putting it into the table [s]."""
 
 
 @dataclass(frozen=True, kw_only=True)
