@@ -25,6 +25,7 @@ _PARTS = {
     "training": "training", "broadcast": "sending the broadcast", "calls": "the driver's calls",
     "nodes": "adding sums on nodes", "groups": "adding sums for groups of nodes", "link": "the driver's link",
     "driver": "adding sums in the driver", "ledger": "the ledger",
+    "reports": "the driver's other work for hosts",
 }  # fmt: skip
 _NOTICEABLE = 1.2  # of a run's time
 

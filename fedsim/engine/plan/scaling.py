@@ -13,8 +13,9 @@ One round of one phase, without validation and checkpoint, with `engine.clients_
     link      = v * s / wire                              v vectors into the driver: one a node, or a group; one a host
     driver    = v * s / driver                            where there are no adders; no wire on a single node
     ledger    = n * row                                   rows of clients.parquet, from pieces to the table
-    seconds   = the sum of these, and at least K * (launch + (1 + training / r) * piece + end): a host says that it
-                                                          is at work, and reports every r seconds
+    reports   = what these lack of K * (launch + (1 + training / r) * piece + end), the driver's work: a host says that
+                                                          it is at work, and reports every r seconds
+    seconds   = the sum of these
     efficiency = n * t / (nodes * cores) / seconds
 
 t and b are those of the plan (`calibration.py`, `sizes.py`), with this machine's cores. launch, piece, end, adder,
@@ -26,7 +27,7 @@ processes, and a data set that does not lie on the nodes.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from fedsim.engine.backend import report_seconds
 from fedsim.engine.plan.plan import Plan
@@ -94,7 +95,8 @@ class Parts:
     groups: float  # s, adding nodes' sums for groups of nodes
     link: float  # s, of sums into the driver
     driver: float  # s, adding there
-    ledger: float  # s, writing its rows
+    ledger: float  # s, of its rows
+    reports: float = 0.0  # s, that the driver is behind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +134,9 @@ def predict(round_: Round, cluster: Cluster, rates: Rates) -> Prediction:
     cores = cluster.nodes * cluster.cores
     hosts = min(cores, round_.clients)
     parts = _parts(round_, cluster, rates, hosts)
-    busy = rates.launch + (1 + parts.training / report_seconds(hosts)) * rates.piece + rates.end
-    seconds = max(sum(asdict(parts).values()), hosts * busy)
+    each = rates.launch + (1 + parts.training / report_seconds(hosts)) * rates.piece + rates.end
+    parts = replace(parts, reports=max(0.0, hosts * each - sum(asdict(parts).values())))
+    seconds = sum(asdict(parts).values())
     others = {name: part for name, part in asdict(parts).items() if name != "training"}
     return Prediction(
         cluster=cluster,

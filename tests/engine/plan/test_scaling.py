@@ -25,6 +25,7 @@ def test_sixteen_nodes_by_hand() -> None:
         "link": 16 * 2e6 / 1e9,
         "driver": 16 * 2e6 / 1e9,
         "ledger": 0.1,
+        "reports": 0.0,
     }
     assert asdict(made.parts) == pytest.approx(by_hand)
     assert made.seconds == pytest.approx(sum(by_hand.values()))
@@ -60,6 +61,7 @@ def test_fewer_clients_than_cores_leave_cores_idle() -> None:
 def test_a_driver_that_does_nothing_but_call_sets_the_pace() -> None:
     made = predict(Round(clients=1000, client=1e-6, broadcast=0, sums=0), SIXTEEN, replace(RATES, row=0))
     assert made.seconds == pytest.approx(1000 * 4e-4, rel=1e-5)
+    assert made.parts.reports == pytest.approx(1000 * 2e-4, rel=1e-2)
 
 
 @pytest.mark.usefixtures("ray_session")
