@@ -35,19 +35,19 @@ _KEPT = 3  # checkpoints
 
 
 class Clock(Observer):
-    """What every checkpoint has added to the disk, and the time between the end of a round and that of the next."""
+    """What every checkpoint has added to the disk, and the time from a round's last client until it is written."""
 
     def __init__(self, run: Path) -> None:
-        self._run = run
+        self._run, self._trained = run, 0.0
         self.rows: list[Row] = []
 
-    def round_begins(self, round_: int, clients: int) -> None:
-        """Clients are about to train."""
-        self._begun = time.perf_counter()
+    def clients_done(self, rows: list[Row]) -> None:
+        """Some clients have had their turn."""
+        self._trained = time.perf_counter()
 
     def round_ends(self, row: Row) -> None:
         """The round is in the ledger, and its checkpoint is written."""
-        seconds = time.perf_counter() - self._begun - row["seconds"]
+        seconds = time.perf_counter() - self._trained
         last = list_checkpoints(self._run)[-1]
         sizes = {"files": last.files, "mb": last.size / 1e6, "written_mb": last.own / 1e6}
         self.rows.append({"round": row["round"], "clients": last.clients, **sizes, "seconds": round(seconds, 3)})
