@@ -136,8 +136,7 @@ def _tuning_rows(
 def point_row(plan: StudyPlan, point: Point, run: Run) -> dict[str, Any]:
     """The row of results.parquet of a finished point."""
     workload, rounds, tested = run.workload, run.rounds, scores(run, "test")
-    count = len(workload.federation.client_names())
-    count = 1 if workload.algorithm.pools_data else count
+    count = len(workload.client_names())
     later = rounds[rounds["round"] > 1] if len(rounds) > 1 else rounds
     quality = {name: mean_over_sites(tested, name) for name in (*QUALITIES, *(f"zf_{name}" for name in QUALITIES))}
     for name in QUALITIES:
@@ -180,5 +179,5 @@ def _curve(point: Point, folder: Path) -> pd.DataFrame:
         "regime": point.regime, "method": point.method, "seed": point.seed, "round": rounds["round"],
         "psnr": rounds["psnr"], "ssim": rounds["ssim"],
         "bytes": (rounds["uplink_bytes"] + rounds["downlink_bytes"]).cumsum(),
-        "clients": run.clients["client"].nunique(),
+        "clients": len(run.workload.client_names()),
     })  # fmt: skip

@@ -12,6 +12,8 @@ from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.study.bare_loop import comparable, floor_seconds
 from fedsim.study.beta import beta_told, beta_warning
+from fedsim.study.point import run_point
+from fedsim.study.results import point_row
 from fedsim.study.runner import run_study
 from fedsim.study.study import StudyPlan, load_study
 from fedsim.workload.reading import write_yaml
@@ -112,6 +114,18 @@ def test_the_data_stay_the_same_or_grow_with_the_clients(plan_of: PlanOf) -> Non
     assert [len(p.workload.federation.expanded_sites()) for p in more.finals(dict.fromkeys(more.pairs, 0))] == [2, 5]
     half = plan_of(kind="client-count", clients=[1, 2], key="training.rounds")
     assert [p.workload.training.rounds for p in half.finals(dict.fromkeys(half.pairs, 0))] == [1, 2]
+
+
+def test_a_point_of_many_registered_sites_has_the_costs_of_its_cohort(plan_of: PlanOf, tmp_path: Path) -> None:
+    keys = {"engine.backend": "serial", "training.cohort": 2, "metrics.clients": 3, "training.rounds": 1}
+    plan = plan_of(kind="client-count", clients=[300], data="per_client", set=keys)
+    (point,) = plan.finals(dict.fromkeys(plan.pairs, 0))
+    assert run_point(point.workload, tmp_path / "run", "test", lambda: False).error == ""
+    run = Run(tmp_path / "run")
+    row = point_row(plan, point, run)
+    assert (row["clients"], row["participants"], row["tested"]) == (300, 2, 3)
+    assert row["psnr_low"] < row["psnr"] < row["psnr_high"]
+    assert row["uplink_bytes"] == 2 * 4 * sum(values.numel() for values in run.model("P-001").parameters())
 
 
 def test_scaling_grows_cores_and_with_weak_scaling_the_clients(plan_of: PlanOf) -> None:
