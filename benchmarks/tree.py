@@ -1,6 +1,6 @@
 """The tree of sums: stand-in hosts on raylets of this machine hand in their sums, straight to the driver and by adders.
 
-    python benchmarks/tree.py [--nodes 16] [--hosts 4] [--mb 1.2] [--work 1.0] [--spread 0.0 0.5] [--repeats 7]
+    python benchmarks/tree.py [--nodes 16] [--hosts 4] [--mb 1.2] [--work 2.0] [--spread 0.0 1.0] [--repeats 7]
 
     flat      the driver fetches and adds every host's sum
     nodes     an adder on every node, and the driver adds one vector a node
@@ -138,8 +138,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=16, help="raylets")
     parser.add_argument("--hosts", type=int, default=4, help="on each of them")
     parser.add_argument("--mb", type=float, default=1.177632, help="size of a float32 vector of parameters")
-    parser.add_argument("--work", type=float, default=1.0, help="seconds that a host takes")
-    parser.add_argument("--spread", nargs="+", type=float, default=[0.0, 0.5], help="seconds over which hosts end")
+    parser.add_argument("--work", type=float, default=2.0, help="seconds that a host takes")
+    parser.add_argument("--spread", nargs="+", type=float, default=[0.0, 1.0], help="seconds over which hosts end")
     parser.add_argument("--repeats", type=int, default=7)
     return parser.parse_args()
 
