@@ -91,10 +91,11 @@ def volumes_of(run: Run, most: int) -> Iterator[tuple[Panel, ReconstructedVolume
 def _shown(run: Run, most: int, *, whole: bool) -> Iterator[tuple[Panel, ReconstructedVolume]]:
     round_ = run.round("best")
     federation = assemble(_first_sites(run.runnable, most))
-    clients: Sequence[ClientSpec] = federation.clients
-    if federation.by_rule:
-        clients = [federation.clients.named(name) for name in run.stored(round_)[:most]]
     sites, scores = run.workload.federation.expanded_sites(), _scores(run, round_)
+    clients: Sequence[ClientSpec] = federation.clients
+    if federation.by_rule:  # those that were tested, which other methods' runs show too
+        names = [*dict.fromkeys(client for client, *_ in scores)] or run.stored(round_)
+        clients = [federation.clients.named(name) for name in names[:most]]
     seen: set[str] = set()
     for client in clients:
         for data in client.data.members:

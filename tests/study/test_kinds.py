@@ -10,6 +10,7 @@ import pytest
 from fedsim.analysis.scores import QUALITIES
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
+from fedsim.report.panels import panels_of
 from fedsim.study.bare_loop import comparable, floor_seconds
 from fedsim.study.beta import beta_told, beta_warning
 from fedsim.study.point import run_point
@@ -125,6 +126,7 @@ def test_a_point_of_many_registered_sites_has_the_costs_of_its_cohort(plan_of: P
     row = point_row(plan, point, run)
     assert (row["clients"], row["participants"], row["tested"]) == (300, 2, 3)
     assert row["psnr_low"] < row["psnr"] < row["psnr_high"]
+    assert [panel.client for panel in panels_of(run, 2)] == run.evaluation["client"].unique()[:2].tolist()
     assert row["uplink_bytes"] == 2 * 4 * sum(values.numel() for values in run.model("P-001").parameters())
 
 
