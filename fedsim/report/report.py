@@ -24,6 +24,7 @@ from fedsim.report.introduction import kernels, settings, times, training
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.panels import contrast_of, panels_of
 from fedsim.report.viewer import Stack, stacks_of
+from fedsim.workload.metrics import FEW
 from fedsim.workload.sites import Site
 
 _ALL_PANELS_UP_TO, _SOME_PANELS = 24, 12
@@ -76,6 +77,7 @@ class _Report:
             "training": training(self.workload) + (f"; {times(self.run)}" if len(self.rounds) else ""),
             "settings": {"model": settings(self.workload.model), "algorithm": settings(self.workload.algorithm)},
             "sites": [self._site_row(site) for site in self._all_sites()],
+            "site_count": len(self.workload.federation.expanded_sites()) + len(self.workload.federation.unseen_sites()),
             "clients": self._client_count(),
             "done": len(self.rounds),
             "round": self.round,
@@ -130,9 +132,9 @@ class _Report:
         return [*(sites[place] for place in places if place is not None), *federation.unseen_sites()]
 
     def _client_count(self) -> int:
-        if len(self.clients):
-            return int(self.clients["client"].nunique())
-        return len(self.workload.client_names())
+        """Number of clients; up to 256 of them the ledger has all, a user's pooling method included."""
+        names = self.workload.client_names()
+        return int(self.clients["client"].nunique()) if len(self.clients) and len(names) <= FEW else len(names)
 
     def _model(self) -> dict[str, Any]:
         try:
@@ -154,10 +156,13 @@ class _Report:
         shown = self.round if (frame["round"] == self.round).any() else frame["round"].max()
         if shown != self.round:
             self.missing.append(f"Round {self.round} was not evaluated; the table shows round {shown}.")
-        left_out = self._client_count() - frame["client"].nunique()
-        if left_out and self.workload.metrics.scores_all(len(self.workload.client_names())):
-            self.missing.append(f"{left_out} of {self._client_count()} clients have no {part} data and are in no mean.")
-        return frame[frame["round"] == shown]
+        frame, clients = frame[frame["round"] == shown], self._client_count()
+        scored = frame["client"].nunique()
+        if scored < clients and self.workload.metrics.scores_all(clients):
+            self.missing.append(f"{clients - scored:,} of {clients:,} clients have no {part} data and are in no mean.")
+        elif scored < clients:
+            self.missing.append(f"Scores are those of {scored:,} of {clients:,} clients, as metrics.clients says.")
+        return frame
 
     def _panels(self) -> Iterator[Picture]:
         if self.round is None:

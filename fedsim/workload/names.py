@@ -100,7 +100,7 @@ class Sites(ByPlace[E]):
         before, _, number = name.rpartition("-")
         counted, single = self._starts.get((before, len(number))), self._starts.get((name, 0))
         numbered = counted + int(number) - 1 if counted is not None and number.isdecimal() else None
-        places = (place for place in (numbered, single) if place is not None and place < len(self))
+        places = (place for place in (numbered, single) if place is not None and 0 <= place < len(self))
         return next((place for place in places if self.name(place) == name), None)
 
     def named(self, name: str) -> E:

@@ -167,6 +167,17 @@ def test_an_unfinished_run_says_what_is_missing(make_workload: Callable[..., Wor
 
 
 @pytest.mark.slow
+def test_it_says_whose_scores_it_shows_where_few_of_many_clients_were_drawn(
+    make_workload: Callable[..., Workload], tmp_path: Path
+) -> None:
+    sites = "[{name: P, count: 300, source: {format: phantom, subjects: 3, slices: 1, size: 32}}]"
+    keys = (f"federation.sites={sites}", "federation.clients=null", "training.cohort=2", "training.rounds=1")
+    page = Page(write_report(run(make_workload(*keys), tmp_path / "run").path))
+    assert "with 300 clients of 300 sites" in page.text
+    assert "Scores are those of 2 of 300 clients" in page.text
+
+
+@pytest.mark.slow
 def test_data_that_is_gone_is_said(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object) -> None:
         raise InputError("tcga-lgg/CS: no such file or folder")

@@ -37,6 +37,10 @@ def test_no_other_name_has_a_place(name: str) -> None:
     assert name not in ClientNames(Sites(ENTRIES), None)
 
 
+def test_a_site_may_have_the_name_that_a_number_before_the_first_would_make() -> None:
+    assert Sites((Entry("P", 3), Entry("P-000"))).place("P-000") == 3
+
+
 @pytest.mark.parametrize(
     ("clients", "names"),
     [

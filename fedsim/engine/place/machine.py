@@ -55,7 +55,8 @@ def machine_of(workload: Workload, out: Path, *, look: bool = False) -> Machine:
     scratch = workload.engine.scratch or Path(tempfile.gettempdir())
     nodes = _nodes(ray, workload.engine, scratch, look) if connected else (_this_machine(workload, scratch),)
     files = _open_files(raised=workload.engine.backend == "ray")
-    kept = sum(file.stat().st_size for file in out.glob("checkpoints/**/*.safetensors"))
+    files_there = map(Path.stat, out.glob("checkpoints/**/*.safetensors"))
+    kept = sum({(file.st_dev, file.st_ino): file.st_size for file in files_there}.values())  # some share a file
     disks = {"cache": disk_of(workload.federation.cache), "out": disk_of(out)}
     return Machine(nodes=nodes, **disks, out_bytes=kept, open_files=files)
 

@@ -43,6 +43,15 @@ class AppendedTable:
         self._tail: list[pa.Table] = []  # its rows
         self._written = True
 
+    def found(self) -> bool:
+        """Whether there is a table, even if a process was killed while it took another form.
+
+        Raises:
+            WriteError: what was left cannot be put in order.
+        """
+        self._settle()
+        return self.path.exists()
+
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of what is written, as far as it has them.
 

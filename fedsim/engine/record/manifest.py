@@ -29,7 +29,7 @@ class Manifest:
         """
         if not self._federation.by_rule:
             write_table(self._table.path, self._federation.manifest)
-        elif self._table.path.exists():
+        elif self._table.found():
             self._table.keep(pc.scalar(True))
             self._there = set(self._table.read(["site"])["site"].to_pylist())
         else:

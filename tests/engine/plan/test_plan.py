@@ -189,8 +189,11 @@ def test_all_rounds(workload: MakeWorkload) -> None:
 
 
 def test_this_machine(workload: MakeWorkload, tmp_path: Path) -> None:
-    (tmp_path / "run" / "checkpoints" / "round-0001").mkdir(parents=True)
-    (tmp_path / "run" / "checkpoints" / "round-0001" / "shared.safetensors").write_bytes(b"x" * 99)
+    first, second = (tmp_path / "run" / "checkpoints" / f"round-000{number}" for number in (1, 2))
+    for folder in (first, second):
+        folder.mkdir(parents=True)
+    (first / "shared.safetensors").write_bytes(b"x" * 99)
+    (second / "client.safetensors").hardlink_to(first / "shared.safetensors")
     there = machine_of(workload("engine.scratch=" + str(tmp_path / "not" / "yet")), tmp_path / "run")
     (here,) = there.nodes
     assert 0 < here.actor_memory < here.total_memory
