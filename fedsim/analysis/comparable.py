@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from fedsim.workload.names import Sites
 from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Site
 
+_T = TypeVar("_T", pd.DataFrame, "pd.Series[float]")
 _EXACT = 1e-9
 _SAME_DB = 1e-3  # tolerance [dB] of the zero-filled PSNR of one volume under one mask, between machines
 
@@ -98,8 +100,7 @@ def _differs_in_a_seed(one: Terms, two: Terms) -> Iterator[str]:
     slices, others = (_test_slices(terms.manifest) for terms in (one, two))
     growing = one.workload.by_rule or two.workload.by_rule  # there, sites that did not take part are not listed
     if growing:
-        both = slices.index.intersection(others.index)
-        slices, others = slices.loc[both], others.loc[both]
+        slices, others = _in_both(slices, others)
     for site, volume, *_ in sorted(slices.index.symmetric_difference(others.index)):
         yield f"the test split differs (site {site}, volume {volume}) {seed}"
     accelerations = (slices["acceleration"] - others["acceleration"]).abs()
@@ -108,10 +109,20 @@ def _differs_in_a_seed(one: Terms, two: Terms) -> Iterator[str]:
     if one.scores is None or two.scores is None:
         return
     before, after = (scored.groupby(["site", "volume"])["zf_psnr"].mean() for scored in (one.scores, two.scores))
-    for site, volume in () if growing else before.index.symmetric_difference(after.index):
+    if growing:
+        before, after = _in_both(before, after)
+        if before.empty:
+            yield "no volume is scored in both (set metrics.clients to one number)"
+    for site, volume in before.index.symmetric_difference(after.index):
         yield f"the evaluated volumes differ (site {site}, volume {volume}) {seed}"
     for site, volume in before.index[(before - after).abs() > _SAME_DB]:
         yield f"the zero-filled images differ (site {site}, volume {volume}), so the masks do, {seed}"
+
+
+def _in_both(one: _T, other: _T) -> tuple[_T, _T]:
+    """The rows of two tables that both have, by their index."""
+    both = one.index.intersection(other.index)
+    return one.loc[both], other.loc[both]
 
 
 def _test_slices(manifest: pd.DataFrame) -> pd.DataFrame:
