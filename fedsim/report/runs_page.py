@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from fedsim.engine.state.checkpoint import complete_rounds, read_state
 from fedsim.report.overview import Cell
 from fedsim.report.page import write_page
 from fedsim.report.wording import AXIS_LABELS, number
+from fedsim.workload.names import POOLED
 
 PAGE = "runs.html"
 _HEADS = (
@@ -79,7 +81,7 @@ def _below(folder: Path) -> tuple[list[Path], list[Path]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if "study.yaml" in files and "base.yaml" in files:
             studies.append(path)
-        elif "workload.yaml" in files and ("manifest.parquet" in files or "checkpoints" in folders):
+        elif "workload.yaml" in files and {"manifest.parquet", "checkpoints"} & {*files, *folders}:
             runs.append(path)
         else:
             continue
@@ -103,7 +105,7 @@ def _run_row(run: Path, folder: Path) -> Row:
     seconds = float(rounds["seconds"].sum())
     cells = (
         _text(_name(run, folder)), _text(workload["algorithm"]["name"]), _text(tags), _text(state),
-        Cell(f"{len(rounds)} of {planned}", float(len(rounds))), _clients(run), *quality, _text(protocol),
+        Cell(f"{len(rounds)} of {planned}", float(len(rounds))), _clients(run, workload), *quality, _text(protocol),
         Cell(f"{seconds:.3g}" if seconds < 1000 else f"{seconds:.0f}", seconds),
         _date((ledger if ledger.exists() else run / "workload.yaml").stat().st_mtime),
     )  # fmt: skip
@@ -154,10 +156,15 @@ def _state(run: Path, *, trained: bool, early: bool) -> str:
     return "failed" if aborted else "stopped"
 
 
-def _clients(run: Path) -> Cell:
-    path = run / "clients.parquet"
-    count = read_table(path, ["client"])["client"].nunique() if path.exists() else 0
-    return Cell(str(count), float(count)) if count else _NOTHING
+def _clients(run: Path, workload: Mapping[str, Any]) -> Cell:
+    """The number of clients, most of which may have no row in the ledger; nothing before it has any."""
+    path, federation = run / "clients.parquet", workload["federation"]
+    if not path.exists():
+        return _NOTHING
+    sites = sum(site.get("count", 1) for site in federation["sites"] if not site.get("unseen"))
+    pooled = set(read_table(path, ["client"])["client"]) == {POOLED}
+    count = 1 if pooled else federation.get("clients") or sites
+    return Cell(str(count), float(count))
 
 
 def _number(value: float, quality: str) -> Cell:

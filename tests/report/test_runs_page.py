@@ -54,6 +54,24 @@ def test_a_run_is_a_row_with_its_scores(folder: Path, finished: Run) -> None:
     assert "src=" not in page.replace("data:", ""), "it loads nothing"
 
 
+def test_clients_that_no_round_drew_count(folder: Path) -> None:
+    clients = pd.read_parquet(folder / "one" / "clients.parquet")
+    for name in ("few", "pooled", "uncut"):
+        shutil.copytree(folder / "one", folder / name)
+    clients.query("client == 'A.1'").to_parquet(folder / "few" / "clients.parquet")
+    clients.assign(client="all").to_parquet(folder / "pooled" / "clients.parquet")
+    edit(folder / "uncut", "clients: 4", "clients: null")
+    page = write_runs_page(folder).read_text()
+    assert [row(page, name)[5] for name in ("few", "pooled", "uncut")] == ["4", "1", "3"]
+
+
+def test_a_run_whose_manifest_is_in_parts_is_found_before_its_first_checkpoint(folder: Path) -> None:
+    shutil.rmtree(folder / "one" / "checkpoints")
+    (folder / "one" / "manifest.parquet").unlink()
+    (folder / "one" / "manifest.parquet").mkdir()
+    assert row(write_runs_page(folder).read_text(), "one")[3] == "stopped"
+
+
 def test_links_are_relative_and_quoted(folder: Path) -> None:
     (folder / "deep" / "<i>two & more" / "report.html").write_text("")
     assert 'href="./deep/%3Ci%3Etwo%20%26%20more/report.html"' in write_runs_page(folder).read_text()
