@@ -1,7 +1,7 @@
 """Who trains in a round: samplers, small classes that are also the workload section that configures them."""
 
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -38,7 +38,7 @@ class Registered(Protocol):
 class Sampler(Extension):
     """The base class of all samplers."""
 
-    around: ClassVar[frozenset[str]] = frozenset({"drawn"})
+    around: ClassVar[frozenset[str]] = frozenset({"drawn", "_asked"})
 
     name: str
 
@@ -69,7 +69,8 @@ class Sampler(Extension):
     def _asked(self, clients: Registered, size: int, round_: int, seed: int) -> list[int]:
         where = f"training.sampler, round {round_}"
         with blamed(self, where, "draw"):
-            found = np.asarray(self.draw(clients, size, round_, seed))
+            drawn = self.draw(clients, size, round_, seed)
+            found = np.asarray(list(drawn) if isinstance(drawn, Set) else drawn)
         places = np.unique(found)
         inside = found.dtype.kind in "iu" and found.shape == places.shape == (size,)
         if not (inside and places[0] >= 0 and places[-1] < len(clients)):

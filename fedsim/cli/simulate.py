@@ -87,10 +87,15 @@ def plan(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory to plan for; default runs/NAME.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to plan for; default: this machine.")] = None,
     nodes: Annotated[
-        int | None, typer.Option(min=1, help="Also predict a round on a cluster of N nodes.", metavar="N")
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Also predict a round on a cluster of N nodes.", metavar="N"),
     ] = None,
-    cores: Annotated[int | None, typer.Option(min=1, help="Cores of each; default as many as here.")] = None,
-    gbit: Annotated[float | None, typer.Option(min=1e-3, help="The link of each [Gbit/s]; default 10.")] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Cores of each; default as many as here.")
+    ] = None,
+    gbit: Annotated[
+        float | None, typer.Option(min=1e-3, max=1e6, help="The link of each [Gbit/s]; default 10.")
+    ] = None,
 ) -> None:
     """Estimate the memory, disk, traffic and time of a run, after timing one client here; refuse what does not fit.
 

@@ -10,6 +10,7 @@ from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Phase
 from fedsim.core.errors import ClientError, DivergedError, InputError, RunError
 from fedsim.engine.backend import Backend
+from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.federation import Federation
 from fedsim.engine.gather import Gathered
 from fedsim.engine.host.merging import Levels, together
@@ -136,8 +137,7 @@ class Rounds:
 
     def _drawn(self, round_: int) -> list[int]:
         """The places of the cohort."""
-        training, clients = self._workload.training, self._federation.clients
-        return training.sampler.drawn(clients, training.drawn(len(clients)), round_, self._workload.seed)
+        return _drawn(self._workload, self._federation.clients, round_)
 
     def scored(self, round_: int) -> tuple[str, ...]:
         """The clients whose images are scored after a round, in the federation's order."""
@@ -215,17 +215,18 @@ class Rounds:
         return {row["client"]: row for reply in replies for row in reply.rows}
 
 
-def check_phases(workload: Workload, names: Sequence[str]) -> None:
-    """Refuse phases that have the same name, and faults of unknown clients or phases.
+def check_phases(workload: Workload, clients: Clients) -> None:
+    """Refuse a cohort that is none, phases that have the same name, and faults of unknown clients or phases.
 
     Args:
         workload: With the faults.
-        names: The federation's clients.
+        clients: The federation's.
 
     Raises:
-        InputError: naming the method or the fault.
+        InputError: naming the sampler, the method or the fault.
     """
-    cohort = tuple(names[: workload.training.drawn(len(names))])
+    names = clients.names
+    cohort = tuple(names[place] for place in _drawn(workload, clients, 1))
     turns = [(name, p.name) for p in hooks.phases(workload.algorithm, cohort, 1, workload.seed) for name in p.clients]
     if len(set(turns)) < len(turns):
         raise InputError("algorithm.name: phases of a round in which a client takes part must have different names")
@@ -235,6 +236,11 @@ def check_phases(workload: Workload, names: Sequence[str]) -> None:
             raise InputError(f"faults.{index}.client: {fault.client!r} is not a client; {_some(names)} are")
         if fault.at not in phases:
             raise InputError(f"faults.{index}.phase: must be one of {', '.join(sorted(phases))}, not {fault.at!r}")
+
+
+def _drawn(workload: Workload, clients: Clients, round_: int) -> list[int]:
+    training = workload.training
+    return training.sampler.drawn(clients, training.drawn(len(clients)), round_, workload.seed)
 
 
 def _kind(error: ClientError) -> Kind:

@@ -83,7 +83,7 @@ class Simulation:
             self._learner = make_learner(setup)
             self._ledger, self._failures = Ledger(self.path), Failures(self.path)
             self._manifest = Manifest(self.path, self._federation)
-            check_phases(workload, self._federation.names)
+            check_phases(workload, self._federation.clients)
             self._backend = make_backend(workload.engine, address)
             closing.callback(self._backend.close)
             self._server = Server(workload.algorithm, self._learner.fresh_server())

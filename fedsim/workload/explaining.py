@@ -1,6 +1,6 @@
 """Turning pydantic's errors about a section into one clear line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -15,6 +15,7 @@ _MUST_BE = {
     "float_type": _NUMBER, "bool_parsing": _TRUTH, "bool_type": _TRUTH,
 }  # fmt: skip
 """What pydantic says in its own terms, by type of error."""
+_AT_LEAST = {"greater_than_equal": "a number of at least {ge}"}
 
 
 def explained(error: ValidationError, root: type[Section]) -> str:
@@ -24,8 +25,10 @@ def explained(error: ValidationError, root: type[Section]) -> str:
     errors = [e for e in listed if not any(o["loc"][:-1][: len(e["loc"])] == e["loc"] for o in listed if o is not e)]
     unknown = [e for e in errors if e["type"] == "extra_forbidden"]
     first = (unknown or errors)[0]
-    places = {tuple(_user_location(e["loc"], root)) for e in errors}
-    return _describe(first, root) + ("; more is wrong in other keys" if len(places) > 1 else "")
+    places = [tuple(_user_location(e["loc"], root)) for e in errors]
+    here = [e for e, place in zip(errors, places, strict=True) if place == tuple(_user_location(first["loc"], root))]
+    more = "; more is wrong in other keys" if len(set(places)) > 1 else ""
+    return (_word_or_number(here, root) or _describe(first, root)) + more
 
 
 def _describe(error: ErrorDetails, root: type[Section]) -> str:
@@ -59,6 +62,16 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
     elif error["type"] != "value_error":
         message += f", got {_given(error['input'])}"
     return f"{where}: {message}" if where else message
+
+
+def _word_or_number(errors: Sequence[ErrorDetails], root: type[Section]) -> str:
+    """What is wrong with a key that takes some words or a number; empty if it is another kind of key."""
+    words = next((e["ctx"]["expected"] for e in errors if e["type"] == "literal_error"), "")
+    numbers = [_MUST_BE.get(e["type"]) or _AT_LEAST.get(e["type"], "").format(**e.get("ctx", {})) for e in errors]
+    if not (words and any(numbers)):
+        return ""
+    where = ".".join(shown(part) for part in _user_location(errors[0]["loc"], root))
+    return f"{where}: must be {words}, or {next(filter(None, numbers))}, not {_given(errors[0]['input'])}"
 
 
 def _given(value: object) -> str:

@@ -175,4 +175,5 @@ def check_client(client: str, names: Sequence[str]) -> None:
         InputError: naming those it has, or the first of them.
     """
     if client not in names:
-        raise InputError(f"--client {client}: the run's clients are {', '.join(names[:20])}")
+        more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+        raise InputError(f"--client {client}: the run's clients are {', '.join(names[:20])}{more}")

@@ -154,6 +154,8 @@ DRAWS = [
     ("return [1, 2]", "must give 2 different places from 0 to 1, not array([1, 2])"),
     ("return [-1, 0]", "must give 2 different places from 0 to 1, not array([-1,  0])"),
     ("return [0.0, 1.0]", "must give 2 different places from 0 to 1, not array([0., 1.])"),
+    ("return [[0], [1, 0]]", "inhomogeneous part. (in draw of theirs:Theirs)"),
+    ("clients.samples[0] = 9", "ValueError: assignment destination is read-only (in draw of theirs:Theirs)"),
     ("return 'ab'", "must give 2 different places from 0 to 1, not array('ab'"),
 ]
 
@@ -165,6 +167,13 @@ def test_what_a_sampler_does_wrong_is_shown_as_the_samplers(folder: Path, body: 
     with pytest.raises(InputError, match=re.escape(message)) as error:
         run(workload, folder / "run")
     assert str(error.value).startswith("training.sampler, round 1: ")
+    assert not (folder / "run").exists()
+
+
+def test_a_sampler_may_give_a_set(folder: Path) -> None:
+    (folder / "theirs.py").write_text(f"{SAMPLER}        return set(range(size))\n")
+    sampler = load_workload(folder / "own.yaml", ["training.sampler=theirs:Theirs"]).training.sampler
+    assert sampler.drawn(range(9), 3, 1, 0) == [0, 1, 2]  # type: ignore[arg-type]
 
 
 def test_a_sampler_that_draws_from_elsewhere_than_the_seed_is_refused(folder: Path) -> None:

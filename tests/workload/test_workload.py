@@ -120,6 +120,9 @@ def test_count_makes_sites(load) -> None:  # noqa: ANN001
         ("training.rounds=true", "training.rounds: must be a number, not true or false"),
         ("training.lr=true", "training.lr: must be a number, not true or false"),
         ("federation.sites.0.source.field_t=[true, 3]", "source.field_t: must be a number, not true or false"),
+        ("metrics.clients=0", "metrics.clients: must be 'all' or 'cohort', or a number of at least 1, not 0"),
+        ("metrics.clients=2.5", "metrics.clients: must be 'all' or 'cohort', or a whole number, not 2.5"),
+        ("engine.clients_per_actor=many", "clients_per_actor: must be 'auto', or a whole number, not 'many'"),
         ("training.rounds=many", "training.rounds: must be a whole number, not 'many'"),
         (
             "algorithm.name=zebra",

@@ -64,7 +64,7 @@ class Listed(Clients):
     @cached_property
     def samples(self) -> NDArray[np.int64]:
         """Training slices of each client (N,)."""
-        return np.array([client.data.samples() for client in self.typical], np.int64)
+        return _constant(client.data.samples() for client in self.typical)
 
 
 class Registered(Clients):
@@ -120,6 +120,13 @@ class Registered(Clients):
         """Training slices of each client (N,); sites of an entry are alike, unless they are cut into clients."""
         sites = self._sites
         if len(sites) < len(self):
-            return np.fromiter((client.data.samples() for client in self), np.int64, len(self))
+            return _constant(client.data.samples() for client in self)
         first = [self[start].data.samples() for start in sites.starts]
-        return np.repeat(np.array(first, np.int64), [entry.count for entry in sites.entries])
+        return _constant(first, [entry.count for entry in sites.entries])
+
+
+def _constant(counts: Iterable[int], times: int | list[int] = 1) -> NDArray[np.int64]:
+    """An array that no sampler can change, with each of its elements as often as is said."""
+    found = np.repeat(np.fromiter(counts, np.int64), times)
+    found.flags.writeable = False
+    return found
