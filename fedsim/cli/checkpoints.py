@@ -22,11 +22,9 @@ def checkpoints(run_dir: RunFolder) -> None:
 
 
 def _table(listed: "list[Listed]", run: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=escape(f"checkpoints of {run}"),
-        caption=f"{bytes_text(sum(one.own for one in listed))} on disk; clients that have not trained are not stored",
-    )
+    size = bytes_text(sum(one.own for one in listed))
+    caption = f"{size} on disk; above 256 clients, those that have not trained are not stored"
+    table = Table(box=box.SIMPLE_HEAD, title=escape(f"checkpoints of {run}"), caption=caption)
     for column in ("round", "clients", "files", "size", "in earlier files", "own files", ""):
         table.add_column(column, justify="right" if column else "left", no_wrap=bool(column))
     for one in listed:

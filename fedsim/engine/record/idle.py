@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from fedsim.engine.host.messages import Row
-from fedsim.engine.record.ledger import TIMES, UNKNOWN
+from fedsim.engine.record.ledger import TIMES, UNKNOWN, read_table
 from fedsim.workload.names import POOLED
 
 
@@ -26,10 +26,13 @@ def with_idle(clients: pd.DataFrame, manifest: Path) -> pd.DataFrame:
     Args:
         clients: Rows of clients.parquet.
         manifest: manifest.parquet, which lists the clients.
+
+    Raises:
+        DamagedError: the manifest is not what was written.
     """
     if not manifest.exists():
         return clients
-    owned = pd.read_parquet(manifest, columns=["client", "site", "split"]).query("split == 'train'").dropna()
+    owned = read_table(manifest, ["client", "site", "split"]).query("split == 'train'").dropna()
     counts = owned.groupby("client", sort=False)["site"].agg(["first", "size"])
     there = set(zip(clients["round"], clients["client"], strict=True))
     missing = [
