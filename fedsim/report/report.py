@@ -181,7 +181,7 @@ class _Report:
 
     def _plots(self, headline: pd.DataFrame) -> Iterator[Picture]:
         if len(self.rounds):
-            names = list(self.clients["client"].unique())
+            names = list(dict.fromkeys([*self.clients["client"], *headline.get("client", ())]))
             yield self._picture(
                 "curves", figures.learning_curves(self.clients, self.best), "Learning curves",
                 "Validation follows aggregation: the shared parameters with each client's own, mean over its volumes."

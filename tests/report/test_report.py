@@ -172,9 +172,10 @@ def test_it_says_whose_scores_it_shows_where_few_of_many_clients_were_drawn(
 ) -> None:
     sites = "[{name: P, count: 300, source: {format: phantom, subjects: 3, slices: 1, size: 32}}]"
     keys = (f"federation.sites={sites}", "federation.clients=null", "training.cohort=2", "training.rounds=1")
+    keys += ("metrics.clients=3", "metrics.every=0")  # so that some are tested that never trained
     page = Page(write_report(run(make_workload(*keys), tmp_path / "run").path))
     assert "with 300 clients of 300 sites" in page.text
-    assert "Scores are those of 2 of 300 clients" in page.text
+    assert "Scores are those of 3 of 300 clients" in page.text
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedsim.core.errors import DamagedError
-from fedsim.core.files import making, remove, replacing, sync, writing
+from fedsim.core.files import making, remove, replacing, sweep, sync, writing
 
 _FULL = 1e6  # bytes in memory of a part that is not added to any more
 _SMALL = 16e6  # bytes on disk of a table that becomes a single file
@@ -158,6 +158,7 @@ class AppendedTable:
 
     def _settle(self, replace: bool = False) -> None:
         """Put the table's next form, complete under another name, in place of the present one; or finish doing so."""
+        sweep(self.path)
         with writing(self.path):
             if replace:
                 self.path.rename(self._previous)

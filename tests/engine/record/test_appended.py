@@ -1,5 +1,6 @@
 """A table that grows is at every moment, for every reader, the rows that were written so far, each once."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -153,6 +154,16 @@ def test_a_crash_while_it_becomes_one_file_costs_nothing(path: Path, moved: bool
     grow(reopened(path, 12), [13])
     assert rounds_in(pd.read_parquet(path)) == list(range(1, 14))
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_half_a_part_that_a_killed_process_left_is_swept(path: Path) -> None:
+    grow(AppendedTable(path), range(1, 13))
+    half = path / ".part-000002.parquet.part"
+    half.write_bytes(b"")
+    os.utime(half, (0, 0))
+    grow(reopened(path, 12), [13])
+    assert rounds_in(pd.read_parquet(path)) == list(range(1, 14))
+    assert not half.exists()
 
 
 def test_a_damaged_part_is_named(path: Path) -> None:
