@@ -1,6 +1,6 @@
 """The tree of sums: hosts' partial sums are added on their node, and the driver gets one vector a node.
 
-Sums are exact, so the bits are those of a driver that adds everything itself. An adder costs a process of 50 MB and,
+Sums are exact, so the bits are those of a driver that adds everything itself. An adder costs a process of 65 MB and,
 at the end of a phase, one more hop; it saves the driver a vector for every host of the node but one. So it pays where a
 node has more than a few hosts. On a single node it never does: there the driver reads the hosts' sums from the memory
 that it shares with them.
