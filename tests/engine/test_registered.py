@@ -131,3 +131,13 @@ def _shared(done: Run) -> list[bytes]:
     names = sorted(set(pd.read_parquet(done.path / "clients.parquet").query("outcome == 'trained'")["client"]))
     private = [done.learner(name, "last").local.numpy().tobytes() for name in names]
     return [(last / "shared.safetensors").read_bytes(), *private]
+
+
+def test_clients_without_private_state_are_resumed_and_evaluated(many: Make, tmp_path: Path) -> None:
+    """Plain SGD under FedAvg leaves nothing that is a client's own."""
+    keys = ("algorithm.name=fedavg", "training.optimizer=sgd")
+    whole = run(many(*keys, "training.rounds=2"), tmp_path / "whole")
+    run(many(*keys, "training.rounds=1"), tmp_path / "run")
+    resumed = run(many(*keys, "training.rounds=2"), tmp_path / "run", resume=True)
+    assert whole.evaluation.equals(resumed.evaluation)
+    assert not whole.learner(whole.stored("last")[0], "last").private["local"].numel()

@@ -127,7 +127,7 @@ def read_clients(part: FilePart, layout: FlatParameters) -> Iterator[tuple[str, 
             keys.setdefault(key.partition("/")[0] + "/", []).append(key)
         for name, digest in part.clients.items():
             prefix = _prefix(path, name)
-            tensors = {key.removeprefix(prefix): file.get_tensor(key) for key in keys[prefix]}
+            tensors = {key.removeprefix(prefix): file.get_tensor(key) for key in keys.get(prefix, ())}
             if _digest_of_state(tensors) != digest:
                 raise DamagedError(f"{path}: is damaged (the digest of {name} does not match); use another round")
             state = {key.removeprefix("state."): value for key, value in tensors.items() if key[:6] == "state."}
