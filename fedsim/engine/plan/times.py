@@ -29,7 +29,7 @@ class Times:
     round: float
     """Training in a round."""
     validation: float
-    """Validating all clients once."""
+    """Validating the clients that `metrics.clients` names once."""
     checkpoint: float
     """Writing a checkpoint, on a disk of ordinary speed."""
     start: float
@@ -70,12 +70,15 @@ def expected(
         phase: {client.name: _seconds(client, calibration, phase, unkept.get(client.name, 0.0)) for client in clients}
         for phase in calibration.pace
     }
-    phases = hooks.phases(workload.algorithm, _cohort(workload, [client.name for client in clients]), 1, workload.seed)
+    names = [client.name for client in clients]
+    cohort = _cohort(workload, len(names))
+    phases = hooks.phases(workload.algorithm, tuple(names[at] for at in cohort), 1, workload.seed)
+    scored = [names[at] for at in workload.metrics.scored(len(names), cohort, workload.seed)]
     looking = {part: {c.name: pixels(c, part) * calibration.validation_pace for c in clients} for part in PARTS}
     each = sorted(sum(of[client.name] for of in seconds.values()) for client in clients)
-    rows = fused_rows(workload, [client.name for client in clients])
+    rows = fused_rows(workload, names)
     training = sum(wall.seconds(phase.clients, seconds[phase.name], rows) for phase in phases)
-    validation, testing = (wall.seconds(looking[part], looking[part]) for part in ("val", "test"))
+    validation, testing = (wall.seconds(scored, looking[part]) for part in ("val", "test"))
     start = _START + _ACTOR * len(placements) / sum(node.cpus for node in nodes)
     start = start if workload.engine.backend == "ray" else 0.0
     shards = missing * calibration.shard_pace / wall.slots
@@ -97,10 +100,10 @@ def checkpoints(workload: Workload) -> int:
     return rounds // every + bool(rounds % every) if every else 1
 
 
-def _cohort(workload: Workload, names: Sequence[str]) -> tuple[str, ...]:
-    """A typical cohort: clients evenly spaced over the federation."""
-    size = workload.training.drawn(len(names))
-    return tuple(names[index * len(names) // size] for index in range(size))
+def _cohort(workload: Workload, clients: int) -> list[int]:
+    """The places of a typical cohort: clients evenly spaced over the federation."""
+    size = workload.training.drawn(clients)
+    return [index * clients // size for index in range(size)]
 
 
 def _seconds(client: ClientSpec, calibration: Calibration, phase: str, unkept: float) -> float:

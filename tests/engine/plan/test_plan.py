@@ -183,6 +183,9 @@ def test_all_rounds(workload: MakeWorkload) -> None:
     assert one.total == pytest.approx(3 * (36.4 + 1.2 + 2) + 1.2)
     rare = times(workload(*TINY, "metrics.every=2", "engine.checkpoint_every=0"))
     assert rare.total == pytest.approx(3 * 36.4 + 1.2 + 2 + 1.2)
+    assert times(workload(*TINY, "metrics.clients=3")).validation == pytest.approx(3 * 0.3)
+    half = times(workload(*TINY, "metrics.clients=cohort", "training.participation=0.5"))
+    assert half.validation == pytest.approx(2 * 0.3)
 
 
 # The machine
