@@ -139,5 +139,7 @@ def test_clients_without_private_state_are_resumed_and_evaluated(many: Make, tmp
     whole = run(many(*keys, "training.rounds=2"), tmp_path / "whole")
     run(many(*keys, "training.rounds=1"), tmp_path / "run")
     resumed = run(many(*keys, "training.rounds=2"), tmp_path / "run", resume=True)
-    assert whole.evaluation.equals(resumed.evaluation)
+    first, second = (one.evaluation.query("round == 2")["psnr"].tolist() for one in (whole, resumed))
+    assert first == second
+    assert len(first) == 3
     assert not whole.learner(whole.stored("last")[0], "last").private["local"].numel()
