@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from _pytest.mark import ParameterSet
@@ -22,6 +23,7 @@ from fedsim.workload.schema import Workload
 Fedsim = Callable[..., tuple[int, str, str]]
 COMMAND = (sys.executable, "-c", "from fedsim.cli import main; main()")
 """`fedsim` in another process, whatever the PATH."""
+_PLACED = r"^(node|pid|slots|seconds|(driver_)?memory_bytes|\w+_sum_bytes|\w+_seconds)$"
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -42,6 +44,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         if not (item.get_closest_marker("ray") or item.get_closest_marker("long")):
             patch.setenv("RAY_TMPDIR", "/a test that is not marked ray")
         return (yield)
+
+
+def unplaced(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a run's table that do not depend on where and when something was computed."""
+    return table.drop(columns=table.filter(regex=_PLACED).columns)
 
 
 def every(step: int, cases: Iterable[tuple[Any, ...]]) -> list[ParameterSet]:

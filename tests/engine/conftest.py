@@ -9,18 +9,11 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedsim.engine.record.ledger import SUM_LEVELS
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
-from tests.conftest import three_sites
-
-PARTS = ("begin", "wait", "load", "train", "send", "evaluate_begin", "evaluate")
-LEVELS = [f"{level}_sum_{what}" for level in SUM_LEVELS for what in ("bytes", "seconds")]
-MEMORY = ("memory_bytes", "driver_memory_bytes")
-TIMES = ["seconds", "slots", "node", "pid", *MEMORY, *LEVELS, *(f"{part}_seconds" for part in PARTS)]
-"""Columns that depend on where and when a client trains."""
+from tests.conftest import three_sites, unplaced
 
 
 def written(folder: Path, cache: Path) -> Path:
@@ -79,7 +72,7 @@ def assert_same(one: Run, other: Run) -> None:
     assert tensors(one).keys() == tensors(other).keys()
     assert [name for name, content in tensors(one).items() if tensors(other)[name] != content] == []
     for table in ("rounds", "clients", "evaluation", "manifest"):
-        ours, theirs = (getattr(r, table).drop(columns=TIMES, errors="ignore") for r in (one, other))
+        ours, theirs = (unplaced(getattr(r, table)) for r in (one, other))
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
 

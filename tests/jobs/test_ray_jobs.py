@@ -19,13 +19,11 @@ from fedsim.engine.simulation import run
 from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.jobs.submission import prepare
 from fedsim.workload.reading import load_workload
-from tests.conftest import COMMAND
+from tests.conftest import COMMAND, unplaced
 
 from .conftest import Cluster, Fedsim, script
 
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")  # of Ray's own client
-
-PLACED = r"^(node|pid|slots|seconds|memory_bytes|driver_memory_bytes|\w+_seconds)$"  # where, and how long
 
 
 def assert_same_bits(one: Path, other: Path) -> None:
@@ -34,8 +32,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
     assert files[0]
     assert files[0] == files[1]
     for table in ("rounds", "clients", "evaluation", "manifest"):
-        frames = [getattr(Run(path), table) for path in (one, other)]
-        ours, theirs = (frame.drop(columns=frame.filter(regex=PLACED).columns) for frame in frames)
+        ours, theirs = (unplaced(getattr(Run(path), table)) for path in (one, other))
         assert_frame_equal(ours, theirs, check_exact=True)
 
 
