@@ -147,8 +147,8 @@ def first_line(workload: "Workload") -> str:
 
     sites, fuse = workload.federation.expanded_sites(), workload.training.fuse
     names = workload.client_names()
-    cohort = tuple(names[: workload.training.drawn(len(names))])
-    alone = fuse == 1 or one_by_one(workload.settled().algorithm, cohort)
+    some = tuple(names[: min(workload.training.drawn(len(names)), 2 * fuse)])
+    alone = fuse == 1 or one_by_one(workload.settled().algorithm, some)
     return f"{workload.name}: {len(sites):,} sites{'' if alone else f', up to {fuse} clients as one network'}"
 
 

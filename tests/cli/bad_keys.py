@@ -47,7 +47,7 @@ RANGES = [
     "federation.matrix=[-32, 32]", "federation.matrix=[.inf, 32]", "federation.split.train=-0.1",
     "federation.split.train=1.5",
     "federation.split.train=.nan", "federation.split.gap=-1", "federation.split.train_subjects=0",
-    "federation.sites=[]", "federation.sites.0.count=0", "federation.sites.0.count=100001", f"{SOURCE}.subjects=0",
+    "federation.sites=[]", "federation.sites.0.count=0", "federation.sites.0.count=10000001", f"{SOURCE}.subjects=0",
     f"{SOURCE}.subjects=1000000", f"{SOURCE}.slices=0", f"{SOURCE}.slices=1000", f"{SOURCE}.size=8",
     f"{SOURCE}.size=100000",
     f"{SOURCE}.field_t=0", f"{SOURCE}.field_t=100", f"{SOURCE}.field_t=[3, 1]", f"{SOURCE}.field_t=.nan",
@@ -162,7 +162,7 @@ IMPOSSIBLE = [
     (f"{SOURCE}.ti=5", "ti"),
     ("federation.sites.0={name: A, count: 2, source: {format: phantom, seed: 3}}", "count"),
     ("federation.sites.1.source.ti=9000", "tr"),
-    ("federation.sites=[{name: A, count: 99999, source: {format: phantom}}, "
+    ("federation.sites=[{name: A, count: 9999999, source: {format: phantom}}, "
      "{name: B, count: 2, source: {format: phantom}}]",
         "sites"),
     ("federation.sites=[{name: A, count: 2, source: {format: phantom}}, {name: A-001, source: {format: phantom}}]",

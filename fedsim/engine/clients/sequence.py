@@ -81,7 +81,9 @@ class Registered(Clients):
         cohort = workload.training.drawn(len(self))
         self.site = lru_cache(max(_KEPT, 2 * cohort))(self._site)
         """The site at a place."""
-        starts = map(self._names.start, self._sites.starts)
+        starts = [self._names.start(site) for site in self._sites.starts]
+        for start in starts:  # refuses more clients than a site can become before all of them are walked
+            self.make(start)
         spaced = (place * len(self) // cohort for place in range(cohort))
         self.typical = tuple(map(self.make, sorted({*starts, *spaced})))
 

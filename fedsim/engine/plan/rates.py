@@ -1,7 +1,6 @@
 """Measuring this machine's driver, adders and ledger, with hosts that train nothing: a few seconds."""
 
 import math
-import pickle
 import tempfile
 import time
 from collections.abc import Iterator
@@ -87,6 +86,7 @@ def measure(elements: int) -> Rates:
         adders = Everywhere(ray, head)
         adding = [_adding(Calls(ray, head, adders, cpus={node: math.inf}), hosts) for _ in range(_REPEATS)]
         adders.end()
+        row = min(_row_seconds(ray) for _ in range(_REPEATS))
         for actor in hosts:
             ray.kill(actor.handle)
     (launch, heard), (_, longer) = (tuple(map(min, zip(*each, strict=True))) for each in zip(*timed, strict=True))
@@ -97,7 +97,7 @@ def measure(elements: int) -> Rates:
         end=heard - piece,
         driver=max(fetching),
         adder=max(adding),
-        row=min(_row_seconds() for _ in range(_REPEATS)),
+        row=row,
     )
 
 
@@ -143,7 +143,7 @@ def _adding(calls: Calls, hosts: list[Actor]) -> float:
     return levels["node"].bytes / levels["node"].seconds
 
 
-def _row_seconds() -> float:
+def _row_seconds(ray: Any) -> float:  # noqa: ANN401 - the module ray
     """Time that the ledger takes for a client's row [s]."""
     row: Row = {
         "round": 1, "samples": 8, "outcome": "trained", **here(), "device": "cpu", "weight": 1e-3, "loss": 0.5,
@@ -153,13 +153,13 @@ def _row_seconds() -> float:
     rows = [{**row, "client": f"P-{at:05d}", "site": f"P-{at:05d}"} for at in range(_ROWS)]
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder))
-        took = [_timed(ledger, pickle.dumps(rows)) for _ in range(2)]
+        took = [_timed(ray, ledger, ray.put(rows)) for _ in range(2)]
     return took[1] / _ROWS  # the first one is written, and then none for a while
 
 
-def _timed(ledger: Ledger, received: bytes) -> float:
+def _timed(ray: Any, ledger: Ledger, rows: Any) -> float:  # noqa: ANN401 - the module ray, and a reference
     """This thread's own time for a round's rows, as they come from hosts [s]."""
     begun = time.thread_time()
-    frame = pd.DataFrame([{**row, **UNKNOWN} for row in pickle.loads(received)])
+    frame = pd.DataFrame([{**row, **UNKNOWN} for row in ray.get(rows)])
     ledger.append(round_row(1, 1.0, frame, 1, 1), frame)
     return time.thread_time() - begun

@@ -4,7 +4,7 @@ One round of one phase, without validation and checkpoint, with `engine.clients_
 
     K         = min(nodes * cores, n)                     hosts at work for n clients
     training  = t * ceil(n / K)                           t: a client's time on one core
-    broadcast = nodes * b / wire                          b bytes, from the driver to every node once
+    broadcast = min(nodes, K) * b / wire                  b bytes, from the driver to every node with hosts once
     calls     = K * max(launch, end)                      the last host begins K * launch late, and the driver hears
                                                           the ends of hosts one after the other
     nodes     = s / adder + max(0, h * s / adder - calls) s bytes of float64 sums from each of a node's h hosts; adders
@@ -156,7 +156,7 @@ def _parts(round_: Round, cluster: Cluster, rates: Rates, hosts: int) -> Parts:
     adding, calls = round_.sums / rates.adder, hosts * max(rates.launch, rates.end)
     return Parts(
         training=round_.client * math.ceil(round_.clients / hosts),
-        broadcast=cluster.nodes * round_.broadcast / wire,
+        broadcast=min(cluster.nodes, hosts) * round_.broadcast / wire,
         calls=calls,
         nodes=adding + max(0.0, here * adding - calls) if adders else 0.0,
         groups=(group - 1) * round_.sums / wire + group * adding if group > 1 else 0.0,

@@ -79,6 +79,9 @@ class Run:
         self._overrides, self._trust = tuple(overrides), trust
         self.workload = load_workload(self.path / "workload.yaml", self._overrides, code=False)
         """The workload, with only the keys of a user's own method."""
+        if self.workload.provenance is None:  # what is cut off after a whole section would be read as defaults
+            cut = "is cut off: it lacks provenance, with which every run's ends"
+            raise InputError(f"{self.path / 'workload.yaml'}: {cut}; restore the file")
 
     @cached_property
     def runnable(self) -> Workload:

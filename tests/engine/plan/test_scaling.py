@@ -55,6 +55,7 @@ def test_above_64_nodes_groups_add_before_the_driver() -> None:
 def test_fewer_clients_than_cores_leave_cores_idle() -> None:
     few = predict(replace(ROUND, clients=10), SIXTEEN, RATES)
     assert few.parts.training == 0.04
+    assert few.parts.broadcast == pytest.approx(10 * 1e6 / 1e9), "nodes without hosts receive nothing"
     assert few.efficiency == pytest.approx(10 * 0.04 / 1024 / few.seconds)
 
 
