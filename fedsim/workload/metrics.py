@@ -9,7 +9,7 @@ from fedsim.core.seeds import numpy_stream
 from fedsim.mri.metrics import Protocol
 
 FEW = 256
-"""Up to so many clients, all of them are listed, validated, and shown in every round."""
+"""The most clients of a federation that are all listed, validated, and shown in every round."""
 
 
 class Metrics(Section):

@@ -1,5 +1,6 @@
 """Sites and clients by place and by name: a million of them cost what the entries of the file cost."""
 
+from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -17,9 +18,9 @@ T = TypeVar("T")
 class ByPlace(Sequence[T]):
     """Items that are made when they are asked for; a subclass says how many there are, and makes each."""
 
+    @abstractmethod
     def make(self, place: int) -> T:
         """The item at a place from 0."""
-        raise NotImplementedError
 
     @overload
     def __getitem__(self, place: int) -> T: ...

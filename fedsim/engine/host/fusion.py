@@ -219,7 +219,7 @@ class Fusion(Generic[T]):
         return [(lane, (errors[at], seconds)) for at, lane in enumerate(self._lanes) if shapes.get(lane) == shape]
 
     def _put_back(self, before: Sequence[Tensor], rows: Iterable[int]) -> None:
-        """Restore the running statistics of rows that computed for nobody."""
+        """Restore the running statistics of rows that only repeated another row's batch."""
         for vector, kept in zip(self._statistics, before, strict=True):
             for at in rows:
                 vector[at].copy_(kept[at])

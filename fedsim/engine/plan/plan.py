@@ -113,7 +113,7 @@ class Plan:
 
     @property
     def checkpoints_bytes(self) -> float:
-        """Disk space of so many checkpoints [bytes]: of the best, which may be old, and of the others what differs."""
+        """Disk space of all checkpoints [bytes]: the best, which may be old, and what differs in the others."""
         wholes = min(self.checkpoints, 1 + bool(self.workload.metrics.every))
         return wholes * self.checkpoint_bytes + (self.checkpoints - wholes) * self.written_bytes
 

@@ -25,5 +25,5 @@ def written(workload: Workload, clients: int) -> float:
 
 
 def _trained_in(rounds: int, workload: Workload, clients: int) -> float:
-    """Expected share of the clients that are drawn at least once in so many rounds."""
+    """Expected share of the clients that are drawn at least once in `rounds` rounds."""
     return 1 - (1 - workload.training.drawn(clients) / clients) ** rounds

@@ -148,7 +148,7 @@ class RayBackend(Backend):
         """
         there = self._homes.names()
         new = [self._clients.named(name) for name in names if name not in there]
-        return [actor.handle.admit.remote(own) for actor, own in self._homes.deal(new, names, self.actors) if own]
+        return [actor.handle.admit.remote(own) for actor, own in self._homes.deal(new, names, self.actors)]
 
     def clients(self) -> Iterable[str]:
         """Those of all actors."""

@@ -53,7 +53,7 @@ class Homes:
             actors: All actors.
 
         Yields:
-            Actors, each with its new clients.
+            Actors that get some, each with its new clients.
         """
         loads = {id(actor): sum(map(self.expected.seconds, there)) for actor, there in self.by_actor(names)}
         kinds = defaultdict[Resources, list[ClientSpec]](list)
@@ -64,7 +64,9 @@ class Homes:
             able = [actor for actor in actors if actor.placement.needs == needs]
             work = [self.expected.seconds(client.name) for client in alike]
             goes = dealt(work, [loads.get(id(actor), 0.0) for actor in able])
-            for number, actor in enumerate(able):
-                own = [client for client, at in zip(alike, goes, strict=True) if at == number]
-                self.add(actor, own)
-                yield actor, own
+            groups = defaultdict[int, list[ClientSpec]](list)
+            for client, number in zip(alike, goes, strict=True):
+                groups[number].append(client)
+            for number, own in groups.items():
+                self.add(able[number], own)
+                yield able[number], own

@@ -33,7 +33,7 @@ Segments = Mapping[str, Segment]
 
 
 def share_files(clients: int) -> bool:
-    """Whether the clients of a federation of so many share files; then those that never trained are not stored."""
+    """Whether clients share files in a federation of this size; those that never trained are then not stored."""
     return clients > _OWN_FILE_UP_TO
 
 
