@@ -96,6 +96,8 @@ class Case:
 @contextmanager
 def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
     """A folder that is deleted with its contents; by default among the temporary files."""
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fedsim-benchmark-", dir=parent) as folder:
         yield Path(folder)
 

@@ -187,7 +187,7 @@ CHANGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("backend", ["serial", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize("backend", ["serial", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.long])])
 def test_what_was_received_is_not_changed(mine: Callable[..., Workload], tmp_path: Path, backend: str) -> None:
     keys = [f"engine.backend={backend}", "engine.clients_per_actor=2", "engine.on_client_error=drop"]
     cases = [(hook, change) for hook, changes in CHANGES.items() for change in changes]

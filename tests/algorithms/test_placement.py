@@ -18,8 +18,8 @@ SCAFFOLD = ("scaffold", "training.participation=0.75")
     "what",
     [
         FL_MRCM,
-        SCAFFOLD,
-        DITTO,
+        pytest.param(SCAFFOLD, marks=pytest.mark.long),
+        pytest.param(DITTO, marks=pytest.mark.long),
     ],
     ids=lambda what: what[0],
 )

@@ -45,6 +45,7 @@ def test_a_plan_without_ray(fedsim: Fedsim, workload: Path) -> None:
     assert "validation" not in out
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_a_round_on_a_cluster_is_predicted(fedsim: Fedsim, workload: Path) -> None:
     status, out, _ = fedsim("plan", workload, "--nodes", 4, "--cores", 8, "--gbit", 25)

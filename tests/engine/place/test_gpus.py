@@ -196,6 +196,7 @@ for name, more in {"shared": [], "in-turn": asking}.items():
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows a GPU that torch cannot use")
 def test_runs_with_one_gpu_that_torch_cannot_use(workload: MakeWorkload, tmp_path: Path) -> None:
     """Four clients with an actor each: two share the GPU, as there are two cores; those that ask for it take turns."""

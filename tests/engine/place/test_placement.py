@@ -81,6 +81,7 @@ class Unfair(RayBackend):
         super().learn([{**row, "train_seconds": 5.0 if row["client"] in slow else 0.1} for row in rows])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_clients_that_move_keep_their_bits(
     simulate: Simulate, whole: Run, workload: MakeWorkload, tmp_path: Path

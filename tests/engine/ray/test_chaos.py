@@ -35,7 +35,8 @@ def survives(workload: Path, whole: Run, out: Path, seed: int, victims: list[str
     assert_same(whole, Run(out))
 
 
-@pytest.mark.parametrize(("seed", "victims"), [pytest.param(1, ["actor"], marks=pytest.mark.long), (9, ["raylet"])])
+@pytest.mark.long
+@pytest.mark.parametrize(("seed", "victims"), [(1, ["actor"]), (9, ["raylet"])])
 def test_whatever_dies(workload: Path, undisturbed: Run, tmp_path: Path, seed: int, victims: list[str]) -> None:
     survives(workload, undisturbed, tmp_path / "run", seed, victims, most=1)
 

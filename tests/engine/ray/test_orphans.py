@@ -145,6 +145,7 @@ def start(workload: Callable[..., Workload], tmp_path: Path, temporary: Path) ->
         command.process.wait()
 
 
+@pytest.mark.long
 def test_a_killed_run_ends_and_the_next_one_tidies_up(start: Callable[..., Command], temporary: Path) -> None:
     killed = start(LONG_ROUND)
     killed.until(lambda: actors_train(killed))

@@ -55,7 +55,7 @@ def fill(ballast: Path) -> None:
                 size //= 2
 
 
-@pytest.mark.parametrize("keys", [(), pytest.param(RAY, marks=pytest.mark.ray)])
+@pytest.mark.parametrize("keys", [(), pytest.param(RAY, marks=[pytest.mark.ray, pytest.mark.long])])
 def test_a_full_disk_stops_the_run_and_space_brings_it_back(
     simulate: Simulate, whole: Run, disk: Path, keys: tuple[str, ...]
 ) -> None:

@@ -78,6 +78,7 @@ def test_more_patience_on_resume_equals_having_had_it(simulate: Simulate, tmp_pa
             simulate(*SOON, patient, less, out=tmp_path / "part", resume=True)
 
 
+@pytest.mark.long
 def test_the_placement_changes_nothing(simulate: Simulate, ray_session: None) -> None:
     keys = (*SOON, "federation.partition={kind: quantity, alpha: 0.5}")
     assert_same(simulate(*keys), simulate(*keys, "engine.backend=ray", "engine.clients_per_actor=3"))
