@@ -1,5 +1,6 @@
 """Writing files atomically: a reader never sees half a file, and neither a crash nor a full disk leaves one."""
 
+import errno
 import glob
 import json
 import os
@@ -20,6 +21,14 @@ from fedsim.core.errors import DamagedError, RunError, WriteError, nearest
 _SHOWN = 12
 
 _DAY_S = 86_400.0
+
+_REMEDIES = {
+    errno.ENOENT: "bring back its folder, which somebody deleted,",
+    errno.EACCES: "allow this user to write there",
+    errno.EPERM: "allow this user to write there",
+    errno.EROFS: "choose a folder that can be written",
+}
+"""What to do about an error of the system; default to make room."""
 
 LEASE_S = 60.0
 """Seconds that a lease's holder on another machine may be silent before another process takes over."""
@@ -127,9 +136,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
-        raise WriteError(
-            f"{path}: cannot be written ({reason}); make room there and repeat, a run with --resume"
-        ) from error
+        remedy = _REMEDIES.get(error.errno or 0, "make room there")
+        raise WriteError(f"{path}: cannot be written ({reason}); {remedy} and repeat, a run with --resume") from error
 
 
 @contextmanager

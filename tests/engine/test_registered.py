@@ -1,5 +1,6 @@
 """Federations of more phantom sites than are listed: clients are made when they first take part."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,3 +144,11 @@ def test_clients_without_private_state_are_resumed_and_evaluated(many: Make, tmp
     assert first == second
     assert len(first) == 3
     assert not whole.learner(whole.stored("last")[0], "last").private["local"].numel()
+
+
+def test_a_deleted_manifest_is_made_again(many: Make, tmp_path: Path) -> None:
+    whole = run(many(), tmp_path / "whole")
+    manifest = run(many("training.rounds=1"), tmp_path / "parts").path / "manifest.parquet"
+    shutil.rmtree(manifest) if manifest.is_dir() else manifest.unlink()
+    resumed = run(many(), tmp_path / "parts", resume=True)
+    assert whole.manifest.equals(resumed.manifest)
