@@ -21,7 +21,7 @@ import torch
 from fedsim.algorithms.contrastive import moment_ratio_and_gradient, ratio_and_gradient
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.algorithms.learner import Learner
-from fedsim.data.samples import undersample
+from fedsim.data.batch import undersample
 from fedsim.models.reconstruction import UNetModel
 
 SETTINGS = {"W": (8, 64), "32 channels": (32, 128)}  # channels, matrix

@@ -27,7 +27,7 @@ from fedsim.algorithms.learner import Learner
 from fedsim.algorithms.optimizers import load_optimizer, optimizer_state
 from fedsim.algorithms.training import State
 from fedsim.core.seeds import torch_stream
-from fedsim.data.samples import Batch
+from fedsim.data.batch import Batch
 from fedsim.models.reset import reset
 
 _PREFIX = "features."
@@ -97,7 +97,7 @@ class FLMRCM(Algorithm):
         return (others[first:] + others[:first])[:steps]
 
     def _loss(self, learner: Learner, pair: "_Pair", batch: Batch) -> Tensor:
-        output, latent = learner.network.latent(batch.kspace, batch.mask)
+        output, latent = learner.network.latent(*batch.inputs)
         return learner.error(output, batch) + self.lam * pair.confusion(latent)
 
     @torch.no_grad()
@@ -108,7 +108,7 @@ class FLMRCM(Algorithm):
         for batch in learner.data.batches(
             1, torch_stream(learner.data.seed, "features", learner.client, learner.round)
         ):
-            inputs = batch.kspace.to(learner.device), batch.mask.to(learner.device)
+            inputs = (tensor.to(learner.device) for tensor in batch.inputs)
             latents.append(_vectors(learner.network.latent(*inputs)[1]))
             if len(latents) == self.feature_slices:
                 break

@@ -21,7 +21,8 @@ from fedsim.algorithms.graphs import Graphs
 from fedsim.algorithms.optimizers import new_optimizer, optimizer_state
 from fedsim.algorithms.training import Scalars, State, Training, arithmetic, numbers, onto
 from fedsim.core.seeds import torch_stream
-from fedsim.data.samples import Batch, SliceMemory, Slices
+from fedsim.data.batch import Batch
+from fedsim.data.samples import SliceMemory, Slices
 from fedsim.models.base import Network
 
 ParameterGroup = Literal["shared", "local"]
@@ -260,9 +261,8 @@ class Learner:
         """
         self._clear()
         way = (self.training.precision, self.modes, *(group for group in PARAMETER_GROUPS if group in groups))
-        inputs = batch.kspace, batch.mask, batch.target
         changed = [flat.gradient for flat in self._flat.values()] + [flat.vector for flat in self._buffers.values()]
-        return self._graphs(way, self._backward, *inputs, changed=changed)
+        return self._graphs(way, self._backward, *batch.inputs, batch.target, changed=changed)
 
     def descend(self) -> None:
         """Let the optimizer change the parameters by their gradients."""
@@ -272,16 +272,16 @@ class Learner:
         for flat in self._flat.values():
             flat.gradient.zero_()
 
-    def _backward(self, kspace: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+    def _backward(self, *inputs: Tensor) -> Tensor:
         with arithmetic(self.device, self.training.precision) as forward:
             with forward:
-                error = mse_loss(self.network(kspace, mask), target)
+                error = mse_loss(self.network(*inputs[:-1]), inputs[-1])
             error.backward()  # type: ignore[no-untyped-call]
         return error.detach()
 
-    def reconstruct(self, kspace: Tensor, mask: Tensor) -> Tensor:
-        """Magnitude (B, H, W) of measured k-space (B, H, W) and mask (B, H, W), without gradients."""
-        return self._graphs(("reconstruct", self.modes), self.network, kspace, mask)
+    def reconstruct(self, *inputs: Tensor) -> Tensor:
+        """Magnitude (B, H, W) of `Batch.inputs`, without gradients."""
+        return self._graphs(("reconstruct", self.modes), self.network, *inputs)
 
     def error(self, output: Tensor, batch: Batch) -> Tensor:
         """The mean squared error of the network's output (B, H, W), noted as the loss of this step."""

@@ -171,7 +171,7 @@ def error_on(network: nn.Module, data: ClientData, part: Part, size: int) -> flo
     """Mean squared error of the normalised slices of a part; infinite if it is not a number."""
     total, pixels = 0.0, 0
     for batch in (batch for volume in data.volumes(part, size) for batch in volume.batches):
-        total += float((network(batch.kspace, batch.mask) - batch.target).double().square().sum())
+        total += float((network(*batch.inputs) - batch.target).double().square().sum())
         pixels += batch.target.numel()
     return float(np.nan_to_num(total / pixels, nan=np.inf))
 

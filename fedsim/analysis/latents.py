@@ -102,7 +102,7 @@ def _slices(learner: Learner, client: ClientSpec, data: ClientData) -> Iterator[
         who = {"client": client.name, "site": volume.site, "subject": piece.subject, "volume": piece.volume}
         index = piece.start
         for batch in volume.batches:
-            latent = learner.network.latent(batch.kspace, batch.mask)[1].mean((-2, -1))
+            latent = learner.network.latent(*batch.inputs)[1].mean((-2, -1))
             for vector in latent.numpy():
                 yield {**who, "split": part, "index": index}, vector
                 index += 1

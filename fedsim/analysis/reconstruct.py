@@ -78,9 +78,9 @@ def _with_mask_of(
 ) -> Iterator[Line]:
     """Fully sampled data, undersampled with the mask of the client's site."""
     federation, protocol = run.workload.federation, run.workload.metrics.protocol
-    matrix = site.matrix or federation.matrix
+    matrix, coils = site.matrix or federation.matrix, federation.coil_settings
     with tempfile.TemporaryDirectory() as cache:
-        path = ensure_shard(source, root, Path(cache), matrix)
+        path = ensure_shard(source, root, Path(cache), matrix, coils)
         with Shard(path) as shard:
             volumes = shard.volumes()
         pieces = tuple(
@@ -97,6 +97,8 @@ def _with_mask_of(
             matrix=matrix,
             normalise=federation.normalise,
             seed=run.workload.seed,
+            coil_settings=coils,
+            coils=max(coils.count(volume.coils) for volume in volumes),
         )
         for volume in reconstruct_volumes(network, data, "test", run.workload.training_of(site).batch_size):
             target = out / f"{volume.piece.volume}.h5"

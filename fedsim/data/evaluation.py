@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core.files import replacing
-from fedsim.data.samples import Normalise, Slices, undersample
+from fedsim.data.batch import Normalise, undersample
+from fedsim.data.samples import Slices
 from fedsim.data.split import Part, Piece
 from fedsim.mri.masks import BoolArray, measured_acceleration
 from fedsim.mri.metrics import Protocol, Quality, volume_quality
 
-Network = Callable[[Tensor, Tensor], Tensor]
-"""Magnitude (B, H, W) of measured k-space (B, H, W) and mask (B, H, W)."""
+Network = Callable[..., Tensor]
+"""Magnitude (B, H, W) of `Batch.inputs`: measured k-space, mask and, if coils are kept, maps."""
 Coils = tuple[NDArray[np.float32], NDArray[np.float32]]
 """A slice (H, W): reconstructed, and zero-filled."""
 
@@ -81,7 +82,7 @@ def reconstruct_coils(network: Network, kspace: NDArray[np.complex64], mask: Boo
     coils = torch.from_numpy(np.ascontiguousarray(kspace))
     with torch.inference_mode():
         batch = undersample(coils, torch.from_numpy(mask).expand(coils.shape), normalise)
-        images, zero_filled = network(batch.kspace, batch.mask) * batch.scale, batch.zero_filled * batch.scale
+        images, zero_filled = network(*batch.inputs) * batch.scale, batch.zero_filled * batch.scale
     combined = [each[0] if len(each) == 1 else torch.linalg.norm(each, dim=0) for each in (images, zero_filled)]
     return combined[0].numpy(), combined[1].numpy()
 
@@ -94,7 +95,7 @@ def reconstruct_volumes(
         images: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         with torch.inference_mode():
             for batch in volume.batches:
-                output = network(*(_moved(tensor, device) for tensor in (batch.kspace, batch.mask)))
+                output = network(*(_moved(tensor, device) for tensor in batch.inputs))
                 images.append((output, batch.scale, batch.target * batch.scale, batch.zero_filled * batch.scale))
             output, scale, *others = (torch.cat(parts) for parts in zip(*images, strict=True))
             reconstruction, target, zero_filled = (part.numpy() for part in (output.cpu() * scale, *others))

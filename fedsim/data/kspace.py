@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from fedsim.core.errors import InputError
+from fedsim.data.coils import Maps
 from fedsim.data.source import FileSource
 from fedsim.mri.fft import ifft2c
 from fedsim.mri.geometry import centre_crop_or_pad
@@ -39,6 +41,12 @@ class RawVolume:
 
 class KSpaceSource(FileSource):
     """A source of files that may hold k-space."""
+
+    maps: Maps = Field(
+        "estimate",
+        description="Where the sensitivities of several coils come from: estimate (the centre of k-space), espirit, or "
+        "file (the source's own maps).",
+    )
 
     @abstractmethod
     def raw(self, root: Path) -> Iterator[RawVolume]:
@@ -108,8 +116,8 @@ def _gathered(values: NDArray[Any]) -> float:
     return float(((power**2).sum((-2, -1)) / np.where(total, total, 1) ** 2).mean())
 
 
-def truth(kspace: NDArray[Any], size: tuple[int, int]) -> NDArray[np.complex64] | NDArray[np.float32]:
-    """The image (h, w) of fully sampled k-space (coils, H, W): complex for one coil, else the root sum of squares.
+def truth(kspace: NDArray[Any], size: tuple[int, int]) -> NDArray[np.complex64]:
+    """The image (h, w) of fully sampled k-space (coils, H, W); the images (coils, h, w) if there are several coils.
 
     Raises:
         InputError: it is undersampled, so its image is not a ground truth.
@@ -121,9 +129,8 @@ def truth(kspace: NDArray[Any], size: tuple[int, int]) -> NDArray[np.complex64] 
             "no ground truth; leave it out here, or give it to `fedsim reconstruct`, which uses the file's own mask"
         )
     full = ifft2c(torch.from_numpy(kspace.astype(np.complex64, copy=False)))
-    image: NDArray[Any] = centre_crop_or_pad(full.numpy(), size)
-    combined: NDArray[Any] = image[0] if len(image) == 1 else np.linalg.norm(image, axis=0)
-    return combined
+    image: NDArray[np.complex64] = centre_crop_or_pad(full.numpy(), size)
+    return image[0] if len(image) == 1 else image
 
 
 def at_matrix(kspace: NDArray[Any], size: tuple[int, int], matrix: tuple[int, int]) -> NDArray[np.complex64]:

@@ -7,43 +7,26 @@ undone before metrics and saved images. The shard stays fully sampled: undersamp
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedsim.core.extension import Extension
 from fedsim.core.seeds import numpy_stream
+from fedsim.data.batch import Batch, Normalise, undersample
+from fedsim.data.coils import COMBINED, CoilSettings
 from fedsim.data.shard import Shard, write_shard
 from fedsim.data.source import Source
 from fedsim.data.split import Part, Piece
-from fedsim.mri.fft import ifft2c
 from fedsim.mri.geometry import centre_crop_or_pad
 from fedsim.mri.masks import BoolArray, Mask
 
-Normalise = Literal["std", "max"]
 ComplexArray = NDArray[np.complex64]
 _OUT_OF_PROPORTION = 1e4  # in units of the scale: larger values occur in slices that hardly vary
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Some slices, normalised."""
-
-    kspace: Tensor  # (B, H, W) complex64, zero where not measured
-    mask: Tensor  # (B, H, W) bool, True where measured
-    zero_filled: Tensor  # (B, H, W) float32, magnitude of the inverse transform of kspace
-    target: Tensor  # (B, H, W) float32, magnitude of the fully sampled image
-    scale: Tensor  # (B, 1, 1) float32, positive: multiply by it for the source's units
-
-    @classmethod
-    def join(cls, batches: "Sequence[Batch]") -> "Batch":
-        """Several batches as one."""
-        return cls(**{part.name: torch.cat([getattr(one, part.name) for one in batches]) for part in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,20 +76,6 @@ class Slices(Protocol):
         ...
 
 
-def undersample(kspace: Tensor, mask: Tensor, normalise: Normalise) -> Batch:
-    """A batch from fully sampled k-space (B, H, W) complex64 and masks (B, H, W) bool."""
-    measured = kspace * mask
-    zero_filled, target = ifft2c(measured).abs(), ifft2c(kspace).abs()
-    if normalise == "max":
-        scale = zero_filled.amax(dim=(-2, -1), keepdim=True)
-    else:
-        scale = zero_filled.std(dim=(-2, -1), keepdim=True)
-    scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
-    return Batch(
-        kspace=measured / scale, mask=mask, zero_filled=zero_filled / scale, target=target / scale, scale=scale
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClientData:
     """The slices of one client, by reference; cheap to send to the client's host."""
@@ -121,6 +90,9 @@ class ClientData:
     matrix: tuple[int, int]  # (H, W) of the images
     normalise: Normalise
     seed: int  # the workload's
+    coil_settings: CoilSettings = COMBINED
+    coils: int = 0
+    """Most coils of a volume in the shard; 0: they are combined."""
     maker: Source | None = None
     """Source to make the shard from on first read; None if it exists already."""
 
@@ -137,7 +109,7 @@ class ClientData:
     def open(self) -> Shard:
         """The shard; a shard that is made on first use is made now."""
         if self.maker is not None and not self.shard.exists():
-            write_shard(self.maker, Path(), self.matrix, self.shard)
+            write_shard(self.maker, Path(), self.matrix, self.shard, self.coil_settings)
         return Shard(self.shard)
 
     def samples(self, part: Part = "train") -> int:
@@ -159,8 +131,18 @@ class ClientData:
     def _in_order(self, shard: Shard, piece: Piece, mask: BoolArray, size: int) -> Iterator[Batch]:
         for start in range(piece.start, piece.stop, size):
             stop = min(start + size, piece.stop)
-            kspace = torch.from_numpy(shard.kspace(piece.volume, slice(start, stop)))
-            yield undersample(kspace, torch.from_numpy(mask).expand(kspace.shape), self.normalise)
+            yield self.prepared(shard, piece.volume, slice(start, stop), mask)
+
+    def prepared(
+        self, shard: Shard, volume: str, slices: slice | list[int], mask: BoolArray, device: torch.device | str = "cpu"
+    ) -> Batch:
+        """Some slices of a volume, undersampled with a mask (H, W) and normalised, on a device."""
+        kspace = torch.from_numpy(shard.kspace(volume, slices)).to(device, non_blocking=True)
+        sampled = torch.from_numpy(mask).to(device, non_blocking=True).expand(len(kspace), *mask.shape)
+        if not self.coils:
+            return undersample(kspace, sampled, self.normalise)
+        maps = torch.from_numpy(shard.maps(volume, slices)).to(device, non_blocking=True)
+        return undersample(kspace, sampled, self.normalise, maps, self.coil_settings.target)
 
     def _of(self, part: Part) -> list[Piece]:
         return [piece for piece in self.pieces if piece.part == part]
@@ -187,7 +169,7 @@ class ClientData:
 
 @dataclass(frozen=True)
 class PooledData:
-    """The slices of several sites together, each with its site's mask; a batch has slices of one matrix."""
+    """The slices of several sites together, each with its site's mask; a batch has slices of one shape."""
 
     members: tuple[ClientData, ...]
 
@@ -206,7 +188,7 @@ class PooledData:
         return sum(member.samples(part) for member in self.members)
 
     def batches(self, size: int, order: torch.Generator, memory: "SliceMemory | None" = None) -> Iterator[Batch]:
-        """All training slices once, in an order drawn from `order`; the last batch of a matrix may be smaller."""
+        """All training slices once, in an order drawn from `order`; the last batch of a shape may be smaller."""
         return _shuffled(self.members, size, order, memory or SliceMemory())
 
     def volumes(self, part: Part, size: int) -> Iterator[VolumeSlices]:
@@ -221,8 +203,7 @@ def unsound(data: Slices) -> str:
         slices = member.training_slices()
         with member.open() as shard:
             for piece, index, mask in slices:
-                kspace = torch.from_numpy(shard.kspace(piece.volume, [index]))
-                batch = undersample(kspace, torch.from_numpy(mask[None]), member.normalise)
+                batch = member.prepared(shard, piece.volume, [index], mask)
                 if not max(float(batch.target.amax()), float(batch.zero_filled.amax())) < _OUT_OF_PROPORTION:
                     return f"slice {index} of {piece.volume} (site {member.site})"
     return ""
@@ -254,10 +235,10 @@ class SliceMemory:
         with data.open() as shard:
             self.seconds += time.perf_counter() - begun
             if len(slices) * slice_bytes(data) > self._left:
-                yield lambda at: self._prepare(shard, data.normalise, *slices[at])
+                yield lambda at: self._prepare(shard, data, *slices[at])
                 return
             self._left -= len(slices) * slice_bytes(data)
-            self._kept[key] = [self._prepare(shard, data.normalise, *one) for one in slices]
+            self._kept[key] = [self._prepare(shard, data, *one) for one in slices]
         yield self._kept[key].__getitem__
 
     def forget(self, data: Slices) -> None:
@@ -265,10 +246,9 @@ class SliceMemory:
         for member in data.members:
             self._left += len(self._kept.pop(_key(member), ())) * slice_bytes(member)
 
-    def _prepare(self, shard: Shard, normalise: Normalise, piece: Piece, index: int, mask: BoolArray) -> Batch:
+    def _prepare(self, shard: Shard, data: ClientData, piece: Piece, index: int, mask: BoolArray) -> Batch:
         begun = time.perf_counter()
-        kspace = torch.from_numpy(shard.kspace(piece.volume, [index])).to(self._device, non_blocking=True)
-        batch = undersample(kspace, torch.from_numpy(mask[None]).to(self._device, non_blocking=True), normalise)
+        batch = data.prepared(shard, piece.volume, [index], mask, self._device)
         self.seconds += time.perf_counter() - begun
         return batch
 
@@ -278,22 +258,22 @@ def _key(data: ClientData) -> tuple[str, str, tuple[Piece, ...]]:
 
 
 def slice_bytes(data: ClientData) -> int:
-    """Bytes of a prepared slice: k-space (8 per sample), mask (1), zero-filled image and target (4 each)."""
+    """Bytes of a prepared slice: k-space and maps (8 per sample), mask (1), zero-filled image and target (4 each)."""
     height, width = data.matrix
-    return 17 * height * width
+    return (16 * data.coils + 9 if data.coils else 17) * height * width
 
 
 def _shuffled(members: Sequence[ClientData], size: int, order: torch.Generator, memory: SliceMemory) -> Iterator[Batch]:
     places = [(number, index) for number, member in enumerate(members) for index in range(member.samples())]
     with ExitStack() as stack:
         readers = [stack.enter_context(memory.training(member)) for member in members]
-        waiting: dict[tuple[int, int], list[Batch]] = {}
+        waiting: dict[torch.Size, list[Batch]] = {}
         for at in torch.randperm(len(places), generator=order).tolist():
             number, index = places[at]
-            matrix = members[number].matrix
-            group = waiting.setdefault(matrix, [])
-            group.append(readers[number](index))
+            one = readers[number](index)
+            group = waiting.setdefault(one.kspace.shape, [])
+            group.append(one)
             if len(group) == size:
-                yield Batch.join(waiting.pop(matrix))
+                yield Batch.join(waiting.pop(one.kspace.shape))
         for group in waiting.values():
             yield Batch.join(group)

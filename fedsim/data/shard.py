@@ -1,10 +1,12 @@
 """The site shard: one HDF5 file with the k-space of a site's volumes at its matrix size.
 
-Layout: dataset `kspace/<volume>` complex64 (slices, H, W), with attributes `subject`, `told` and `original` (the person
+Layout: dataset `kspace/<volume>` complex64 (slices, H, W), or (slices, coils, H, W) if coils are kept, and then
+`maps/<volume>` of the same shape, the coils' sensitivities; both with attribute `sums` (CRC-32 of each slice), and the
+former with attributes `subject`, `told` and `original` (the person
 and how they were identified), `origin`, `contrast`, `slices` (indices in the source), `support` (H, W of the samples
-that are not zero-padding), `digest` (SHA-256 of the images as read) and `sums` (CRC-32 of each slice of k-space);
+that are not zero-padding), `digest` (SHA-256 of the images) and `coils` (of the source);
 dataset `left_out`, what was not read, as JSON. Attribute `source` of `kspace` says what it was made from, and `seal` is
-a digest of everything except the k-space, which is checked slice by slice as it is read.
+a digest of everything except the k-space and the maps, which are checked slice by slice as they are read.
 
 Shards are kept in a cache, named by a digest of fedsim's version, the source's settings, the matrix and the files'
 names, sizes and times; a new one is written under a temporary name, while a lease keeps other importers waiting.
@@ -31,13 +33,14 @@ from numpy.typing import NDArray
 
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.core.files import lease, replacing, writing
+from fedsim.data.coils import COMBINED, CoilSettings, as_kept, maps_at
 from fedsim.data.left_out import LeftOut, lines, noting
 from fedsim.data.source import Source, StoredVolume, Volume, volumes_of
 from fedsim.data.subjects import Subject
 from fedsim.data.values import settled, showing
 from fedsim.mri.geometry import kspace_at, square
 
-_LAYOUT = 8
+_LAYOUT = 9
 _ANY_SHAPE, _THINNEST = 1024, 8  # any aspect ratio up to this side, beyond it at most 8 to 1
 _COPIES = 4  # slices of a volume that are transformed together
 
@@ -86,20 +89,31 @@ class Shard:
             return [LeftOut(*entry) for entry in json.loads(self._file["left_out"].asstr()[()])]
 
     def kspace(self, volume: str, slices: slice | NDArray[np.intp] | list[int]) -> NDArray[np.complex64]:
-        """Fully sampled k-space (slices, H, W) of some slices; indices must increase.
+        """Fully sampled k-space (slices, H, W) or (slices, coils, H, W) of some slices; indices must increase.
 
         Raises:
             DamagedError: the content has changed since it was written.
         """
+        return self._read(f"kspace/{volume}", slices)
+
+    def maps(self, volume: str, slices: slice | NDArray[np.intp] | list[int]) -> NDArray[np.complex64]:
+        """Sensitivities (slices, coils, H, W) of some slices, if coils are kept; indices must increase.
+
+        Raises:
+            DamagedError: as for `kspace`.
+        """
+        return self._read(f"maps/{volume}", slices)
+
+    def _read(self, name: str, slices: slice | NDArray[np.intp] | list[int]) -> NDArray[np.complex64]:
         with self._undamaged():
-            if volume not in self._volumes:
-                data = self._file["kspace"][volume]
-                self._volumes[volume] = data, data.attrs["sums"]
-            data, sums = self._volumes[volume]
-            kspace: NDArray[np.complex64] = data[slices]
-            if _sums(kspace) != sums[slices].tolist():
-                raise ValueError(f"{volume} is not what was written")
-        return kspace
+            if name not in self._volumes:
+                data = self._file[name]
+                self._volumes[name] = data, data.attrs["sums"]
+            data, sums = self._volumes[name]
+            values: NDArray[np.complex64] = data[slices]
+            if _sums(values) != sums[slices].tolist():
+                raise ValueError(f"{name.partition('/')[2]} is not what was written")
+        return values
 
     @contextmanager
     def _undamaged(self) -> Iterator[None]:
@@ -129,11 +143,12 @@ def _describe(name: str, group: h5py.Group) -> StoredVolume:
         support=support,
         contrast=at["contrast"],
         digest=at["digest"],
+        coils=int(at["coils"]),
     )
 
 
 def _sums(kspace: NDArray[np.complex64]) -> list[int]:
-    """A checksum of each slice (slices, H, W)."""
+    """A checksum of each slice (slices, ...)."""
     return [zlib.crc32(one) for one in kspace]
 
 
@@ -145,29 +160,35 @@ def _seal(file: h5py.File, volumes: list[StoredVolume]) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def shard_path(source: Source, root: Path, cache: Path, matrix: tuple[int, int]) -> Path:
+def shard_path(
+    source: Source, root: Path, cache: Path, matrix: tuple[int, int], coils: CoilSettings = COMBINED
+) -> Path:
     """The path of the source's shard, which need not exist."""
-    return cache / f"{source.format.replace(':', '.')}-{_digest(source, root, matrix)}.h5"
+    return cache / f"{source.format.replace(':', '.')}-{_digest(source, root, matrix, coils)}.h5"
 
 
-def ensure_shard(source: Source, root: Path, cache: Path, matrix: tuple[int, int]) -> Path:
+def ensure_shard(
+    source: Source, root: Path, cache: Path, matrix: tuple[int, int], coils: CoilSettings = COMBINED
+) -> Path:
     """The path of the source's shard, after importing it if the cache does not hold it; safe for concurrent runs.
 
     Raises:
         InputError: the source has no usable image, or a file is invalid.
     """
-    path = shard_path(source, root, cache, matrix)
+    path = shard_path(source, root, cache, matrix, coils)
     if not path.exists():
         _make(cache)
         with writing(path):
             held = lease(path.with_suffix(".lock")).acquire()
         with held:
             if not path.exists():
-                write_shard(source, root, matrix, path)
+                write_shard(source, root, matrix, path, coils)
     return path
 
 
-def write_shard(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> None:
+def write_shard(
+    source: Source, root: Path, matrix: tuple[int, int], path: Path, coils: CoilSettings = COMBINED
+) -> None:
     """Import a source into a shard, under a temporary name until it is complete.
 
     Raises:
@@ -175,7 +196,7 @@ def write_shard(source: Source, root: Path, matrix: tuple[int, int], path: Path)
     """
     _make(path.parent)
     with replacing(path) as temporary:
-        _write(source, root, matrix, temporary)
+        _write(source, root, matrix, temporary, coils)
 
 
 def _make(folder: Path) -> None:
@@ -190,27 +211,31 @@ def _version() -> str:
     return version("fedsim")
 
 
-def _digest(source: Source, root: Path, matrix: tuple[int, int]) -> str:
+def _digest(source: Source, root: Path, matrix: tuple[int, int], coils: CoilSettings) -> str:
     files = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in source.files(root)]
     where = str(root.resolve()) if files else ""
     settings = source.model_dump(mode="json")
-    key: list[object] = [_LAYOUT, _version(), settings, list(matrix), where, files, source.fingerprint(root)]
+    made = [*matrix, *dataclasses.astuple(coils)]
+    key: list[object] = [_LAYOUT, _version(), settings, made, where, files, source.fingerprint(root)]
     if source.foreign:
         key.append(source.code())
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> None:
+def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path, coils: CoilSettings) -> None:
     with h5py.File(path, "w", locking=False, libver="latest") as file, noting(root) as left_out:
         group = file.create_group("kspace", track_order=True)
         for volume in volumes_of(source, root):
             if volume.name in group:
                 raise InputError(f"{volume.origin}: a second volume named {volume.name}; names must differ")
-            volume = settled(volume, source, root)  # noqa: PLW2901
+            count = volume.coils
+            volume = settled(as_kept(volume, source, coils), source, root)  # noqa: PLW2901
             kept = showing(volume, root)
             if kept:
                 _check_room(volume, len(kept))
-                _add(group, volume, kept, matrix)
+                _add(group, volume, kept, matrix, coils=count)
+                if coils.kept:
+                    _add_maps(file, volume, kept, source)
         if not len(group):
             besides = "".join(f"; {line}" for line in lines(left_out))
             raise InputError(f"{root / getattr(source, 'path', '')}: holds no image with any signal{besides}")
@@ -220,16 +245,23 @@ def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path) -> N
         group.attrs["seal"] = _seal(file, [_describe(name, group) for name in group])
 
 
-def _add(group: h5py.Group, volume: Volume, kept: list[int], matrix: tuple[int, int]) -> None:
-    """Store a volume's slices."""
+def _add(group: h5py.Group, volume: Volume, kept: list[int], matrix: tuple[int, int], coils: int) -> None:
+    """Store a volume's slices; `coils` is the number of coils of the source."""
     images = np.ascontiguousarray(volume.images[kept])
     kspace = np.ascontiguousarray(kspace_at(square(images), matrix))
-    data = group.create_dataset(volume.name, data=kspace, chunks=(1, *matrix))
-    support = [min(max(images.shape[1:]), side) for side in matrix]
+    data = group.create_dataset(volume.name, data=kspace, chunks=(1, *kspace.shape[1:]))
+    support = [min(max(images.shape[-2:]), side) for side in matrix]
     digest = hashlib.sha256(f"{images.dtype} {images.shape} ".encode() + images.tobytes()).hexdigest()
     who = {"subject": volume.subject, "told": volume.who.told, "original": volume.who.original}
     told = who | {"origin": volume.origin, "contrast": volume.contrast, "digest": digest}
-    data.attrs.update(told, slices=kept, support=support, sums=np.array(_sums(kspace), np.uint32))
+    data.attrs.update(told, slices=kept, support=support, coils=coils, sums=np.array(_sums(kspace), np.uint32))
+
+
+def _add_maps(file: h5py.File, volume: Volume, kept: list[int], source: Source) -> None:
+    """Store the sensitivities of the coils of a volume that is stored."""
+    maps = maps_at(file["kspace"][volume.name][()], volume, kept, source)
+    data = file.create_dataset(f"maps/{volume.name}", data=maps, chunks=(1, *maps.shape[1:]))
+    data.attrs["sums"] = np.array(_sums(maps), np.uint32)
 
 
 def _check_room(volume: Volume, slices: int) -> None:
@@ -238,8 +270,9 @@ def _check_room(volume: Volume, slices: int) -> None:
     Raises:
         InputError: it does not fit, or the images are so elongated that the file must be damaged.
     """
-    side = max(volume.images.shape[1:])
-    if side > max(_ANY_SHAPE, _THINNEST * min(volume.images.shape[1:])):
-        raise InputError(f"{volume.origin}: its images are {volume.images.shape[1:]}, longer than any field of view")
-    if _COPIES * 8 * slices * side**2 > psutil.virtual_memory().total:
+    shape = volume.images.shape[-2:]
+    side = max(shape)
+    if side > max(_ANY_SHAPE, _THINNEST * min(shape)):
+        raise InputError(f"{volume.origin}: its images are {shape}, longer than any field of view")
+    if _COPIES * 8 * slices * volume.coils * side**2 > psutil.virtual_memory().total:
         raise InputError(f"{volume.origin}: its {slices} slices, {side} x {side} once square, exceed the memory here")

@@ -32,12 +32,20 @@ class Volume:
     name: str
     """Unique within the site and safe as a file name."""
     images: NDArray[np.float32] | NDArray[np.complex64]
-    """(slices, H, W): magnitude, or complex where the source has phase; in the source's units."""
+    """(slices, H, W): magnitude, or complex where the source has phase; (slices, coils, H, W) complex for several
+    coils; in the source's units."""
     origin: str
     """The file or folder it was read from, relative to federation.root."""
     _: KW_ONLY
     contrast: str = ""
     """Its weighting or channel according to the files; empty if unknown."""
+    maps: NDArray[np.complex64] | None = None
+    """Sensitivities (slices, coils, H, W) that the source holds; None: it holds none."""
+
+    @property
+    def coils(self) -> int:
+        """Number of coils; 1 if the images have no coil axis."""
+        return self.images.shape[1] if self.images.ndim == 4 else 1
 
     @property
     def subject(self) -> str:
@@ -59,7 +67,9 @@ class StoredVolume:
     contrast: str = ""
     """As in `Volume`."""
     digest: str = ""
-    """SHA-256 of the images as read, independent of the matrix; empty for phantoms."""
+    """SHA-256 of the images, independent of the matrix; empty for phantoms."""
+    coils: int = 1
+    """Of the source."""
 
     @property
     def subject(self) -> str:
@@ -139,9 +149,10 @@ def _check(source: Source, volume: object) -> None:
         )
     images: Any = volume.images
     array = isinstance(images, np.ndarray)
-    if not (array and images.ndim == 3 and images.size and images.dtype in (np.float32, np.complex64)):
+    dimensions = {np.dtype(np.float32): (3,), np.dtype(np.complex64): (3, 4)}
+    if not (array and images.size and images.ndim in dimensions.get(images.dtype, ())):
         found = f"{images.dtype} {images.shape}" if array else type(images).__name__
-        wanted = "float32 or complex64 (slices, H, W)"
+        wanted = "float32 or complex64 (slices, H, W), or complex64 (slices, coils, H, W)"
         raise InputError(f"volumes of {source.label}: images of {volume.name} must be {wanted}, not {found}")
 
 

@@ -21,23 +21,29 @@ _LEAST = 16  # the smallest side of a matrix
 class Network(nn.Module):
     """Maps measured k-space and its mask to a magnitude image; derive from it and write `forward`.
 
+    If coils are kept, k-space is (B, C, H, W). A network that uses their sensitivities sets `takes_maps`, and is given
+    `maps` (B, C, H, W) complex as a third argument; None stands for one coil of sensitivity 1.
+
     A network with latent features between an encoder and a decoder writes `with_latent` and `latent_channels` instead.
     """
 
+    takes_maps: ClassVar[bool] = False
+    """Whether it is called with the sensitivities of the coils."""
     label = ""
     """Its name in the workload, if it is a user's own."""
 
-    def __call__(self, kspace: Tensor, mask: Tensor) -> Tensor:
+    def __call__(self, kspace: Tensor, mask: Tensor, maps: Tensor | None = None) -> Tensor:
         """The image (B, H, W) float.
 
         Raises:
             OwnCodeError: a user's own network raised, or returned an invalid value.
         """
+        inputs = self._inputs(kspace, mask, maps)
         if not self.label:
-            output: Tensor = super().__call__(kspace, mask)
+            output: Tensor = super().__call__(*inputs)
             return output
-        found = self._theirs("forward", super().__call__, kspace, mask)
-        self._expect(found, kspace.shape, "forward")
+        found = self._theirs("forward", super().__call__, *inputs)
+        self._expect(found, mask.shape, "forward")
         return found  # type: ignore[no-any-return]
 
     @property
@@ -45,15 +51,18 @@ class Network(nn.Module):
         """C, the number of channels of the latent features; 0 without any."""
         return 0
 
-    def forward(self, kspace: Tensor, mask: Tensor) -> Tensor:
-        """Magnitude image (B, H, W) of k-space (B, H, W) complex, zero where `mask` (B, H, W) bool is False."""
-        return self.with_latent(kspace, mask)[0]
+    def _inputs(self, kspace: Tensor, mask: Tensor, maps: Tensor | None) -> tuple[Any, ...]:
+        return (kspace, mask, maps) if self.takes_maps else (kspace, mask)
 
-    def with_latent(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *inputs: Any) -> Tensor:  # noqa: ANN401 - k-space, mask and, if it takes them, maps
+        """Magnitude image (B, H, W) of k-space complex, zero where `mask` (B, H, W) bool is False."""
+        return self.with_latent(*inputs)[0]
+
+    def with_latent(self, *inputs: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - as for `forward`
         """The image (B, H, W), and latent features (B, C, h, w), for methods and drawings that use them."""
         raise NotImplementedError("a network must have forward, or with_latent and latent_channels")
 
-    def latent(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def latent(self, kspace: Tensor, mask: Tensor, maps: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The result of `with_latent`, after checking that it is an image and features.
 
         Raises:
@@ -63,11 +72,11 @@ class Network(nn.Module):
             what = "has no latent features; give it with_latent and latent_channels, or choose another method"
             raise InputError(f"model.name: {self.label or type(self).__name__} {what}")
         if not self.label:
-            return self.with_latent(kspace, mask)
-        found = self._theirs("with_latent", self.with_latent, kspace, mask)
+            return self.with_latent(*self._inputs(kspace, mask, maps))
+        found = self._theirs("with_latent", self.with_latent, *self._inputs(kspace, mask, maps))
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Tensor)):
             raise OwnCodeError(f"with_latent of {self.label} must return two tensors, not {_shown(found)}")
-        self._expect(found[0], kspace.shape, "with_latent")
+        self._expect(found[0], mask.shape, "with_latent")
         features = found[1]
         if features.dim() < 3 or features.shape[:2] != (len(kspace), self.latent_channels):
             shape = f"({len(kspace)}, latent_channels = {self.latent_channels}, h, w)"
@@ -105,6 +114,11 @@ class Model(Extension):
     around: ClassVar[frozenset[str]] = frozenset({"build"})
 
     name: str
+
+    @property
+    def takes_coils(self) -> bool:
+        """Whether the network takes k-space of several coils (B, C, H, W)."""
+        return False
 
     @property
     def multiple(self) -> int:

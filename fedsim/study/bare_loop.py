@@ -19,7 +19,8 @@ from torch import Tensor
 
 from fedsim.algorithms.optimizers import OPTIMIZERS
 from fedsim.core.seeds import torch_stream
-from fedsim.data.samples import Batch, SliceMemory
+from fedsim.data.batch import Batch
+from fedsim.data.samples import SliceMemory
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Row
@@ -119,7 +120,7 @@ class _BareLoop:
         for _ in range(training.local_epochs):
             for batch in batches:
                 optimizer.zero_grad()
-                output: Tensor = self._network(batch.kspace, batch.mask)
+                output: Tensor = self._network(*batch.inputs)
                 torch.nn.functional.mse_loss(output, batch.target).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
 

@@ -53,6 +53,14 @@ class Workload(Section):
         return self
 
     @model_validator(mode="after")
+    def _coils_fit(self) -> "Workload":
+        coils = self.federation.coils
+        if coils != "combine" and not self.model.takes_coils:
+            what = f"{coils} needs a network for several coils, and model.name={self.model.name} takes one"
+            raise ValueError(f"federation.coils: {what}; set it to combine, or choose another network")
+        return self
+
+    @model_validator(mode="after")
     def _somebody_can_interrupt(self) -> "Workload":
         if self.engine.backend == "serial" and self.engine.client_timeout_s is not None:
             raise ValueError("engine.client_timeout_s: needs engine.backend=ray; a serial run cannot be interrupted")

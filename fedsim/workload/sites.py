@@ -7,9 +7,10 @@ import platformdirs
 from pydantic import Field, model_validator
 
 from fedsim.core.section import FolderPath, Name, Section
+from fedsim.data.batch import Normalise
+from fedsim.data.coils import Coils, CoilSettings, Target
 from fedsim.data.formats.dataset import DatasetSource
 from fedsim.data.partition import AnyPartition, Equal
-from fedsim.data.samples import Normalise
 from fedsim.data.sources import AnySource
 from fedsim.data.split import Split
 from fedsim.mri.masks import AnyMask, Equispaced
@@ -85,7 +86,18 @@ class Federation(Section):
     matrix: Matrix = Field((128, 128), description="Matrix [H, W] to train at; multiples of 2^model.pools for a U-Net.")
     split: Split = Field(default_factory=Split, description="Shares of a site's subjects; a site may set its own.")
     normalise: Normalise = Field("std", description="Divisor of a slice: std or max of its zero-filled image.")
+    coils: Coils = Field(
+        "combine", description="Coils of raw data: combine them, keep them, or the number of virtual coils to keep."
+    )
+    target: Target = Field(
+        "rss", description="Target of several coils: rss (root sum of squares) or combined (by their sensitivities)."
+    )
     sites: tuple[Site, ...] = Field(min_length=1, description="The sites.")
+
+    @property
+    def coil_settings(self) -> CoilSettings:
+        """What becomes of the coils of raw data."""
+        return CoilSettings(self.coils, self.target)
 
     def expanded_sites(self) -> Sites[Site]:
         """Every site that takes part, with `count` expanded."""

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from fedsim.core.seeds import numpy_stream, torch_stream
-from fedsim.data.samples import Batch
+from fedsim.data.batch import Batch
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.record.run_directory import Run

@@ -8,7 +8,7 @@ from fedsim.algorithms.base import Algorithm, Phase
 from fedsim.algorithms.fedprox import FedProx
 from fedsim.algorithms.fusing import one_by_one
 from fedsim.algorithms.learner import Learner
-from fedsim.data.samples import Batch
+from fedsim.data.batch import Batch
 
 
 class OwnLoss(Algorithm):

@@ -11,8 +11,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fedsim.analysis.reconstruct import beside_fastmri, reconstruct_file
 from fedsim.core.errors import InputError
+from fedsim.data.batch import undersample
 from fedsim.data.formats.phantom import PhantomSource
-from fedsim.data.samples import undersample
 from fedsim.engine.record.run_directory import Run
 from fedsim.mri.fft import fft2c, ifft2c
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from fedsim.data.batch import undersample
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.data.formats.phantom import PhantomSource
-from fedsim.data.samples import ClientData, PooledData, SliceMemory, undersample, unsound
+from fedsim.data.samples import ClientData, PooledData, SliceMemory, unsound
 from fedsim.data.shard import shard_path
 from fedsim.data.split import Piece
 from fedsim.mri.fft import fft2c, ifft2c

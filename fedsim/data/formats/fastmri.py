@@ -23,8 +23,7 @@ _EXPECTED = "a fastMRI HDF5 file with a dataset kspace"
 class FastMRI(KSpaceSource):
     """One volume per file: the inverse FFT of its k-space, cropped to the reconstruction matrix (no oversampling).
 
-    Single-coil k-space gives complex images, multi-coil k-space the root sum of squares; undersampled k-space is
-    refused. The subject is the attribute patient_id.
+    Images are complex, of each coil; undersampled k-space is refused. The subject is the attribute patient_id.
     """
 
     format: Literal["fastmri"] = Field("fastmri", description="fastMRI's HDF5 files (.h5, .hdf5).")

@@ -45,8 +45,7 @@ class Matlab(KSpaceSource):
 
     Unless every file is a subject, single images of one subject with the same size are the slices of one volume, in
     natural order. With `subject: auto`, the subject is what the file names (PID, patient_id), else the file, or for
-    single images their folder. k-space, recognised by its name, is transformed to images; coils are combined by the
-    root sum of squares.
+    single images their folder. k-space, recognised by its name, is transformed to images, one of each coil.
     """
 
     format: Literal["matlab"] = Field("matlab", description="MATLAB files (.mat), version 5 or 7.3.")
@@ -141,14 +140,16 @@ class Matlab(KSpaceSource):
             return found[name], _text(patient) if patient else ""
 
     def _images(self, array: _Array) -> NDArray[np.float32] | NDArray[np.complex64]:
-        """Images (slices, H, W)."""
+        """Images (slices, H, W), or (slices, coils, H, W) complex."""
         with reading(array.file, _EXPECTED):
             values = self._values(array)
             if self._is_kspace(array, values):
                 size = values.shape[-2:]
                 images: NDArray[Any] = np.stack([truth(kspace, size) for kspace in centred(values)])
                 return images
-            return values[:, 0] if values.shape[1] == 1 else np.linalg.norm(values, axis=1)
+            if values.shape[1] == 1:
+                return values[:, 0]
+            return values if np.iscomplexobj(values) else np.linalg.norm(values, axis=1)
 
     def _values(self, array: _Array) -> NDArray[Any]:
         """(slices, coils, H, W), float32 or complex64; one coil if there is no coil axis."""

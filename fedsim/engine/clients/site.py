@@ -67,7 +67,7 @@ def find(workload: Workload, site: Site) -> Found:
     federation = workload.federation
     site = site.model_copy(update={"source": site.source.resolve(workload.seed, site.name)})
     matrix = site.matrix or federation.matrix
-    where = site.source, federation.root, federation.cache, matrix
+    where = site.source, federation.root, federation.cache, matrix, federation.coil_settings
     volumes = site.source.foreseen(matrix)
     if volumes is not None:
         path = shard_path(*where)
@@ -125,6 +125,8 @@ def _site_clients(workload: Workload, found: Found, parts: Mapping[str, Part] | 
         matrix=matrix,
         normalise=federation.normalise,
         seed=workload.seed,
+        coil_settings=federation.coil_settings,
+        coils=max((federation.coil_settings.count(volume.coils) for volume in found.volumes), default=0),
         maker=found.maker,
     )
     clients = []

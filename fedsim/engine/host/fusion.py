@@ -32,7 +32,7 @@ from fedsim.algorithms.learner import PARAMETER_GROUPS, Learner, ParameterGroup
 from fedsim.algorithms.optimizers import alike, step_together
 from fedsim.algorithms.training import Precision, Scalars, arithmetic, numbers
 from fedsim.core.errors import InputError, RunError
-from fedsim.data.samples import Batch
+from fedsim.data.batch import Batch
 from fedsim.engine.host.kernels import remedy
 from fedsim.engine.host.process import Watch
 
@@ -199,8 +199,8 @@ class Fusion(Generic[T]):
         shapes = {lane: _shape(lane) for lane in busy}
         shape = Counter(shapes.values()).most_common(1)[0][0]
         chosen = [lane for lane in busy if shapes[lane] == shape]
-        batches = [lane.waits if shapes.get(lane) == shape else chosen[0].waits for lane in self._lanes]
-        inputs = (torch.stack([getattr(batch, part) for batch in batches]) for part in ("kspace", "mask", "target"))
+        batches = [_batch(lane if shapes.get(lane) == shape else chosen[0]) for lane in self._lanes]
+        inputs = map(torch.stack, zip(*((*batch.inputs, batch.target) for batch in batches), strict=True))
         idle = [at for at, lane in enumerate(self._lanes) if shapes.get(lane) != shape]
         before = [vector.clone() for vector in self._statistics]
         try:
@@ -236,13 +236,13 @@ class Fusion(Generic[T]):
         who, why = self._network.label or type(self._network).__name__, " ".join(str(error).split()).partition(". ")[0]
         raise InputError(f"model.name: {who} cannot train fused ({why}); set training.fuse to 1") from error
 
-    def _backward(self, precision: Precision) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        def differentiate(kspace: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+    def _backward(self, precision: Precision) -> Callable[..., Tensor]:
+        def differentiate(*inputs: Tensor) -> Tensor:
             """The gradients (K, P) of all rows; the errors (K,)."""
             buffers = {name: buffer.contiguous() for name, buffer in self._buffers.items()}  # vmap updates no others
             with arithmetic(self._device, precision, mapped=True) as forward:
                 with forward:
-                    errors = vmap(self._error)(self._leaves, buffers, kspace, mask, target)
+                    errors = vmap(self._error)(self._leaves, buffers, *inputs)
                 found = torch.autograd.grad(errors.sum(), list(self._leaves.values()), materialize_grads=True)
             torch._foreach_copy_(self._gradients, found)
             for name, buffer in buffers.items():
@@ -251,17 +251,16 @@ class Fusion(Generic[T]):
 
         return differentiate
 
-    def _error(
-        self, leaves: dict[str, Tensor], buffers: dict[str, Tensor], kspace: Tensor, mask: Tensor, target: Tensor
-    ) -> Tensor:
-        """The mean squared error of one row."""
-        return F.mse_loss(functional_call(self._network, (leaves, buffers), (kspace, mask)).to(target.dtype), target)
+    def _error(self, leaves: dict[str, Tensor], buffers: dict[str, Tensor], *tensors: Tensor) -> Tensor:
+        """The mean squared error of one row; the target is the last of the tensors."""
+        *inputs, target = tensors
+        return F.mse_loss(functional_call(self._network, (leaves, buffers), tuple(inputs)).to(target.dtype), target)
 
 
 def _raised_alone(lane: _Lane[Any]) -> Exception | None:
     batch = _batch(lane)
     try:
-        copy.deepcopy(lane.row.network)(batch.kspace, batch.mask)
+        copy.deepcopy(lane.row.network)(*batch.inputs)
     except Exception as error:
         return error
     return None

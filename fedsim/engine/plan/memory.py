@@ -1,6 +1,6 @@
 """Memory that actors need to work: of their node and, where clients train on GPUs, of those."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -75,7 +75,7 @@ def gpu_needs(algorithm: Algorithm, learner: Learner, clients: Sequence[ClientSp
     fuse = clients[0].training.fuse
     optimizers = sorted({client.training.optimizer for client in clients})
     optimizer = max(layout_bytes(private_layout(learner, one)) for one in optimizers)
-    step = activation_bytes(learner, side) * max(map(batch_pixels, clients))
+    step = activation_bytes(learner, side, most_coils(clients)) * max(map(batch_pixels, clients))
     names = tuple(client.name for client in clients)
     known = traffic_of_zeros(algorithm, learner.fresh_server(), names, clients[0].training.drawn(len(clients)))
     return GpuNeeds(
@@ -99,8 +99,19 @@ def batch_pixels(client: ClientSpec) -> float:
     return float(size * max(member.matrix[0] * member.matrix[1] for member in client.data.members))
 
 
-def activation_bytes(learner: Learner, side: int) -> float:
-    """What autograd keeps until the backward pass [bytes per pixel], counted on one slice of side^2 pixels."""
+def most_coils(clients: Iterable[ClientSpec]) -> int:
+    """Most coils of a slice of some clients; 0: they are combined."""
+    return max((member.coils for client in clients for member in client.data.members), default=0)
+
+
+def activation_bytes(learner: Learner, side: int, coils: int = 0) -> float:
+    """What autograd keeps until the backward pass [bytes per pixel], counted on one slice of side^2 pixels.
+
+    Args:
+        learner: Has the network.
+        side: Pixels.
+        coils: Number of coils of the slice; 0: they are combined.
+    """
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -109,8 +120,17 @@ def activation_bytes(learner: Learner, side: int) -> float:
 
     learner.network.eval()  # running statistics stay as they are
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        learner.network(torch.ones(1, side, side, dtype=torch.complex64), torch.ones(1, side, side, dtype=torch.bool))
+        learner.network(*_one_slice(side, coils))
     learner.network.train()
     for vector in (learner.shared, learner.local, learner.shared_buffers):
         kept.pop(vector.untyped_storage().data_ptr(), None)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / side**2
+
+
+def _one_slice(side: int, coils: int) -> tuple[Tensor, ...]:
+    """What a network is called with for one slice of side^2 pixels."""
+    mask = torch.ones(1, side, side, dtype=torch.bool)
+    if not coils:
+        return torch.ones(1, side, side, dtype=torch.complex64), mask
+    kspace = torch.ones(1, coils, side, side, dtype=torch.complex64)
+    return kspace, mask, kspace / coils**0.5

@@ -19,7 +19,7 @@ from fedsim.engine.place.node import CUDA_BYTES
 from fedsim.engine.place.placement import device_of, placed
 from fedsim.engine.plan import saved, sizes
 from fedsim.engine.plan.calibration import Calibration, pixels_of_shard
-from fedsim.engine.plan.memory import GpuNeeds, activation_bytes, gpu_needs
+from fedsim.engine.plan.memory import GpuNeeds, activation_bytes, gpu_needs, most_coils
 from fedsim.engine.plan.needs import ActorNeeds, NodeNeeds, Working, filled, node_needs
 from fedsim.engine.plan.sizes import Traffic
 from fedsim.engine.plan.times import Times, checkpoints, expected
@@ -150,7 +150,7 @@ def make_plan(
     placements = placed(workload.engine, clients, nodes, gpu.total if gpu else CUDA_BYTES)
     actors = filled(workload.engine, placements, nodes, private.bytes, gpu.total if gpu else 0.0, each)
     fuse = 1 if gpu else workload.training.fuse
-    pixel_bytes = 0.0 if gpu else activation_bytes(learner, workload.model.smallest)
+    pixel_bytes = 0.0 if gpu else activation_bytes(learner, workload.model.smallest, most_coils(clients))
     working = Working(learner=learner, pixel_bytes=pixel_bytes, sent=sent, fuse=fuse)
     states, others = each * private.saved_bytes(), _driver_files_bytes(learner, clients, sent)
     others += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))

@@ -159,7 +159,7 @@ class Run:
         """A client's network at a checkpoint: shared parameters and its own.
 
         It takes k-space (B, H, W) that is zero where `mask` (B, H, W) is False and divided by a positive scale, as
-        `fedsim.data.samples.undersample` does, and gives magnitudes (B, H, W) divided likewise; `reconstruct` takes
+        `fedsim.data.batch.undersample` does, and gives magnitudes (B, H, W) divided likewise; `reconstruct` takes
         raw data.
         """
         return self.learner(client, which).network

@@ -76,21 +76,13 @@ def test_an_item_may_be_a_whole_volume_and_complex(source: Made) -> None:
     assert (only.name, only.images.shape, only.images.dtype) == ("a-1", (3, 8, 6), np.complex64)
 
 
-@pytest.mark.parametrize(("shape", "axes"), [("(8, 8)", ""), ("(2, 8, 8)", ""), ("(2, 3, 8, 8)", "coils")])
-def test_kspace_becomes_its_image(source: Made, shape: str, axes: str) -> None:
+@pytest.mark.parametrize("shape", ["(8, 8)", "(2, 8, 8)", "(2, 3, 8, 8)"])
+def test_kspace_becomes_its_image(source: Made, shape: str) -> None:
     text = f"[{{'kspace': np.random.default_rng(1).normal(size={shape}) + 1j, 'subject': 'a'}}]"
     (only,) = volumes(source(text))
     kspace = np.random.default_rng(1).normal(size=eval(shape)) + 1j
-    if axes:
-        again = np.linalg.norm([fft_inverse(k) for k in kspace[0]], axis=0)
-        np.testing.assert_allclose(only.images[0], again, rtol=1e-4)
-    else:
-        again = fft2c(torch.from_numpy(only.images)).numpy().reshape(kspace.shape)
-        np.testing.assert_allclose(again, kspace, atol=1e-4)
-
-
-def fft_inverse(kspace: np.ndarray) -> np.ndarray:
-    return np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace), norm="ortho"))
+    again = fft2c(torch.from_numpy(only.images)).numpy().reshape(kspace.shape)
+    np.testing.assert_allclose(again, kspace, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from fedsim.algorithms.flat import FlatTensors
 from fedsim.algorithms.learner import PARAMETER_GROUPS, Learner, ParameterGroup
 from fedsim.algorithms.training import State
 from fedsim.core.seeds import torch_stream
-from fedsim.data.samples import Batch, SliceMemory
+from fedsim.data.batch import Batch
+from fedsim.data.samples import SliceMemory
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.fusion import FusedLearner, Fusion
@@ -152,7 +153,7 @@ def gradients(learner: Learner, groups: Collection[ParameterGroup]) -> dict[Para
 
 
 def of_type(batch: Batch, dtype: torch.dtype) -> Batch:
-    parts = {part.name: getattr(batch, part.name) for part in fields(batch)}
+    parts = {part.name: value for part in fields(batch) if (value := getattr(batch, part.name)) is not None}
     wanted = {name: dtype.to_complex() if value.is_complex() else dtype for name, value in parts.items()}
     return replace(batch, **{name: v.to(wanted[name]) for name, v in parts.items() if v.dtype != torch.bool})
 
