@@ -14,7 +14,7 @@ from pydantic import Field
 from fedsim.core.errors import InputError
 from fedsim.data.coils import Maps
 from fedsim.data.source import FileSource
-from fedsim.mri.fft import ifft2c
+from fedsim.mri.fft import ifft1c, ifft2c, rolling_phase
 from fedsim.mri.geometry import centre_crop_or_pad
 from fedsim.mri.masks import BoolArray
 
@@ -99,8 +99,7 @@ def centred(kspace: NDArray[Any]) -> NDArray[Any]:
         profile = np.abs(kspace).sum(axis=tuple({0, 1, 2, 3} - {axis % 4}))
         size, peak = len(profile), int(profile.argmax())
         if min(peak, size - peak) < abs(peak - size // 2):
-            turn = np.exp(2j * np.pi * (np.arange(size) - size // 2) * (size // 2) / size)
-            kspace = np.fft.fftshift(kspace, axis) * np.expand_dims(turn, tuple({-2, -1} - {axis}))
+            kspace = np.fft.fftshift(kspace, axis) * np.expand_dims(rolling_phase(size), tuple({-2, -1} - {axis}))
     return kspace.astype(np.complex64, copy=False)
 
 
@@ -148,7 +147,7 @@ def at_matrix(kspace: NDArray[Any], size: tuple[int, int], matrix: tuple[int, in
 
 
 def _cut_readout(kspace: NDArray[Any], size: int, axis: int) -> NDArray[Any]:
-    image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kspace, axis), axis=axis, norm="ortho"), axis)
+    image = ifft1c(kspace, axis)
     height, width = kspace.shape[-2:]
     image = centre_crop_or_pad(image, (size, width) if axis == -2 else (height, size))
     shifted = np.fft.fft(np.fft.ifftshift(image, axis), axis=axis, norm="ortho")

@@ -199,6 +199,10 @@ class FileSource(Source):
     def suffixes(self) -> tuple[str, ...]:
         """Suffixes of this format's file names, in lower case; "" is a name without one (or with a number as one)."""
 
+    def recognises(self, file: Path) -> bool:
+        """Whether a file with one of the suffixes is of this format; by default every one, for finding out a format."""
+        return True
+
     @abstractmethod
     def read(self, root: Path) -> Iterator[Volume]:
         """The volumes for `volumes`, except that names may repeat."""

@@ -9,12 +9,19 @@ from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator
 from fedsim.core.errors import InputError
 from fedsim.core.extension import Catalogue
 from fedsim.core.files import absent
+from fedsim.data.formats.arrays import NumpyArrays
+from fedsim.data.formats.bart import Bart
+from fedsim.data.formats.calgary_campinas import CalgaryCampinas
+from fedsim.data.formats.cmrxrecon import CMRxRecon
 from fedsim.data.formats.dataset import DatasetSource
 from fedsim.data.formats.dicom import Dicom
 from fedsim.data.formats.fastmri import FastMRI
+from fedsim.data.formats.m4raw import M4Raw
 from fedsim.data.formats.matlab import Matlab
+from fedsim.data.formats.mrd import MRD
 from fedsim.data.formats.nifti import Nifti
 from fedsim.data.formats.phantom import PhantomSource
+from fedsim.data.formats.skm_tea import SKMTEA
 from fedsim.data.formats.tiff import ImageFolder
 from fedsim.data.source import FileSource, Source, Volume
 
@@ -37,7 +44,9 @@ class Unread(Source):
         raise InputError(f"source.format: {self.format} is a user's own, whose code was not run")
 
 
-_Known = FastMRI | Nifti | Dicom | Matlab | ImageFolder | DatasetSource | PhantomSource
+_Images = Nifti | Dicom | Matlab | ImageFolder | DatasetSource | PhantomSource
+_Raw = FastMRI | M4Raw | MRD | CalgaryCampinas | CMRxRecon | SKMTEA | Bart | NumpyArrays
+_Known = _Raw | _Images
 SOURCES = Catalogue(
     key="source.format", base=Source, unread=Unread, known=_Known.__args__, group="fedsim.sources", noun="format"
 )
@@ -59,12 +68,15 @@ def formats_at(path: Path) -> list[tuple[FileSource, int]]:
     """
     if not path.exists() or path.name == "..":
         raise InputError(f"{path}: {absent(path)}")
-    counted = [(source, _count(source, path.parent)) for source in _candidates(path)]
-    found = sorted(((source, count) for source, count in counted if count), key=lambda pair: pair[1], reverse=True)
+    candidates, found, told = _candidates(path), [], set[str]()
+    for source in candidates:
+        if not told & {*source.suffixes} and (count := _count(source, path.parent)):
+            found.append((source, count))
+            told |= {*source.suffixes}
     if not found:
-        endings = ", ".join(suffix for source, _ in counted for suffix in source.suffixes if suffix)
+        endings = ", ".join(dict.fromkeys(suffix for source in candidates for suffix in source.suffixes if suffix))
         raise InputError(f"{path}: holds no image; looked for names in {endings} and for DICOM files without a suffix")
-    return found
+    return sorted(found, key=lambda pair: pair[1], reverse=True)
 
 
 def detect(path: Path) -> FileSource:
@@ -73,13 +85,18 @@ def detect(path: Path) -> FileSource:
 
 
 def _candidates(path: Path) -> list[FileSource]:
+    """A source of every format; of formats with the same suffix, those that know their files by their content first."""
     named = {"path": path.name}
     images: list[FileSource] = [ImageFolder(format="tiff", **named), ImageFolder(format="png", **named)]
-    return [FastMRI(**named), Nifti(**named), Matlab(**named), *images, Dicom(**named)]
+    by_content = [kind(**named) for kind in (MRD, CalgaryCampinas, SKMTEA, M4Raw, CMRxRecon)]
+    others = [kind(**named) for kind in (FastMRI, Nifti, Matlab, Bart, NumpyArrays)]
+    return [*by_content, *others, *images, Dicom(**named)]
 
 
 def _count(source: FileSource, root: Path) -> int:
+    """Number of files, 0 unless the first one is of this format."""
     try:
-        return len(source.files(root))
+        files = source.files(root)
     except InputError:
         return 0
+    return len(files) if source.recognises(files[0]) else 0

@@ -129,6 +129,8 @@ _COLLECTIONS = {
     "UPENN-GBM number": r"(UPENN-GBM-\d+)",
     "ADNI number": r"(\d{3}_S_\d{4,5})",
     "M4Raw number": r"(\d{10})_(?:T1|T2|FLAIR)\d\d",
+    "Calgary-Campinas exam": r"(E\d{4,6})S\d+_P\d+",
+    "SKM-TEA scan": r"(MTR_\d{3})",
     "Medical Segmentation Decathlon case": r"images(?:Tr|Ts)/"
     r"((?:BRATS|la|prostate|hippocampus|liver|lung|pancreas|hepaticvessel|spleen|colon)_\d{2,3})",
 }

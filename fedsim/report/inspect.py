@@ -146,12 +146,18 @@ def _sample(volume: Volume) -> Sample:
     """Indices of up to four slices, evenly spread with a margin at both ends."""
     slices = len(volume.images)
     at = sorted({int(slices * (i + 0.5) / _ACROSS) for i in range(_ACROSS)})
-    return Sample(volume.name, tuple(at), volume.images[at])
+    return Sample(volume.name, tuple(at), _combined(volume.images[at]))
+
+
+def _combined(images: NDArray[np.float32] | NDArray[np.complex64]) -> NDArray[np.float32] | NDArray[np.complex64]:
+    """Images (slices, H, W); of several coils the root sum of squares."""
+    return images if images.ndim == 3 else np.linalg.norm(images, axis=1)
 
 
 def _row(volume: Volume) -> tuple[str, ...]:
-    slices, height, width = volume.images.shape
-    magnitude = np.abs(volume.images) if np.iscomplexobj(volume.images) else volume.images
+    images = _combined(volume.images)
+    slices, height, width = images.shape
+    magnitude = np.abs(images) if np.iscomplexobj(images) else images
     finite = np.isfinite(magnitude)
     empty = slices - int(np.any(magnitude, axis=(1, 2)).sum())
     below = 0 if np.iscomplexobj(volume.images) else int((volume.images < 0).sum())
@@ -161,7 +167,8 @@ def _row(volume: Volume) -> tuple[str, ...]:
         f"{counted(empty, 'empty slice')}" if empty else "",
     ]
     low, high = (f(magnitude, where=finite, initial=start) for f, start in ((np.min, np.inf), (np.max, -np.inf)))
-    kind = ", ".join(["complex" if np.iscomplexobj(volume.images) else "magnitude", *filter(None, notes)])
+    coils = f"{volume.coils} coils, " if volume.coils > 1 else ""
+    kind = ", ".join([coils + ("complex" if np.iscomplexobj(volume.images) else "magnitude"), *filter(None, notes)])
     values = (str(slices), f"{height} x {width}", kind, f"{low:.3g}", f"{high:.3g}")
     return volume.name, _who(volume), *values
 

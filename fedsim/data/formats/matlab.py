@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from fedsim.core.errors import InputError
 from fedsim.core.section import Text
+from fedsim.data.axes import Axes, arranged
 from fedsim.data.formats import mat5
 from fedsim.data.kspace import KSpaceSource, RawVolume, centred, looks_like_kspace, truth
 from fedsim.data.names import safe_name, stem
@@ -57,21 +58,11 @@ class Matlab(KSpaceSource):
         "auto",
         description="What the array holds: image or kspace; auto: by its name (kspace, ksp, kdata, ...).",
     )
-    axes: Text | None = Field(
+    axes: Axes = Field(
         None,
         description="The array's axes, one letter each: h and w of the image, s for slices, repetitions or phases (any "
         "number), c for coils, such as hwcs; null: hws. k-space of three or more axes needs it.",
     )
-
-    @model_validator(mode="after")
-    def _plane(self) -> Self:
-        if self.axes is not None and not re.fullmatch(
-            r"(?=[^h]*h[^h]*$)(?=[^w]*w[^w]*$)(?=[^c]*c?[^c]*$)[hwsc]+", self.axes
-        ):
-            raise ValueError(
-                f"axes {self.axes!r} must have one h, one w, at most one c, and any number of s, such as hwcs"
-            )
-        return self
 
     record: ClassVar[str] = "the patient in the file"
 
@@ -153,16 +144,8 @@ class Matlab(KSpaceSource):
 
     def _values(self, array: _Array) -> NDArray[Any]:
         """(slices, coils, H, W), float32 or complex64; one coil if there is no coil axis."""
-        axes = self.axes or "hws"
         values = (_values_v73 if h5py.is_hdf5(array.file) else _values_v5)(array)
-        values = values.reshape(
-            array.shape + (1,) * (len(axes) - len(array.shape))
-        )  # MATLAB drops trailing axes of size one
-        order = [at for letter in "schw" for at, name in enumerate(axes) if name == letter]
-        coils = array.shape[axes.index("c")] if "c" in axes[: len(array.shape)] else 1
-        height, width = (values.shape[axes.index(letter)] for letter in "hw")
-        turned = values.transpose(order).reshape(-1, coils, height, width)
-        return turned.astype(np.complex64 if turned.dtype.kind == "c" else np.float32, order="C")
+        return arranged(values.reshape(array.shape), self.axes or "hws")  # MATLAB drops trailing axes of size one
 
     def _is_kspace(self, array: _Array, values: NDArray[Any]) -> bool:
         """Whether the array is k-space, by the key `domain` or else by its name.

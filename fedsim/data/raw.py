@@ -1,0 +1,95 @@
+"""Sources that hold nothing but k-space: an importer says which scans there are and how a slice of each is read."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, Field
+
+from fedsim.core.errors import InputError
+from fedsim.data.kspace import KSpaceSource, RawVolume, truth
+from fedsim.data.reading import reading
+from fedsim.data.source import Volume
+from fedsim.data.subjects import Subject
+
+
+def _some(value: tuple[int, int] | None) -> tuple[int, int] | None:
+    if value and value[0] >= value[1]:
+        raise ValueError(f"{list(value)} takes no slice: [start, stop] needs start < stop")
+    return value
+
+
+SliceRange = Annotated[tuple[Annotated[int, Field(ge=0)], int] | None, AfterValidator(_some)]
+"""[start, stop) of the slices to take, or None for all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan(RawVolume):
+    """The k-space of one volume, read slice by slice when it is needed."""
+
+    file: Path
+    """Its file, for messages; the first of several."""
+    who: Subject
+    contrast: str = ""
+    """As in `Volume`."""
+    maps: Callable[[], NDArray[np.complex64]] | None = None
+    """Reads the sensitivities (slices, coils, H, W) that the file holds; None: it holds none."""
+
+
+class RawSource(KSpaceSource):
+    """The base of importers of raw data: `scans` is all that they define."""
+
+    expected: ClassVar[str]
+    """Description of a valid file, for messages."""
+
+    @abstractmethod
+    def scans(self, root: Path) -> Iterator[Scan]:
+        """The scans of the site, in an order that depends only on names.
+
+        Raises:
+            InputError: a file cannot be read, naming it.
+        """
+
+    def read(self, root: Path) -> Iterator[Volume]:
+        """The images of every scan; (slices, coils, H, W) if it has several coils.
+
+        Raises:
+            InputError: a scan is undersampled, so that its images are no ground truth, or cannot be read.
+        """
+        for scan in self.scans(root):
+            images = np.stack([self._truth(scan, kspace) for kspace in scan.slices])
+            maps = scan.maps() if scan.maps and self.maps == "file" and images.ndim == 4 else None
+            origin = scan.file.relative_to(root).as_posix()
+            yield Volume(scan.who, scan.name, images, origin, contrast=scan.contrast, maps=maps)
+
+    def raw(self, root: Path) -> Iterator[RawVolume]:
+        """The k-space of every scan."""
+        return self.scans(root)
+
+    def _truth(self, scan: Scan, kspace: NDArray[Any]) -> NDArray[Any]:
+        with reading(scan.file, self.expected):
+            return truth(kspace, scan.size)
+
+    def each(self, file: Path, indices: range, read: Callable[[int], NDArray[Any]]) -> Iterator[NDArray[np.complex64]]:
+        """Slices (coils, H, W) of a file, one at a time; what `read` raises becomes a message that names the file."""
+        for index in indices:
+            with reading(file, self.expected):
+                kspace: NDArray[np.complex64] = read(index).astype(np.complex64, copy=False)
+            yield kspace
+
+
+def taken(slices: SliceRange, count: int) -> range:
+    """Indices of the slices to take out of `count`.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    if slices is None:
+        return range(count)
+    if slices[1] > count:
+        raise InputError(f"has {count} slices; slices {list(slices)} needs more")
+    return range(*slices)
