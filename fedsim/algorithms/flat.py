@@ -3,6 +3,8 @@
 Receiving, uploading, regularising and swapping clients are then single vector operations.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -73,6 +75,12 @@ class FlatParameters(FlatTensors):
         self.vector.grad = self.gradient if trained else None
         for parameter in self._parameters:
             parameter.requires_grad = trained
+
+
+def clip(groups: Iterable[FlatParameters], limit: float | None) -> None:
+    """Scale the gradients of all groups that are trained down to a norm, if theirs is larger; None: no limit."""
+    if limit is not None:
+        nn.utils.clip_grad_norm_([flat.vector for flat in groups], limit)
 
 
 class FlatBuffers(FlatTensors):

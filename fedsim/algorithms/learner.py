@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
-from fedsim.algorithms.flat import FlatBuffers, FlatParameters
+from fedsim.algorithms.flat import FlatBuffers, FlatParameters, clip
 from fedsim.algorithms.graphs import Graphs
+from fedsim.algorithms.losses import loss_of
 from fedsim.algorithms.optimizers import new_optimizer, optimizer_state
 from fedsim.algorithms.training import Scalars, State, Training, arithmetic, numbers, onto
 from fedsim.core.seeds import torch_stream
@@ -27,6 +27,7 @@ from fedsim.models.base import Network
 
 ParameterGroup = Literal["shared", "local"]
 PARAMETER_GROUPS: tuple[ParameterGroup, ...] = ("shared", "local")
+_Names = Callable[[str], bool]
 
 
 class Learner:
@@ -49,7 +50,7 @@ class Learner:
     def __init__(
         self,
         network: Network,
-        shares: Callable[[str], bool],
+        shares: _Names,
         *,
         device: torch.device | str = "cpu",
         channels_last: bool = False,
@@ -70,10 +71,7 @@ class Learner:
         network.to(self.device)
         parameters = list(network.named_parameters())
         buffers = [(name, buffer) for name, buffer in network.named_buffers() if buffer.is_floating_point()]
-        in_group: dict[ParameterGroup, Callable[[str], bool]] = {
-            "shared": shares,
-            "local": lambda name: not shares(name),
-        }
+        in_group: dict[ParameterGroup, _Names] = {"shared": shares, "local": lambda name: not shares(name)}
         self.network = network
         self._flat = {
             group: FlatParameters([p for p in parameters if mine(p[0])], channels_last)
@@ -159,8 +157,7 @@ class Learner:
             delattr(self, name)
         self.private = {key: onto(value, self.device) for key, value in state.items()}
         self.data, self.training = data, training
-        self.client, self.round = client, round_
-        self._epoch = 0
+        self.client, self.round, self._epoch = client, round_, 0
         self.notes = {"loss": []}
         if not all(self.modes):  # setting each costs more
             self.network.train()
@@ -231,7 +228,7 @@ class Learner:
 
         Args:
             batch: Training slices.
-            loss: What to go down on; default the mean squared error.
+            loss: What to go down on; default that of `training.loss`.
             regulariser: May add to the gradients before the step.
             groups: The parameter groups that the step may change; the other is frozen.
         """
@@ -241,28 +238,26 @@ class Learner:
             self.note("loss", self.differentiate(batch, groups))
         else:
             self._clear()
-            with arithmetic(self.device, self.training.precision) as forward:
-                with forward:
-                    value = loss(batch)
-                value.backward()  # type: ignore[no-untyped-call]
+            self._backward(lambda: loss(batch))
         if regulariser is not None:
             regulariser()
+        clip(self._flat.values(), self.training.clip_norm)
         self.descend()
 
     def differentiate(self, batch: Batch, groups: Collection[ParameterGroup]) -> Tensor:
-        """Put the gradients of the mean squared error where the parameters' are.
+        """Put the gradients of the loss where the parameters' are.
 
         Args:
             batch: Training slices.
             groups: Those that need gradients.
 
         Returns:
-            The error, a scalar on the device.
+            The loss, a scalar on the device.
         """
         self._clear()
         way = (self.training.precision, self.modes, *(group for group in PARAMETER_GROUPS if group in groups))
         changed = [flat.gradient for flat in self._flat.values()] + [flat.vector for flat in self._buffers.values()]
-        return self._graphs(way, self._backward, *batch.inputs, batch.target, changed=changed)
+        return self._graphs(way, self._down_on_loss, *batch.inputs, batch.target, changed=changed)
 
     def descend(self) -> None:
         """Let the optimizer change the parameters by their gradients."""
@@ -272,20 +267,23 @@ class Learner:
         for flat in self._flat.values():
             flat.gradient.zero_()
 
-    def _backward(self, *inputs: Tensor) -> Tensor:
+    def _down_on_loss(self, *inputs: Tensor) -> Tensor:
+        return self._backward(lambda: loss_of(self.training.loss, self.network(*inputs[:-1]), inputs[-1]))
+
+    def _backward(self, loss: Callable[[], Tensor]) -> Tensor:
         with arithmetic(self.device, self.training.precision) as forward:
             with forward:
-                error = mse_loss(self.network(*inputs[:-1]), inputs[-1])
-            error.backward()  # type: ignore[no-untyped-call]
-        return error.detach()
+                value = loss()
+            value.backward()  # type: ignore[no-untyped-call]
+        return value.detach()
 
     def reconstruct(self, *inputs: Tensor) -> Tensor:
         """Magnitude (B, H, W) of `Batch.inputs`, without gradients."""
         return self._graphs(("reconstruct", self.modes), self.network, *inputs)
 
     def error(self, output: Tensor, batch: Batch) -> Tensor:
-        """The mean squared error of the network's output (B, H, W), noted as the loss of this step."""
-        error = mse_loss(output, batch.target)
+        """The loss of the network's output (B, H, W), noted as that of this step."""
+        error = loss_of(self.training.loss, output, batch.target)
         self.note("loss", error.detach())
         return error
 

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from fedsim.algorithms.losses import Loss
 from fedsim.algorithms.modes import Mapped
 from fedsim.algorithms.sampling import AnySampler, Uniform
 from fedsim.algorithms.stopping import EarlyStopping
-from fedsim.core.section import Section
+from fedsim.core.section import FolderPath, Section
 
 State = dict[str, Tensor]
 """A client's private state by name: `local`, `optimizer.<group>.<key>` and whatever the algorithm keeps."""
@@ -33,6 +34,15 @@ class Training(Section):
     lr: float = Field(1e-4, gt=0, description="Learning rate of the first round.")
     lr_step: int = Field(0, ge=0, description="The learning rate falls every N rounds; 0: never.")
     lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of the learning rate every lr_step rounds.")
+    loss: Loss = Field(
+        "mse", description="What training minimises: mse, l1 (mean absolute error), ssim (1 - SSIM of each slice), "
+        "l1_ssim (their sum), or kspace (mean absolute error of the images' k-space).")  # fmt: skip
+    clip_norm: float | None = Field(
+        None, gt=0, description="Largest norm of a step's gradient, which is scaled down to it; default no limit."
+    )
+    init: FolderPath | None = Field(
+        None, description="safetensors file of parameters to start from, all or some; default a start from the seed."
+    )
     participation: float = Field(1.0, gt=0, le=1, description="Share of the clients drawn for each round.")
     cohort: int | None = Field(
         None, ge=1, description="Number of clients drawn for each round, instead of a share; all, if there are fewer."

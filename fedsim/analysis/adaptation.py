@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from fedsim.algorithms.learner import Learner, ParameterGroup
 from fedsim.core.errors import InputError
-from fedsim.core.seeds import numpy_stream, torch_stream
+from fedsim.core.seeds import numpy_stream
 from fedsim.data.samples import ClientData
 from fedsim.data.split import Part, Piece
 from fedsim.engine.host.client import ClientSpec
-from fedsim.engine.host.training import make_learner
+from fedsim.engine.host.training import initial_network, make_learner
 from fedsim.engine.record.run_directory import Run, Which, setup_of
 from fedsim.engine.state import checkpoint
 from fedsim.models.base import is_encoder
@@ -63,8 +63,7 @@ class Deployed:
 
     def learner(self) -> Learner:
         """A working network with the run's initial parameters; its local part is what a new site trains."""
-        workload = self.run.runnable
-        network = workload.model.build(torch_stream(workload.seed, "model"))
+        network = initial_network(setup_of(self.run.runnable))
         return Learner(network, lambda name: name not in self.moving)
 
     def network(self, tensors: Tensors) -> nn.Module:

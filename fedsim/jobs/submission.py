@@ -12,7 +12,7 @@ from typing import Literal
 
 from fedsim.core.errors import InputError
 from fedsim.core.yaml import read_yaml
-from fedsim.engine.record.run_directory import keep_own
+from fedsim.engine.record.kept import keep_own
 from fedsim.jobs.target import Submission
 from fedsim.study.frozen import check_folder, freeze
 from fedsim.study.results import is_finished

@@ -7,8 +7,8 @@ from fedsim.core.errors import InputError
 from fedsim.core.files import write_text
 from fedsim.core.yaml import read_yaml
 from fedsim.engine.record.claim import LOCK
+from fedsim.engine.record.kept import keep_own
 from fedsim.engine.record.resuming import check_same
-from fedsim.engine.record.run_directory import keep_own
 from fedsim.study.kinds import Study
 from fedsim.study.study import StudyPlan, load_study
 from fedsim.workload.reading import write_yaml
@@ -36,9 +36,11 @@ def freeze(plan: StudyPlan, folder: Path) -> None:
     """
     check_folder(plan, folder)
     file = folder / "study.yaml"
-    root = plan.finals(dict.fromkeys(plan.pairs, 0))[0].workload.federation.root
+    first = plan.finals(dict.fromkeys(plan.pairs, 0))[0].workload
+    init = first.training.init
+    paths = {"federation.root": str(first.federation.root)} | ({"training.init": str(init)} if init else {})
     content = json.loads(plan.study.model_dump_json(exclude_none=True))
-    content = {**content, "workload": "base.yaml", "set": {**content["set"], "federation.root": str(root)}}
+    content = {**content, "workload": "base.yaml", "set": {**content["set"], **paths}}
     base = write_yaml(read_yaml(plan.base))
     try:
         folder.mkdir(parents=True, exist_ok=True)

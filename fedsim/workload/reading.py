@@ -50,8 +50,12 @@ def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool
         find_own(name, folders)
     where = {"root": _find(federation.root, path.parent), "cache": federation.cache.expanduser().absolute()}
     scratch = workload.engine.scratch and workload.engine.scratch.expanduser().absolute()
-    engine = workload.engine.model_copy(update={"scratch": scratch})
-    return workload.model_copy(update={"federation": federation.model_copy(update=where), "engine": engine})
+    init = workload.training.init and _beside(workload.training.init, path.parent)
+    return workload.model_copy(update={
+        "federation": federation.model_copy(update=where),
+        "engine": workload.engine.model_copy(update={"scratch": scratch}),
+        "training": workload.training.model_copy(update={"init": init}),
+    })  # fmt: skip
 
 
 def read_content(
@@ -181,3 +185,9 @@ def _find(root: Path, beside: Path) -> Path:
     root = root.expanduser()
     found = [base / root for base in (Path.cwd(), beside.absolute()) if (base / root).is_dir()]
     return (found or [Path.cwd() / root])[0].resolve()
+
+
+def _beside(file: Path, folder: Path) -> Path:
+    """A file, looked up in a folder and then in the working directory."""
+    beside = folder.absolute() / file.expanduser()
+    return beside if beside.exists() else Path.cwd() / file.expanduser()

@@ -15,12 +15,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from greenlet import GreenletExit, getcurrent, greenlet
 from numpy.typing import NDArray
 from torch import Tensor
@@ -29,6 +29,7 @@ from torch.func import functional_call, vmap
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters
 from fedsim.algorithms.graphs import Graphs
 from fedsim.algorithms.learner import PARAMETER_GROUPS, Learner, ParameterGroup
+from fedsim.algorithms.losses import Loss, loss_of
 from fedsim.algorithms.optimizers import alike, step_together
 from fedsim.algorithms.training import Precision, Scalars, arithmetic, numbers
 from fedsim.core.errors import InputError, RunError
@@ -37,8 +38,8 @@ from fedsim.engine.host.kernels import remedy
 from fedsim.engine.host.process import Watch
 
 T = TypeVar("T")
-Shape = tuple[torch.Size, Precision, tuple[bool, ...]]
-"""Of a batch, its arithmetic, and which modules of the network are in training mode."""
+Shape = tuple[torch.Size, Precision, Loss, tuple[bool, ...]]
+"""Of a batch, its arithmetic, what is minimised, and which modules of the network are in training mode."""
 
 
 class FusedLearner(Learner):
@@ -204,9 +205,9 @@ class Fusion(Generic[T]):
         idle = [at for at, lane in enumerate(self._lanes) if shapes.get(lane) != shape]
         before = [vector.clone() for vector in self._statistics]
         try:
-            for module, mode in zip(self._modules, shape[2], strict=True):
+            for module, mode in zip(self._modules, shape[-1], strict=True):
                 module.training = mode
-            errors = self._graphs(shape[1:], self._backward(shape[1]), *inputs, changed=self._statistics)
+            errors = self._graphs(shape[1:], self._backward(*shape[1:3]), *inputs, changed=self._statistics)
         except InputError:  # of the graph
             raise
         except Exception as error:
@@ -236,13 +237,13 @@ class Fusion(Generic[T]):
         who, why = self._network.label or type(self._network).__name__, " ".join(str(error).split()).partition(". ")[0]
         raise InputError(f"model.name: {who} cannot train fused ({why}); set training.fuse to 1") from error
 
-    def _backward(self, precision: Precision) -> Callable[..., Tensor]:
+    def _backward(self, precision: Precision, loss: Loss) -> Callable[..., Tensor]:
         def differentiate(*inputs: Tensor) -> Tensor:
             """The gradients (K, P) of all rows; the errors (K,)."""
             buffers = {name: buffer.contiguous() for name, buffer in self._buffers.items()}  # vmap updates no others
             with arithmetic(self._device, precision, mapped=True) as forward:
                 with forward:
-                    errors = vmap(self._error)(self._leaves, buffers, *inputs)
+                    errors = vmap(partial(self._error, loss))(self._leaves, buffers, *inputs)
                 found = torch.autograd.grad(errors.sum(), list(self._leaves.values()), materialize_grads=True)
             torch._foreach_copy_(self._gradients, found)
             for name, buffer in buffers.items():
@@ -251,10 +252,10 @@ class Fusion(Generic[T]):
 
         return differentiate
 
-    def _error(self, leaves: dict[str, Tensor], buffers: dict[str, Tensor], *tensors: Tensor) -> Tensor:
-        """The mean squared error of one row; the target is the last of the tensors."""
+    def _error(self, loss: Loss, leaves: dict[str, Tensor], buffers: dict[str, Tensor], *tensors: Tensor) -> Tensor:
+        """The loss of one row; the target is the last of the tensors."""
         *inputs, target = tensors
-        return F.mse_loss(functional_call(self._network, (leaves, buffers), tuple(inputs)).to(target.dtype), target)
+        return loss_of(loss, functional_call(self._network, (leaves, buffers), tuple(inputs)), target)
 
 
 def _raised_alone(lane: _Lane[Any]) -> Exception | None:
@@ -267,7 +268,7 @@ def _raised_alone(lane: _Lane[Any]) -> Exception | None:
 
 
 def _shape(lane: _Lane[Any]) -> Shape:
-    return _batch(lane).kspace.shape, lane.row.training.precision, lane.row.modes
+    return _batch(lane).kspace.shape, lane.row.training.precision, lane.row.training.loss, lane.row.modes
 
 
 def _batch(lane: _Lane[Any]) -> Batch:

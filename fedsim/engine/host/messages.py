@@ -12,6 +12,7 @@ from fedsim.data.split import Part
 from fedsim.engine.host.merging import Levels, Sums
 from fedsim.engine.state.client_files import Digests, FilePart, Layout
 from fedsim.models.base import Model
+from fedsim.models.warm_start import Tensors
 from fedsim.mri.metrics import Protocol
 from fedsim.workload.faults import Fault
 
@@ -46,6 +47,8 @@ class Setup:
     """Whether a client that fails is dropped, its private state unchanged, instead of failing the run."""
     faulty: bool = False
     """Whether the workload injects faults."""
+    start: Tensors | None = None
+    """What networks start from, as far as it goes; the seed draws the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from fedsim.engine.host.uploads import PartialSums, uploads_of
 from fedsim.engine.place.node import GPU_USABLE
 from fedsim.engine.state.store import state_bytes
 from fedsim.models.base import Network
+from fedsim.models.warm_start import start_from
 
 _NO_LIMITS = Limits()
 _L = TypeVar("_L", bound=Learner)
@@ -40,11 +41,19 @@ _L = TypeVar("_L", bound=Learner)
 
 def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
     """The working network, initialised from the seed: the same for every host."""
-    return _made(Learner, _network(setup), setup, memory)
+    return _made(Learner, initial_network(setup), setup, memory)
 
 
-def _network(setup: Setup) -> Network:
-    return setup.model.build(torch_stream(setup.seed, "model"))
+def initial_network(setup: Setup) -> Network:
+    """The network that every client starts with.
+
+    Raises:
+        InputError: what it is to start from is another network's.
+    """
+    network = setup.model.build(torch_stream(setup.seed, "model"))
+    if setup.start is not None:
+        start_from(network, setup.start)
+    return network
 
 
 def _made(kind: type[_L], network: Network, setup: Setup, memory: SliceMemory | None) -> _L:
@@ -92,7 +101,7 @@ class TrainingClients(Residents):
         self._sums = PartialSums(())
         self._fusion: Fusion[_Turn] | None = None
         if setup.fuse > 1:
-            network = _network(setup)
+            network = initial_network(setup)
             copies = (copy.deepcopy(network) for _ in range(setup.fuse))
             rows = [_made(FusedLearner, each, setup, slices) for each in copies]
             self._fusion = Fusion(rows, setup.graphs)

@@ -12,7 +12,8 @@ from fedsim.algorithms.training import Training
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.engine.federation import Federation
 from fedsim.engine.record.claim import LOCK
-from fedsim.engine.record.run_directory import Run, flat, own_files
+from fedsim.engine.record.kept import check_kept
+from fedsim.engine.record.run_directory import Run, flat
 from fedsim.engine.state.checkpoint import complete_rounds, read_state
 from fedsim.workload.reading import read_content
 from fedsim.workload.schema import Workload
@@ -20,8 +21,8 @@ from fedsim.workload.schema import Workload
 log = logging.getLogger("fedsim")
 
 _FREE_ON_RESUME = (
-    "engine", "federation.root", "federation.cache", "training.rounds", "training.early_stopping", "tags",
-    "provenance",
+    "engine", "federation.root", "federation.cache", "training.rounds", "training.early_stopping", "training.init",
+    "tags", "provenance",
 )  # fmt: skip
 _KEPT_ON_RESUME = ("engine.on_client_error",)
 """What a client that fails does to its round is part of what the run computes. A lost process (`on_lost_process`,
@@ -56,7 +57,7 @@ def check_resumed(path: Path, now: Workload) -> None:
     Raises:
         InputError: naming the key or the file.
     """
-    check_own(path, now)
+    check_kept(path, now)
     before = began_with(path)
     check_same(before, now)
     for key in _CHANGES_BITS:
@@ -75,20 +76,6 @@ def began_with(path: Path) -> Workload:
         with suppress(DamagedError):
             return read_content(read_state(path, round_)["workload"], f"{path}, round {round_}: ").settled()
     return Run(path).workload.settled()
-
-
-def check_own(path: Path, workload: Workload) -> None:
-    """Refuse to resume a run if the code of a user's own classes has changed.
-
-    Raises:
-        InputError: naming the file.
-    """
-    for source in own_files(workload):
-        kept = path / source.name
-        if kept.exists() and kept.read_bytes() != source.read_bytes():
-            raise InputError(
-                f"{source}: is not what it was when {path} began ({kept}); a resumed run must keep its own code"
-            )
 
 
 def check_manifest(path: Path, federation: Federation) -> None:

@@ -16,18 +16,19 @@ from torch import nn
 from fedsim.algorithms import hooks
 from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import DamagedError, InputError, WriteError
-from fedsim.core.extension import package_of
 from fedsim.core.files import write_text
-from fedsim.core.own import check_owner, file_of, is_own
+from fedsim.core.own import check_owner
 from fedsim.data.evaluation import reconstruct_coils
 from fedsim.data.kspace import is_undersampled, measured
 from fedsim.data.samples import ClientData
 from fedsim.engine.host.messages import Setup
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.idle import with_idle
+from fedsim.engine.record.kept import keep_init, keep_own, own_names, versions_of
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.provenance import provenance
 from fedsim.engine.state import checkpoint
+from fedsim.models.warm_start import read_tensors
 from fedsim.mri.fft import fft2c
 from fedsim.mri.masks import BoolArray
 from fedsim.workload.metrics import FEW
@@ -56,6 +57,7 @@ def setup_of(workload: Workload) -> Setup:
         fuse=training.fuse,
         tolerant=engine.on_client_error == "drop",
         faulty=bool(workload.faults),
+        start=read_tensors(training.init) if training.init else None,
     )
 
 
@@ -249,7 +251,7 @@ def begin_run(path: Path, workload: Workload, manifest: Callable[[], None]) -> W
     Raises:
         InputError: the folder cannot be written.
     """
-    now = provenance(workload.engine) | {name: at for one in workload.extensions() for name, at in package_of(one)}
+    now = provenance(workload.engine) | versions_of(workload)
     begun = Run(path).workload if (path / "workload.yaml").exists() else None
     before = (begun and begun.provenance) or now
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
@@ -261,29 +263,12 @@ def begin_run(path: Path, workload: Workload, manifest: Callable[[], None]) -> W
     try:
         path.mkdir(parents=True, exist_ok=True)
         keep_own(path, workload)
+        stamped = keep_init(path, stamped)
         write_text(path / "workload.yaml", write_yaml(json.loads(stamped.model_dump_json(exclude_none=True))))
         manifest()
     except (OSError, WriteError) as error:
         raise InputError(f"--out {path}: cannot be written ({error})") from error
     return stamped
-
-
-def keep_own(path: Path, workload: Workload) -> None:
-    """Keep the files of a user's own classes with the run, where they are found first when the run is opened again."""
-    for source in own_files(workload):
-        if not (path / source.name).exists():
-            write_text(path / source.name, source.read_text(encoding="utf-8"))
-
-
-def own_files(workload: Workload) -> list[Path]:
-    """The files of the user's own classes, those of single modules."""
-    return list(dict.fromkeys(file for name in own_names(workload) if (file := file_of(name))))
-
-
-def own_names(workload: Workload) -> list[str]:
-    """The user's own classes that a workload names, module:Class."""
-    names = [one.label for one in workload.extensions()] + workload.federation.own_datasets()
-    return list(dict.fromkeys(name for name in names if is_own(name)))
 
 
 def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
