@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from fedsim.algorithms.losses import loss_of
 from fedsim.algorithms.optimizers import OPTIMIZERS
 from fedsim.core.seeds import torch_stream
 from fedsim.data.batch import Batch
@@ -121,7 +122,7 @@ class _BareLoop:
             for batch in batches:
                 optimizer.zero_grad()
                 output: Tensor = self._network(*batch.inputs)
-                torch.nn.functional.mse_loss(output, batch.target).backward()  # type: ignore[no-untyped-call]
+                loss_of(training.loss, output, batch.target).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
 
 
