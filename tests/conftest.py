@@ -71,6 +71,14 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_raw() -> Path:
+    root = Path(os.environ.get("FEDSIM_REAL_RAW", Path(__file__).parents[2] / "shared" / "raw"))
+    if not (root / "brain-8coil.cfl").is_file():
+        pytest.skip(f"no raw data at {root}; set FEDSIM_REAL_RAW to a folder with brain-8coil.cfl and .hdr")
+    return root
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One Ray for all tests that simulate on it; each brings up its own actors."""
     backend = RayBackend(Engine())

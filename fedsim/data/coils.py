@@ -11,6 +11,7 @@ from pydantic import Field
 from fedsim.core.errors import InputError
 from fedsim.data.source import Source, Volume
 from fedsim.mri.coils import combined, compressed, compression, estimated_maps, normalised
+from fedsim.mri.espirit import espirit_maps
 from fedsim.mri.fft import fft2c, ifft2c
 from fedsim.mri.geometry import kspace_at, square
 
@@ -85,6 +86,8 @@ def _of_files(volume: Volume) -> ComplexArray:
 def _estimated(kspace: ComplexArray, method: str) -> ComplexArray:
     if kspace.shape[1] == 1:
         return np.ones_like(kspace)
+    if method == "espirit":
+        return np.stack([espirit_maps(one) for one in kspace])
     return np.stack([estimated_maps(torch.from_numpy(one)).numpy() for one in kspace])
 
 

@@ -46,10 +46,11 @@ def write_phantoms(folder: Path, source: PhantomSource) -> Iterator[Path]:
 
 def _write(path: Path, volume: Volume, source: PhantomSource) -> None:
     kspace = fft2c(torch.from_numpy(volume.images)).numpy()
-    magnitude = np.abs(volume.images)
+    several = volume.images.ndim == 4
+    magnitude = np.linalg.norm(volume.images, axis=1) if several else np.abs(volume.images)
     with h5py.File(path, "w", locking=False) as file:
         file.create_dataset("kspace", data=kspace)
-        file.create_dataset("reconstruction_esc", data=magnitude)
+        file.create_dataset("reconstruction_rss" if several else "reconstruction_esc", data=magnitude)
         file.create_dataset("ismrmrd_header", data=_header(source))
         file.attrs.update(
             acquisition=f"AX{volume.name.rpartition('_')[2].upper()}",

@@ -11,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from fedsim.mri.head import COVERAGE, FIELD_OF_VIEW, Head, SmoothNoise, pixel_centres, slice_heights
+from fedsim.mri.loops import ReceiveArray
 
 __all__ = ["COVERAGE", "FIELD_OF_VIEW", "NAMES", "TISSUES", "Anatomy", "Sequence"]
 __all__ += ["anatomy", "image", "nulling_time", "relaxation_times", "signal"]
@@ -108,9 +109,17 @@ def anatomy(rng: Generator, slices: int, size: int, lesions: float) -> Anatomy:
 
 
 def image(
-    anatomy: Anatomy, sequence: Sequence, field_t: float, rng: Generator, noise: float, bias: float
+    anatomy: Anatomy,
+    sequence: Sequence,
+    field_t: float,
+    rng: Generator,
+    noise: float,
+    bias: float,
+    array: ReceiveArray | None = None,
 ) -> NDArray[np.complex64]:
     """The image of the anatomy (slices, size, size), complex, in units of the signal of fully relaxed water.
+
+    With an array, the images of its coils (slices, C, size, size).
 
     Args:
         anatomy: the subject's head.
@@ -119,17 +128,22 @@ def image(
         rng: draws this acquisition's bias field, phase and noise.
         noise: standard deviation of real and imaginary part, relative to the mean of grey and white matter's signal.
         bias: strength of the smooth multiplicative bias field, 0 to 1; at 1 its standard deviation is about 30 %.
+        array: what receives it; default one coil that sees everything alike.
     """
     signals = _signals(anatomy, sequence, field_t)
     level = noise * np.mean([abs(signals[NAMES.index(name)]) for name in ("grey", "white")])
     _, slices, size, _ = anatomy.density.shape
     sensitivity, phase, edge = SmoothNoise(rng, 90.0), SmoothNoise(rng, 110.0), pixel_centres(size)
-    result = np.empty((slices, size, size), np.complex64)
+    result = np.empty((slices, *(array.maps.shape[1:2] if array else ()), size, size), np.complex64)
     for index, height in enumerate(slice_heights(slices).tolist()):
         seen = np.einsum("t,tyx->yx", signals, anatomy.density[:, index])  # no BLAS: its bits vary with the threads
         seen = seen * np.exp(0.3 * bias * sensitivity.plane(height, edge))
+        seen = seen * np.exp(1j * phase.plane(height, edge))
+        if array is not None:
+            result[index] = array.receive(seen, index, level, rng)
+            continue
         static = rng.standard_normal((size, size, 2), dtype=np.float32).view(np.complex64)[..., 0]
-        result[index] = seen * np.exp(1j * phase.plane(height, edge)) + np.float32(level) * static
+        result[index] = seen + np.float32(level) * static
     return result
 
 

@@ -7,8 +7,10 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from fedsim.core.seeds import numpy_stream
+from fedsim.data.coils import Maps
 from fedsim.data.source import Source, StoredVolume, Volume
 from fedsim.data.subjects import Subject
+from fedsim.mri.loops import Layout, ReceiveArray, receive_array
 from fedsim.mri.phantom import Sequence, anatomy, image, nulling_time, relaxation_times
 
 Weighting = Literal["t1", "t2", "pd", "flair"]
@@ -21,8 +23,8 @@ _TIMES: dict[Weighting, tuple[float, float]] = {
 }
 """Default TR and TE [ms] of each contrast."""
 
-_DRAWN = ("field_t", "tr", "te", "ti", "noise", "bias", "lesions")
-"""The keys that may be a range."""
+_DRAWN = ("field_t", "tr", "te", "ti", "noise", "bias", "lesions", "noise_correlation")
+"""The keys that may be a range, besides `coils`."""
 
 
 def _ascending(value: tuple[float, float]) -> tuple[float, float]:
@@ -51,6 +53,8 @@ OrRange = Annotated[
 Tesla = Annotated[float, Field(ge=0.05, le=11.7)]
 Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=64)]
+Correlation = Annotated[float, Field(ge=0, le=0.95)]
 Contrasts = Annotated[
     Annotated[Weighting, Tag("value")]
     | Annotated[list[Weighting], Field(min_length=1), AfterValidator(_distinct), Tag("list")],
@@ -81,6 +85,20 @@ class PhantomSource(Source):
         0.5, description="Strength of the coil's smooth bias field, 0 to 1; at 1 it varies by about 30 %."
     )
     lesions: OrRange[Share] = Field(0.2, description="Probability that a subject has a lesion with oedema.")
+    coils: OrRange[Count] | None = Field(
+        None, description="Receive coils, loops around the head; null: one coil that sees everything alike."
+    )
+    coil_layout: Layout = Field(
+        "ring", description="Where the coils are: ring (at one height) or helmet (in two staggered rows)."
+    )
+    noise_correlation: OrRange[Correlation] = Field(
+        0.2, description="Correlation of the noise of the two closest coils; it falls with their distance."
+    )
+    maps: Maps = Field(
+        "estimate",
+        description="Where the sensitivities of the coils come from: estimate (the centre of k-space), espirit, or "
+        "file (the simulated ones).",
+    )
     seed: int | None = Field(None, ge=0, description="Seed of the site's subjects; default from the workload's seed.")
 
     @model_validator(mode="after")
@@ -107,6 +125,9 @@ class PhantomSource(Source):
             value = getattr(self, key)
             if isinstance(value, tuple):
                 drawn[key] = float(numpy_stream(seed, "phantom", site, key).uniform(*value))
+        if isinstance(self.coils, tuple):
+            low, high = self.coils
+            drawn["coils"] = int(numpy_stream(seed, "phantom", site, "coils").integers(low, high, endpoint=True))
         return self.model_copy(update=drawn)
 
     def identity(self) -> str:
@@ -130,21 +151,38 @@ class PhantomSource(Source):
         if self.seed is None:
             raise ValueError("a phantom source has no seed yet; call resolve(seed, site) first")
         field_t, noise, bias = _number(self.field_t), _number(self.noise), _number(self.bias)
+        array = self._array(self.seed)
         for index in range(1, self.subjects + 1):
             rng = numpy_stream(self.seed, "anatomy", index)
             head = anatomy(rng, self.slices, self.size, _number(self.lesions))
             for contrast in self._contrasts():
                 rng = numpy_stream(self.seed, "acquisition", index, contrast)
-                images = image(head, self._sequence(contrast), field_t, rng, noise, bias)
+                images = image(head, self._sequence(contrast), field_t, rng, noise, bias, array)
                 who, name = _names(index, contrast)
-                yield Volume(who, name, images, self.identity(), contrast=contrast)
+                maps = array.maps if array else None
+                yield Volume(who, name, images, self.identity(), contrast=contrast, maps=maps)
+
+    def _array(self, seed: int) -> ReceiveArray | None:
+        """The site's receive array."""
+        if self.coils is None:
+            return None
+        rng, correlation = numpy_stream(seed, "array"), _number(self.noise_correlation)
+        return receive_array(rng, int(_number(self.coils)), self.coil_layout, correlation, self.slices, self.size)
 
     def foreseen(self, matrix: tuple[int, int]) -> list[StoredVolume]:
         """Every volume with all its slices, none of which is empty."""
         support = (min(self.size, matrix[0]), min(self.size, matrix[1]))
-        slices = tuple(range(self.slices))
+        slices, coils = tuple(range(self.slices)), int(_number(self.coils, 1))
         return [
-            StoredVolume(name=name, who=who, origin=self.identity(), slices=slices, support=support, contrast=contrast)
+            StoredVolume(
+                name=name,
+                who=who,
+                origin=self.identity(),
+                slices=slices,
+                support=support,
+                contrast=contrast,
+                coils=coils,
+            )
             for index in range(1, self.subjects + 1)
             for contrast in self._contrasts()
             for who, name in (_names(index, contrast),)

@@ -104,7 +104,7 @@ def test_settings_reach_the_scanner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedsim.data.formats.phantom.image", image)
     volumes(source(subjects=1, contrast="flair", field_t=1.5, tr=8000, te=120, noise=0.05, bias=0.1))
     volumes(source(subjects=1, contrast="flair", ti=2000))
-    sequence, field_t, _, noise, bias = seen[0]
+    sequence, field_t, _, noise, bias, _ = seen[0]
     assert (sequence.tr, sequence.te, field_t, noise, bias) == (8000, 120, 1.5, 0.05, 0.1)
     assert phantom.signal(1, 4300, 2000, sequence) == pytest.approx(0, abs=1e-9)  # fluid is nulled by default
     assert seen[1][0].ti == 2000
