@@ -229,7 +229,9 @@ def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path, coil
             if volume.name in group:
                 raise InputError(f"{volume.origin}: a second volume named {volume.name}; names must differ")
             count = volume.coils
-            volume = settled(as_kept(volume, source, coils), source, root)  # noqa: PLW2901
+            with np.errstate(all="ignore"):  # `settled` judges the values
+                volume = as_kept(volume, source, coils)  # noqa: PLW2901
+            volume = settled(volume, source, root)  # noqa: PLW2901
             kept = showing(volume, root)
             if kept:
                 _check_room(volume, len(kept))

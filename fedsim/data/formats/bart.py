@@ -57,8 +57,9 @@ class Bart(RawSource):
                 if not other.exists():
                     raise InputError(f"has no {other.name} beside it; BART's arrays are pairs of .cfl and .hdr")
             if file.suffix == ".cfl":
+                dimensions = self._dimensions(other)
                 with reading(file, self.expected):
-                    kspace = _kspace(file, self._dimensions(other))
+                    kspace = _kspace(file, dimensions)
                 who = self.who(file, root, "", alone[file])
                 yield Scan(safe_name(stem(file)), kspace.shape[-2:], iter(kspace), file=file, who=who)
 

@@ -56,7 +56,9 @@ class M4Raw(FastMRI):
 
     def _joined(self, scans: list[Scan]) -> Iterator[NDArray[np.complex64]]:
         for kspaces in zip(*(scan.slices for scan in scans), strict=True):
-            yield from [np.mean(kspaces, axis=0)] if self.repetitions == "average" else kspaces
+            with reading(scans[0].file, self.expected):
+                together = [np.mean(kspaces, axis=0)] if self.repetitions == "average" else kspaces
+            yield from together
 
     def _check_alike(self, scans: list[Scan]) -> None:
         first, *others = ((scan.file, self.shape_and_size(scan.file)[0]) for scan in scans)
