@@ -104,7 +104,7 @@ class MRDWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         x, y, z = shape
         values = {"x": x, "y": y, "z": z, "fov": 200, "last": y - 1, "centre": y // 2, "trajectory": "cartesian"}
-        self.path, self.dataset = path, ismrmrd.Dataset(str(path))
+        self.path, self.dataset = path, ismrmrd.Dataset(str(path), mode="w")
         self.dataset.write_xml_header(MRD_HEADER.format(**{**values, **header, "patient": patient}).encode())
 
     def readout(

@@ -73,3 +73,16 @@ def test_cardiac(real_data: Path) -> None:
 @pytest.mark.parametrize(("path", "name"), FORMATS)
 def test_detect(real_data: Path, path: str, name: str) -> None:
     assert detect(real_data / path).model_dump()["format"] == name
+
+
+def test_a_head_measured_with_eight_coils(real_data: Path) -> None:
+    """BART's format; the skull's bright ring lies in the middle, not at the edge or in the corners."""
+    root = real_data.parent / "raw"
+    if not (root / "brain-8coil.cfl").exists():
+        pytest.skip(f"no brain-8coil.cfl in {root}")
+    source = detect(root / "brain-8coil.cfl")
+    assert source.format == "bart"
+    (volume,) = source.volumes(root)
+    assert (volume.images.shape, volume.coils) == ((1, 8, 230, 180), 8)
+    combined = np.linalg.norm(volume.images[0], axis=0)
+    assert combined[40:190, 30:150].mean() > 5 * combined[:10].mean()
