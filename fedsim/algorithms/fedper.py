@@ -14,7 +14,7 @@ class FedPer(Algorithm):
     name: Literal["fedper"] = Field("fedper", description="Method.")
     head: tuple[str, ...] = Field(
         ("decoder.last", "decoder.ups.level0", "decoder.blocks.level0"),
-        description="Layers that stay with the client, in every domain: the beginning of their parameters' names.",
+        description="Layers that stay with the client, wherever they occur: parts of their parameters' names.",
     )
 
     def shares(self, parameter: str) -> bool:
@@ -28,5 +28,4 @@ class FedPer(Algorithm):
 
 
 def _belongs(parameter: str, layer: str) -> bool:
-    _, _, within = parameter.partition(".")  # the first word is the domain
-    return f"{within}.".startswith(f"{layer}.")
+    return f".{layer}." in f".{parameter}."

@@ -157,7 +157,8 @@ class Model(Extension):
 
     def remedy(self, matrix: tuple[int, int]) -> str:
         """The end of the message for a matrix that does not fit, after "must be"."""
-        return f"multiples of {self.multiple}, at least {self.smallest}; take {self.nearest(matrix)}"
+        multiples = f"multiples of {self.multiple}, " if self.multiple > 1 else ""
+        return f"{multiples}at least {self.smallest}; take {self.nearest(matrix)}"
 
     def nearest(self, matrix: tuple[int, int]) -> list[int]:
         """The next larger matrix that fits."""

@@ -7,7 +7,9 @@ from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator
 from fedsim.core.errors import InputError
 from fedsim.core.extension import Catalogue
 from fedsim.models.base import Model, Network
+from fedsim.models.modl import MoDLModel
 from fedsim.models.reconstruction import UNetModel
+from fedsim.models.varnet import VarNetModel
 
 
 class Unread(Model):
@@ -20,8 +22,8 @@ class Unread(Model):
         raise InputError(f"model.name: {self.name} is a user's own, whose code was not run")
 
 
-_Known = UNetModel
-MODELS: tuple[type[Model], ...] = (UNetModel,)
+_Known = UNetModel | VarNetModel | MoDLModel
+MODELS: tuple[type[Model], ...] = (UNetModel, VarNetModel, MoDLModel)
 """All known networks, the default first; add a new one here and to the union above."""
 
 NETWORKS = Catalogue(key="model.name", base=Model, unread=Unread, known=MODELS, group="fedsim.networks", noun="network")  # type: ignore[type-abstract]

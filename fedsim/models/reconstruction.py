@@ -1,8 +1,9 @@
-"""Reconstruction networks from U-Nets: in image space, in k-space, or in both in series.
+"""Reconstruction networks from U-Nets: on magnitudes, on complex images, in k-space, or in k-space and on magnitudes.
 
-All map measured k-space and its mask to a magnitude image. The dual network completes a design of FedMRI (Feng et al.,
-IEEE TMI 42(7), 2023, doi 10.1109/TMI.2022.3202106), since its code was never published: the k-space scaling, the hard
-data consistency and the residual form are fedsim's own.
+All map measured k-space and its mask to a magnitude image. In k-space every coil passes through the same U-Net;
+magnitudes are the root sum of squares of the coils, complex images their sum weighted by their sensitivities. The dual
+network completes a design of FedMRI (Feng et al., IEEE TMI 42(7), 2023, doi 10.1109/TMI.2022.3202106), since its code
+was never published: the k-space scaling, the hard data consistency and the residual form are fedsim's own.
 """
 
 from typing import Literal
@@ -12,7 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.models.base import Model, Network
+from fedsim.models.channels import as_channels, as_complex, by_coil, magnitude, sensitivities
 from fedsim.models.unet import Norm, UNet
+from fedsim.mri.coils import adjoint
 from fedsim.mri.fft import ifft2c
 
 
@@ -32,31 +35,58 @@ class ReconstructionNetwork(Network):
 
     def with_latent(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The image, and the last U-Net's coarsest features (B, channels * 2^pools, H / 2^pools, W / 2^pools)."""
-        latent = kspace.new_zeros(0)
+        coils, latent = by_coil(kspace), kspace.new_zeros(0)
         if self.kspace is not None:
-            estimate, latent = self._estimate(self.kspace, kspace, mask)
-            kspace = torch.where(mask, kspace, estimate)
-        magnitude = ifft2c(kspace).abs()
+            estimate, latent = self._estimate(self.kspace, coils, mask)
+            coils = torch.where(mask[:, None], coils, estimate)
+        image = magnitude(ifft2c(coils))
         if self.image is not None:
-            output, latent = self.image.with_latent(magnitude[:, None])
-            magnitude = output[:, 0].float()  # autocast may have changed its type
-        return magnitude, latent
+            output, latent = self.image.with_latent(image[:, None])
+            image = output[:, 0].float()  # autocast may have changed its type
+        return image, latent
 
     @staticmethod
     def _estimate(unet: UNet, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The U-Net on real and imaginary part, (B, H, W) complex; works in units of the measured samples' rms."""
-        rms = (kspace.abs().square().sum((-2, -1)) / mask.sum((-2, -1))).sqrt()[:, None, None]
-        parts = torch.view_as_real(kspace / rms).permute(0, 3, 1, 2).contiguous()
-        output, latent = unet.with_latent(parts)
-        return torch.view_as_complex(output.permute(0, 2, 3, 1).float().contiguous()) * rms, latent
+        """The U-Net's k-space (B, C, H, W), from real and imaginary part of each coil, and the coils' mean features.
+
+        It works in units of the root mean square of a slice's measured samples.
+        """
+        energy, samples = kspace.abs().square().sum((-3, -2, -1)), mask.sum((-2, -1)) * kspace.shape[1]
+        rms = (energy / samples).sqrt()[:, None, None, None]
+        output, latent = unet.with_latent(as_channels((kspace / rms).flatten(0, 1)))
+        estimate, latent = (torch.unflatten(each, 0, kspace.shape[:2]) for each in (as_complex(output), latent))
+        return estimate * rms, latent.mean(1)
+
+
+class ComplexNetwork(Network):
+    """A U-Net on real and imaginary part of the complex image."""
+
+    takes_maps = True
+
+    def __init__(self, image: UNet) -> None:
+        super().__init__()
+        self.image = image
+
+    @property
+    def latent_channels(self) -> int:
+        """C, the number of channels of the latent features."""
+        return self.image.encoder.channels
+
+    def with_latent(self, kspace: Tensor, mask: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The image, and the U-Net's coarsest features (B, channels * 2^pools, H / 2^pools, W / 2^pools)."""
+        image = adjoint(by_coil(kspace), sensitivities(maps, kspace), mask)
+        output, latent = self.image.with_latent(as_channels(image))
+        return as_complex(output).abs(), latent
 
 
 class UNetModel(Model):
     """The network of every client: one U-Net, or two in series."""
 
     name: Literal["unet"] = Field("unet", description="Network.")
-    domain: Literal["image", "kspace", "dual"] = Field(
-        "image", description="Where the U-Net works: image, kspace, or dual (k-space, data consistency, image)."
+    domain: Literal["image", "complex", "kspace", "dual"] = Field(
+        "image",
+        description="Where the U-Net works: image (magnitudes), complex (complex images), kspace, or dual (k-space, "
+        "data consistency, magnitudes).",
     )
     channels: int = Field(32, ge=1, le=512, description="Channels of the first level; doubled at every pool.")
     pools: int = Field(4, ge=1, le=6, description="Average poolings; every matrix must be a multiple of 2^pools.")
@@ -66,6 +96,11 @@ class UNetModel(Model):
         "batch: batch norm; running statistics of shared layers are sent and averaged.",
     )
     residual: bool = Field(True, description="Add the input to the output; training starts at the zero-filled image.")
+
+    @property
+    def takes_coils(self) -> bool:
+        """Any number of them, in every domain."""
+        return True
 
     @property
     def multiple(self) -> int:
@@ -96,9 +131,11 @@ class UNetModel(Model):
                 nn.init.zeros_(module.decoder.last.bias)  # type: ignore[arg-type]
         return network
 
-    def network(self) -> ReconstructionNetwork:
+    def network(self) -> Network:
         """The U-Nets of the domain."""
         image, kspace = (UNet(parts, self.channels, self.pools, self.norm, self.residual) for parts in (1, 2))
+        if self.domain == "complex":
+            return ComplexNetwork(kspace)
         return ReconstructionNetwork(
             kspace=None if self.domain == "image" else kspace, image=None if self.domain == "kspace" else image
         )

@@ -17,7 +17,8 @@ Norm = Literal["instance", "affine", "batch"]
 """instance: no parameters; affine: instance norm with scale and shift; batch: these and running statistics."""
 
 
-def _norm(kind: Norm, channels: int) -> nn.Module:
+def norm_layer(kind: Norm, channels: int) -> nn.Module:
+    """A normalisation layer of channels."""
     return nn.BatchNorm2d(channels) if kind == "batch" else nn.InstanceNorm2d(channels, affine=kind == "affine")
 
 
@@ -27,7 +28,7 @@ def _layers(norm: Norm, **convolutions: nn.Conv2d | nn.ConvTranspose2d) -> nn.Se
     for name, convolution in convolutions.items():
         number = name.removeprefix("conv")
         layers[name] = convolution
-        layers[f"norm{number}"] = _norm(norm, convolution.out_channels)
+        layers[f"norm{number}"] = norm_layer(norm, convolution.out_channels)
         layers[f"act{number}"] = nn.LeakyReLU(0.2, inplace=True)
     return nn.Sequential(layers)
 
