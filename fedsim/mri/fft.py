@@ -45,3 +45,16 @@ def rolling_phase(size: int) -> NDArray[np.complex128]:
     """Phase (size,) of centred k-space that rolls an image's origin from its first pixel to size // 2."""
     phase: NDArray[np.complex128] = np.exp(2j * np.pi * (np.arange(size) - size // 2) * (size // 2) / size)
     return phase
+
+
+def mirrored(kspace: Tensor) -> Tensor:
+    """Values (..., H, W) at the points opposite to the centre, where conjugate partners lie.
+
+    The first row or column of an even side has no opposite point on the grid: there the result is 0.
+    """
+    for axis in _AXES:
+        kspace = kspace.flip(axis)
+        if kspace.shape[axis] % 2 == 0:
+            kspace = kspace.roll(1, axis)
+            kspace.narrow(axis, 0, 1).zero_()
+    return kspace

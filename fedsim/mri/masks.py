@@ -8,11 +8,13 @@ from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator, model_validator
 
 from fedsim.core.errors import InputError
 from fedsim.core.extension import Catalogue, Extension, blamed
+from fedsim.mri.fft import mirrored
 
 BoolArray = NDArray[np.bool_]
 
@@ -20,6 +22,15 @@ BoolArray = NDArray[np.bool_]
 def measured_acceleration(mask: BoolArray) -> float:
     """Number of grid points divided by the number of samples measured."""
     return mask.size / int(mask.sum())
+
+
+def effective_acceleration(mask: BoolArray) -> float:
+    """Number of grid points divided by the number of samples known in an image without phase.
+
+    Its k-space is conjugate symmetric, so a sample that is not measured is known if its partner is: a mask that looks
+    like 4x may leave out half as much.
+    """
+    return measured_acceleration(mask | mirrored(torch.from_numpy(mask)).numpy())
 
 
 class Mask(Extension):
