@@ -5,7 +5,8 @@ out sites with a single subject (marked †), unless all have only one. Every di
 so the split, the masks and the start that a seed draws are the same on both sides.
 
 A difference counts as shown where a paired t test over seeds gives p < 0.05 after Holm's correction for all methods of
-its regime, and only with enough seeds and test subjects to say anything at all.
+its regime, and only with enough seeds and test subjects to say anything at all. A second test, over the test subjects
+of these seeds, stands beside it (`patients`).
 """
 
 import json
@@ -18,17 +19,18 @@ import pandas as pd
 from scipy.stats import t as student
 
 from fedsim.analysis.comparable import check_comparable, devices_of, terms_of
-from fedsim.analysis.scores import QUALITIES, VOLUME_COLUMNS, scores, volume_rows
+from fedsim.analysis.patients import FEWEST_SUBJECTS, NO_PATIENTS, over_patients
+from fedsim.analysis.scores import qualities_in, scores, volume_rows, volume_table
 from fedsim.core.errors import InputError
 from fedsim.core.text import counted
 from fedsim.engine.record.run_directory import Run, flat
+from fedsim.mri.references import UNTRAINED
 
-ZERO_FILLED = "zero-filled"
 MEAN = "mean over sites"
 """Value of the column `site` for the mean over sites; no site can have this name."""
 CONFIDENCE = 0.95
-FEWEST_SEEDS, FEWEST_SUBJECTS = 3, 5
-"""With fewer common seeds, or fewer test subjects in all, no difference counts as shown."""
+FEWEST_SEEDS = 3
+"""With fewer common seeds no difference counts as shown."""
 
 
 class Interval(NamedTuple):
@@ -93,26 +95,49 @@ def too_few(seeds: int, subjects: int) -> str:
 
 
 def by_seed(results: pd.DataFrame) -> pd.DataFrame:
-    """One row per regime, method, seed and site (and the mean over sites); zero-filled images are one more method.
+    """One row per regime, method, seed and site (and the mean over sites); zero-filled images are one more method, and
+    so is every other reconstruction without training that the results have.
 
     Returns:
-        regime, method, seed, site, within_subject, psnr, ssim, nmse.
+        regime, method, seed, site, within_subject, psnr, ssim, nmse, and others that the results have.
     """
-    keys = ["regime", "method", "seed", "site"]
-    ours = results.groupby(keys, sort=False)[["within_subject", *QUALITIES]].mean().reset_index()
-    columns = {f"zf_{quality}": quality for quality in QUALITIES}
-    zero_filled = results.assign(method=ZERO_FILLED).drop(columns=list(QUALITIES)).rename(columns=columns)
-    theirs = zero_filled.groupby(keys, sort=False)[["within_subject", *QUALITIES]].mean().reset_index()
-    sites = pd.concat([theirs, ours], ignore_index=True)
+    keys, qualities = ["regime", "method", "seed", "site"], qualities_in(results)
+    columns = ["within_subject", *qualities]
+    untrained = [_untrained(results, prefix, qualities) for prefix in UNTRAINED if f"{prefix}_psnr" in results]
+    everyone = pd.concat([*untrained, results[[*keys, *columns]]], ignore_index=True)
+    sites = everyone.groupby(keys, sort=False)[columns].mean().reset_index()
     sites["within_subject"] = sites["within_subject"] > 0
-    mean = _counted(sites).groupby(keys[:3], sort=False)[["within_subject", *QUALITIES]].mean().reset_index()
+    mean = _mean_over_sites(_counted(sites), columns)
     return pd.concat([sites, mean.assign(site=MEAN, within_subject=mean["within_subject"] > 0)], ignore_index=True)
+
+
+def _mean_over_sites(sites: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Means over sites; none of a reconstruction without training that does not suit the data of all of them."""
+    groups = sites.groupby(["regime", "method", "seed"], sort=False)
+    mean, found = groups[list(columns)].mean().reset_index(), groups["site"].nunique().to_numpy()
+    most = pd.Series(found).groupby([mean["regime"], mean["seed"]]).transform("max")
+    kept: pd.DataFrame = mean[~mean["method"].isin(UNTRAINED.values()) | (found == most)]
+    return kept
+
+
+def _untrained(results: pd.DataFrame, prefix: str, qualities: Sequence[str]) -> pd.DataFrame:
+    """The rows of volumes with the numbers of a reconstruction without training in place of the method's."""
+    numbers = {quality: results.get(f"{prefix}_{quality}", np.nan) for quality in qualities}
+    rows = results.assign(method=UNTRAINED[prefix], **numbers).dropna(subset="psnr")
+    return rows[["regime", "method", "seed", "site", "within_subject", *qualities]]
 
 
 def _counted(sites: pd.DataFrame) -> pd.DataFrame:
     """The rows of sites that count in the mean over sites."""
     everywhere = sites.groupby("regime")["within_subject"].transform("all")
     return sites[~sites["within_subject"] | everywhere]
+
+
+def _with_mean_site(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of volumes, and again, under the site MEAN, those of sites that count, each subject with its site."""
+    counted_rows = _counted(results.assign(within_subject=results["within_subject"].astype(bool)))
+    subjects = counted_rows["site"] + "/" + counted_rows["subject"]
+    return pd.concat([results, counted_rows.assign(site=MEAN, subject=subjects)], ignore_index=True)
 
 
 def subjects_tested(results: pd.DataFrame) -> "pd.Series[int]":
@@ -129,16 +154,18 @@ def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame
 
     Args:
         results: Rows of volumes.parquet.
-        quality: psnr, ssim or nmse.
+        quality: One of `qualities_in`.
         reference: Method that is subtracted.
 
     Returns:
         One row per regime, site (or MEAN) and method: regime, site, within_subject, method, seeds, mean, sd, pairs,
         subjects, difference, difference_sd, low, high (interval of this difference alone), p (of a paired t test; NaN
         if there is nothing to test, or too little), p_holm (corrected for all methods of the regime and site), tests
-        (number of these methods), differs (whether p_holm shows a difference).
+        (number of these methods), differs (whether p_holm shows a difference), patients (subjects in common),
+        patient_median (of their differences), patient_p (of Wilcoxon's signed-rank test over them), patient_p_holm.
     """
     table, people, rows = by_seed(results), subjects_tested(results).to_dict(), []
+    of_patients = over_patients(_with_mean_site(results), quality, reference)
     most = max(people.values())
     for (regime, site), group in table.groupby(["regime", "site"], sort=False):
         numbers = group.set_index(["seed", "method"])[quality].unstack(sort=False).dropna(axis="columns", how="all")
@@ -148,19 +175,25 @@ def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame
             row = {"regime": regime, "site": site, "within_subject": within}
             row |= {"method": method, "seeds": own.n, "mean": own.mean, "sd": own.sd}
             subjects = min(people.get((regime, site, name), most) for name in (method, reference))
-            rows.append(row | {"subjects": subjects} | _difference(numbers, str(method), reference, subjects))
+            row |= {"subjects": subjects} | _difference(numbers, str(method), reference, subjects)
+            rows.append(row | of_patients.get((regime, site, method), NO_PATIENTS))
     found = pd.DataFrame(rows)
-    p_values = found.groupby(["regime", "site"], sort=False)["p"]
-    corrected = p_values.transform(lambda values: pd.Series(holm(values.tolist()), values.index))
-    found = found.assign(p_holm=corrected, tests=p_values.transform("count"))
+    tests = found.groupby(["regime", "site"], sort=False)["p"].transform("count")
+    found = found.assign(p_holm=_corrected(found, "p"), tests=tests, patient_p_holm=_corrected(found, "patient_p"))
     return found.assign(differs=found["p_holm"].map(shown))
+
+
+def _corrected(found: pd.DataFrame, column: str) -> "pd.Series[float]":
+    """p values after Holm's correction for all methods of a regime and site."""
+    p_values = found.groupby(["regime", "site"], sort=False)[column]
+    return p_values.transform(lambda values: pd.Series(holm(values.tolist()), values.index))
 
 
 def _difference(numbers: pd.DataFrame, method: str, reference: str, subjects: int) -> dict[str, Any]:
     known = reference in numbers and method != reference
     pairs = (numbers[method] - numbers[reference]).dropna().tolist() if known else []
     found = interval(pairs)
-    tested = method != ZERO_FILLED and not too_few(found.n, subjects)
+    tested = method not in UNTRAINED.values() and not too_few(found.n, subjects)
     return {
         "pairs": found.n, "difference": found.mean, "difference_sd": found.sd, "low": found.low, "high": found.high,
         "p": p_value(found) if tested else np.nan,
@@ -187,7 +220,7 @@ def results_of(runs: Mapping[str, Run]) -> pd.DataFrame:
         if other != name:
             raise InputError(f"{other} and {name}: are the same method with the same settings and seed; leave one out")
     rows = [row for name, run in runs.items() for row in volume_rows(run, "", "all", labels[name], {})]
-    return pd.DataFrame(rows, columns=list(VOLUME_COLUMNS))
+    return volume_table(rows)
 
 
 def _labels(runs: Mapping[str, Run]) -> dict[str, str]:

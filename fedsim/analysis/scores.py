@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,11 @@ import pandas as pd
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.data.split import Part
 from fedsim.engine.record.run_directory import Run
+from fedsim.mri.references import UNTRAINED
 
 QUALITIES = ("psnr", "ssim", "nmse")
+MORE_QUALITIES = ("hfen", "roi_psnr", "roi_ssim", "roi_nmse")
+"""Of the test volumes alone: high frequencies, and what is inside the boxes of `metrics.boxes`."""
 VOLUME_COLUMNS = (
     "study", "regime", "method", "algorithm", "seed", "client", "site", "subject", "volume", "round", "protocol",
     "normalise", "acceleration", "within_subject", "nmse", "psnr", "ssim", "zf_nmse", "zf_psnr", "zf_ssim",
@@ -24,6 +27,11 @@ VOLUME_COLUMNS = (
 train_subjects is the mean over clients; bytes are sums over clients, up to the best round and in total; steps is NaN
 if the ledger does not count them; settings are those that tuning chose, as JSON.
 """
+MORE_COLUMNS = (
+    "effective_acceleration", *MORE_QUALITIES, *(f"zf_{quality}" for quality in MORE_QUALITIES),
+    *(f"{prefix}_{quality}" for prefix in UNTRAINED if prefix != "zf" for quality in (*QUALITIES, *MORE_QUALITIES)),
+)  # fmt: skip
+"""Columns of evaluations of other metrics, and of the references of `metrics.references`."""
 
 
 def scores(run: Run, part: Part) -> pd.DataFrame:
@@ -108,3 +116,37 @@ def complete(points: pd.DataFrame) -> pd.DataFrame:
     """The points of methods and seeds with every combination, so that means over other axes are comparable."""
     done = points.groupby(["method", "seed"])["regime"].transform("nunique")
     return points[done == points["regime"].nunique()]
+
+
+def volume_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The table volumes.parquet of its rows."""
+    frame = pd.DataFrame(rows, columns=[*VOLUME_COLUMNS, *MORE_COLUMNS])
+    return frame.drop(columns=[name for name in MORE_COLUMNS if frame[name].isna().all()])
+
+
+def qualities_in(volumes: pd.DataFrame) -> list[str]:
+    """The qualities that a table of volumes has, the three that every evaluation has first."""
+    return [*QUALITIES, *(name for name in MORE_QUALITIES if name in volumes and volumes[name].notna().any())]
+
+
+def by_reconstruction(evaluation: pd.DataFrame, key: str) -> pd.DataFrame:
+    """The qualities of every reconstruction that an evaluation has, those without training first, the network's last.
+
+    Args:
+        evaluation: Rows of one round and part.
+        key: `client` or `site`: means over volumes, then over these.
+
+    Returns:
+        name, volumes (that the reconstruction suits, which may be fewer than all), and a column per quality.
+    """
+    rows, qualities = [], qualities_in(evaluation)
+    for prefix, name in {**UNTRAINED, "": str(evaluation["algorithm"].iloc[0])}.items():
+        begin = f"{prefix}_" if prefix else ""
+        own = evaluation.reindex(columns=[key, *(f"{begin}{quality}" for quality in qualities)])
+        count = int(own[f"{begin}psnr"].count())
+        if count:
+            means = own.groupby(key).mean().mean()
+            rows.append(
+                {"name": name, "volumes": count, **{quality: means[f"{begin}{quality}"] for quality in qualities}}
+            )
+    return pd.DataFrame(rows)

@@ -35,7 +35,7 @@ def evaluate(
         with Claim(run_dir):
             _evaluate_across(opened, split, which)
         return
-    from fedsim.cli.tables import evaluation_table
+    from fedsim.cli.tables import evaluation_tables
     from fedsim.engine.record.run_directory import Run
     from fedsim.engine.simulation import Simulation
 
@@ -44,7 +44,7 @@ def evaluate(
         frame = simulation.evaluate(split, which, save_images)
     if not len(frame):
         raise InputError(f"{run_dir}: no client has data in the {split} split")
-    out.print(evaluation_table(frame))
+    out.print(*evaluation_tables(frame))
     if save_images:
         from fedsim.analysis.reconstruct import beside_fastmri
 

@@ -44,7 +44,7 @@ def run(
 ) -> None:
     """Train a workload, test its best round, and write a report."""
     from fedsim.cli.progress import progress_of
-    from fedsim.cli.tables import evaluation_table
+    from fedsim.cli.tables import evaluation_tables
     from fedsim.engine.record.claim import claim_numbered
     from fedsim.engine.simulation import Simulation
     from fedsim.workload.reading import load_workload
@@ -75,7 +75,7 @@ def run(
         err.print(f"stopped; resume with: {command}", soft_wrap=True, highlight=False)
         raise typer.Exit(130)
     if len(frame):
-        out.print(evaluation_table(frame))
+        out.print(*evaluation_tables(frame))
     from fedsim.report.report import write_report  # imported late, so that training starts sooner
 
     out.print(f"report: {write_report(path, trust=None)}", soft_wrap=True, highlight=False)

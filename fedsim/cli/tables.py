@@ -1,15 +1,17 @@
 """Tables for the terminal: scores of clients, splits of sites, shards in a cache."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from fedsim.analysis.scores import by_reconstruction
 from fedsim.core.text import bytes_text
 from fedsim.data.cache import Entry
 from fedsim.engine.record.ledger import row_key
+from fedsim.report.wording import AXIS_LABELS, number
 
 _MOST_ROWS = 40
 
@@ -34,6 +36,30 @@ def evaluation_table(frame: pd.DataFrame) -> Table:
     return table
 
 
+def evaluation_tables(frame: pd.DataFrame) -> Iterator[Table]:
+    """The tables of an evaluation: by client, and by reconstruction if there is more than two of them or a region."""
+    yield evaluation_table(frame)
+    if (beside := reference_table(frame)) is not None:
+        yield beside
+
+
+def reference_table(frame: pd.DataFrame) -> Table | None:
+    """Every reconstruction of an evaluation by every quality; None if it has neither references nor boxes."""
+    key = row_key(frame, _MOST_ROWS)
+    rows = by_reconstruction(frame, key)
+    qualities = list(rows.columns[2:])
+    if len(rows) <= 2 and "roi_psnr" not in qualities:  # zero-filled images and the network's
+        return None
+    table = Table(box=box.SIMPLE_HEAD, title="beside reconstructions without training", caption=f"means of {key}s")
+    table.add_column("reconstruction", min_width=14)
+    for head in ("n", *(AXIS_LABELS[quality] for quality in qualities)):
+        table.add_column(escape(head), justify="right")
+    for row in rows.to_dict("records"):
+        numbers = (number(row[quality], quality) for quality in qualities)
+        table.add_row(str(row["name"]), str(row["volumes"]), *numbers)
+    return table
+
+
 def _cells(group: pd.DataFrame) -> tuple[str, ...]:
     mean = group.mean(numeric_only=True)
     return (
@@ -45,16 +71,18 @@ def _cells(group: pd.DataFrame) -> tuple[str, ...]:
 
 
 def manifest_table(manifest: pd.DataFrame) -> Table:
-    """What every site has: subjects and slices by split, mask and measured acceleration."""
-    table = Table(box=box.SIMPLE_HEAD, title="sites", caption="train, val and test in slices; R is measured")
+    """What every site has: subjects and slices by split, mask and acceleration, measured and effective."""
+    told = "train, val and test in slices; R is measured; in brackets with conjugate partners, of images without phase"
+    table = Table(box=box.SIMPLE_HEAD, title="sites", caption=told)
     for column in ("site", "subjects", "volumes", "train", "val", "test", "mask", "R"):
         table.add_column(column, justify="left" if column in {"site", "mask"} else "right")
     for site, group in manifest.groupby("site", sort=False):
         parts = [str((group["split"] == part).sum()) for part in ("train", "val", "test")]
         counts = [str(group[column].nunique()) for column in ("subject", "volume")]
         stamp = " (within subject)" if group["within_subject"].any() else ""
-        mask, acceleration = group["mask_kind"].iloc[0], group["acceleration"].mean()
-        table.add_row(f"{site}{stamp}", *counts, *parts, mask, f"{acceleration:.2f}")
+        measured, known = (f"{group[key].mean():.2f}" for key in ("acceleration", "effective_acceleration"))
+        acceleration = measured if known == measured else f"{measured} ({known})"
+        table.add_row(f"{site}{stamp}", *counts, *parts, group["mask_kind"].iloc[0], acceleration)
     return table
 
 

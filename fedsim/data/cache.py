@@ -1,6 +1,7 @@
 """The cache of shards: listing it and deleting what is unused."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -54,6 +55,7 @@ def clean(cache: Path, days: float) -> list[Entry]:
     for entry in old:
         with writing(entry.path):
             entry.path.unlink(missing_ok=True)
+        shutil.rmtree(entry.path.with_suffix(""), ignore_errors=True)  # what was reconstructed from it
     return old
 
 
@@ -76,7 +78,7 @@ def _entries(cache: Path) -> Iterator[Entry]:
                 path=path,
                 source=source,
                 volumes=volumes,
-                size=status.st_size,
+                size=status.st_size + sum(file.stat().st_size for file in path.with_suffix("").glob("*.h5")),
                 made_days=(now - made) / _DAY_S,
                 used_days=max(0.0, now - used) / _DAY_S,
             )

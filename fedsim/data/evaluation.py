@@ -1,7 +1,7 @@
 """Reconstructing a client's volumes with a network and scoring them beside the zero-filled images."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -12,10 +12,13 @@ from torch import Tensor
 
 from fedsim.core.files import replacing
 from fedsim.data.batch import Normalise, undersample
+from fedsim.data.boxes import region_of
 from fedsim.data.samples import Slices
 from fedsim.data.split import Part, Piece
+from fedsim.data.untrained import references_of
 from fedsim.mri.masks import BoolArray, measured_acceleration
-from fedsim.mri.metrics import Protocol, Quality, volume_quality
+from fedsim.mri.metrics import Protocol, Quality, hfen, region_quality, volume_quality
+from fedsim.mri.references import Reference
 
 Network = Callable[..., Tensor]
 """Magnitude (B, H, W) of `Batch.inputs`: measured k-space, mask and, if coils are kept, maps."""
@@ -37,27 +40,43 @@ class ReconstructedVolume:
     """(slices, H, W)."""
     zero_filled: NDArray[np.float32]
     """(slices, H, W)."""
+    references: Mapping[Reference, NDArray[np.float32]] = field(default_factory=dict)
+    """(slices, H, W) each: further reconstructions without training."""
 
     def quality(self, protocol: Protocol) -> Quality:
         """Quality of the reconstruction against the target."""
         return volume_quality(self.reconstruction, self.target, protocol)
 
     def score(self, protocol: Protocol) -> dict[str, str | float]:
-        """One row of evaluation.parquet: its volume, and nmse, psnr, ssim reconstructed and zero-filled (zf_)."""
-        ours = self.quality(protocol)
-        zero_filled = volume_quality(self.zero_filled, self.target, protocol)
-        who = {"site": self.site, "subject": self.piece.subject, "volume": self.piece.volume, "split": self.piece.part}
-        return {**who, **ours._asdict(), **{f"zf_{key}": value for key, value in zero_filled._asdict().items()}}
+        """One row of evaluation.parquet: its volume; nmse, psnr, ssim and hfen reconstructed, zero-filled (zf_) and by
+        each reference (conjugate_, sense_, tv_); of a volume with boxes also roi_nmse, roi_psnr and roi_ssim in them.
+        """
+        row: dict[str, str | float] = {"site": self.site, "subject": self.piece.subject}
+        row |= {"volume": self.piece.volume, "split": self.piece.part}
+        everyone = {"": self.reconstruction, "zf_": self.zero_filled}
+        for prefix, images in (everyone | {f"{name}_": one for name, one in self.references.items()}).items():
+            row |= {f"{prefix}{key}": value for key, value in self._measured(images, protocol).items()}
+        return row
+
+    def _measured(self, images: NDArray[np.float32], protocol: Protocol) -> dict[str, float]:
+        found = {**volume_quality(images, self.target, protocol)._asdict(), "hfen": hfen(images, self.target, protocol)}
+        if self.piece.boxes:
+            region = region_of(self.piece.boxes, self.piece.start, self.target.shape)
+            inside = region_quality(images, self.target, region, protocol)
+            found |= {f"roi_{key}": value for key, value in inside._asdict().items()}
+        return found
 
     def save(self, path: Path, **attributes: str | int | float) -> None:
-        """Write `reconstruction`, `target`, `zero_filled` and `mask` as HDF5, with attributes.
+        """Write `reconstruction`, `target`, `zero_filled`, the references and `mask` as HDF5, with attributes.
 
-        The file can also be a target for fastMRI's evaluation: it has `reconstruction_esc`, `reconstruction_rss` and
-        the attribute `acquisition`.
+        The file is both a reconstruction and a target for fastMRI's evaluate.py: it has `reconstruction_esc`,
+        `reconstruction_rss` and the attributes `acquisition`, `max`, `norm` and `patient_id`.
         """
         arrays = {"reconstruction": self.reconstruction, "zero_filled": self.zero_filled, "target": self.target}
-        who = {"site": self.site, "subject": self.piece.subject, "acquisition": self.piece.contrast or "unknown"}
-        save_images(path, self.mask, arrays, **who, **attributes)
+        arrays |= {str(name): images for name, images in self.references.items()}
+        who = {"site": self.site, "subject": self.piece.subject, "patient_id": self.piece.subject}
+        size = {"max": float(self.target.max()), "norm": float(np.linalg.norm(self.target))}
+        save_images(path, self.mask, arrays, acquisition=self.piece.contrast or "unknown", **who, **size, **attributes)
 
 
 def save_images(
@@ -88,13 +107,22 @@ def reconstruct_coils(network: Network, kspace: NDArray[np.complex64], mask: Boo
 
 
 def reconstruct_volumes(
-    network: Network, data: Slices, part: Part, size: int, device: torch.device | str = "cpu"
+    network: Network,
+    data: Slices,
+    part: Part,
+    size: int,
+    device: torch.device | str = "cpu",
+    references: Sequence[Reference] = (),
 ) -> Iterator[ReconstructedVolume]:
-    """Every volume of a part reconstructed by a network on `device`, `size` slices at a time, then read from there."""
+    """Every volume of a part reconstructed by a network on `device`, `size` slices at a time, then read from there.
+
+    Beside it stand `references`, which are made on the CPU and kept.
+    """
     for volume in data.volumes(part, size):
         images: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        batches = list(volume.batches) if references else volume.batches
         with torch.inference_mode():
-            for batch in volume.batches:
+            for batch in batches:
                 output = network(*(_moved(tensor, device) for tensor in batch.inputs))
                 images.append((output, batch.scale, batch.target * batch.scale, batch.zero_filled * batch.scale))
             output, scale, *others = (torch.cat(parts) for parts in zip(*images, strict=True))
@@ -106,6 +134,7 @@ def reconstruct_volumes(
             reconstruction=reconstruction,
             target=target,
             zero_filled=zero_filled,
+            references=references_of(volume, list(batches), references) if references else {},
         )
 
 

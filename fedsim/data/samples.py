@@ -37,6 +37,8 @@ class VolumeSlices:
     piece: Piece
     mask: BoolArray  # (H, W)
     batches: Iterator[Batch]
+    shard: Path
+    normalise: Normalise
 
 
 class Slices(Protocol):
@@ -126,7 +128,14 @@ class ClientData:
         with self.open() as shard:
             for piece in self._of(part):
                 batches = self._in_order(shard, piece, masks[piece.volume], size)
-                yield VolumeSlices(site=self.site, piece=piece, mask=masks[piece.volume], batches=batches)
+                yield VolumeSlices(
+                    site=self.site,
+                    piece=piece,
+                    mask=masks[piece.volume],
+                    batches=batches,
+                    shard=self.shard,
+                    normalise=self.normalise,
+                )
 
     def _in_order(self, shard: Shard, piece: Piece, mask: BoolArray, size: int) -> Iterator[Batch]:
         for start in range(piece.start, piece.stop, size):

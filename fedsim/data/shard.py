@@ -3,8 +3,9 @@
 Layout: dataset `kspace/<volume>` complex64 (slices, H, W), or (slices, coils, H, W) if coils are kept, and then
 `maps/<volume>` of the same shape, the coils' sensitivities; both with attribute `sums` (CRC-32 of each slice), and the
 former with attributes `subject`, `told` and `original` (the person
-and how they were identified), `origin`, `contrast`, `slices` (indices in the source), `support` (H, W of the samples
-that are not zero-padding), `digest` (SHA-256 of the images) and `coils` (of the source);
+and how they were identified), `origin`, `contrast`, `phase` (whether its images have any), `slices` (indices in the
+source), `shape` (H, W of its images), `field` (H, W of the field of view, in their pixels), `support` (H, W of the
+samples that are not zero-padding), `digest` (SHA-256 of the images) and `coils` (of the source);
 dataset `left_out`, what was not read, as JSON. Attribute `source` of `kspace` says what it was made from, and `seal` is
 a digest of everything except the k-space and the maps, which are checked slice by slice as they are read.
 
@@ -133,7 +134,7 @@ def _describe(name: str, group: h5py.Group) -> StoredVolume:
     if not own or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"{name!r:.60} is not a volume")
     at = group[name].attrs
-    slices, support = (tuple(at[key].tolist()) for key in ("slices", "support"))
+    slices, support, shape, field = (tuple(at[key].tolist()) for key in ("slices", "support", "shape", "field"))
     who = Subject(at["subject"], at["told"], at["original"])
     return StoredVolume(
         name=name,
@@ -144,6 +145,9 @@ def _describe(name: str, group: h5py.Group) -> StoredVolume:
         contrast=at["contrast"],
         digest=at["digest"],
         coils=int(at["coils"]),
+        phase=bool(at["phase"]),
+        shape=shape,
+        field=field,
     )
 
 
@@ -256,7 +260,10 @@ def _add(group: h5py.Group, volume: Volume, kept: list[int], matrix: tuple[int, 
     digest = hashlib.sha256(f"{images.dtype} {images.shape} ".encode() + images.tobytes()).hexdigest()
     who = {"subject": volume.subject, "told": volume.who.told, "original": volume.who.original}
     told = who | {"origin": volume.origin, "contrast": volume.contrast, "digest": digest}
-    data.attrs.update(told, slices=kept, support=support, coils=coils, sums=np.array(_sums(kspace), np.uint32))
+    phase = bool(np.iscomplexobj(images) and images.imag.any())
+    shape = {"shape": images.shape[-2:], "field": [max(images.shape[-2:])] * 2, "support": support}
+    sums = np.array(_sums(kspace), np.uint32)
+    data.attrs.update(told, slices=kept, phase=phase, coils=coils, sums=sums, **shape)
 
 
 def _add_maps(file: h5py.File, volume: Volume, kept: list[int], source: Source) -> None:

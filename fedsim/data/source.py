@@ -70,6 +70,12 @@ class StoredVolume:
     """SHA-256 of the images, independent of the matrix; empty for phantoms."""
     coils: int = 1
     """Of the source."""
+    phase: bool = True
+    """Whether its images have phase; without, k-space is conjugate symmetric."""
+    shape: tuple[int, int] = (0, 0)
+    """H, W of the images as read."""
+    field: tuple[int, int] = (0, 0)
+    """H, W of the field of view that the matrix shows, in pixels of these images."""
 
     @property
     def subject(self) -> str:

@@ -14,6 +14,8 @@ from fedsim.core.seeds import derive
 T = TypeVar("T")
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
+Box = tuple[int, int, int, int, int]
+"""Index of a slice in the shard's volume, first and last row, first and last column; the last ones excluded."""
 
 
 class Split(Section):
@@ -59,6 +61,10 @@ class Piece:
     part: Part
     contrast: str = ""
     """The volume's weighting or channel according to the source; empty if unknown."""
+    phase: bool = True
+    """Whether the volume's images have phase."""
+    boxes: tuple[Box, ...] = ()
+    """Boxes around findings in the volume."""
 
 
 def apportion(total: int, shares: Sequence[float]) -> list[int]:

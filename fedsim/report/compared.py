@@ -12,11 +12,22 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.analysis.comparison import MEAN, compare, other_differences, results_of
-from fedsim.analysis.scores import QUALITIES
+from fedsim.analysis.scores import QUALITIES, qualities_in
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.tables import Tables, write_tables
-from fedsim.report.wording import AXIS_LABELS, CI, caption, chance, confidence, means, number, sentences, spread
+from fedsim.report.wording import (
+    AXIS_LABELS,
+    CI,
+    P_SUBJECTS,
+    caption,
+    chance,
+    confidence,
+    means,
+    number,
+    sentences,
+    spread,
+)
 
 NARROW: dict[str, Any] = {"collapse_padding": True, "pad_edge": False}  # so that tables fit 80 columns
 
@@ -36,7 +47,7 @@ def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | Non
     reference = reference or ("fedmri" if "fedmri" in methods else methods[0])
     if reference not in methods:
         raise InputError(f"--reference {reference}: must be one of {', '.join(methods)}")
-    tables = {quality: compare(results, quality, reference) for quality in QUALITIES}
+    tables = {quality: compare(results, quality, reference) for quality in qualities_in(results)}
     say(tables, reference, console)
     console.print(by_site(tables["psnr"], reference))
     for name, run in runs.items():
@@ -96,7 +107,7 @@ def summary(tables: Tables, regime: str, reference: str) -> Table:
         **NARROW,
     )
     table.add_column("method", overflow="fold")
-    for column in ("n", *AXIS_LABELS.values()):
+    for column in ("n", *(AXIS_LABELS[quality] for quality in QUALITIES)):
         table.add_column(escape(column), justify="right", no_wrap=True)
     differences = [
         f"{number(row['difference'], 'psnr', '+')} {confidence(row['low'], row['high'], 'psnr')}".strip()
@@ -104,10 +115,12 @@ def summary(tables: Tables, regime: str, reference: str) -> Table:
     ]
     width = max(map(len, differences))
     table.add_column(escape(f"PSNR − {reference} [{CI}]"), justify="right", min_width=width)
-    table.add_column("p (Holm)", justify="right", min_width=7)
+    for head in ("p (Holm)", P_SUBJECTS):
+        table.add_column(head, justify="right", min_width=7)
     for row, difference in zip(psnr.to_dict("records"), differences, strict=True):
         rest = [number(rows[row["method"]]["mean"], quality) for quality, rows in others.items()]
         own = spread(row["mean"], row["sd"], "psnr")
         bold = "bold" if row["method"] == reference else None
-        table.add_row(row["method"], str(row["seeds"]), own, *rest, Text(difference), chance(row["p_holm"]), style=bold)
+        chances = (chance(row[column]) for column in ("p_holm", "patient_p_holm"))
+        table.add_row(row["method"], str(row["seeds"]), own, *rest, Text(difference), *chances, style=bold)
     return table

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedsim.analysis.comparison import CONFIDENCE, MEAN, ZERO_FILLED, by_seed, too_few
+from fedsim.analysis.comparison import CONFIDENCE, MEAN, by_seed, too_few
+from fedsim.mri.references import UNTRAINED
 from fedsim.report.drawing import GREY, Named, grid, legend, log_counts, looks, titled
 from fedsim.report.figures import PALETTE
 from fedsim.report.wording import AXIS_LABELS
@@ -34,7 +35,7 @@ def comparison_figures(
     """
     yield "convergence", convergence(curves, reference)
     for quality, table in tables.items():
-        if table.loc[~table["method"].isin([reference, ZERO_FILLED]), "pairs"].any():
+        if quality in _BETTER and table.loc[~table["method"].isin([reference, *UNTRAINED.values()]), "pairs"].any():
             yield f"differences-{quality}", differences(table, quality, reference)
     if volumes["regime"].nunique() > 1 and BASELINE in set(volumes["method"]) and volumes["method"].nunique() > 1:
         yield "scarcity", scarcity(volumes, reference)
@@ -75,7 +76,7 @@ def scarcity(volumes: pd.DataFrame, reference: str) -> Figure:
     """
     table = by_seed(volumes)
     psnr = table[table["site"] == MEAN].pivot_table(index=["regime", "seed"], columns="method", values="psnr")
-    gains = psnr.drop(columns=[BASELINE, ZERO_FILLED]).sub(psnr[BASELINE], axis=0)
+    gains = psnr.drop(columns=[BASELINE, *UNTRAINED.values()], errors="ignore").sub(psnr[BASELINE], axis=0)
     alone = volumes[volumes["method"] == BASELINE]
     subjects = alone.groupby("regime")["train_subjects"].mean().sort_values()
     order = [str(name) for name in volumes["method"].unique() if name in gains]
@@ -102,7 +103,9 @@ def differences(table: pd.DataFrame, quality: str, reference: str) -> Figure:
         quality: psnr, ssim or nmse.
         reference: The method at 0.
     """
-    rows = table[(table["site"] == MEAN) & ~table["method"].isin([reference, ZERO_FILLED]) & (table["pairs"] > 0)]
+    rows = table[
+        (table["site"] == MEAN) & ~table["method"].isin([reference, *UNTRAINED.values()]) & (table["pairs"] > 0)
+    ]
     regimes = list(rows["regime"].unique())
     order = list(rows.groupby("method")["difference"].mean().sort_values().index)
     columns = min(3, len(regimes))

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedsim.analysis.comparison import ZERO_FILLED
 from fedsim.analysis.scores import QUALITIES, by_seed_at, switches, with_costs
+from fedsim.mri.references import ZERO_FILLED
 from fedsim.report.drawing import (
     GREY,
     Bar,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fedsim.core.files import replacing
 from fedsim.engine.record.ledger import row_key
 from fedsim.engine.record.term import NEAR
+from fedsim.mri.references import HEADS
 from fedsim.report.panels import Panel
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
@@ -161,21 +162,23 @@ def time_and_bytes(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
 
 
 def site_panel(panel: Panel) -> Figure:
-    """Ground truth, zero-filled and reconstructed image and mask, with the error maps below, on one scale."""
-    figure = Figure(figsize=(8.6, 4.9), layout="constrained")
+    """Ground truth, images without training, reconstruction and mask, with the error maps below, on one scale."""
+    columns = 3 + len(panel.untrained)
+    figure = Figure(figsize=(2.15 * columns, 4.9), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.02)  # type: ignore[union-attr,call-arg]
-    axes = figure.subplots(2, 4)
+    axes = figure.subplots(2, columns)
     for axis in axes.flat:
         axis.set_axis_off()
     window = float(np.percentile(panel.target, 99.5)) or 1.0
-    images = {"Ground truth": panel.target, "Zero-filled": panel.zero_filled, "Reconstruction": panel.reconstruction}
-    for axis, (name, image) in zip(axes[0], images.items(), strict=False):
+    images = {**panel.untrained, "": panel.reconstruction}
+    heads = ["Ground truth\n", *(_with_score(prefix, panel) for prefix in images)]
+    for axis, head, image in zip(axes[0], heads, (panel.target, *images.values()), strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=window, aspect=_aspect(panel))
-        axis.set_title(_with_score(name, panel), fontsize=9)
-    axes[0, 3].set_axis_on()
-    axes[0, 3].set(xticks=[], yticks=[])
-    axes[0, 3].imshow(panel.mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=_aspect(panel))
-    axes[0, 3].set_title(f"Mask: {panel.mask_kind}\nR = {panel.acceleration:.2f} measured", fontsize=9)
+        axis.set_title(head, fontsize=9)
+    axes[0, -1].set_axis_on()
+    axes[0, -1].set(xticks=[], yticks=[])
+    axes[0, -1].imshow(panel.mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=_aspect(panel))
+    axes[0, -1].set_title(f"Mask: {panel.mask_kind}\nR = {panel.acceleration:.2f} measured", fontsize=9)
     _draw_errors(axes[1], panel, window)
     _describe(axes[1, 0], panel)
     names = (panel.site, f"client {panel.client}" if panel.client != panel.site else "", panel.contrast)
@@ -266,21 +269,21 @@ def _aspect(panel: Panel) -> float:
     return float(width / height)
 
 
-def _with_score(name: str, panel: Panel) -> str:
-    prefix = {"Zero-filled": "zf_", "Reconstruction": ""}.get(name)
-    if prefix is None:
-        return f"{name}\n"
-    return f"{name}\nPSNR {panel.score[prefix + 'psnr']:.2f} dB, SSIM {panel.score[prefix + 'ssim']:.3f}"
+def _with_score(prefix: str, panel: Panel) -> str:
+    """The name and the numbers of the image with a prefix, empty for the reconstruction."""
+    psnr, ssim = panel.scored(prefix)
+    return f"{HEADS.get(prefix, 'Reconstruction')}\nPSNR {psnr:.2f} dB, SSIM {ssim:.3f}"
 
 
 def _draw_errors(axes: Sequence[Axes], panel: Panel, window: float) -> None:
-    """Error maps in the second and third cell, in percent of the grey window, and their scale in the fourth."""
-    errors = [100 * np.abs(image - panel.target) / window for image in (panel.zero_filled, panel.reconstruction)]
+    """Error maps from the second cell on, in percent of the grey window, and their scale in the last."""
+    images = (*panel.untrained.values(), panel.reconstruction)
+    errors = [100 * np.abs(image - panel.target) / window for image in images]
     top = float(np.percentile(errors, 99.5)) or 1.0
-    for axis, error in zip(axes[1:3], errors, strict=True):
+    for axis, error in zip(axes[1:-1], errors, strict=True):
         shown = axis.imshow(error, cmap=ERROR_COLOURS, vmin=0, vmax=top, aspect=_aspect(panel))
-    scale = axes[3].inset_axes((0.02, 0.02, 0.07, 0.96))
-    bar = axes[3].figure.colorbar(shown, cax=scale, extend="max")
+    scale = axes[-1].inset_axes((0.02, 0.02, 0.07, 0.96))
+    bar = axes[-1].figure.colorbar(shown, cax=scale, extend="max")
     bar.set_label("|x − ground truth|  [% of white]", fontsize=8)
     bar.ax.tick_params(labelsize=8)
 

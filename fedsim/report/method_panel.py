@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
+from fedsim.mri.references import HEADS
 from fedsim.report.figures import ERROR_COLOURS
 from fedsim.report.panels import Panel, panels_of
 
-_TRUTH, _ZERO_FILLED = "Ground truth", "Zero-filled"
+_TRUTH = "Ground truth"
 _WIDTH, _HEIGHT = 1.5, 1.5  # size of a cell [inch]
 _SIDE, _FOOT = 1.1, 0.5  # for labels and colour bars; for the names and the note [inch]
 _BAR = 0.06  # width of a colour bar [cells]
@@ -64,7 +65,8 @@ def _same_slice(one: Panel, other: Panel) -> bool:
 
 
 def _draw(panels: Panels, labels: Sequence[str], shown: Sequence[str]) -> Figure:
-    columns = 2 + len(shown)
+    untrained = list(dict.fromkeys(prefix for of_site in panels for prefix in of_site[0].untrained))
+    columns = 1 + len(untrained) + len(shown)
     size = (columns * _WIDTH + _SIDE, len(panels) * (2 * _HEIGHT + 0.2) + _FOOT)
     figure = Figure(figsize=size, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.01, hspace=0.01)  # type: ignore[union-attr,call-arg]
@@ -73,8 +75,9 @@ def _draw(panels: Panels, labels: Sequence[str], shown: Sequence[str]) -> Figure
         axis.set(xticks=[], yticks=[], frame_on=False)
     for index, of_site in enumerate(panels):
         by_label = dict(zip(labels, of_site, strict=True))
-        _draw_site(axes[2 * index : 2 * index + 2], of_site, {label: by_label[label] for label in shown})
-    for axis, name in zip(axes[0, :-1], (_TRUTH, _ZERO_FILLED, *shown), strict=True):
+        _draw_site(axes[2 * index : 2 * index + 2], of_site, untrained, {label: by_label[label] for label in shown})
+    heads = (_TRUTH, *(HEADS[prefix] for prefix in untrained), *shown)
+    for axis, name in zip(axes[0, :-1], heads, strict=True):
         look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9, "parse_math": False}
         axis.text(0.5, 1.14, name, transform=axis.transAxes, **look)  # the score stands in between
     panel = panels[0][0]
@@ -86,22 +89,25 @@ def _draw(panels: Panels, labels: Sequence[str], shown: Sequence[str]) -> Figure
     return figure
 
 
-def _draw_site(axes: NDArray[Any], of_site: Sequence[Panel], shown: Mapping[str, Panel]) -> None:
+def _draw_site(
+    axes: NDArray[Any], of_site: Sequence[Panel], untrained: Sequence[str], shown: Mapping[str, Panel]
+) -> None:
     """A site's two rows: images on one grey window, errors on one scale, both the same in all figures."""
     first = of_site[0]
     window = float(np.percentile(first.target, 99.5)) or 1.0
-    scores = [(first.score["zf_psnr"], first.score["zf_ssim"])]
-    scores += [(panel.score["psnr"], panel.score["ssim"]) for panel in shown.values()]
-    images = [first.zero_filled, *(panel.reconstruction for panel in shown.values())]
+    cells = [(first.untrained.get(prefix), first.scored(prefix)) for prefix in untrained]
+    cells += [(panel.reconstruction, panel.scored("")) for panel in shown.values()]
     everyone = [first.zero_filled, *(panel.reconstruction for panel in of_site)]
     top = float(np.percentile([_error(image, first.target, window) for image in everyone], 99.5)) or 1.0
     look: dict[str, Any] = {"aspect": first.target.shape[1] / first.target.shape[0]}
     axes[0, 0].imshow(first.target, cmap="gray", vmin=0, vmax=window, **look)
     axes[1, 0].imshow(first.mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **look)
-    best = [max(panel.score[name] for panel in of_site) for name in ("psnr", "ssim")]
-    for above, below, image, score in zip(axes[0, 1:-1], axes[1, 1:-1], images, scores, strict=True):
-        above.imshow(image, cmap="gray", vmin=0, vmax=window, **look)
+    best = [max(column) for column in zip(*(panel.scored("") for panel in of_site), strict=True)]
+    for above, below, (image, score) in zip(axes[0, 1:-1], axes[1, 1:-1], cells, strict=True):
         above.set_title(" ", fontsize=8.5)  # reserves the space
+        if image is None:  # a reference that does not suit this site's data
+            continue
+        above.imshow(image, cmap="gray", vmin=0, vmax=window, **look)
         _write_score(above, score, [own == top_ for own, top_ in zip(score, best, strict=True)])
         map_ = below.imshow(_error(image, first.target, window), cmap=ERROR_COLOURS, vmin=0, vmax=top, **look)
     axes[1, -1].set_frame_on(True)

@@ -10,8 +10,9 @@ import pandas as pd
 from fedsim.analysis.comparison import MEAN
 from fedsim.analysis.scores import QUALITIES, with_costs
 from fedsim.core.text import bytes_text, precise_duration
+from fedsim.mri.references import UNTRAINED
 from fedsim.report.kinds.base import StudyKind
-from fedsim.report.wording import AXIS_LABELS, CI, Row, chance, confidence, number, spread
+from fedsim.report.wording import AXIS_LABELS, CI, P_SUBJECTS, Row, chance, confidence, number, spread
 
 METHOD = "method"
 """The last of the columns that identify a row."""
@@ -27,7 +28,7 @@ _COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
 }  # fmt: skip
 _OF_QUALITY = {
     "mean": "", "sd": "_sd", "pairs": "_pairs", "difference": "_difference", "low": "_low", "high": "_high",
-    "p_holm": "_p",
+    "p_holm": "_p", "patient_p_holm": "_patient_p",
 }  # fmt: skip
 """Columns taken from `compare`, with the suffixes of their names here."""
 
@@ -65,8 +66,9 @@ def overview(points: pd.DataFrame, tables: Mapping[str, pd.DataFrame], kind: Stu
         kind: Kind of the study.
 
     Returns:
-        One row per regime and method: its keys, seeds, for each quality mean, _sd, _pairs, _difference, _low, _high and
-        _p (corrected), and mean costs.
+        One row per regime and method, reconstructions without training first if there are any besides zero-filled: its
+        keys, seeds, for each quality mean, _sd, _pairs, _difference, _low, _high, _p and _patient_p (both corrected),
+        and mean costs.
     """
     keys = [*kind.axes(points), METHOD]
     known = kind.measured(with_costs(points).assign(**{key: points[key] for key in keys}))
@@ -76,11 +78,17 @@ def overview(points: pd.DataFrame, tables: Mapping[str, pd.DataFrame], kind: Stu
         for quality, table in tables.items()
     ]  # fmt: skip
     rows = []
-    for (regime, method), group in known.groupby(["regime", "method"], sort=False):
-        row: dict[str, Any] = {**{key: group[key].iloc[0] for key in keys}, "seeds": group["seed"].nunique()}
-        for of_quality in means:
-            row |= of_quality[regime, method]
-        rows.append(row | {cost: group[cost].mean() for cost in _COSTS if cost in group})
+    for regime, of_regime in known.groupby("regime", sort=False):
+        untrained = [label for label in UNTRAINED.values() if (regime, label) in means[0]]
+        groups = dict(iter(of_regime.groupby("method", sort=False)))
+        if len(untrained) > 1:  # zero-filled images alone are no reference
+            groups = dict.fromkeys(untrained, of_regime.drop(columns=list(_COSTS), errors="ignore")) | groups
+        for method, group in groups.items():
+            row: dict[str, Any] = {**{key: group[key].iloc[0] for key in keys}, METHOD: method}
+            row["seeds"] = group["seed"].nunique()
+            for of_quality in means:
+                row |= of_quality.get((regime, method), {})
+            rows.append(row | {cost: group[cost].mean() for cost in _COSTS if cost in group})
     return pd.DataFrame(rows)
 
 
@@ -96,9 +104,10 @@ def columns_of(table: pd.DataFrame, reference: str) -> list[Column]:
         if table[f"{quality}_pairs"].any():
             apart = tuple(Cell(_difference(row, quality), row[f"{quality}_difference"]) for row in rows)
             shown.append(Column(f"− {reference} [{CI}]", apart, quality))
-        if table[f"{quality}_p"].notna().any():
-            chances = tuple(Cell(chance(row[f"{quality}_p"]), row[f"{quality}_p"]) for row in rows)
-            shown.append(Column("p (Holm)", chances, quality))
+        for head, end in (("p (Holm)", "_p"), (P_SUBJECTS, "_patient_p")):
+            if table[f"{quality}{end}"].notna().any():
+                chances = tuple(Cell(chance(row[f"{quality}{end}"]), row[f"{quality}{end}"]) for row in rows)
+                shown.append(Column(head, chances, quality))
     for cost, (head, told_as) in _COSTS.items():
         if cost in table and table[cost].notna().any():
             cells = tuple(Cell(told_as(v) if np.isfinite(v) else "", float(v)) for v in table[cost])

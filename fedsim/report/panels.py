@@ -1,5 +1,6 @@
 """One representative slice per site: as measured, as reconstructed by the site's model, and the ground truth."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.record.run_directory import Run
 from fedsim.mri.masks import BoolArray
+from fedsim.mri.references import Reference
 from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Site
 
@@ -51,15 +53,27 @@ class Panel:
     """Measured acceleration."""
     protocol: str
     score: Mapping[str, float]
-    """psnr and ssim of the volume under `protocol`, and (zf_) of its zero-filled images."""
+    """psnr and ssim of the volume under `protocol`, and of its images without training (zf_, sense_, ...)."""
     mask: BoolArray
     """(H, W)."""
     target: NDArray[np.float32]
     """(H, W)."""
     zero_filled: NDArray[np.float32]
     """(H, W)."""
+    references: Mapping[Reference, NDArray[np.float32]]
+    """(H, W) each: further reconstructions without training."""
     reconstruction: NDArray[np.float32]
     """(H, W)."""
+
+    @property
+    def untrained(self) -> dict[str, NDArray[np.float32]]:
+        """Every image (H, W) made without training, by the prefix of its scores; zero-filled first."""
+        return {"zf": self.zero_filled} | {str(name): image for name, image in self.references.items()}
+
+    def scored(self, prefix: str) -> tuple[float, float]:
+        """PSNR and SSIM of the images with a prefix, empty for the reconstruction; NaN if they were not scored."""
+        begin = f"{prefix}_" if prefix else ""
+        return self.score.get(f"{begin}psnr", math.nan), self.score.get(f"{begin}ssim", math.nan)
 
 
 def contrast_of(source: Source) -> str:
@@ -142,7 +156,9 @@ def _panel(
     wanted = piece if whole or known is None else replace(piece, start=middle, stop=middle + 1)
     data = replace(own, pieces=(wanted,), supports=(support,))
     network = run.learner(client.name, round_).network
-    volume = next(reconstruct_volumes(network, data, part, client.training.batch_size))
+    volume = next(
+        reconstruct_volumes(network, data, part, client.training.batch_size, references=run.workload.metrics.references)
+    )
     at = middle - wanted.start
     row = _manifest_row(manifest, site.name, piece, middle)
     protocol = run.workload.metrics.protocol
@@ -153,6 +169,7 @@ def _panel(
         mask_kind=site.mask.kind, nominal=site.mask.acceleration, acceleration=float(row["acceleration"]),
         protocol=protocol, score=known if known is not None else _numbers(volume.score(protocol)),
         mask=volume.mask, target=volume.target[at], zero_filled=volume.zero_filled[at],
+        references={name: images[at] for name, images in volume.references.items()},
         reconstruction=volume.reconstruction[at],
     )  # fmt: skip
     return panel, volume

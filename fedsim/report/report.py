@@ -1,6 +1,5 @@
 """A run's figures and its report: one self-contained HTML file."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from fedsim.data.split import PARTS
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.ending import stopped_early
 from fedsim.engine.record.failures import Failures
-from fedsim.engine.record.ledger import row_key
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.engine.record.term import ratio_by_round, term_warning
 from fedsim.report import figures
 from fedsim.report.gantt import gantt
+from fedsim.report.headline import headline_rows
 from fedsim.report.introduction import kernels, settings, times, training
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.panels import contrast_of, panels_of
@@ -30,7 +29,6 @@ from fedsim.workload.sites import Site
 _ALL_PANELS_UP_TO, _SOME_PANELS = 24, 12
 _MOST_CLIENT_ROWS = 60
 _MOST_FAILURES = 50
-_QUALITY = ("nmse", "psnr", "ssim")
 
 
 def write_report(run: str | Path, *, trust: bool | None = False) -> Path:
@@ -82,7 +80,7 @@ class _Report:
             "done": len(self.rounds),
             "round": self.round,
             "best": self.best,
-            "headline": _headline_rows(headline),
+            "headline": headline_rows(headline),
             "engine": self._engine(),
             "failures": self._failures(),
             "stacks": self._stacks(pictures["panels"]),
@@ -254,7 +252,7 @@ class _Report:
             "contrast": contrast_of(site.source.resolve(self.workload.seed, site.name)),
             "mask": site.mask.kind,
             "nominal": site.mask.acceleration,
-            "measured": _range(slices["acceleration"]) if len(slices) else "?",
+            "measured": _accelerations(slices) if len(slices) else "?",
             "matrix": " × ".join(map(str, site.matrix or self.workload.federation.matrix)),
             "parts": {part: _counts(rows) for part, rows in parts.items()},
             "within_subject": bool(len(slices) and slices["within_subject"].any()),
@@ -266,34 +264,12 @@ def _counts(slices: pd.DataFrame) -> tuple[int, int] | None:
     return (slices["subject"].nunique(), len(slices)) if len(slices) else None
 
 
+def _accelerations(slices: pd.DataFrame) -> str:
+    """Measured, and effective where conjugate partners count."""
+    measured, known = _range(slices["acceleration"]), slices.get("effective_acceleration", slices["acceleration"])
+    return measured + (f" (effective {_range(known)})" if _range(known) != measured else "")
+
+
 def _range(values: "pd.Series[float]") -> str:
     low, high = f"{values.min():.2f}", f"{values.max():.2f}"
     return low if low == high else f"{low} to {high}"
-
-
-def _headline_rows(frame: pd.DataFrame) -> dict[str, Any] | None:
-    """Zero-filled and reconstructed: a row per client, or per site if clients are many, and their mean."""
-    if frame.empty:
-        return None
-    key = row_key(frame, _MOST_CLIENT_ROWS)
-    rows = [_headline_row(str(name), group) for name, group in frame.groupby(key, sort=False)]
-    mean = _headline_row(f"mean over {key}s", frame.groupby(key).mean(numeric_only=True))
-    return {
-        "key": key, "rows": rows, "mean": mean | {"volumes": len(frame)},
-        "within": sum(row["within_subject"] for row in rows),
-        "worse": [row["name"] for row in rows if any(row["worse"].values())],
-        **{column: frame[column].iloc[0] for column in ("split", "round", "protocol")},
-    }  # fmt: skip
-
-
-def _headline_row(name: str, volumes: pd.DataFrame) -> dict[str, Any]:
-    columns = [prefix + quality for prefix in ("zf_", "") for quality in _QUALITY]
-    mean = {column: float(volumes[column].mean()) for column in columns}
-    gain = {quality: _gain(mean[quality], mean[f"zf_{quality}"]) for quality in _QUALITY}
-    worse = {quality: value > 0 if quality == "nmse" else value < 0 for quality, value in gain.items()}
-    within = bool(volumes["within_subject"].any())
-    return {"name": name, "volumes": len(volumes), **mean, "gain": gain, "worse": worse, "within_subject": within}
-
-
-def _gain(ours: float, zero_filled: float) -> float:
-    return ours - zero_filled if math.isfinite(zero_filled) else math.nan

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from fedsim.analysis.comparison import FEWEST_SEEDS, FEWEST_SUBJECTS
+from fedsim.analysis.comparison import FEWEST_SEEDS
+from fedsim.analysis.patients import FEWEST_SUBJECTS
 from fedsim.analysis.scores import QUALITIES
 from fedsim.core.text import precise_duration
 from fedsim.engine.record.ledger import read_table
@@ -51,7 +52,7 @@ def write_study_report(
         "missing": [*missing, *_unfinished(study)],
         "failures": study.failures,
         "says": {quality: study.says(quality) for quality in QUALITIES},
-        "qualities": AXIS_LABELS,
+        "qualities": {quality: AXIS_LABELS[quality] for quality in QUALITIES},
         "ci": CI,
         "fewest": {"seeds": FEWEST_SEEDS, "subjects": FEWEST_SUBJECTS},
         "table": columns_of(study.overview, study.reference),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fedsim.analysis.comparable import check_comparable, terms_of
 from fedsim.analysis.comparison import compare
-from fedsim.analysis.scores import QUALITIES
+from fedsim.analysis.scores import qualities_in
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.kinds.base import Found, StudyKind
@@ -60,7 +60,7 @@ class StudyTables:
     @cached_property
     def by_quality(self) -> Tables:
         """Differences by quality, from `compare`."""
-        return {quality: compare(self.volumes, quality, self.reference) for quality in QUALITIES}
+        return {quality: compare(self.volumes, quality, self.reference) for quality in qualities_in(self.volumes)}
 
     @cached_property
     def found(self) -> Found:

@@ -9,7 +9,7 @@ import pandas as pd
 from fedsim.analysis.comparison import MEAN
 from fedsim.core.files import replacing, write_text
 from fedsim.report.overview import Column, columns_of
-from fedsim.report.wording import AXIS_LABELS, CI, Row, caption, chance, confidence, means, number, spread
+from fedsim.report.wording import AXIS_LABELS, CI, P_SUBJECTS, Row, caption, chance, confidence, means, number, spread
 
 Tables = dict[str, pd.DataFrame]
 """What `compare` returns, by quality."""
@@ -98,9 +98,10 @@ def _regime_table(rows: pd.DataFrame, quality: str, reference: str) -> pd.DataFr
             number(row["difference"], quality, "+"),
             confidence(row["low"], row["high"], quality),
             chance(row["p_holm"]),
+            chance(row["patient_p_holm"]),
         )
         lines.append([row["method"], str(row["seeds"]), *spreads, *ends])
-    return pd.DataFrame(lines, columns=[*heads, f"difference to {reference}", CI, "p (Holm)"])
+    return pd.DataFrame(lines, columns=[*heads, f"difference to {reference}", CI, "p (Holm)", P_SUBJECTS])
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> None:

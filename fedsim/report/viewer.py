@@ -18,6 +18,7 @@ from PIL import Image
 from fedsim.core.errors import InputError
 from fedsim.data.evaluation import ReconstructedVolume
 from fedsim.engine.record.run_directory import Run
+from fedsim.mri.references import UNTRAINED
 from fedsim.report.figures import ERROR_COLOURS
 from fedsim.report.panels import Panel, volumes_of
 
@@ -57,7 +58,7 @@ class Stack:
     name: str
     note: str
     methods: tuple[str, ...]
-    """Names of the methods, in the order of the page."""
+    """Names of the methods, in the order of the page; references without training are the last ones."""
     slices: tuple[int, ...]
     """Index of each slice in the source."""
     height: int
@@ -104,20 +105,23 @@ def _stack(of_site: Mapping[str, tuple[Panel, ReconstructedVolume]], step: int) 
     panel, volume = next(iter(of_site.values()))
     target, zero_filled = volume.target, volume.zero_filled
     outputs = {method: one.reconstruction for method, (_, one) in of_site.items()}
+    scores = {method: own.scored("") for method, (own, _) in of_site.items()}
+    outputs |= {UNTRAINED[name]: images for name, images in volume.references.items()}
+    scores |= {UNTRAINED[name]: panel.scored(name) for name in volume.references}
     white = float(np.percentile(target, _WHITE)) or 1.0
     errors = {method: 100 * np.abs(output - target) / white for method, output in outputs.items()}
     top = float(np.percentile([*errors.values(), 100 * np.abs(zero_filled - target) / white], _WHITE)) or 1.0
     pictures = [_grey("target", "", target, white, step, ""),
-                _grey("zero_filled", "", zero_filled, white, step, _score(panel, "zf_"))]  # fmt: skip
-    for method, (own, _) in of_site.items():
-        pictures.append(_grey("reconstruction", method, outputs[method], white, step, _score(own, "")))
+                _grey("zero_filled", "", zero_filled, white, step, _score(*panel.scored("zf")))]  # fmt: skip
+    for method, output in outputs.items():
+        pictures.append(_grey("reconstruction", method, output, white, step, _score(*scores[method])))
         pictures.append(Picture(kind="error", method=method, note=f"black 0, yellow {top:.3g} % of white",
                                 png=_png(errors[method][::step], top, _ERROR_LEVELS, colours=True)))  # fmt: skip
     height, width = target.shape[1:]
     first = panel.slice - panel.slices // 2  # the panel's slice is the middle one
     slices = tuple(first + index for index in range(0, len(target), step))
     return Stack(
-        name=panel.site, note=_note(panel, step), methods=tuple(of_site), slices=slices,
+        name=panel.site, note=_note(panel, step), methods=tuple(outputs), slices=slices,
         height=height, width=width, columns=_columns(len(slices)), pictures=tuple(pictures),
     )  # fmt: skip
 
@@ -152,8 +156,8 @@ def _palette(levels: int) -> Sequence[int]:
     return [int(value) for value in np.round(255 * colours).astype(int).flat]
 
 
-def _score(panel: Panel, prefix: str) -> str:
-    return f"PSNR {panel.score[prefix + 'psnr']:.2f} dB, SSIM {panel.score[prefix + 'ssim']:.3f}"
+def _score(psnr: float, ssim: float) -> str:
+    return f"PSNR {psnr:.2f} dB, SSIM {ssim:.3f}"
 
 
 def _note(panel: Panel, step: int) -> str:

@@ -6,15 +6,23 @@ from typing import Any
 
 import pandas as pd
 
-from fedsim.analysis.comparison import CONFIDENCE, MEAN, ZERO_FILLED, shown, too_few
+from fedsim.analysis.comparison import CONFIDENCE, MEAN, shown, too_few
 from fedsim.core.text import counted
+from fedsim.mri.references import UNTRAINED
 
-LOWER_IS_BETTER = {"nmse"}
-AXIS_LABELS = {"psnr": "PSNR [dB]", "ssim": "SSIM", "nmse": "NMSE"}
+LOWER_IS_BETTER = {"nmse", "hfen", "roi_nmse"}
+AXIS_LABELS = {
+    "psnr": "PSNR [dB]", "ssim": "SSIM", "nmse": "NMSE", "hfen": "HFEN", "roi_psnr": "PSNR in boxes [dB]",
+    "roi_ssim": "SSIM in boxes", "roi_nmse": "NMSE in boxes",
+}  # fmt: skip
 CI = f"{CONFIDENCE:.0%} CI".replace("%", " %")
 
-_UNITS = {"psnr": " dB", "ssim": "", "nmse": ""}
-_FORMS = {"psnr": ".2f", "ssim": ".4f", "nmse": ".4f"}
+P_SUBJECTS = "p, subjects"
+"""Head of the column with p values over test subjects."""
+WILCOXON = "Wilcoxon's signed-rank test"
+
+_UNITS = {"psnr": " dB", "roi_psnr": " dB"}
+_FORMS = {"psnr": ".2f", "roi_psnr": ".2f"}
 _SMALLEST_P = 0.001  # that is printed exactly
 
 Row = Mapping[Hashable, Any]
@@ -23,12 +31,12 @@ Row = Mapping[Hashable, Any]
 
 def number(value: float, quality: str, sign: str = "") -> str:
     """A quality as text; empty for NaN."""
-    return f"{value:{sign}{_FORMS[quality]}}" if math.isfinite(value) else ""
+    return f"{value:{sign}{_FORMS.get(quality, '.4f')}}" if math.isfinite(value) else ""
 
 
 def with_unit(value: float, quality: str, sign: str = "") -> str:
     """A quality as text, in its unit."""
-    return number(value, quality, sign) + _UNITS[quality]
+    return number(value, quality, sign) + _UNITS.get(quality, "")
 
 
 def spread(mean: float, sd: float, quality: str) -> str:
@@ -66,7 +74,7 @@ def means(table: pd.DataFrame, quality: str) -> pd.DataFrame:
 def sentences(table: pd.DataFrame, quality: str, reference: str) -> list[str]:
     """The differences of one regime in words: a line for each method that differs, and one for the rest."""
     rows = means(table, quality)
-    rows = rows[~rows["method"].isin([reference, ZERO_FILLED])]
+    rows = rows[~rows["method"].isin([reference, *UNTRAINED.values()])]
     lines = [_sentence(row, quality, reference) for row in rows.to_dict("records") if row["differs"]]
     others: dict[str, list[str]] = {}
     for row in rows[~rows["differs"]].to_dict("records"):
@@ -76,7 +84,8 @@ def sentences(table: pd.DataFrame, quality: str, reference: str) -> list[str]:
         who = "no method is shown" if everyone else "not shown"
         names = "" if everyone else f": {', '.join(methods)}"
         lines.append(f"{who} to differ from {reference} ({reason}){names}")
-    return lines
+    over_patients = rows[rows["patient_p_holm"].map(shown)].to_dict("records")
+    return [*lines, *(_patient_sentence(row, quality, reference) for row in over_patients)]
 
 
 def _not_shown(row: Row) -> str:
@@ -87,9 +96,22 @@ def _not_shown(row: Row) -> str:
     return too_few(row["pairs"], row["subjects"]) or judged
 
 
+def _patient_sentence(row: Row, quality: str, reference: str) -> str:
+    """A difference that shows over test subjects, whatever seeds say."""
+    first, second = _order(row["method"], reference, row["patient_median"], quality)
+    by = with_unit(abs(row["patient_median"]), quality)
+    p = chance(row["patient_p_holm"]).removesuffix(" *")
+    return f"over {row['patients']} test subjects, {first} leads {second} by {by} (median), p {p} ({WILCOXON})"
+
+
+def _order(method: str, reference: str, difference: float, quality: str) -> tuple[str, str]:
+    """The better of two methods first."""
+    better = (difference > 0) != (quality in LOWER_IS_BETTER)
+    return (method, reference) if better else (reference, method)
+
+
 def _sentence(row: Row, quality: str, reference: str) -> str:
-    better = (row["difference"] > 0) != (quality in LOWER_IS_BETTER)
-    first, second = (row["method"], reference) if better else (reference, row["method"])
+    first, second = _order(row["method"], reference, row["difference"], quality)
     low, high = (number(end, quality) for end in sorted((abs(row["low"]), abs(row["high"]))))
     by = with_unit(abs(row["difference"]), quality)
     found = verdict(row["p_holm"], row["tests"], row["pairs"], row["subjects"])
@@ -104,7 +126,10 @@ def caption(table: pd.DataFrame, regime: str) -> str:
         "Mean ± standard deviation over n seeds; differences are paired by seed.",
         "Seeds divide the same subjects anew: the spread is over splits and starts, not over patients.",
     ]
-    parts.append(_tests_told(table[(table["regime"] == regime) & (table["site"] == MEAN)]))
+    of_mean = table[(table["regime"] == regime) & (table["site"] == MEAN)]
+    parts.append(_tests_told(of_mean))
+    if of_mean["patient_p"].notna().any():
+        parts.append(f"{P_SUBJECTS}: {WILCOXON} over test subjects, means over seeds, corrected likewise.")
     if rows["seeds"].nunique() > 1:
         parts.append("Methods have different numbers of seeds: trust differences, not means.")
     if len(within) == rows["site"].nunique():

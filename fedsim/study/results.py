@@ -10,7 +10,15 @@ import pandas as pd
 
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.analysis.comparison import interval
-from fedsim.analysis.scores import QUALITIES, VOLUME_COLUMNS, costs_of, mean_over_sites, scores, site_means, volume_rows
+from fedsim.analysis.scores import (
+    QUALITIES,
+    costs_of,
+    mean_over_sites,
+    scores,
+    site_means,
+    volume_rows,
+    volume_table,
+)
 from fedsim.analysis.timeline import PHASES, round_shares, timeline_of
 from fedsim.engine.record.ending import is_trained
 from fedsim.engine.record.ledger import read_table, write_table
@@ -64,7 +72,7 @@ def collect(plan: StudyPlan, folder: Path) -> None:
     ]
     curves = [curve for point in points if len(curve := _curve(point, folder))]
     write_table(folder / "results.parquet", pd.DataFrame(rows, columns=columns))
-    write_table(folder / "volumes.parquet", pd.DataFrame(volumes, columns=list(VOLUME_COLUMNS)))
+    write_table(folder / "volumes.parquet", volume_table(volumes))
     write_table(folder / "curves.parquet", pd.concat(curves) if curves else pd.DataFrame(columns=list(CURVE_COLUMNS)))
     tuning = pd.DataFrame(_tuning_rows(plan, folder, failures, chosen), columns=list(TUNING_COLUMNS))
     write_table(folder / "tuning.parquet", tuning)

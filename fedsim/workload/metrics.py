@@ -4,9 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedsim.core.section import Section
+from fedsim.core.section import InsidePath, Section
 from fedsim.core.seeds import numpy_stream
 from fedsim.mri.metrics import Protocol
+from fedsim.mri.references import Reference
 
 FEW = 256
 """The most clients of a federation that are all listed, validated, and shown in every round."""
@@ -16,6 +17,13 @@ class Metrics(Section):
     """How images are scored, and whose."""
 
     protocol: Protocol = Field("fastmri", description="fastmri: over the volume; slice: each slice separately.")
+    references: tuple[Reference, ...] = Field(
+        (), description="Reconstructions without training to score beside zero-filled images in evaluations: "
+        "conjugate (filling by conjugate symmetry, of images without phase), sense (CG-SENSE, of several coils), "
+        "tv (total variation). Made once for each volume and mask, and kept beside the shard.")  # fmt: skip
+    boxes: InsidePath | None = Field(
+        None, description="Table of boxes around findings, as fastMRI+ has it (.csv), relative to federation.root; "
+        "evaluations then score what is inside, too.")  # fmt: skip
     every: int = Field(1, ge=0, description="Rounds between validations; 0: never during training.")
     clients: Literal["all", "cohort"] | Annotated[int, Field(ge=1)] | None = Field(
         None, description="Whose images are scored, after a round and in the test at the end: all clients', those "

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_rel
 
-from fedsim.analysis.comparison import MEAN, ZERO_FILLED, by_seed, compare, holm, interval
+from fedsim.analysis.comparison import MEAN, by_seed, compare, holm, interval
+from fedsim.mri.references import ZERO_FILLED
 from fedsim.report.comparison_figures import differences
 from fedsim.report.tables import markdown
 from fedsim.report.wording import caption, sentences

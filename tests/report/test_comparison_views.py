@@ -40,7 +40,8 @@ def test_lower_nmse_leads() -> None:
 
 def test_markdown_has_a_row_a_method_best_first_and_a_column_a_site() -> None:
     lines = markdown(compare(results(noise=0.01), "psnr", "fedmri"), "psnr", "fedmri").splitlines()
-    assert lines[2] == "| method | n | A | B | C | mean over sites | difference to fedmri | 95 % CI | p (Holm) |"
+    heads = "method | n | A | B | C | mean over sites | difference to fedmri | 95 % CI | p (Holm) | p, subjects"
+    assert lines[2] == f"| {heads} |"
     assert [line.split(" | ")[0] for line in lines[4:8]] == ["| zero-filled", "| fedmri", "| fedavg", "| single"]
     assert lines[5].endswith("|  |  |  |"), "the reference differs from nothing"
     assert lines[6].split(" | ")[5].startswith("31.90 ± 1.29")

@@ -118,7 +118,8 @@ def test_the_overview_has_means_differences_and_costs(told: Told) -> None:
     assert float(row["megabytes"]) == pytest.approx(1)
     assert rows["16", "fedmri"]["psnr_difference"] == ""
     markdown = (folder / "tables" / "overview.md").read_text().splitlines()
-    assert markdown[0].startswith("| clients N | method | n | PSNR [dB] | − fedmri [95 % CI] | p (Holm) | SSIM |")
+    heads = "clients N | method | n | PSNR [dB] | − fedmri [95 % CI] | p (Holm) | p, subjects | SSIM"
+    assert markdown[0].startswith(f"| {heads} |")
     assert len(markdown) == 2 + 6
     assert markdown[4].startswith(f"| 16 | fedavg | 3 | {own['psnr'].mean():.2f} ± ")
 
@@ -149,7 +150,7 @@ def test_latex_of_every_row_has_as_many_cells(told: Told) -> None:
     text = (folder / "tables" / "psnr.tex").read_text()
     assert text.count(r"\begin{tabular}") == 2, "a regime each"
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.count("&") for line in rows} == {7}
+    assert {line.count("&") for line in rows} == {8}
     assert text.startswith("% all: PSNR [dB], test split.")
 
 

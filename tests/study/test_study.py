@@ -49,7 +49,7 @@ def test_results_have_a_row_a_point(finished: Path) -> None:
 
 def test_volumes_have_a_row_a_point_and_test_volume(finished: Path) -> None:
     frame = pd.read_parquet(finished / "volumes.parquet")
-    assert list(frame.columns) == list(VOLUME_COLUMNS)
+    assert list(frame.columns) == [*VOLUME_COLUMNS, "effective_acceleration", "hfen", "zf_hfen"]
     points = {(m, s, where) for m in ("single", "fedavg", "fedmri") for s in (1, 2) for where in SITES}
     assert set(frame[["method", "seed", "site"]].itertuples(index=False, name=None)) == points
     assert len(frame) == len(points), "one test volume a site"
@@ -81,7 +81,7 @@ def test_it_writes_tables_and_figures_and_says_what_they_show(finished: Path) ->
     text = StringIO()
     conclude(finished, Console(file=text, width=120))
     assert {p.name for p in (finished / "tables").iterdir()} == {
-        f"{name}.{kind}" for name in ("overview", *QUALITIES) for kind in ("csv", "md", "tex")
+        f"{name}.{kind}" for name in ("overview", *QUALITIES, "hfen") for kind in ("csv", "md", "tex")
     }
     names = ("convergence", *(f"differences-{quality}" for quality in QUALITIES), "latents-all", "panel-all-1")
     assert {p.name for p in (finished / "figures").iterdir()} == {

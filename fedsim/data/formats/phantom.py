@@ -172,7 +172,7 @@ class PhantomSource(Source):
     def foreseen(self, matrix: tuple[int, int]) -> list[StoredVolume]:
         """Every volume with all its slices, none of which is empty."""
         support = (min(self.size, matrix[0]), min(self.size, matrix[1]))
-        slices, coils = tuple(range(self.slices)), int(_number(self.coils, 1))
+        slices, coils, sides = tuple(range(self.slices)), int(_number(self.coils, 1)), (self.size, self.size)
         return [
             StoredVolume(
                 name=name,
@@ -182,6 +182,8 @@ class PhantomSource(Source):
                 support=support,
                 contrast=contrast,
                 coils=coils,
+                shape=sides,
+                field=sides,
             )
             for index in range(1, self.subjects + 1)
             for contrast in self._contrasts()

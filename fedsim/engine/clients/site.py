@@ -10,6 +10,7 @@ import numpy as np
 
 from fedsim.core.errors import InputError
 from fedsim.core.seeds import numpy_stream
+from fedsim.data.boxes import Boxes, boxes_of, read_boxes
 from fedsim.data.cache import note_use
 from fedsim.data.left_out import LeftOut, noting
 from fedsim.data.samples import ClientData
@@ -18,13 +19,13 @@ from fedsim.data.sharing import People, SiteVolumes, divide, people
 from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import Part, Piece, pieces_of, split_blocks
 from fedsim.engine.host.client import ClientSpec
-from fedsim.mri.masks import measured_acceleration
+from fedsim.mri.masks import effective_acceleration, measured_acceleration
 from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Site
 
 COLUMNS = (
-    "client", "site", "subject", "volume", "slice", "split", "within_subject", "mask_kind", "acceleration", "digest",
-    "subject_from", "subject_original", "person",
+    "client", "site", "subject", "volume", "slice", "split", "within_subject", "mask_kind", "acceleration",
+    "effective_acceleration", "digest", "subject_from", "subject_original", "person",
 )  # fmt: skip
 """Of the manifest; `person` is not written."""
 
@@ -113,9 +114,10 @@ def _site_clients(workload: Workload, found: Found, parts: Mapping[str, Part] | 
     supports = {volume.name: volume.support for volume in found.volumes}
     split, matrix = site.split or federation.split, site.matrix or federation.matrix
     listed = [(volume.name, volume.subject, len(volume.slices)) for volume in found.volumes]
-    contrasts = {volume.name: volume.contrast for volume in found.volumes}
+    boxes = read_boxes(federation.root / workload.metrics.boxes) if workload.metrics.boxes else {}
+    stored = {volume.name: volume for volume in found.volumes}
     pieces = split_blocks(listed, split, site.name) if parts is None else pieces_of(listed, parts, split, site.name)
-    pieces = [dataclasses.replace(piece, contrast=contrasts[piece.volume]) for piece in pieces]
+    pieces = [_told(piece, stored[piece.volume], boxes, matrix) for piece in pieces]
     data = ClientData(
         shard=found.path,
         site=site.name,
@@ -135,6 +137,12 @@ def _site_clients(workload: Workload, found: Found, parts: Mapping[str, Part] | 
         training = workload.training_of(site)
         clients.append(ClientSpec(name=name, site=site.name, data=mine, training=training, resources=site.resources))
     return clients
+
+
+def _told(piece: Piece, volume: StoredVolume, boxes: Boxes, matrix: tuple[int, int]) -> Piece:
+    """A piece with what is known of its volume."""
+    inside = boxes_of(volume, boxes, matrix)
+    return dataclasses.replace(piece, contrast=volume.contrast, phase=volume.phase, boxes=inside)
 
 
 def _cut(workload: Workload, site: Site, pieces: list[Piece], count: int) -> Iterator[tuple[str, tuple[Piece, ...]]]:
@@ -186,12 +194,14 @@ def _manifest_rows(
     for client, piece in own + shared:
         volume = stored[piece.volume]
         mask = some.volume_mask(volume.name, volume.support)
+        known = measured_acceleration if volume.phase else effective_acceleration
         height, width = volume.support
-        acceleration = measured_acceleration(mask) * height * width / mask.size
+        accelerations = {"acceleration": measured_acceleration(mask), "effective_acceleration": known(mask)}
+        accelerations = {key: value * height * width / mask.size for key, value in accelerations.items()}
         for index in volume.slices[piece.start : piece.stop]:
             yield {
                 "client": client, "site": site.name, "subject": piece.subject, "volume": piece.volume, "slice": index,
                 "split": piece.part, "within_subject": within, "mask_kind": site.mask.kind,
-                "acceleration": acceleration, "digest": volume.digest, "subject_from": volume.who.told,
+                **accelerations, "digest": volume.digest, "subject_from": volume.who.told,
                 "subject_original": volume.who.original, "person": who[site.name, piece.subject],
             }  # fmt: skip

@@ -5,7 +5,7 @@ ever leaves a client: the uploads that its method declares, and numbers for the 
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import assert_never
 
 import numpy as np
@@ -33,6 +33,7 @@ from fedsim.engine.host.readonly import ReadOnly
 from fedsim.engine.host.sums import largest
 from fedsim.engine.host.training import TrainingClients
 from fedsim.mri.metrics import Quality, mean_quality
+from fedsim.mri.references import Reference
 
 
 class Host(TrainingClients):
@@ -106,7 +107,7 @@ class Host(TrainingClients):
         received, pace = self._on_device(broadcast), Pace(self._limits.report_seconds)
         reply = Reply()
         for name in order.clients:
-            for volume in self._reconstruct(order.round, name, received, order.part):
+            for volume in self._reconstruct(order.round, name, received, order.part, self._setup.references):
                 who: dict[str, str | int] = {"round": order.round, "client": name}
                 reply.rows.append({**who, "protocol": self._setup.protocol, **volume.score(self._setup.protocol)})
                 if order.images is not None:
@@ -120,7 +121,9 @@ class Host(TrainingClients):
 
     # Within
 
-    def _reconstruct(self, round_: int, name: str, received: ReadOnly, part: Part) -> Iterator[ReconstructedVolume]:
+    def _reconstruct(
+        self, round_: int, name: str, received: ReadOnly, part: Part, references: Sequence[Reference] = ()
+    ) -> Iterator[ReconstructedVolume]:
         client = self._clients[name]
         if not client.data.samples(part):
             return
@@ -134,4 +137,4 @@ class Host(TrainingClients):
                 raise ClientError(f"{who} left NaN or infinite parameters in the network (in deploy)")
             learner.network.eval()
             size = client.training.batch_size
-            yield from reconstruct_volumes(learner.reconstruct, client.data, part, size, learner.device)
+            yield from reconstruct_volumes(learner.reconstruct, client.data, part, size, learner.device, references)

@@ -14,6 +14,7 @@ from fedsim.engine.state.client_files import Digests, FilePart, Layout
 from fedsim.models.base import Model
 from fedsim.models.warm_start import Tensors
 from fedsim.mri.metrics import Protocol
+from fedsim.mri.references import Reference
 from fedsim.workload.faults import Fault
 
 _STATES = 0.4  # of a host's part of a GPU, for private state where the workload does not say
@@ -34,6 +35,8 @@ class Setup:
     threads: int
     """Of torch, in each host's process."""
     protocol: Protocol
+    references: tuple[Reference, ...] = ()
+    """Reconstructions without training that evaluations score."""
     channels_last: bool = False
     device: str = "cpu"
     """torch's name of the device: cpu or cuda."""

@@ -108,7 +108,7 @@ def stamped(rows: list[Row], workload: Workload, federation: Federation) -> pd.D
     if not rows:
         return pd.DataFrame()
     manifest = federation.manifest_of(row["site"] for row in rows)
-    stamps = manifest.groupby(["site", "volume"])[["acceleration", "within_subject"]].first()
+    stamps = manifest.groupby(["site", "volume"])[["acceleration", "effective_acceleration", "within_subject"]].first()
     return (
         pd.DataFrame(rows)
         .join(stamps, on=["site", "volume"])

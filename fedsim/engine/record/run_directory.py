@@ -51,6 +51,7 @@ def setup_of(workload: Workload) -> Setup:
         seed=workload.seed,
         threads=engine.threads,
         protocol=workload.metrics.protocol,
+        references=workload.metrics.references,
         channels_last=training.memory_format == "channels_last",
         deterministic=engine.deterministic,
         graphs=engine.graphs,
