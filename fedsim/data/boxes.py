@@ -76,8 +76,9 @@ def boxes_of(volume: StoredVolume, boxes: Boxes, matrix: tuple[int, int]) -> tup
             outside = f"a box ({what}) lies outside its image of {rows} x {columns}"
             raise InputError(f"metrics.boxes: {volume.origin}: {outside}")
         if number in volume.slices:
-            vertical = _at((rows - y - height, rows - y), rows, volume.field[0], matrix[0])
-            horizontal = _at((x, x + width), columns, volume.field[1], matrix[1])
+            side = max(rows, columns)  # of the field of view, which is square
+            vertical = _at((rows - y - height, rows - y), rows, side, matrix[0])
+            horizontal = _at((x, x + width), columns, side, matrix[1])
             found.append((volume.slices.index(number), *vertical, *horizontal))
     return tuple(found)
 

@@ -2,10 +2,9 @@
 
 Layout: dataset `kspace/<volume>` complex64 (slices, H, W), or (slices, coils, H, W) if coils are kept, and then
 `maps/<volume>` of the same shape, the coils' sensitivities; both with attribute `sums` (CRC-32 of each slice), and the
-former with attributes `subject`, `told` and `original` (the person
-and how they were identified), `origin`, `contrast`, `phase` (whether its images have any), `slices` (indices in the
-source), `shape` (H, W of its images), `field` (H, W of the field of view, in their pixels), `support` (H, W of the
-samples that are not zero-padding), `digest` (SHA-256 of the images) and `coils` (of the source);
+former with attributes `subject`, `told` and `original` (the person and how they were identified), `origin`, `contrast`,
+`phase` (whether its images have any), `slices` (indices in the source), `shape` (H, W of its images), `support` (H, W of
+the samples that are not zero-padding), `digest` (SHA-256 of the images) and `coils` (of the source);
 dataset `left_out`, what was not read, as JSON. Attribute `source` of `kspace` says what it was made from, and `seal` is
 a digest of everything except the k-space and the maps, which are checked slice by slice as they are read.
 
@@ -41,7 +40,7 @@ from fedsim.data.subjects import Subject
 from fedsim.data.values import settled, showing
 from fedsim.mri.geometry import kspace_at, square
 
-_LAYOUT = 9
+_LAYOUT = 10
 _ANY_SHAPE, _THINNEST = 1024, 8  # any aspect ratio up to this side, beyond it at most 8 to 1
 _COPIES = 4  # slices of a volume that are transformed together
 
@@ -134,7 +133,7 @@ def _describe(name: str, group: h5py.Group) -> StoredVolume:
     if not own or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"{name!r:.60} is not a volume")
     at = group[name].attrs
-    slices, support, shape, field = (tuple(at[key].tolist()) for key in ("slices", "support", "shape", "field"))
+    slices, support, shape = (tuple(at[key].tolist()) for key in ("slices", "support", "shape"))
     who = Subject(at["subject"], at["told"], at["original"])
     return StoredVolume(
         name=name,
@@ -147,7 +146,6 @@ def _describe(name: str, group: h5py.Group) -> StoredVolume:
         coils=int(at["coils"]),
         phase=bool(at["phase"]),
         shape=shape,
-        field=field,
     )
 
 
@@ -261,7 +259,7 @@ def _add(group: h5py.Group, volume: Volume, kept: list[int], matrix: tuple[int, 
     who = {"subject": volume.subject, "told": volume.who.told, "original": volume.who.original}
     told = who | {"origin": volume.origin, "contrast": volume.contrast, "digest": digest}
     phase = bool(np.iscomplexobj(images) and images.imag.any())
-    shape = {"shape": images.shape[-2:], "field": [max(images.shape[-2:])] * 2, "support": support}
+    shape = {"shape": images.shape[-2:], "support": support}
     sums = np.array(_sums(kspace), np.uint32)
     data.attrs.update(told, slices=kept, phase=phase, coils=coils, sums=sums, **shape)
 

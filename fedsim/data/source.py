@@ -32,8 +32,7 @@ class Volume:
     name: str
     """Unique within the site and safe as a file name."""
     images: NDArray[np.float32] | NDArray[np.complex64]
-    """(slices, H, W): magnitude, or complex where the source has phase; (slices, coils, H, W) complex for several
-    coils; in the source's units."""
+    """(slices, H, W), magnitude or complex, or (slices, coils, H, W) complex; in the source's units."""
     origin: str
     """The file or folder it was read from, relative to federation.root."""
     _: KW_ONLY
@@ -74,8 +73,6 @@ class StoredVolume:
     """Whether its images have phase; without, k-space is conjugate symmetric."""
     shape: tuple[int, int] = (0, 0)
     """H, W of the images as read."""
-    field: tuple[int, int] = (0, 0)
-    """H, W of the field of view that the matrix shows, in pixels of these images."""
 
     @property
     def subject(self) -> str:
@@ -251,8 +248,7 @@ class FileSource(Source):
             leave_out(root / one.path, one.reason)
         if not found:
             endings = ", ".join(suffix or "nothing" for suffix in self.suffixes)
-            there = "; ".join(lines(left_out))
-            besides = f" ({there})" if there else ""
+            besides = f" ({'; '.join(lines(left_out))})" if left_out else ""
             raise InputError(f"{base}: holds no image file with the suffix {endings}{besides}; set path or format")
         return found
 
@@ -273,8 +269,7 @@ class FileSource(Source):
             file: Below federation.root.
             root: federation.root.
             recorded: For auto: the subject according to the file itself.
-            alone: For auto: the subject according to the file's name, used if no folder names one; empty if that would
-                be the whole site.
+            alone: For auto: the subject by the file's name, if no folder names one; empty if it is the whole site.
         """
         base = root / self.path
         with reading(file, "a file that names its subject"):

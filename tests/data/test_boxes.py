@@ -29,18 +29,18 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def stored(origin: str, field: tuple[int, int] = (48, 48)) -> StoredVolume:
+def stored(origin: str) -> StoredVolume:
     """A volume of images 48 x 40, without its first slice."""
     slices = tuple(range(1, 10))
     return StoredVolume(
-        name="v", who=Subject("s", "", ""), origin=origin, slices=slices, support=(48, 48), shape=(48, 40), field=field
+        name="v", who=Subject("s", "", ""), origin=origin, slices=slices, support=(48, 48), shape=(48, 40)
     )
 
 
 def test_boxes_are_found_by_file_and_slice_and_turned_the_right_way_up(table: Path) -> None:
     boxes = read_boxes(table)
-    found = boxes_of(stored("multicoil_val/file1.h5", field=(48, 40)), boxes, (48, 40))
-    assert found == ((1, 36, 44, 10, 16), (1, 24, 28, 30, 35), (6, 45, 47, 1, 3)), "y is counted from the bottom"
+    found = boxes_of(stored("multicoil_val/file1.h5"), boxes, (48, 48))
+    assert found == ((1, 36, 44, 14, 20), (1, 24, 28, 34, 39), (6, 45, 47, 5, 7)), "y is counted from the bottom"
     assert boxes_of(stored("file2.h5"), boxes, (48, 48)) == (), "a whole study has no box"
     assert boxes_of(stored("other/1000052.hdf5"), boxes, (48, 48)) == (), "its only box is on a slice without signal"
 

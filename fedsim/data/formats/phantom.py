@@ -183,7 +183,6 @@ class PhantomSource(Source):
                 contrast=contrast,
                 coils=coils,
                 shape=sides,
-                field=sides,
             )
             for index in range(1, self.subjects + 1)
             for contrast in self._contrasts()
