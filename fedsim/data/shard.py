@@ -3,8 +3,8 @@
 Layout: dataset `kspace/<volume>` complex64 (slices, H, W), or (slices, coils, H, W) if coils are kept, and then
 `maps/<volume>` of the same shape, the coils' sensitivities; both with attribute `sums` (CRC-32 of each slice), and the
 former with attributes `subject`, `told` and `original` (the person and how they were identified), `origin`, `contrast`,
-`phase` (whether its images have any), `slices` (indices in the source), `shape` (H, W of its images), `support` (H, W of
-the samples that are not zero-padding), `digest` (SHA-256 of the images) and `coils` (of the source);
+`phase` (whether its images have any), `slices` (indices in the source), `shape` (H, W of its images), `support` (H, W
+of the samples that are not zero-padding), `digest` (SHA-256 of the images) and `coils` (of the source);
 dataset `left_out`, what was not read, as JSON. Attribute `source` of `kspace` says what it was made from, and `seal` is
 a digest of everything except the k-space and the maps, which are checked slice by slice as they are read.
 

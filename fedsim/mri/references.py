@@ -4,7 +4,7 @@ They take measured k-space, zero where nothing was measured, and are exact in it
 gives images times that number. Their parameters are fixed; `TV_WEIGHT` was chosen on phantoms' validation data.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedsim.mri.coils import adjoint, forward
 from fedsim.mri.fft import ifft2c, mirrored
+from fedsim.mri.sense import solve
 
 Reference = Literal["conjugate", "sense", "tv"]
 ZERO_FILLED = "zero-filled"
@@ -28,8 +29,6 @@ TV_STEPS, TV_WEIGHT = 150, 1e-3
 PARAMETERS = (CG_STEPS, CG_WEIGHT, TV_STEPS, TV_WEIGHT)
 """What the images depend on besides the data."""
 _TAU, _SIGMA = 1.0, 1 / 16  # 1 / tau - 8 sigma >= 1/2, since A and sum_c |S_c|^2 are at most 1 and |D|^2 at most 8
-
-Operator = Callable[[Tensor], Tensor]
 
 
 def conjugate_filled(kspace: Tensor, mask: Tensor) -> Tensor:
@@ -51,11 +50,8 @@ def sense(kspace: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
         maps: Sensitivities (..., C, H, W).
         mask: (..., H, W) bool.
     """
-
-    def normal(image: Tensor) -> Tensor:
-        return adjoint(forward(image, maps, mask), maps, mask) + CG_WEIGHT * image
-
-    return conjugate_gradients(normal, adjoint(kspace, maps, mask), CG_STEPS).abs()
+    weight = torch.full((1,), CG_WEIGHT)
+    return solve(adjoint(kspace, maps, mask), weight, maps, mask, CG_STEPS).abs()
 
 
 def total_variation(kspace: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
@@ -80,34 +76,6 @@ def total_variation(kspace: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
         dual = dual * (bound / torch.maximum(length, bound).clamp_min(torch.finfo(length.dtype).tiny))
         image = after
     return image.abs()
-
-
-def conjugate_gradients(normal: Operator, right: Tensor, steps: int) -> Tensor:
-    """Solution x (..., H, W) of `normal` x = `right` after some steps from 0, each image by itself.
-
-    Args:
-        normal: Hermitian and positive.
-        right: (..., H, W) complex.
-        steps: Number of steps; an image that has converged stays as it is.
-    """
-    image, residual, direction = torch.zeros_like(right), right, right
-    power = _power(residual)
-    for _ in range(steps):
-        turned = normal(direction)
-        length = _ratio(power, (direction.conj() * turned).real.sum((-2, -1), keepdim=True))
-        image, residual = image + length * direction, residual - length * turned
-        before, power = power, _power(residual)
-        direction = residual + _ratio(power, before) * direction
-    return image
-
-
-def _power(image: Tensor) -> Tensor:
-    return image.abs().square().sum((-2, -1), keepdim=True)
-
-
-def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    """The quotient; 0 where the denominator is 0, at the solution."""
-    return torch.where(below > 0, above / below, 0)
 
 
 def _gradient(image: Tensor) -> Tensor:

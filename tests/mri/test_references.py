@@ -12,7 +12,6 @@ from fedsim.mri.references import (
     CG_WEIGHT,
     TV_WEIGHT,
     conjugate_filled,
-    conjugate_gradients,
     sense,
     total_variation,
 )
@@ -80,20 +79,6 @@ def test_the_effective_acceleration_counts_conjugate_partners_once() -> None:
     known = 7 * 5 + 3  # the first row has no partners
     assert effective_acceleration(mask) == 64 / known
     assert effective_acceleration(np.ones((8, 8), bool)) == 1
-
-
-def test_conjugate_gradients_equal_a_dense_solve() -> None:
-    generator = torch.Generator().manual_seed(0)
-    matrix = torch.randn(12, 12, dtype=torch.complex128, generator=generator)
-    matrix = matrix @ matrix.mH + torch.eye(12)
-    right = torch.randn(2, 3, 4, dtype=torch.complex128, generator=generator)
-
-    def normal(image: Tensor) -> Tensor:
-        return (image.flatten(1) @ matrix.T).reshape(image.shape)
-
-    found = conjugate_gradients(normal, right, 40)
-    torch.testing.assert_close(found.flatten(1).T, torch.linalg.solve(matrix, right.flatten(1).T))
-    assert not conjugate_gradients(normal, torch.zeros_like(right), 3).any(), "of nothing comes nothing, and no NaN"
 
 
 def dense(maps: Tensor, mask: Tensor) -> Tensor:
