@@ -1,12 +1,13 @@
 """Every method trains every network."""
 
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedsim.algorithms.catalogue import METHODS
-from tests.algorithms.conftest import Simulate, everything
+from tests.algorithms.conftest import Simulate, assert_equal, everything
 
 UNROLLED = {
     "varnet": ("cascades=2", "channels=2", "pools=1", "sensitivity_channels=2", "sensitivity_pools=1"),
@@ -20,8 +21,8 @@ def keys(network: str) -> list[str]:
     return [f"model.{key}" for key in (f"name={network}", *UNROLLED[network])]
 
 
-def trains(simulate: Simulate, method: str, network: str) -> None:
-    done = simulate(method, *keys(network), *SHORT)
+def trains(simulate: Simulate, method: str, network: str, *more: str) -> None:
+    done = simulate(method, *keys(network), *SHORT, *more)
     assert np.isfinite(done.clients["loss"]).any()
     assert all(np.isfinite(value).all() for value in everything(done, 1).values())
 
@@ -50,9 +51,31 @@ def test_the_encoders_are_shared_and_the_rest_stays(simulate: Simulate, network:
     assert {"varnet": "cascades.1.consistency", "modl": "log_lambda"}.get(network, "image.decoder.last.bias") in own
 
 
+COILS = (
+    "federation.coils=keep",
+    *(f"sites.{name}.source.coils={coils}" for name, coils in zip("ABC", (2, 3, 2), strict=True)),
+)
+
+
 @pytest.mark.parametrize("network", UNROLLED)
 def test_fused_clients_learn_what_single_ones_do(simulate: Simulate, network: str) -> None:
-    plain = (*keys(network), *SHORT, "training.optimizer=sgd", "training.lr=1.0e-2")
+    """Clients with other numbers of coils take their steps apart, as those with other matrices do."""
+    plain = (*keys(network), *SHORT, *COILS, "training.optimizer=sgd", "training.lr=1.0e-2")
     alone, together = (everything(simulate("fedavg", *plain, f"training.fuse={fuse}"), 1) for fuse in (1, 2))
     for name, value in alone.items():
         np.testing.assert_allclose(together[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("network", ["varnet"])
+def test_a_resumed_run_of_several_coils_ends_in_the_same_bits(simulate: Simulate, tmp_path: Path, network: str) -> None:
+    what = ("fedmri", *keys(network), *COILS, "training.local_epochs=1", "metrics.every=0")
+    straight = simulate(*what, "training.rounds=2", out=tmp_path / "straight")
+    simulate(*what, "training.rounds=1", out=tmp_path / "resumed")
+    resumed = simulate(*what, "training.rounds=2", out=tmp_path / "resumed", resume=True)
+    assert_equal(everything(straight, 2), everything(resumed, 2))
+
+
+@pytest.mark.parametrize("domain", ["image", "kspace", "dual"])
+def test_a_unet_of_any_domain_takes_several_coils(simulate: Simulate, domain: str) -> None:
+    own = (f"model.domain={domain}", "model.channels=2", "model.pools=1")
+    trains(simulate, "fedmri", "unet", *own, *COILS)
