@@ -12,7 +12,7 @@ def calibration_region(mask: Tensor) -> Tensor:
     """
     height, width = mask.shape[-2:]
     distance = _from_centre(height, mask.device)[:, None].expand(mask.shape)
-    rows = _length(torch.where(mask, height, distance).amin(-2), height)  # (..., W): complete rows of each column
+    rows = _length(distance.masked_fill(mask, height).amin(-2), height)  # (..., W): complete rows of each column
     half = torch.arange((width + 1) // 2 + 1, device=mask.device)  # of candidates: their numbers of columns / 2
     outside = _from_centre(width, mask.device) >= half[:, None]
     heights = rows.unsqueeze(-2).masked_fill(outside, height).amin(-1)  # (..., candidates)
@@ -31,7 +31,7 @@ def _from_centre(size: int, device: torch.device) -> Tensor:
 
 def _length(nearest: Tensor, size: int) -> Tensor:
     """Samples around the centre that are complete, given the distance of the nearest one that is not."""
-    return torch.where(nearest >= size - size // 2, size, 2 * nearest)
+    return (2 * nearest).masked_fill(nearest >= size - size // 2, size)
 
 
 def _centred(length: Tensor, size: int) -> Tensor:

@@ -127,9 +127,10 @@ class RayBackend(Backend):
     def _wave(self, placements: list[Placement]) -> list[Actor]:
         assert self._setup is not None, "placements are made with it"
         remote = self._ray.remote(handing_in(host_class(self._setup)))
+        setup = self._ray.put(self._setup)  # once: it may hold a network
         handles = [
             remote.options(**self._options(placement)).remote(
-                self._setup, placement.clients, replace(self._limits, gpu_share=placement.gpus or 1.0)
+                setup, placement.clients, replace(self._limits, gpu_share=placement.gpus or 1.0)
             )
             for placement in placements
         ]
