@@ -93,7 +93,7 @@ def _with_mask_of(
             site=site.name,
             pieces=pieces,
             supports=supports,
-            mask=site.mask,
+            mask=site.mask.at(federation.root),
             matrix=matrix,
             normalise=federation.normalise,
             seed=run.workload.seed,

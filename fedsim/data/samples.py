@@ -23,7 +23,7 @@ from fedsim.data.shard import Shard, write_shard
 from fedsim.data.source import Source
 from fedsim.data.split import Part, Piece
 from fedsim.mri.geometry import centre_crop_or_pad
-from fedsim.mri.masks import BoolArray, Mask
+from fedsim.mri.masks import BoolArray, Sampling
 
 ComplexArray = NDArray[np.complex64]
 _OUT_OF_PROPORTION = 1e4  # in units of the scale: larger values occur in slices that hardly vary
@@ -88,7 +88,7 @@ class ClientData:
     """The client's own training volumes and its site's validation and test volumes."""
     supports: tuple[tuple[int, int], ...]
     """Measured field of k-space of each piece's volume."""
-    mask: Mask
+    mask: Sampling
     matrix: tuple[int, int]  # (H, W) of the images
     normalise: Normalise
     seed: int  # the workload's

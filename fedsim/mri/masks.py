@@ -5,16 +5,18 @@ differ (a "3x" equispaced mask with an 8 % centre is really 2.6x), so results al
 """
 
 from abc import abstractmethod
-from typing import Annotated, ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedsim.core.errors import InputError
-from fedsim.core.extension import Catalogue, Extension, blamed
+from fedsim.core.extension import Extension, blamed
 from fedsim.mri.fft import mirrored
+from fedsim.mri.poisson import poisson_disc
 
 BoolArray = NDArray[np.bool_]
 
@@ -33,18 +35,32 @@ def effective_acceleration(mask: BoolArray) -> float:
     return measured_acceleration(mask | mirrored(torch.from_numpy(mask)).numpy())
 
 
-class Mask(Extension):
-    """The base class of all masks."""
+class Sampling(Extension):
+    """The base class of everything that says where k-space is measured."""
 
     tag: ClassVar[str] = "kind"
     around: ClassVar[frozenset[str]] = frozenset({"drawn"})
 
     kind: str
-    acceleration: float = Field(4.0, gt=1, le=64, description="Nominal acceleration: the measured one is reported.")
-    center_fraction: float = Field(
-        0.08, ge=0, lt=1, description="Fraction of each undersampled axis that is fully sampled around the centre."
-    )
     per: Literal["volume", "site"] = Field("volume", description="One mask for each volume, or one for the whole site.")
+
+    @property
+    def nominal(self) -> str:
+        """The acceleration that it is meant to have, as text; "-" if it says nothing about it."""
+        return "-"
+
+    @property
+    def content(self) -> str:
+        """A digest of the files that it was read from; empty without any."""
+        return ""
+
+    def at(self, root: Path) -> Self:
+        """This mask with the files that it names below `root` (federation.root) read.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        return self
 
     @abstractmethod
     def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
@@ -70,6 +86,20 @@ class Mask(Extension):
             remedy = f"sample of {self.label} must set some point" if self.foreign else "raise mask.center_fraction"
             raise InputError(f"{where} samples nothing; {remedy}")
         return mask
+
+
+class Mask(Sampling):
+    """The base class of masks with an acceleration, yours included."""
+
+    acceleration: float = Field(4.0, gt=1, le=64, description="Nominal acceleration: the measured one is reported.")
+    center_fraction: float = Field(
+        0.08, ge=0, lt=1, description="Fraction of each undersampled axis that is fully sampled around the centre."
+    )
+
+    @property
+    def nominal(self) -> str:
+        """The nominal acceleration."""
+        return f"{self.acceleration:g}"
 
     def _check_centre(self, fraction: float) -> None:
         if fraction * self.acceleration >= 1:
@@ -116,6 +146,32 @@ class Equispaced(_LineMask):
         columns = np.zeros(size, dtype=bool)
         positions = rng.uniform(0, self.acceleration) + self.acceleration * np.arange(int(size / self.acceleration) + 1)
         columns[positions[positions < size].astype(int)] = True
+        return columns
+
+
+class Magic(_LineMask):
+    """Every R-th readout, counted from the centre with another offset on either side, plus the centre, as in fastMRI.
+
+    The conjugate of a sample is then never measured too, so an image without phase has all its samples twice as dense
+    (Defazio, arXiv:1912.01101).
+    """
+
+    kind: Literal["magic"] = Field("magic", description="Kind of mask.")
+
+    @field_validator("acceleration")
+    @classmethod
+    def _whole(cls, acceleration: float) -> float:
+        if acceleration != round(acceleration):
+            raise ValueError(f"must be a whole number for a magic mask, not {acceleration:g}")
+        return acceleration
+
+    def _columns(self, size: int, rng: np.random.Generator) -> BoolArray:
+        step = round(self.acceleration)
+        offset = int(rng.integers(step))
+        above, below = (offset + 1, offset + 2) if offset % 2 == 0 else (offset + 2, offset - 1)
+        columns = np.zeros(size, dtype=bool)
+        columns[size // 2 + above :: step] = True
+        columns[size // 2 - 1 - below :: -step][: max(0, size // 2 - below)] = True
         return columns
 
 
@@ -205,19 +261,14 @@ def _weighted_draw(
     return rng.choice(items, size=count, replace=False, p=weights / weights.sum())
 
 
-class Unread(Mask):
-    """A user's mask, of which only the keys are read: its file is not executed."""
+class Poisson(_PointMask):
+    """N/R points that keep a distance from each other, which grows with that from the centre (Poisson disc)."""
 
-    model_config = ConfigDict(extra="allow")
+    kind: Literal["poisson"] = Field("poisson", description="Kind of mask.")
 
     def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
-        """Not known."""
-        raise InputError(f"mask.kind: {self.kind} is a user's own, whose code was not run")
-
-
-_Known = Equispaced | Random | CartesianVariableDensity | Radial | Gaussian2D
-MASKS = Catalogue(key="mask.kind", base=Mask, unread=Unread, known=_Known.__args__, group="fedsim.masks", noun="mask")
-"""Where a user's own masks are found."""
-
-AnyMask = Annotated[SerializeAsAny[Annotated[_Known, Field(discriminator="kind")]], WrapValidator(MASKS.read), MASKS]
-"""A known mask, or one of the user's own."""
+        """Exactly N/R points, those of the centre included."""
+        centre = self._centre(shape[0]), self._centre(shape[1])
+        wanted = round(shape[0] * shape[1] / self.acceleration)
+        return poisson_disc(shape, wanted, (centre[0].start, centre[0].stop), (centre[1].start, centre[1].stop),
+                            int(rng.integers(2**63))).copy()  # fmt: skip

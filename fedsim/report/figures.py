@@ -292,6 +292,6 @@ def _describe(axis: Axes, panel: Panel) -> None:
     volume = panel.volume if len(panel.volume) <= 28 else f"{panel.volume[:14]}…{panel.volume[-13:]}"
     lines = [
         volume, f"slice {panel.slice}, model of round {panel.round}", "", "PSNR and SSIM over the",
-        f"volume's {panel.slices} slices,", f"protocol {panel.protocol}", "", f"nominal R = {panel.nominal:g}",
+        f"volume's {panel.slices} slices,", f"protocol {panel.protocol}", "", f"nominal R = {panel.nominal}",
     ]  # fmt: skip
     axis.text(0.0, 0.97, "\n".join(lines), va="top", fontsize=8, linespacing=1.35, parse_math=False)

@@ -47,7 +47,7 @@ class Panel:
     round: int
     """Round of the checkpoint, counted from 1."""
     mask_kind: str
-    nominal: float
+    nominal: str
     """Nominal acceleration of the site's mask."""
     acceleration: float
     """Measured acceleration."""
@@ -166,7 +166,7 @@ def _panel(
         site=site.name, client=client.name, contrast=contrast_of(site.source.resolve(run.workload.seed, site.name)),
         volume=piece.volume, slice=int(row["slice"]), slices=piece.stop - piece.start, part=part,
         within_subject=bool(row["within_subject"]), round=round_,
-        mask_kind=site.mask.kind, nominal=site.mask.acceleration, acceleration=float(row["acceleration"]),
+        mask_kind=site.mask.kind, nominal=site.mask.nominal, acceleration=float(row["acceleration"]),
         protocol=protocol, score=known if known is not None else _numbers(volume.score(protocol)),
         mask=volume.mask, target=volume.target[at], zero_filled=volume.zero_filled[at],
         references={name: images[at] for name, images in volume.references.items()},

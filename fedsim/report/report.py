@@ -251,7 +251,7 @@ class _Report:
             "format": site.source.format,
             "contrast": contrast_of(site.source.resolve(self.workload.seed, site.name)),
             "mask": site.mask.kind,
-            "nominal": site.mask.acceleration,
+            "nominal": site.mask.nominal,
             "measured": _accelerations(slices) if len(slices) else "?",
             "matrix": " × ".join(map(str, site.matrix or self.workload.federation.matrix)),
             "parts": {part: _counts(rows) for part, rows in parts.items()},

@@ -10,10 +10,11 @@ from fedsim.core.section import FolderPath, Name, Section
 from fedsim.data.batch import Normalise
 from fedsim.data.coils import Coils, CoilSettings, Target
 from fedsim.data.formats.dataset import DatasetSource
+from fedsim.data.masks import AnyMask
 from fedsim.data.partition import AnyPartition, Equal
 from fedsim.data.sources import AnySource
 from fedsim.data.split import Split
-from fedsim.mri.masks import AnyMask, Equispaced
+from fedsim.mri.masks import Equispaced
 from fedsim.workload.names import ClientNames, Sites, site_name
 from fedsim.workload.resources import Resources
 

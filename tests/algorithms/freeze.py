@@ -18,10 +18,10 @@ from safetensors.numpy import load_file
 
 from fedsim.algorithms.catalogue import ALGORITHMS
 from fedsim.core.seeds import derive, numpy_stream
+from fedsim.data.masks import AnyMask
 from fedsim.data.split import Split, deal, ordered, part_of, pieces_of
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
-from fedsim.mri.masks import AnyMask
 from fedsim.workload.reading import load_workload, write_yaml
 
 from .conftest import small

@@ -116,9 +116,12 @@ YIELDS = [
     ("yield Volume(who, 'a b', images, '')", "the name 'a b' must be letters"),
     (
         "yield Volume(who, 'v', images[0], '')",
-        "must be float32 or complex64 (slices, H, W), not float32 (8, 8)",
+        "must be float32 or complex64 (slices, H, W), or complex64 (slices, coils, H, W), not float32 (8, 8)",
     ),
-    ("yield Volume(who, 'v', [1], '')", "images of v must be float32 or complex64 (slices, H, W), not list"),
+    (
+        "yield Volume(who, 'v', [1], '')",
+        "images of v must be float32 or complex64 (slices, H, W), or complex64 (slices, coils, H, W), not list",
+    ),
     ("return None", "TypeError: 'NoneType' object is not iterable"),
 ]
 

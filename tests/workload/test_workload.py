@@ -128,7 +128,7 @@ def test_count_makes_sites(load) -> None:  # noqa: ANN001
             "algorithm.name=zebra",
             "algorithm.name: unknown 'zebra'; known: fedmri, single, transfer, centralised, fedavg",
         ),
-        ("federation.sites.0.source.format=jpeg", "sites.0.source.format: unknown 'jpeg'; known: fastmri, nifti"),
+        ("federation.sites.0.source.format=jpeg", "sites.0.source.format: unknown 'jpeg'; known: fastmri, m4raw, mrd"),
         ("federation.sites.0.mask={kind: random, acceleration: 20}", "impossible mask"),
         ("algorithm.name=fedavgg", "algorithm.name: unknown 'fedavgg'; did you mean 'fedavg'?"),
         ("federation.sites=[]", "federation.sites: Tuple should have at least 1 item"),

@@ -74,7 +74,7 @@ class NumpyArrays(KSpaceSource):
         Raises:
             InputError: the array is missing, not numeric, or has axes of unknown meaning.
         """
-        array = self._array(file)
+        array = load(file, self.variable)
         order = self.axes or _AXES.get(array.ndim, "")
         if not order or not 2 <= array.ndim <= len(order) or 0 in array.shape:
             raise InputError(f"has an array {array.shape}; set axes to a letter for each of its axes, such as hwcs")
@@ -88,28 +88,35 @@ class NumpyArrays(KSpaceSource):
             raise InputError(f"has k-space {array.shape}; name its axes: axes: shw (slices) or axes: chw (coils)")
         return centred(values), True
 
-    def _array(self, file: Path) -> NDArray[Any]:
-        if not zipfile.is_zipfile(file):
-            with file.open("rb") as stream:
-                _check(file, _header(stream), "its array")
-            array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-            return array
-        with zipfile.ZipFile(file) as archive:
-            headers = {name.removesuffix(".npy"): self._member(archive, name) for name in archive.namelist()}
-        planes = [name for name, (shape, _, _) in headers.items() if len(shape) > 1]
-        name = self.variable or (planes[0] if len(planes) == 1 else "")
-        if name not in headers:
-            lacks = f"no array {name}" if name else f"{len(planes)} arrays that may be images"
-            there = ", ".join(f"{one_line(one)} {shape}" for one, (shape, _, _) in headers.items()) or "none"
-            raise InputError(f"has {lacks}; set variable to one of its arrays: {there}")
-        _check(file, headers[name], name)
-        with np.load(file, allow_pickle=False) as arrays:
-            member: NDArray[Any] = arrays[name]
-        return member
 
-    def _member(self, archive: zipfile.ZipFile, name: str) -> _Header:
-        with archive.open(name) as stream:
-            return _header(stream)
+def load(file: Path, variable: str | None = None) -> NDArray[Any]:
+    """The numeric array of a .npy file, or the named or only one of a .npz file.
+
+    Raises:
+        InputError: there is no such array, it is not numeric, or it is larger than the file can hold.
+    """
+    if not zipfile.is_zipfile(file):
+        with file.open("rb") as stream:
+            _check(file, _header(stream), "its array")
+        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        return array
+    with zipfile.ZipFile(file) as archive:
+        headers = {name.removesuffix(".npy"): _member(archive, name) for name in archive.namelist()}
+    planes = [name for name, (shape, _, _) in headers.items() if len(shape) > 1 or len(headers) == 1]
+    name = variable or (planes[0] if len(planes) == 1 else "")
+    if name not in headers:
+        lacks = f"no array {name}" if name else f"{len(planes)} arrays that may be images"
+        there = ", ".join(f"{one_line(one)} {shape}" for one, (shape, _, _) in headers.items()) or "none"
+        raise InputError(f"has {lacks}; set variable to one of its arrays: {there}")
+    _check(file, headers[name], name)
+    with np.load(file, allow_pickle=False) as arrays:
+        member: NDArray[Any] = arrays[name]
+    return member
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> _Header:
+    with archive.open(name) as stream:
+        return _header(stream)
 
 
 def _header(stream: IO[bytes]) -> _Header:
@@ -122,7 +129,7 @@ def _header(stream: IO[bytes]) -> _Header:
 
 def _check(file: Path, header: _Header, name: str) -> None:
     shape, _, dtype = header
-    if dtype.kind not in "iufc":
+    if dtype.kind not in "biufc":
         raise InputError(f"{one_line(name)} holds {one_line(str(dtype))}; real or complex numbers are needed")
     afford(file, shape, dtype.itemsize)
 

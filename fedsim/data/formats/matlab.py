@@ -210,3 +210,18 @@ def _values_v73(array: _Array) -> NDArray[Any]:
         afford(array.file, hdf[array.name].chunks or (), 16)
         stored: NDArray[Any] = hdf[array.name][()].T
     return stored["real"] + 1j * stored["imag"] if stored.dtype.names else stored
+
+
+def load(file: Path, variable: str | None = None) -> NDArray[Any]:
+    """The named or the only numeric array of a MATLAB file.
+
+    Raises:
+        InputError: there is no such array, it is one of several, or it is larger than the file can hold.
+    """
+    found = {array.name: array for array in _arrays(file) if not array.is_text}
+    name = variable or (next(iter(found)) if len(found) == 1 else "")
+    if name not in found:
+        there = ", ".join(f"{one_line(name)} {array.shape}" for name, array in found.items()) or "none"
+        raise InputError(f"has no array {name or 'alone'}; set variable to one of its numeric arrays: {there}")
+    afford(file, found[name].shape, 8)
+    return (_values_v73 if h5py.is_hdf5(file) else _values_v5)(found[name])

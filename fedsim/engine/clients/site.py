@@ -123,7 +123,7 @@ def _site_clients(workload: Workload, found: Found, parts: Mapping[str, Part] | 
         site=site.name,
         pieces=(),
         supports=(),
-        mask=site.mask,
+        mask=site.mask.at(federation.root),
         matrix=matrix,
         normalise=federation.normalise,
         seed=workload.seed,
@@ -181,6 +181,7 @@ def _manifest_rows(
     site, stored = found.site, {volume.name: volume for volume in found.volumes}
     data = {client.name: member for client in clients for member in client.data.members}
     some = next(iter(data.values()))
+    mask_kind = f"{some.mask.kind} {some.mask.content}".strip()
     _check_repeats(some)
     shared = [(None, piece) for piece in some.pieces if piece.part != "train"]
     own = [
@@ -201,7 +202,7 @@ def _manifest_rows(
         for index in volume.slices[piece.start : piece.stop]:
             yield {
                 "client": client, "site": site.name, "subject": piece.subject, "volume": piece.volume, "slice": index,
-                "split": piece.part, "within_subject": within, "mask_kind": site.mask.kind,
+                "split": piece.part, "within_subject": within, "mask_kind": mask_kind,
                 **accelerations, "digest": volume.digest, "subject_from": volume.who.told,
                 "subject_original": volume.who.original, "person": who[site.name, piece.subject],
             }  # fmt: skip

@@ -203,7 +203,7 @@ class Run:
             site=site.name,
             pieces=(),
             supports=(),
-            mask=site.mask,
+            mask=site.mask.at(federation.root),
             matrix=shape,
             normalise=federation.normalise,
             seed=self.workload.seed,
