@@ -61,6 +61,14 @@ class Workload(Section):
         return self
 
     @model_validator(mode="after")
+    def _references_suit(self) -> "Workload":
+        if "sense" in self.metrics.references and self.federation.coils == "combine":
+            raise ValueError(
+                "metrics.references: sense needs several coils; set federation.coils to keep or a number, or drop it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _somebody_can_interrupt(self) -> "Workload":
         if self.engine.backend == "serial" and self.engine.client_timeout_s is not None:
             raise ValueError("engine.client_timeout_s: needs engine.backend=ray; a serial run cannot be interrupted")

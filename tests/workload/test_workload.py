@@ -144,6 +144,9 @@ def test_count_makes_sites(load) -> None:  # noqa: ANN001
             "to be normalised; take [48, 48]",
         ),
         ("federation.split={train: 0.5}", "must be 1, they are 0.8"),
+        ("metrics.references=[sense]", "metrics.references: sense needs several coils; set federation.coils to keep"),
+        ("metrics.references=[grappa]", "metrics.references.0: Input should be 'conjugate', 'sense' or 'tv'"),
+        ("metrics.boxes=/brain.csv", "metrics.boxes: must be a path inside federation.root"),
         (
             "federation.sites.0.name=../x",
             "sites.0.name: must be letters, digits, '_' and '-', at most 64, not '../x'",
