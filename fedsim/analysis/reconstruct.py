@@ -26,15 +26,17 @@ from fedsim.workload.sites import Site
 
 Line = tuple[Path, str]
 """A file that was written, and a line about it."""
-_CROPPED = "; fastMRI's evaluate.py crops targets to a square of the width, so its numbers differ"
+_REFUSED = "fastMRI's evaluate.py refuses images wider than high, which are scored whole"
 
 
 def beside_fastmri(workload: Workload) -> str:
-    """Note on the sites with images that fastMRI's evaluation would crop; empty if all matrices are square."""
-    federation = workload.federation
+    """How fastMRI's evaluation of the saved images differs; empty if it gives the same numbers."""
+    federation, protocol = workload.federation, workload.metrics.protocol
+    if protocol != "fastmri":
+        return f"fastMRI's evaluate.py gives other numbers: metrics.protocol is {protocol}"
     shapes = {site.name: site.matrix or federation.matrix for site in federation.sites}
-    oblong = [f"{name} ({height}x{width})" for name, (height, width) in shapes.items() if height != width]
-    return f"{_CROPPED.removeprefix('; ')}: {some(oblong)}" if oblong else ""
+    wide = [f"{name} ({height}x{width})" for name, (height, width) in shapes.items() if width > height]
+    return f"{_REFUSED}: {some(wide)}" if wide else ""
 
 
 def reconstruct_file(run: Run, client: str, file: Path, which: Which, out: Path) -> Iterator[Line]:
@@ -110,8 +112,8 @@ def _scored(score: Mapping[str, str | float], matrix: tuple[int, int]) -> str:
     figures = (
         f"PSNR {score['zf_psnr']:.2f} -> {score['psnr']:.2f} dB, SSIM {score['zf_ssim']:.4f} -> {score['ssim']:.4f}"
     )
-    cropped = _CROPPED if matrix[0] != matrix[1] else ""
-    return f"{figures} (zero-filled -> reconstructed, at {matrix[0]}x{matrix[1]}){cropped}"
+    refused = f"; {_REFUSED}" if matrix[1] > matrix[0] else ""
+    return f"{figures} (zero-filled -> reconstructed, at {matrix[0]}x{matrix[1]}){refused}"
 
 
 def _chosen(run: Run, client: str, which: Which) -> tuple[Network, Site]:

@@ -15,6 +15,7 @@ from fedsim.data.batch import undersample
 from fedsim.data.formats.phantom import PhantomSource
 from fedsim.engine.record.run_directory import Run
 from fedsim.mri.fft import fft2c, ifft2c
+from fedsim.workload.metrics import Metrics
 
 
 def images(size: int = 32) -> NDArray[np.complex64]:
@@ -116,11 +117,26 @@ def test_fastmris_evaluation_takes_the_files_and_gives_the_same_numbers(finished
     assert (attributes["acquisition"], attributes["mask_from"]) == ("AXT2", "client")
 
 
-def test_matrices_that_fastmri_would_crop_are_said(finished: Run, tmp_path: Path) -> None:
-    assert "its numbers differ: W (48x32)" in beside_fastmri(finished.workload)
+def test_where_fastmri_scores_otherwise_is_said(finished: Run) -> None:
+    """W is 48x32: cropped there and here. Only what is wider than high differs, and another protocol."""
+    assert beside_fastmri(finished.workload) == ""
+    content = finished.workload.model_dump()
+    wide = type(finished.workload).model_validate(
+        content | {"federation": content["federation"] | {"matrix": (32, 48)}}
+    )
+    assert "refuses images wider than high, which are scored whole: A (32x48)" in beside_fastmri(wide)
+    other = finished.workload.model_copy(update={"metrics": Metrics(protocol="slice")})
+    assert "metrics.protocol is slice" in beside_fastmri(other)
+
+
+def test_saved_images_give_the_same_numbers_as_fastmris_evaluation(finished: Run, tmp_path: Path) -> None:
+    """W is 48x32, so that images are cropped; its file is target and prediction at once."""
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["kspace"] = kspace(images())
-    ((_, said),) = reconstruct_file(finished, "W", tmp_path / "a.h5", "last", tmp_path / "out")
-    assert "fastMRI's evaluate.py crops targets" in said
-    ((_, said),) = reconstruct_file(finished, "B", tmp_path / "a.h5", "last", tmp_path / "out")
-    assert "fastMRI" not in said
+    ((path, said),) = reconstruct_file(finished, "W", tmp_path / "a.h5", "last", tmp_path / "out")
+    with h5py.File(path) as file:
+        target, x = (file[name][:, 8:40].astype(float) for name in ("reconstruction_rss", "reconstruction"))
+    psnr = peak_signal_noise_ratio(target, x, data_range=target.max())
+    ssim = np.mean([structural_similarity(a, b, data_range=target.max()) for a, b in zip(target, x, strict=True)])
+    assert f"-> {psnr:.2f} dB" in said
+    assert f"-> {ssim:.4f}" in said
