@@ -61,16 +61,18 @@ def _with_own_mask(
     run: Run, network: Network, site: Site, volumes: Iterable[RawVolume], out: Path, attributes: dict[str, str | int]
 ) -> Iterator[Line]:
     """Undersampled k-space with its own mask: there is no ground truth to compare with."""
-    matrix, normalise = site.matrix or run.workload.federation.matrix, run.workload.federation.normalise
+    federation = run.workload.federation
+    matrix, coils = site.matrix or federation.matrix, federation.coil_settings
     for volume in volumes:
         kspace = [at_matrix(one, volume.size, matrix) for one in volume.slices]
         masks = np.stack([measured(one) for one in kspace])
-        shown = [reconstruct_coils(network, *one, normalise) for one in zip(kspace, masks, strict=True) if one[1].any()]
+        pairs = [pair for pair in zip(kspace, masks, strict=True) if pair[1].any()]
+        shown = [reconstruct_coils(network, *pair, federation.normalise, coils) for pair in pairs]
         images = {"reconstruction": np.stack([one for one, _ in shown]), "zero_filled": np.stack([z for _, z in shown])}
         path = out / f"{volume.name}.h5"
         save_images(path, masks, images, **attributes, mask_from="file")
-        acceleration, coils = measured_acceleration(masks), len(kspace[0])
-        by_coil = f", its {coils} coils one by one" if coils > 1 else ""
+        acceleration, count = measured_acceleration(masks), len(kspace[0])
+        by_coil = f", its {count} coils {'together' if coils.kept else 'one by one'}" if count > 1 else ""
         how = f"with the file's own mask (R = {acceleration:.2f}, at {matrix[0]}x{matrix[1]}{by_coil})"
         yield path, f"reconstructed {how}; there is no ground truth to score it against"
 

@@ -13,9 +13,12 @@ from torch import Tensor
 from fedsim.core.files import replacing
 from fedsim.data.batch import Normalise, undersample
 from fedsim.data.boxes import region_of
+from fedsim.data.coils import COMBINED, CoilSettings
 from fedsim.data.samples import Slices
 from fedsim.data.split import Part, Piece
 from fedsim.data.untrained import references_of
+from fedsim.mri.calibration import calibration_region
+from fedsim.mri.coils import compressed, compression, estimated_maps
 from fedsim.mri.masks import BoolArray, measured_acceleration
 from fedsim.mri.metrics import Protocol, Quality, hfen, region_quality, volume_quality
 from fedsim.mri.references import Reference
@@ -93,17 +96,39 @@ def save_images(
         file.attrs.update(attributes, acceleration=measured_acceleration(mask))
 
 
-def reconstruct_coils(network: Network, kspace: NDArray[np.complex64], mask: BoolArray, normalise: Normalise) -> Coils:
+def reconstruct_coils(
+    network: Network,
+    kspace: NDArray[np.complex64],
+    mask: BoolArray,
+    normalise: Normalise,
+    settings: CoilSettings = COMBINED,
+) -> Coils:
     """Images (H, W) of one slice's k-space (coils, H, W), reconstructed and zero-filled, in its units.
 
-    The network takes a single coil, so each coil is reconstructed separately; their root sum of squares is returned.
+    A network that was trained with coils kept takes all of them, with sensitivities from the region that the mask
+    leaves complete. For any other, each coil is reconstructed separately; their root sum of squares is returned.
     """
-    coils = torch.from_numpy(np.ascontiguousarray(kspace))
+    coils, sampled = torch.from_numpy(np.ascontiguousarray(kspace)), torch.from_numpy(mask)
     with torch.inference_mode():
-        batch = undersample(coils, torch.from_numpy(mask).expand(coils.shape), normalise)
+        if settings.kept:
+            batch = undersample(*_of_one_slice(coils, sampled, settings, normalise), target=settings.target)
+        else:
+            batch = undersample(coils, sampled.expand(coils.shape), normalise)
         images, zero_filled = network(*batch.inputs) * batch.scale, batch.zero_filled * batch.scale
     combined = [each[0] if len(each) == 1 else torch.linalg.norm(each, dim=0) for each in (images, zero_filled)]
     return combined[0].numpy(), combined[1].numpy()
+
+
+def _of_one_slice(
+    coils: Tensor, mask: Tensor, settings: CoilSettings, normalise: Normalise
+) -> tuple[Tensor, Tensor, Normalise, Tensor]:
+    """Arguments of `undersample` for a slice of which all coils (C, H, W) are kept, compressed as in training."""
+    calibrating = coils * calibration_region(mask)
+    if isinstance(settings.coils, int):
+        matrix = compression(calibrating[None], settings.count(len(coils)))
+        coils, calibrating = compressed(coils, matrix), compressed(calibrating, matrix)
+    maps = estimated_maps(calibrating) if len(coils) > 1 else torch.ones_like(coils)
+    return coils[None], mask[None], normalise, maps[None]
 
 
 def reconstruct_volumes(

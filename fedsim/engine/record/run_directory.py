@@ -188,9 +188,9 @@ class Run:
         kspace = kspace.astype(np.complex64).reshape(-1, 1, *raw.shape[-2:])
         mask = self._mask(client, raw.shape[-2:])
         masks = [measured(one) if is_undersampled(one) else mask for one in kspace]
-        normalise = self.workload.federation.normalise
-        pairs = zip(kspace, masks, strict=True)
-        images = [reconstruct_coils(network, one, sampled, normalise)[0] for one, sampled in pairs]
+        federation, pairs = self.workload.federation, zip(kspace, masks, strict=True)
+        how = federation.normalise, federation.coil_settings
+        images = [reconstruct_coils(network, one, sampled, *how)[0] for one, sampled in pairs]
         return np.stack(images).reshape(raw.shape)
 
     def _mask(self, client: str, shape: tuple[int, int]) -> BoolArray:

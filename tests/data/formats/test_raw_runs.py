@@ -11,7 +11,7 @@ from fedsim.engine.simulation import run
 from fedsim.report.inspect import inspect_path
 from fedsim.workload.reading import load_workload
 
-from .raw_files import coil_images
+from .raw_files import coil_images, fastmri
 from .test_raw_formats import LAYOUTS, LINES, Layout
 
 WORKLOAD = """
@@ -28,6 +28,16 @@ training: {{rounds: 1, batch_size: 4}}
 engine: {{backend: serial, checkpoint_every: 0}}
 metrics: {{every: 0}}
 """
+SMALL = {
+    "varnet": (
+        "model.channels=2",
+        "model.pools=2",
+        "model.cascades=1",
+        "model.sensitivity_channels=2",
+        "model.sensitivity_pools=2",
+    ),
+    "modl": ("model.channels=2", "model.iterations=2", "model.layers=2"),
+}
 OTHERS = {"m4raw": "2022061009_T201.h5", "cmrxrecon": "P009/cine_sax.mat", "skm_tea": "MTR_009.h5",
           "calgary_campinas": "e14099s3_P10000.7.h5"}  # fmt: skip
 
@@ -54,3 +64,29 @@ def test_from_files_to_a_reconstruction(layout: Layout, tmp_path: Path) -> None:
     with h5py.File(path) as file:
         assert file["reconstruction"].shape == (2, 16, 16)
         assert np.isfinite(file["reconstruction"][()]).all()
+
+
+@pytest.mark.parametrize(("coils", "model"), [("keep", "varnet"), (2, "modl")])
+def test_networks_for_several_coils_take_all_coils_of_undersampled_files(
+    coils: str | int, model: str, tmp_path: Path
+) -> None:
+    """With the file's own mask; its k-space where it was measured must come out unchanged by consistency alone."""
+    site, images = tmp_path / "site", coil_images(2, coils=3, width=24)
+    for number in range(2):
+        fastmri(site / f"file{number}.h5", coil_images(2, coils=3, width=24, seed=number))
+    keys = (f"federation.coils={coils}", f"model.name={model}", "federation.matrix=[24, 24]")
+    (tmp_path / "w.yaml").write_text(WORKLOAD.format(root=tmp_path, format="fastmri"))
+    done = run(load_workload(tmp_path / "w.yaml", [*keys, *SMALL[model]]), tmp_path / "run")
+    lines = np.zeros(24, bool)
+    lines[::3] = lines[8:16] = True
+    fastmri(site / "file0.h5", images, mask=lines)
+    ((path, said),) = reconstruct_file(done, "A", site / "file0.h5", "last", tmp_path / "out")
+    assert "its 3 coils together" in said
+    with h5py.File(path) as file:
+        zero_filled, reconstruction = file["zero_filled"][()], file["reconstruction"][()]
+        np.testing.assert_array_equal(file["mask"][0], np.broadcast_to(lines, (24, 24)))
+    expected = np.linalg.norm(np.fft.ifft2(np.fft.fft2(images) * np.fft.ifftshift(lines)), axis=1)
+    if coils == "keep":
+        np.testing.assert_allclose(zero_filled, expected, rtol=1e-3, atol=0.05)
+    assert np.abs(reconstruction - zero_filled).max() < 20 * zero_filled.max()
+    assert np.isfinite(reconstruction).all()
