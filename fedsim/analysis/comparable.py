@@ -12,7 +12,7 @@ from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.workload.names import Sites
 from fedsim.workload.schema import Workload
-from fedsim.workload.sites import Site
+from fedsim.workload.sites import Site, matrix_text
 
 _T = TypeVar("_T", pd.DataFrame, "pd.Series[float]")
 _EXACT = 1e-9
@@ -85,7 +85,7 @@ def _differs_at_all(one: Terms, two: Terms) -> Iterator[str]:
     for site, other in common:
         before, after = site.matrix or was.federation.matrix, other.matrix or is_.federation.matrix
         if before != after:
-            yield f"the matrix of site {site.name} differs ({list(before)}, {list(after)})"
+            yield f"the matrix of site {site.name} differs ({matrix_text(before)}, {matrix_text(after)})"
 
 
 def _common(sites: Sites[Site], others: Sites[Site]) -> list[tuple[Site, Site]]:

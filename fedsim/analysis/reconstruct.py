@@ -35,7 +35,8 @@ def beside_fastmri(workload: Workload) -> str:
     if protocol != "fastmri":
         return f"fastMRI's evaluate.py gives other numbers: metrics.protocol is {protocol}"
     shapes = {site.name: site.matrix or federation.matrix for site in federation.sites}
-    wide = [f"{name} ({height}x{width})" for name, (height, width) in shapes.items() if width > height]
+    fixed = {name: matrix for name, matrix in shapes.items() if matrix != "native"}
+    wide = [f"{name} ({height}x{width})" for name, (height, width) in fixed.items() if width > height]
     return f"{_REFUSED}: {some(wide)}" if wide else ""
 
 
@@ -73,7 +74,7 @@ def _with_own_mask(
         save_images(path, masks, images, **attributes, mask_from="file")
         acceleration, count = measured_acceleration(masks), len(kspace[0])
         by_coil = f", its {count} coils {'together' if coils.kept else 'one by one'}" if count > 1 else ""
-        how = f"with the file's own mask (R = {acceleration:.2f}, at {matrix[0]}x{matrix[1]}{by_coil})"
+        how = f"with the file's own mask (R = {acceleration:.2f}, at {masks.shape[-2]}x{masks.shape[-1]}{by_coil})"
         yield path, f"reconstructed {how}; there is no ground truth to score it against"
 
 
@@ -88,7 +89,15 @@ def _with_mask_of(
         with Shard(path) as shard:
             volumes = shard.volumes()
         pieces = tuple(
-            Piece(volume=v.name, subject=v.subject, start=0, stop=len(v.slices), part="test", contrast=v.contrast)
+            Piece(
+                volume=v.name,
+                subject=v.subject,
+                start=0,
+                stop=len(v.slices),
+                part="test",
+                contrast=v.contrast,
+                lines=v.lines,
+            )
             for v in volumes
         )
         supports = tuple(v.support for v in volumes)
@@ -107,10 +116,10 @@ def _with_mask_of(
         for volume in reconstruct_volumes(network, data, "test", run.workload.training_of(site).batch_size):
             target = out / f"{volume.piece.volume}.h5"
             volume.save(target, **attributes, protocol=protocol, mask_from="client")
-            yield target, _scored(volume.score(protocol), matrix)
+            yield target, _scored(volume.score(protocol), volume.mask.shape)
 
 
-def _scored(score: Mapping[str, str | float], matrix: tuple[int, int]) -> str:
+def _scored(score: Mapping[str, str | float], matrix: tuple[int, ...]) -> str:
     figures = (
         f"PSNR {score['zf_psnr']:.2f} -> {score['psnr']:.2f} dB, SSIM {score['zf_ssim']:.4f} -> {score['ssim']:.4f}"
     )

@@ -15,7 +15,7 @@ from fedsim.core.errors import InputError
 from fedsim.data.coils import Maps
 from fedsim.data.source import FileSource
 from fedsim.mri.fft import ifft1c, ifft2c, rolling_phase
-from fedsim.mri.geometry import centre_crop_or_pad
+from fedsim.mri.geometry import Matrix, centre_crop_or_pad
 from fedsim.mri.masks import BoolArray
 
 _STRAY = 0.02
@@ -116,7 +116,9 @@ def _gathered(values: NDArray[Any]) -> float:
 
 
 def truth(kspace: NDArray[Any], size: tuple[int, int]) -> NDArray[np.complex64]:
-    """The image (h, w) of fully sampled k-space (coils, H, W); the images (coils, h, w) if there are several coils.
+    """The image (h, W) of fully sampled k-space (coils, H, W); the images (coils, h, W) if there are several coils.
+
+    Only oversampling of the readout, the first image axis, is removed.
 
     Raises:
         InputError: it is undersampled, so its image is not a ground truth.
@@ -128,11 +130,11 @@ def truth(kspace: NDArray[Any], size: tuple[int, int]) -> NDArray[np.complex64]:
             "no ground truth; leave it out here, or give it to `fedsim reconstruct`, which uses the file's own mask"
         )
     full = ifft2c(torch.from_numpy(kspace.astype(np.complex64, copy=False)))
-    image: NDArray[np.complex64] = centre_crop_or_pad(full.numpy(), size)
+    image: NDArray[np.complex64] = centre_crop_or_pad(full.numpy(), (size[0], kspace.shape[-1]))
     return image[0] if len(image) == 1 else image
 
 
-def at_matrix(kspace: NDArray[Any], size: tuple[int, int], matrix: tuple[int, int]) -> NDArray[np.complex64]:
+def at_matrix(kspace: NDArray[Any], size: tuple[int, int], matrix: Matrix) -> NDArray[np.complex64]:
     """Undersampled k-space (coils, H, W) at another matrix, with its mask and the units of its images unchanged.
 
     Oversampling is removed only from a readout without gaps, down to `size`, in image space; then k-space is cropped
@@ -142,6 +144,8 @@ def at_matrix(kspace: NDArray[Any], size: tuple[int, int], matrix: tuple[int, in
     for axis, (have, wanted) in zip((-2, -1), zip(samples.shape, size, strict=True), strict=True):
         if wanted < have and not gaps(samples, axis).any():
             kspace = _cut_readout(kspace, wanted, axis)
+    if matrix == "native":
+        return kspace.astype(np.complex64)
     gain = float(np.sqrt(np.prod(matrix) / np.prod(kspace.shape[-2:])))
     return centre_crop_or_pad((kspace * gain).astype(np.complex64), matrix)
 

@@ -64,7 +64,7 @@ class RawSource(KSpaceSource):
             images = np.stack([self._truth(scan, kspace) for kspace in scan.slices])
             maps = scan.maps() if scan.maps and self.maps == "file" and images.ndim == 4 else None
             origin = scan.file.relative_to(root).as_posix()
-            yield Volume(scan.who, scan.name, images, origin, contrast=scan.contrast, maps=maps)
+            yield Volume(scan.who, scan.name, images, origin, contrast=scan.contrast, maps=maps, size=scan.size)
 
     def raw(self, root: Path) -> Iterator[RawVolume]:
         """The k-space of every scan."""

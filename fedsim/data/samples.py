@@ -4,6 +4,7 @@ Input and target of a slice are divided by one positive scale taken from its zer
 undone before metrics and saved images. The shard stays fully sampled: undersampling happens here.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,11 +23,10 @@ from fedsim.data.coils import COMBINED, CoilSettings
 from fedsim.data.shard import Shard, write_shard
 from fedsim.data.source import Source
 from fedsim.data.split import Part, Piece
-from fedsim.mri.geometry import centre_crop_or_pad
+from fedsim.mri.geometry import Matrix, centre_crop_or_pad
 from fedsim.mri.masks import BoolArray, Sampling
 
 ComplexArray = NDArray[np.complex64]
-_OUT_OF_PROPORTION = 1e4  # in units of the scale: larger values occur in slices that hardly vary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class ClientData:
     supports: tuple[tuple[int, int], ...]
     """Measured field of k-space of each piece's volume."""
     mask: Sampling
-    matrix: tuple[int, int]  # (H, W) of the images
+    matrix: Matrix
     normalise: Normalise
     seed: int  # the workload's
     coil_settings: CoilSettings = COMBINED
@@ -161,16 +161,38 @@ class ClientData:
         masks = self._masks("train")
         return [(p, index, masks[p.volume]) for p in self._of("train") for index in range(p.start, p.stop)]
 
-    def volume_mask(self, volume: str, support: tuple[int, int]) -> BoolArray:
-        """The mask (H, W) of a volume: sampled on its support, False where k-space is zero-padding."""
+    def shape(self, support: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of the images of a volume, given the measured field of its k-space."""
+        return support if self.matrix == "native" else self.matrix
+
+    def pixels(self, part: Part = "train") -> int:
+        """Number of pixels of all slices."""
+        return sum(
+            (p.stop - p.start) * area for p, area in zip(self.pieces, self._areas(), strict=True) if p.part == part
+        )
+
+    @property
+    def largest(self) -> int:
+        """Number of pixels of the largest slice."""
+        return max(self._areas())
+
+    def _areas(self) -> list[int]:
+        """Pixels of a slice of each piece."""
+        return [math.prod(self.shape(support)) for support in self.supports]
+
+    def volume_mask(self, volume: str, support: tuple[int, int], lines: tuple[int, int] | None = None) -> BoolArray:
+        """The mask (H, W) of a volume: sampled on its support, False where k-space is padding or was not measured."""
         key = (self.site, volume) if self.mask.per == "volume" else (self.site,)
         stream = numpy_stream(self.seed, "mask", *key)
         sampled = self.mask.drawn(support, stream, f"site {self.site}: the mask of {volume}")
-        return centre_crop_or_pad(sampled, self.matrix)
+        mask = centre_crop_or_pad(sampled, self.shape(support))
+        if lines is not None:
+            mask[:, : lines[0]] = mask[:, lines[1] :] = False
+        return mask
 
     def _masks(self, part: Part) -> dict[str, BoolArray]:
         return {
-            piece.volume: self.volume_mask(piece.volume, support)
+            piece.volume: self.volume_mask(piece.volume, support, piece.lines)
             for piece, support in zip(self.pieces, self.supports, strict=True)
             if piece.part == part
         }
@@ -206,18 +228,6 @@ class PooledData:
             yield from member.volumes(part, size)
 
 
-def unsound(data: Slices) -> str:
-    """The first training slice whose prepared values are not finite or out of proportion; empty if all are sound."""
-    for member in data.members:
-        slices = member.training_slices()
-        with member.open() as shard:
-            for piece, index, mask in slices:
-                batch = member.prepared(shard, piece.volume, [index], mask)
-                if not max(float(batch.target.amax()), float(batch.zero_filled.amax())) < _OUT_OF_PROPORTION:
-                    return f"slice {index} of {piece.volume} (site {member.site})"
-    return ""
-
-
 class SliceMemory:
     """Prepared training slices kept in memory where they are used: first come, first kept, up to a budget.
 
@@ -243,17 +253,18 @@ class SliceMemory:
         slices = data.training_slices()
         with data.open() as shard:
             self.seconds += time.perf_counter() - begun
-            if len(slices) * slice_bytes(data) > self._left:
+            if training_bytes(data) > self._left:
                 yield lambda at: self._prepare(shard, data, *slices[at])
                 return
-            self._left -= len(slices) * slice_bytes(data)
+            self._left -= training_bytes(data)
             self._kept[key] = [self._prepare(shard, data, *one) for one in slices]
         yield self._kept[key].__getitem__
 
     def forget(self, data: Slices) -> None:
         """Drop a client's slices."""
         for member in data.members:
-            self._left += len(self._kept.pop(_key(member), ())) * slice_bytes(member)
+            if self._kept.pop(_key(member), None) is not None:
+                self._left += training_bytes(member)
 
     def _prepare(self, shard: Shard, data: ClientData, piece: Piece, index: int, mask: BoolArray) -> Batch:
         begun = time.perf_counter()
@@ -266,10 +277,12 @@ def _key(data: ClientData) -> tuple[str, str, tuple[Piece, ...]]:
     return data.site, str(data.shard), data.pieces
 
 
-def slice_bytes(data: ClientData) -> int:
-    """Bytes of a prepared slice: k-space and maps (8 per sample), mask (1), zero-filled image and target (4 each)."""
-    height, width = data.matrix
-    return (16 * data.coils + 9 if data.coils else 17) * height * width
+def training_bytes(data: ClientData) -> int:
+    """Bytes of the prepared training slices.
+
+    For each sample: k-space and maps (8 for each coil), mask (1), zero-filled image and target (4 each).
+    """
+    return (16 * data.coils + 9 if data.coils else 17) * data.pixels()
 
 
 def _shuffled(members: Sequence[ClientData], size: int, order: torch.Generator, memory: SliceMemory) -> Iterator[Batch]:

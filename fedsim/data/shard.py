@@ -4,7 +4,8 @@ Layout: dataset `kspace/<volume>` complex64 (slices, H, W), or (slices, coils, H
 `maps/<volume>` of the same shape, the coils' sensitivities; both with attribute `sums` (CRC-32 of each slice), and the
 former with attributes `subject`, `told` and `original` (the person and how they were identified), `origin`, `contrast`,
 `phase` (whether its images have any), `slices` (indices in the source), `shape` (H, W of its images), `support` (H, W
-of the samples that are not zero-padding), `digest` (SHA-256 of the images) and `coils` (of the source);
+of the samples that are not zero-padding), `lines` (first and end of those measured; empty: all), `digest` (SHA-256 of
+the images) and `coils` (of the source);
 dataset `left_out`, what was not read, as JSON. Attribute `source` of `kspace` says what it was made from, and `seal` is
 a digest of everything except the k-space and the maps, which are checked slice by slice as they are read.
 
@@ -34,11 +35,12 @@ from numpy.typing import NDArray
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.core.files import lease, replacing, writing
 from fedsim.data.coils import COMBINED, CoilSettings, as_kept, maps_at
+from fedsim.data.encoding import Fraction, cropped, kspace_of, lines_at, with_centred_echo
 from fedsim.data.left_out import LeftOut, lines, noting
 from fedsim.data.source import Source, StoredVolume, Volume, volumes_of
 from fedsim.data.subjects import Subject
 from fedsim.data.values import settled, showing
-from fedsim.mri.geometry import kspace_at, square
+from fedsim.mri.geometry import Matrix
 
 _LAYOUT = 10
 _ANY_SHAPE, _THINNEST = 1024, 8  # any aspect ratio up to this side, beyond it at most 8 to 1
@@ -146,6 +148,7 @@ def _describe(name: str, group: h5py.Group) -> StoredVolume:
         coils=int(at["coils"]),
         phase=bool(at["phase"]),
         shape=shape,
+        lines=tuple(at["lines"].tolist()) or None,
     )
 
 
@@ -162,16 +165,12 @@ def _seal(file: h5py.File, volumes: list[StoredVolume]) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def shard_path(
-    source: Source, root: Path, cache: Path, matrix: tuple[int, int], coils: CoilSettings = COMBINED
-) -> Path:
+def shard_path(source: Source, root: Path, cache: Path, matrix: Matrix, coils: CoilSettings = COMBINED) -> Path:
     """The path of the source's shard, which need not exist."""
     return cache / f"{source.format.replace(':', '.')}-{_digest(source, root, matrix, coils)}.h5"
 
 
-def ensure_shard(
-    source: Source, root: Path, cache: Path, matrix: tuple[int, int], coils: CoilSettings = COMBINED
-) -> Path:
+def ensure_shard(source: Source, root: Path, cache: Path, matrix: Matrix, coils: CoilSettings = COMBINED) -> Path:
     """The path of the source's shard, after importing it if the cache does not hold it; safe for concurrent runs.
 
     Raises:
@@ -188,9 +187,7 @@ def ensure_shard(
     return path
 
 
-def write_shard(
-    source: Source, root: Path, matrix: tuple[int, int], path: Path, coils: CoilSettings = COMBINED
-) -> None:
+def write_shard(source: Source, root: Path, matrix: Matrix, path: Path, coils: CoilSettings = COMBINED) -> None:
     """Import a source into a shard, under a temporary name until it is complete.
 
     Raises:
@@ -213,33 +210,24 @@ def _version() -> str:
     return version("fedsim")
 
 
-def _digest(source: Source, root: Path, matrix: tuple[int, int], coils: CoilSettings) -> str:
+def _digest(source: Source, root: Path, matrix: Matrix, coils: CoilSettings) -> str:
     files = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in source.files(root)]
     where = str(root.resolve()) if files else ""
     settings = source.model_dump(mode="json")
-    made = [*matrix, *dataclasses.astuple(coils)]
+    made = [matrix, *dataclasses.astuple(coils)]
     key: list[object] = [_LAYOUT, _version(), settings, made, where, files, source.fingerprint(root)]
     if source.foreign:
         key.append(source.code())
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path, coils: CoilSettings) -> None:
+def _write(source: Source, root: Path, matrix: Matrix, path: Path, coils: CoilSettings) -> None:
     with h5py.File(path, "w", locking=False, libver="latest") as file, noting(root) as left_out:
         group = file.create_group("kspace", track_order=True)
         for volume in volumes_of(source, root):
             if volume.name in group:
                 raise InputError(f"{volume.origin}: a second volume named {volume.name}; names must differ")
-            count = volume.coils
-            with np.errstate(all="ignore"):  # `settled` judges the values
-                volume = as_kept(volume, source, coils)  # noqa: PLW2901
-            volume = settled(volume, source, root)  # noqa: PLW2901
-            kept = showing(volume, root)
-            if kept:
-                _check_room(volume, len(kept))
-                _add(group, volume, kept, matrix, coils=count)
-                if coils.kept:
-                    _add_maps(file, volume, kept, source)
+            _add(file, volume, source, root, matrix, coils)
         if not len(group):
             besides = "".join(f"; {line}" for line in lines(left_out))
             raise InputError(f"{root / getattr(source, 'path', '')}: holds no image with any signal{besides}")
@@ -249,19 +237,38 @@ def _write(source: Source, root: Path, matrix: tuple[int, int], path: Path, coil
         group.attrs["seal"] = _seal(file, [_describe(name, group) for name in group])
 
 
-def _add(group: h5py.Group, volume: Volume, kept: list[int], matrix: tuple[int, int], coils: int) -> None:
-    """Store a volume's slices; `coils` is the number of coils of the source."""
+def _add(file: h5py.File, read: Volume, source: Source, root: Path, matrix: Matrix, coils: CoilSettings) -> None:
+    """Store the slices of a volume that show something."""
+    with np.errstate(all="ignore"):  # `settled` judges the values
+        volume, measured = with_centred_echo(read, root) if coils.kept or matrix == "native" else (read, None)
+        volume = as_kept(cropped(volume, matrix), source, coils)
+    volume = settled(volume, source, root)
+    kept = showing(volume, root)
+    if not kept:
+        return
+    _check_room(volume, len(kept))
+    _add_kspace(file, volume, kept, matrix, read.coils, measured)
+    if coils.kept:
+        _add_maps(file, volume, kept, source)
+
+
+def _add_kspace(
+    file: h5py.File, volume: Volume, kept: list[int], matrix: Matrix, coils: int, measured: Fraction | None
+) -> None:
+    """Store the k-space of a volume's slices; `coils` is the number of coils of the source."""
     images = np.ascontiguousarray(volume.images[kept])
-    kspace = np.ascontiguousarray(kspace_at(square(images), matrix))
-    data = group.create_dataset(volume.name, data=kspace, chunks=(1, *kspace.shape[1:]))
-    support = [min(max(images.shape[-2:]), side) for side in matrix]
+    kspace = kspace_of(images, matrix)
+    data = file["kspace"].create_dataset(volume.name, data=kspace, chunks=(1, *kspace.shape[1:]))
+    side = max(images.shape[-2:])
+    support = kspace.shape[-2:] if matrix == "native" else [min(side, one) for one in matrix]
+    lines = lines_at(measured, images, matrix, kspace) if np.iscomplexobj(images) else None
     digest = hashlib.sha256(f"{images.dtype} {images.shape} ".encode() + images.tobytes()).hexdigest()
     who = {"subject": volume.subject, "told": volume.who.told, "original": volume.who.original}
     told = who | {"origin": volume.origin, "contrast": volume.contrast, "digest": digest}
     phase = bool(np.iscomplexobj(images) and images.imag.any())
     shape = {"shape": images.shape[-2:], "support": support}
     sums = np.array(_sums(kspace), np.uint32)
-    data.attrs.update(told, slices=kept, phase=phase, coils=coils, sums=sums, **shape)
+    data.attrs.update(told, slices=kept, phase=phase, coils=coils, lines=lines or (), sums=sums, **shape)
 
 
 def _add_maps(file: h5py.File, volume: Volume, kept: list[int], source: Source) -> None:

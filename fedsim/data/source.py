@@ -21,6 +21,7 @@ from fedsim.data.left_out import leave_out, lines, noting
 from fedsim.data.names import safe_name, stem
 from fedsim.data.reading import reading
 from fedsim.data.subjects import SITE, Subject, SubjectPattern, by_file, told_by
+from fedsim.mri.geometry import Matrix
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Volume:
     contrast: str = ""
     """Its weighting or channel according to the files; empty if unknown."""
     maps: NDArray[np.complex64] | None = None
-    """Sensitivities (slices, coils, H, W) that the source holds; None: it holds none."""
+    """Sensitivities (slices, coils, H, W), if the source holds them."""
+    size: tuple[int, int] | None = None
+    """(h, w) that images are cropped to unless the matrix is native; None: not at all."""
 
     @property
     def coils(self) -> int:
@@ -73,6 +76,8 @@ class StoredVolume:
     """Whether its images have phase; without, k-space is conjugate symmetric."""
     shape: tuple[int, int] = (0, 0)
     """H, W of the images as read."""
+    lines: tuple[int, int] | None = None
+    """First and end of the phase-encoding lines that were measured; None: all."""
 
     @property
     def subject(self) -> str:
@@ -99,7 +104,7 @@ class Source(Extension):
         """This source with all values drawn from the seed filled in; sources of files have none."""
         return self
 
-    def foreseen(self, matrix: tuple[int, int]) -> list[StoredVolume] | None:
+    def foreseen(self, matrix: Matrix) -> list[StoredVolume] | None:
         """The contents of its shard at `matrix`, if known in advance; a host then makes the shard on demand."""
         return None
 
@@ -146,17 +151,14 @@ def _check(source: Source, volume: object) -> None:
     if not isinstance(volume.who, Subject):
         raise InputError(f"volumes of {source.label}: who of {volume.name} must be a Subject, not {volume.who!r:.60}")
     if not (isinstance(volume.name, str) and re.fullmatch(r"[A-Za-z0-9_-]+", volume.name)):
-        raise InputError(
-            f"volumes of {source.label}: the name {volume.name!r:.60} must be letters, digits, '_' and '-' "
-            "(fedsim.data.names.safe_name makes it so)"
-        )
+        rule = "must be letters, digits, '_' and '-' (fedsim.data.names.safe_name makes it so)"
+        raise InputError(f"volumes of {source.label}: the name {volume.name!r:.60} {rule}")
     images: Any = volume.images
     array = isinstance(images, np.ndarray)
-    dimensions = {np.dtype(np.float32): (3,), np.dtype(np.complex64): (3, 4)}
-    if not (array and images.size and images.ndim in dimensions.get(images.dtype, ())):
+    if not (array and images.size and (images.ndim, images.dtype.char) in ((3, "f"), (3, "F"), (4, "F"))):
         found = f"{images.dtype} {images.shape}" if array else type(images).__name__
-        wanted = "float32 or complex64 (slices, H, W), or complex64 (slices, coils, H, W)"
-        raise InputError(f"volumes of {source.label}: images of {volume.name} must be {wanted}, not {found}")
+        wanted = f"float32 or complex64 (slices, H, W), or complex64 (slices, coils, H, W), not {found}"
+        raise InputError(f"volumes of {source.label}: images of {volume.name} must be {wanted}")
 
 
 def _pattern_or_word(value: object, word: ValidatorFunctionWrapHandler) -> object:

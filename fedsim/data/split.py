@@ -65,6 +65,8 @@ class Piece:
     """Whether the volume's images have phase."""
     boxes: tuple[Box, ...] = ()
     """Boxes around findings in the volume."""
+    lines: tuple[int, int] | None = None
+    """First and end of the volume's phase-encoding lines that were measured; None: all."""
 
 
 def apportion(total: int, shares: Sequence[float]) -> list[int]:

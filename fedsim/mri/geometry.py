@@ -1,6 +1,6 @@
 """Cropping and zero-padding about the centre, and the k-space of an image at another matrix size."""
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from fedsim.mri.fft import fft2c
 
 T = TypeVar("T", bound=np.generic)
+Matrix = tuple[int, int] | Literal["native"]
+"""(H, W) of images; native: each volume's own."""
 
 
 def centre_crop_or_pad(array: NDArray[T], shape: tuple[int, int]) -> NDArray[T]:

@@ -24,7 +24,7 @@ from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.panels import contrast_of, panels_of
 from fedsim.report.viewer import Stack, stacks_of
 from fedsim.workload.metrics import FEW
-from fedsim.workload.sites import Site
+from fedsim.workload.sites import Site, matrix_text
 
 _ALL_PANELS_UP_TO, _SOME_PANELS = 24, 12
 _MOST_CLIENT_ROWS = 60
@@ -253,7 +253,7 @@ class _Report:
             "mask": site.mask.kind,
             "nominal": site.mask.nominal,
             "measured": _accelerations(slices) if len(slices) else "?",
-            "matrix": " × ".join(map(str, site.matrix or self.workload.federation.matrix)),
+            "matrix": matrix_text(site.matrix or self.workload.federation.matrix),
             "parts": {part: _counts(rows) for part, rows in parts.items()},
             "within_subject": bool(len(slices) and slices["within_subject"].any()),
         }

@@ -48,7 +48,7 @@ class Workload(Section):
             ("federation.matrix", self.federation.matrix),
             *((f"site {site.name}: matrix", site.matrix) for site in self.federation.sites if site.matrix),
         ]:
-            if not self.model.fits(matrix):
+            if matrix != "native" and not self.model.fits(matrix):
                 raise ValueError(f"{where}: {list(matrix)} must be {self.model.remedy(matrix)}")
         return self
 

@@ -22,7 +22,12 @@ MOST_SITES = 10_000_000
 MOST_LISTED = 100_000
 """Sites that are not made by a rule: those with files, and those that take no part in training."""
 Side = Annotated[int, Field(ge=16, le=2048)]
-Matrix = tuple[Side, Side]
+Matrix = tuple[Side, Side] | Literal["native"]
+
+
+def matrix_text(matrix: Matrix) -> str:
+    """A matrix for a table or a message."""
+    return matrix if isinstance(matrix, str) else " × ".join(map(str, matrix))
 
 
 class SiteTraining(Section):
@@ -45,7 +50,7 @@ class Site(Section):
     )
     source: AnySource = Field(description="Where the images come from.")
     mask: AnyMask = Field(default_factory=Equispaced, description="How k-space is undersampled.")
-    matrix: Matrix | None = Field(None, description="Matrix [H, W] of this site; default the federation's.")
+    matrix: Matrix | None = Field(None, description="Matrix of this site, [H, W] or native; default the federation's.")
     split: Split | None = Field(None, description="Split of this site; default the federation's.")
     training: SiteTraining = Field(default_factory=SiteTraining, description="Overrides of training for this site.")
     resources: Resources = Field(default_factory=Resources, description="What its clients need while they train.")
@@ -84,7 +89,11 @@ class Federation(Section):
     partition: AnyPartition = Field(
         default_factory=Equal, description="How a site's training data are divided among its clients."
     )
-    matrix: Matrix = Field((128, 128), description="Matrix [H, W] to train at; multiples of 2^model.pools for a U-Net.")
+    matrix: Matrix = Field(
+        (128, 128),
+        description="Matrix [H, W] to train at, multiples of 2^model.pools for a U-Net; native: each volume's own, "
+        "with the phase-encoding lines that were measured.",
+    )
     split: Split = Field(default_factory=Split, description="Shares of a site's subjects; a site may set its own.")
     normalise: Normalise = Field("std", description="Divisor of a slice: std or max of its zero-filled image.")
     coils: Coils = Field(

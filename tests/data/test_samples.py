@@ -10,8 +10,9 @@ import torch
 from fedsim.data.batch import undersample
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.data.formats.phantom import PhantomSource
-from fedsim.data.samples import ClientData, PooledData, SliceMemory, unsound
+from fedsim.data.samples import ClientData, PooledData, SliceMemory
 from fedsim.data.shard import shard_path
+from fedsim.data.soundness import unsound
 from fedsim.data.split import Piece
 from fedsim.mri.fft import fft2c, ifft2c
 from fedsim.mri.masks import Equispaced, Gaussian2D

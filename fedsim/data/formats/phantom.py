@@ -10,6 +10,7 @@ from fedsim.core.seeds import numpy_stream
 from fedsim.data.coils import Maps
 from fedsim.data.source import Source, StoredVolume, Volume
 from fedsim.data.subjects import Subject
+from fedsim.mri.geometry import Matrix
 from fedsim.mri.loops import Layout, ReceiveArray, receive_array
 from fedsim.mri.phantom import Sequence, anatomy, image, nulling_time, relaxation_times
 
@@ -169,10 +170,12 @@ class PhantomSource(Source):
         rng, correlation = numpy_stream(seed, "array"), _number(self.noise_correlation)
         return receive_array(rng, int(_number(self.coils)), self.coil_layout, correlation, self.slices, self.size)
 
-    def foreseen(self, matrix: tuple[int, int]) -> list[StoredVolume]:
+    def foreseen(self, matrix: Matrix) -> list[StoredVolume]:
         """Every volume with all its slices, none of which is empty."""
-        support = (min(self.size, matrix[0]), min(self.size, matrix[1]))
-        slices, coils, sides = tuple(range(self.slices)), int(_number(self.coils, 1)), (self.size, self.size)
+        sides = (self.size, self.size)
+        height, width = sides if matrix == "native" else matrix
+        support = (min(self.size, height), min(self.size, width))
+        slices, coils = tuple(range(self.slices)), int(_number(self.coils, 1))
         return [
             StoredVolume(
                 name=name,

@@ -112,6 +112,7 @@ def made(workload: Workload, found: Found, parts: Mapping[str, Part] | None, who
 def _site_clients(workload: Workload, found: Found, parts: Mapping[str, Part] | None, count: int) -> list[ClientSpec]:
     federation, site = workload.federation, found.site
     supports = {volume.name: volume.support for volume in found.volumes}
+    _check_native(workload, found)
     split, matrix = site.split or federation.split, site.matrix or federation.matrix
     listed = [(volume.name, volume.subject, len(volume.slices)) for volume in found.volumes]
     boxes = read_boxes(federation.root / workload.metrics.boxes) if workload.metrics.boxes else {}
@@ -139,10 +140,25 @@ def _site_clients(workload: Workload, found: Found, parts: Mapping[str, Part] | 
     return clients
 
 
-def _told(piece: Piece, volume: StoredVolume, boxes: Boxes, matrix: tuple[int, int]) -> Piece:
+def _told(piece: Piece, volume: StoredVolume, boxes: Boxes, matrix: Matrix) -> Piece:
     """A piece with what is known of its volume."""
     inside = boxes_of(volume, boxes, matrix)
-    return dataclasses.replace(piece, contrast=volume.contrast, phase=volume.phase, boxes=inside)
+    return dataclasses.replace(piece, contrast=volume.contrast, phase=volume.phase, lines=volume.lines, boxes=inside)
+
+
+def _check_native(workload: Workload, found: Found) -> None:
+    """Refuse a volume whose own matrix the network does not take.
+
+    Raises:
+        InputError: naming the volume.
+    """
+    if (found.site.matrix or workload.federation.matrix) != "native":
+        return
+    for volume in found.volumes:
+        if not workload.model.fits(volume.support):
+            what = f"volume {volume.name} is {list(volume.support)}, and model.name={workload.model.name} needs"
+            remedy = workload.model.remedy(volume.support)
+            raise InputError(f"site {found.site.name}: matrix: native: {what} {remedy}, as its matrix")
 
 
 def _cut(workload: Workload, site: Site, pieces: list[Piece], count: int) -> Iterator[tuple[str, tuple[Piece, ...]]]:
@@ -194,7 +210,7 @@ def _manifest_rows(
     within = len({volume.subject for volume in found.volumes}) == 1 and len(parts) > 1
     for client, piece in own + shared:
         volume = stored[piece.volume]
-        mask = some.volume_mask(volume.name, volume.support)
+        mask = some.volume_mask(volume.name, volume.support, volume.lines)
         known = measured_acceleration if volume.phase else effective_acceleration
         height, width = volume.support
         accelerations = {"acceleration": measured_acceleration(mask), "effective_acceleration": known(mask)}

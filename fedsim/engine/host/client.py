@@ -19,5 +19,5 @@ class ClientSpec:
 
     def work(self) -> float:
         """Training per round [pixels], the estimate of its time until that has been measured."""
-        pixels = sum(member.samples() * member.matrix[0] * member.matrix[1] for member in self.data.members)
+        pixels = sum(member.pixels() for member in self.data.members)
         return float(pixels * self.training.local_epochs)

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.core.errors import DivergedError, MethodError
-from fedsim.data.samples import Slices, unsound
+from fedsim.data.samples import Slices
+from fedsim.data.soundness import unsound
 
 COLUMNS = frozenset({
     "round", "client", "site", "samples", "outcome", "node", "pid", "memory_bytes", "device", "private_bytes", "weight",

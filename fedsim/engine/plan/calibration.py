@@ -3,6 +3,7 @@
 Where clients train as one network, as many copies of it as there are rows train together, but for very large groups.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -120,13 +121,13 @@ def fused_rows(workload: Workload, names: Sequence[str]) -> int:
 
 def pixels(client: ClientSpec, part: Part) -> float:
     """Number of pixels of all slices of a part."""
-    return float(sum(m.samples(part) * m.matrix[0] * m.matrix[1] for m in client.data.members))
+    return float(sum(m.pixels(part) for m in client.data.members))
 
 
 def pixels_of_shard(member: ClientData) -> float:
     """Number of pixels of all slices of a phantom shard."""
     volumes = member.maker.foreseen(member.matrix) if member.maker else None
-    return float(sum(len(volume.slices) for volume in volumes or ()) * member.matrix[0] * member.matrix[1])
+    return float(sum(len(volume.slices) * math.prod(member.shape(volume.support)) for volume in volumes or ()))
 
 
 class OtherPrograms:
@@ -213,7 +214,7 @@ def _shard_pace(client: ClientSpec) -> float:
         return 0.0
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        write_shard(phantoms[0].maker, Path(), phantoms[0].matrix, Path(folder) / "shard.h5")
+        write_shard(phantoms[0].maker, Path(), phantoms[0].matrix, Path(folder) / "shard.h5", phantoms[0].coil_settings)
         return (time.perf_counter() - begun) / pixels_of_shard(phantoms[0])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fedsim.core.text import bytes_text
-from fedsim.data.samples import slice_bytes
+from fedsim.data.samples import training_bytes
 from fedsim.engine.place.node import Disk
 from fedsim.engine.plan.needs import NodeNeeds, usable_bytes
 from fedsim.engine.plan.plan import Plan
@@ -126,7 +126,7 @@ def _open_files(plan: Plan) -> str | None:
         need = f"one with clients needs {_OTHER_FILES}"
         return f"a process may have {limit} files open (ulimit -n), and {need}; raise the limit"
     needs = plan.nodes[actor.placement.node]
-    slices = sum(m.samples() * slice_bytes(m) for client in actor.placement.clients for m in client.data.members)
+    slices = sum(training_bytes(m) for client in actor.placement.clients for m in client.data.members)
     what = f"a client reads {actor.open_shards} shards at once, and a process may have {limit} files open"
     if slices - actor.slice_bytes < usable_bytes(needs.node) - needs.memory_bytes:
         value = math.ceil(needs.actors * slices / _GB * 10) / 10

@@ -96,7 +96,7 @@ def work_bytes(setup: Setup, clients: Sequence[ClientSpec]) -> float:
 def batch_pixels(client: ClientSpec) -> float:
     """Pixels of a client's largest batch."""
     size = min(client.training.batch_size, max(client.data.samples(), 1))
-    return float(size * max(member.matrix[0] * member.matrix[1] for member in client.data.members))
+    return float(size * max(member.largest for member in client.data.members))
 
 
 def most_coils(clients: Iterable[ClientSpec]) -> int:

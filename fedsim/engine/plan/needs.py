@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from fedsim.algorithms.learner import Learner
-from fedsim.data.samples import slice_bytes
+from fedsim.data.samples import training_bytes
 from fedsim.engine.backend import limits_of
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Limits
@@ -125,14 +125,12 @@ def _keep_state(actor: ActorNeeds, size: float, limits: Limits) -> None:
 def _keep_slices(actor: ActorNeeds, client: ClientSpec, budget: float, each: float) -> None:
     opened = 0
     for member in client.data.members:
-        samples = member.samples()
-        size = each * samples * slice_bytes(member)
+        size = each * training_bytes(member)
         if actor.slice_bytes + size <= budget:
             actor.slice_bytes += size
         else:
             opened += 1
-            pixels = samples * member.matrix[0] * member.matrix[1]
-            actor.unkept[client.name] = actor.unkept.get(client.name, 0.0) + pixels
+            actor.unkept[client.name] = actor.unkept.get(client.name, 0.0) + member.pixels()
     actor.open_shards = max(actor.open_shards, opened)
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from fedsim.cli.plan_tables import plan_tables
 from fedsim.core.errors import InputError
 from fedsim.core.text import bytes_text
-from fedsim.data.samples import slice_bytes
+from fedsim.data.samples import training_bytes
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.messages import Limits
 from fedsim.engine.host.training import make_learner
@@ -185,7 +185,7 @@ def test_training_takes_no_more_of_a_gpu_than_planned(workload: MakeWorkload, ke
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     made = calibrate(load, clients, "cuda")
-    slices = sum(member.samples() * slice_bytes(member) for member in made.client.data.members)
+    slices = sum(map(training_bytes, made.client.data.members))
     kept = load.training.fuse * (made.private_bytes + slices)
     assert torch.cuda.max_memory_reserved() <= needs.total + kept
 
