@@ -19,6 +19,7 @@ from fedsim.core.errors import InputError
 from fedsim.data.names import stem
 from fedsim.data.source import StoredVolume
 from fedsim.data.split import Box
+from fedsim.mri.geometry import Matrix
 
 _COLUMNS = ("x", "y", "width", "height")
 Boxes = dict[str, list[tuple[int, float, float, float, float]]]
@@ -63,7 +64,7 @@ def _checked(row: Mapping[Hashable, Any], where: str) -> tuple[int, float, float
     return int(number), x, y, width, height
 
 
-def boxes_of(volume: StoredVolume, boxes: Boxes, matrix: tuple[int, int]) -> tuple[Box, ...]:
+def boxes_of(volume: StoredVolume, boxes: Boxes, matrix: Matrix) -> tuple[Box, ...]:
     """A volume's boxes at a matrix; those of slices that the shard left out are left out.
 
     Raises:
@@ -76,9 +77,10 @@ def boxes_of(volume: StoredVolume, boxes: Boxes, matrix: tuple[int, int]) -> tup
             outside = f"a box ({what}) lies outside its image of {rows} x {columns}"
             raise InputError(f"metrics.boxes: {volume.origin}: {outside}")
         if number in volume.slices:
-            side = max(rows, columns)  # of the field of view, which is square
-            vertical = _at((rows - y - height, rows - y), rows, side, matrix[0])
-            horizontal = _at((x, x + width), columns, side, matrix[1])
+            side = max(rows, columns)
+            fields, sizes = (volume.shape, volume.shape) if matrix == "native" else ((side, side), matrix)
+            vertical = _at((rows - y - height, rows - y), rows, fields[0], sizes[0])
+            horizontal = _at((x, x + width), columns, fields[1], sizes[1])
             found.append((volume.slices.index(number), *vertical, *horizontal))
     return tuple(found)
 

@@ -167,18 +167,13 @@ class ClientData:
 
     def pixels(self, part: Part = "train") -> int:
         """Number of pixels of all slices."""
-        return sum(
-            (p.stop - p.start) * area for p, area in zip(self.pieces, self._areas(), strict=True) if p.part == part
-        )
+        volumes = zip(self.pieces, self.supports, strict=True)
+        return sum((p.stop - p.start) * math.prod(self.shape(own)) for p, own in volumes if p.part == part)
 
     @property
     def largest(self) -> int:
         """Number of pixels of the largest slice."""
-        return max(self._areas())
-
-    def _areas(self) -> list[int]:
-        """Pixels of a slice of each piece."""
-        return [math.prod(self.shape(support)) for support in self.supports]
+        return max(math.prod(self.shape(support)) for support in self.supports)
 
     def volume_mask(self, volume: str, support: tuple[int, int], lines: tuple[int, int] | None = None) -> BoolArray:
         """The mask (H, W) of a volume: sampled on its support, False where k-space is padding or was not measured."""

@@ -41,8 +41,7 @@ class Volume:
     """Its weighting or channel according to the files; empty if unknown."""
     maps: NDArray[np.complex64] | None = None
     """Sensitivities (slices, coils, H, W), if the source holds them."""
-    size: tuple[int, int] | None = None
-    """(h, w) that images are cropped to unless the matrix is native; None: not at all."""
+    size: tuple[int, int] | None = None  # (h, w) that images are cropped to unless the matrix is native
 
     @property
     def coils(self) -> int:
@@ -70,8 +69,7 @@ class StoredVolume:
     """As in `Volume`."""
     digest: str = ""
     """SHA-256 of the images, independent of the matrix; empty for phantoms."""
-    coils: int = 1
-    """Of the source."""
+    coils: int = 1  # of the source
     phase: bool = True
     """Whether its images have phase; without, k-space is conjugate symmetric."""
     shape: tuple[int, int] = (0, 0)

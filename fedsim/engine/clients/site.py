@@ -19,6 +19,7 @@ from fedsim.data.sharing import People, SiteVolumes, divide, people
 from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import Part, Piece, pieces_of, split_blocks
 from fedsim.engine.host.client import ClientSpec
+from fedsim.mri.geometry import Matrix
 from fedsim.mri.masks import effective_acceleration, measured_acceleration
 from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Site

@@ -1,0 +1,84 @@
+"""Federations of raw data: sites with other coils and sizes, one network, the same bits wherever it is trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedsim.core.errors import InputError
+from fedsim.engine.federation import assemble
+from fedsim.engine.record.run_directory import Run
+from fedsim.engine.simulation import run
+from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.schema import Workload
+
+VARNET = "model={name: varnet, cascades: 1, channels: 2, pools: 2}"
+
+
+def site(name: str, **source: Any) -> dict[str, Any]:
+    return {"name": name, "source": {"format": "phantom", "subjects": 3, "slices": 1, "size": 32, **source}}
+
+
+@pytest.fixture
+def raw(tmp_path: Path, cache: Path) -> Callable[..., Workload]:
+    """Makes a federation of three sites with 4, 6 and 3 coils, the last with larger images."""
+    content = {
+        "name": "raw",
+        "seed": 5,
+        "federation": {
+            "cache": str(cache),
+            "matrix": "native",
+            "coils": "keep",
+            "split": {"train": 0.34, "val": 0.33, "test": 0.33},
+            "sites": [site("A", coils=4), site("B", coils=6, coil_layout="helmet"), site("C", coils=3, size=48)],
+        },
+        "algorithm": {"name": "fedavg"},
+        "training": {"rounds": 2, "batch_size": 1, "lr": 1e-3},
+        "engine": {"backend": "serial"},
+    }
+    path = tmp_path / "raw.yaml"
+    path.write_text(write_yaml(content))
+    return lambda *overrides: load_workload(path, (VARNET, *overrides))
+
+
+def shared(run: Run) -> np.ndarray:
+    return run.learner("A", "last").shared.numpy()
+
+
+def test_sites_of_other_coils_and_sizes_train_one_network(raw: Callable[..., Workload], tmp_path: Path) -> None:
+    """Also interrupted after a round: the same bits."""
+    whole = run(raw(), tmp_path / "whole")
+    run(raw("training.rounds=1"), tmp_path / "parts")
+    parts = run(raw(), tmp_path / "parts", resume=True)
+    np.testing.assert_array_equal(shared(whole), shared(parts))
+    assert np.isfinite(whole.rounds["psnr"]).all()
+    assert whole.rounds["loss"].iloc[1] < whole.rounds["loss"].iloc[0]
+    shapes = {
+        member.site: member.shape(member.supports[0]) for c in assemble(raw()).clients for member in c.data.members
+    }
+    assert shapes == {"A": (32, 32), "B": (32, 32), "C": (48, 48)}
+
+
+@pytest.mark.parametrize(
+    "keys", [("coils=2",), ("target=combined", "matrix=[32, 32]")]
+)
+def test_virtual_coils_and_combined_targets(
+    raw: Callable[..., Workload], tmp_path: Path, keys: tuple[str, ...]
+) -> None:
+    done = run(raw(*(f"federation.{key}" for key in keys), "training.rounds=1"), tmp_path / "run")
+    assert np.isfinite(done.rounds["psnr"]).all()
+
+
+def test_an_image_unet_sees_the_coils_combined(raw: Callable[..., Workload], tmp_path: Path) -> None:
+    done = run(raw("model={name: unet, channels: 2, pools: 2}", "training.rounds=1"), tmp_path / "run")
+    assert np.isfinite(done.rounds["psnr"]).all()
+
+
+def test_a_volume_that_the_network_does_not_take_is_refused(raw: Callable[..., Workload]) -> None:
+    larger = (f"federation.sites.{name}.source.size=64" for name in "AB")
+    with pytest.raises(
+        InputError, match=r"^site C: matrix: native: volume subject-001_t1 is \[48, 48\], .*2\^model.pools"
+    ):
+        assemble(raw("model={name: unet, channels: 2, pools: 5}", *larger))
