@@ -10,6 +10,7 @@ from torch import Tensor
 from fedsim.mri.fft import fft2c, ifft2c
 
 _COILS = -3
+_SINGULAR = 1e-9  # smallest eigenvalue of a noise covariance, relative to the largest
 _CALIBRATION = 24  # samples along each axis, at most: the centre that sensitivities and compression are taken from
 
 
@@ -32,6 +33,27 @@ def combined(images: Tensor, maps: Tensor) -> Tensor:
 def rss(images: Tensor) -> Tensor:
     """Root sum of squares (..., H, W) float of coil images (..., C, H, W)."""
     return images.abs().square().sum(_COILS).sqrt()
+
+
+def whitening(noise: Tensor) -> Tensor:
+    """Matrix (C, C) that gives the noise of all coils equal power and no correlation, from noise (C, samples).
+
+    It is the inverse Cholesky factor of the noise covariance (Pruessmann et al., Magn Reson Med 46:638, 2001), scaled
+    to keep the mean power.
+
+    Raises:
+        ValueError: the covariance is singular: too few samples, or a coil without noise.
+    """
+    samples = noise.to(torch.complex128)
+    covariance = samples @ samples.mH / samples.shape[1]
+    power = torch.linalg.eigvalsh(covariance)
+    if not power[0] > _SINGULAR * power[-1]:
+        raise ValueError("the noise covariance is singular")
+    factor = torch.linalg.cholesky(covariance)
+    identity = torch.eye(len(factor), dtype=factor.dtype)
+    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+    scaled: Tensor = inverse * power.mean().sqrt()
+    return scaled.to(noise.dtype)
 
 
 def calibration(kspace: Tensor) -> Tensor:

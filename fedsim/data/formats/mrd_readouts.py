@@ -7,11 +7,15 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedsim.core.errors import InputError
 from fedsim.data.kspace import gaps
+from fedsim.data.left_out import leave_out
 from fedsim.data.reading import afford
+from fedsim.mri.coils import compressed, whitening
 from fedsim.mri.fft import ifft1c
 
 _NOISE, _CALIBRATION, _CALIBRATION_AND_IMAGING, _REVERSE = 19, 20, 21, 22
@@ -59,7 +63,7 @@ class Readouts:
             raise InputError("its data are no ISMRMRD acquisitions, with a head and data each")
         self._heads: NDArray[Any] = data.fields("head")[()].ravel()
         self._imaging = np.flatnonzero(self._is_imaging())
-        self._reversed = self._has(_REVERSE)
+        self._reversed, self._noise = self._has(_REVERSE), self._has(_NOISE)
         if not self._imaging.size:
             raise InputError(f"has no readout of an image among its {len(self._heads)} acquisitions")
         self._coils = int(self._heads["active_channels"][self._imaging[0]])
@@ -94,7 +98,26 @@ class Readouts:
             total[partition, :, inside, line] += samples
             times[partition, inside, line] += 1
         total /= np.maximum(times, 1)[:, None]
+        decorrelating = self._whitening()
+        if decorrelating is not None:
+            total = compressed(torch.from_numpy(total), decorrelating).numpy()
         return self._slices(total, times.max(1) > 0)
+
+    def _whitening(self) -> Tensor | None:
+        """The matrix that decorrelates the coils' noise; None without a noise scan that can."""
+        scans = np.flatnonzero(self._noise)
+        if not scans.size:
+            return None
+        stored = self._data.fields("data")[scans]
+        noise = [self._samples(int(number), values) for number, values in zip(scans, stored, strict=True)]
+        try:
+            found = whitening(torch.from_numpy(np.concatenate(noise, 1)))
+            if len(found) != self._coils:
+                raise ValueError(f"noise of {len(found)} coils")
+            return found
+        except ValueError:  # also from joining scans of several numbers of coils
+            leave_out(self._file, "noise scan that does not fit the coils, or has too few samples")
+            return None
 
     def _is_imaging(self) -> NDArray[np.bool_]:
         left_out = np.logical_or.reduce([self._has(flag) for flag in _NO_IMAGE])

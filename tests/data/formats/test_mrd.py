@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedsim.core.errors import InputError
 from fedsim.data.formats.mrd import MRD
 from fedsim.data.kspace import is_undersampled, measured
+from fedsim.data.left_out import noting
 
 from .raw_files import MRDWriter, coil_images, mrd, transformed
 from .test_raw_formats import magnitude
@@ -104,6 +105,39 @@ def test_samples_to_discard_are_discarded(tmp_path: Path) -> None:
         out.dataset.append_acquisition(acquisition)
     out.close()
     close_to(read(tmp_path)[0], IMAGES)
+
+
+def test_noise_scans_decorrelate_the_coils(tmp_path: Path) -> None:
+    """The images' noise, correlated between coils and ten times stronger in one, becomes white, its power kept."""
+    mixing = np.array([[1, 0], [6 + 3j, 10]])
+    rng = np.random.default_rng(0)
+
+    def noise(*shape: int) -> NDArray[Any]:
+        return np.tensordot(mixing, rng.normal(size=(2, *shape)) + 1j * rng.normal(size=(2, *shape)), 1)
+
+    out, kspace = writer(tmp_path), noise(24, 20)
+    out.readout(noise(2000), 0, flags=(NOISE,))
+    for line in range(20):
+        out.readout(kspace[:, :, line], line)
+    out.close()
+    (raw,) = MRD(path="site").raw(tmp_path)
+    whitened = next(raw.slices).reshape(2, -1)
+    covariance = whitened @ whitened.conj().T / whitened.shape[1]
+    power = np.abs(np.diag(covariance))
+    assert abs(covariance[0, 1]) < 0.15 * power.min()
+    np.testing.assert_allclose(power, np.trace(mixing @ mixing.conj().T), rtol=0.15)
+
+
+@pytest.mark.parametrize("noise", [np.ones((2, 1)), np.ones((3, 50)), np.zeros((2, 50))])
+def test_noise_scans_that_do_not_fit_are_left_out(noise: NDArray[Any], tmp_path: Path) -> None:
+    out = writer(tmp_path)
+    out.readout(noise, 0, flags=(NOISE,))
+    for line in range(20):
+        out.readout(KSPACE[:, :, line], line)
+    out.close()
+    with noting(tmp_path) as left_out:
+        close_to(read(tmp_path)[0], IMAGES)
+    assert ["noise scan" in one.reason for one in left_out] == [True]
 
 
 def volume(tmp_path: Path, partitions: range) -> NDArray[Any]:
