@@ -78,7 +78,7 @@ def boxes_of(volume: StoredVolume, boxes: Boxes, matrix: Matrix) -> tuple[Box, .
             raise InputError(f"metrics.boxes: {volume.origin}: {outside}")
         if number in volume.slices:
             side = max(rows, columns)
-            fields, sizes = (volume.shape, volume.shape) if matrix == "native" else ((side, side), matrix)
+            fields, sizes = (volume.support, volume.support) if matrix == "native" else ((side, side), matrix)
             vertical = _at((rows - y - height, rows - y), rows, fields[0], sizes[0])
             horizontal = _at((x, x + width), columns, fields[1], sizes[1])
             found.append((volume.slices.index(number), *vertical, *horizontal))

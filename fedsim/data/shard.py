@@ -3,9 +3,9 @@
 Layout: dataset `kspace/<volume>` complex64 (slices, H, W), or (slices, coils, H, W) if coils are kept, and then
 `maps/<volume>` of the same shape, the coils' sensitivities; both with attribute `sums` (CRC-32 of each slice), and the
 former with attributes `subject`, `told` and `original` (the person and how they were identified), `origin`, `contrast`,
-`phase` (whether its images have any), `slices` (indices in the source), `shape` (H, W of its images), `support` (H, W
-of the samples that are not zero-padding), `lines` (first and end of those measured; empty: all), `digest` (SHA-256 of
-the images) and `coils` (of the source);
+`phase` (whether its images have any), `slices` (indices in the source), `shape` (H, W of the source's images),
+`support` (H, W of the samples that are not zero-padding), `lines` (first and end of those measured; empty: all),
+`digest` (SHA-256 of the images) and `coils` (of the source);
 dataset `left_out`, what was not read, as JSON. Attribute `source` of `kspace` says what it was made from, and `seal` is
 a digest of everything except the k-space and the maps, which are checked slice by slice as they are read.
 
@@ -266,7 +266,7 @@ def _add_kspace(
     who = {"subject": volume.subject, "told": volume.who.told, "original": volume.who.original}
     told = who | {"origin": volume.origin, "contrast": volume.contrast, "digest": digest}
     phase = bool(np.iscomplexobj(images) and images.imag.any())
-    shape = {"shape": images.shape[-2:], "support": support}
+    shape = {"shape": volume.size or images.shape[-2:], "support": support}
     sums = np.array(_sums(kspace), np.uint32)
     data.attrs.update(told, slices=kept, phase=phase, coils=coils, lines=lines or (), sums=sums, **shape)
 

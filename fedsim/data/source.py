@@ -73,7 +73,7 @@ class StoredVolume:
     phase: bool = True
     """Whether its images have phase; without, k-space is conjugate symmetric."""
     shape: tuple[int, int] = (0, 0)
-    """H, W of the images as read."""
+    """H, W of the source's images, which boxes refer to; larger ones, if the matrix is native, share their centre."""
     lines: tuple[int, int] | None = None
     """First and end of the phase-encoding lines that were measured; None: all."""
 

@@ -1,5 +1,6 @@
 """Boxes around findings: fastMRI+'s table, and the same place at another matrix."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,12 @@ def test_a_box_lies_where_its_pixels_lie_at_any_matrix(table: Path, matrix: tupl
     power = shown**2
     assert power[region].sum() > 0.6 * power.sum()
     assert region.mean() < 0.05
+
+
+def test_at_the_scans_own_matrix_a_box_stays_in_the_middle_that_the_files_images_show(table: Path) -> None:
+    """Images of 48 x 40 are the centre of scans of 48 x 56: eight columns more on either side."""
+    volume = replace(stored("file1.h5"), support=(48, 56))
+    assert boxes_of(volume, read_boxes(table), "native")[0] == (1, 36, 44, 18, 24)
 
 
 def test_a_region_is_the_boxes_of_the_piece_that_is_scored() -> None:
