@@ -55,7 +55,7 @@ def test_a_changed_file_is_refused_on_resume(folder: Path, module: str) -> None:
         ("model.stage=2", "model.stage: unknown key; did you mean 'stages'?"),
         ("federation.sites.A.source.axes=1", "federation.sites.0.source.axes: unknown key; did you mean 'axis'?"),
         ("model.name=cascade.py:CascadeModel", "must be module:Class without '.py': cascade:CascadeModel"),
-        ("model.name=cascade", "model.name: unknown 'cascade'; known: unet, module:Class of your own"),
+        ("model.name=cascade", "model.name: unknown 'cascade'; known: unet, varnet, modl, module:Class of your own"),
         ("model.stages=0", "model.stages: Input should be greater"),
         ("federation.sites.A.mask.width=0", "federation.sites.0.mask.width: Input should be greater"),
         ("federation.sites.A.mask.sigma=1", "federation.sites.0.mask.sigma: unknown key"),
