@@ -75,6 +75,8 @@ def _differs_at_all(one: Terms, two: Terms) -> Iterator[str]:
         yield f"metrics.protocol differs ({was.metrics.protocol}, {is_.metrics.protocol})"
     if was.federation.normalise != is_.federation.normalise:
         yield f"federation.normalise differs ({was.federation.normalise}, {is_.federation.normalise})"
+    if was.federation.target != is_.federation.target:
+        yield f"federation.target differs ({was.federation.target}, {is_.federation.target})"
     if one.precision != two.precision:
         yield f"training.precision differs ({one.precision}, {two.precision})"
     sites, others = (workload.federation.expanded_sites() for workload in (was, is_))

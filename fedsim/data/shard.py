@@ -37,6 +37,7 @@ from fedsim.core.files import lease, replacing, writing
 from fedsim.data.coils import COMBINED, CoilSettings, as_kept, maps_at
 from fedsim.data.encoding import Fraction, cropped, kspace_of, lines_at, with_centred_echo
 from fedsim.data.left_out import LeftOut, lines, noting
+from fedsim.data.phase import with_phase
 from fedsim.data.source import Source, StoredVolume, Volume, volumes_of
 from fedsim.data.subjects import Subject
 from fedsim.data.values import settled, showing
@@ -242,7 +243,7 @@ def _add(file: h5py.File, read: Volume, source: Source, root: Path, matrix: Matr
     with np.errstate(all="ignore"):  # `settled` judges the values
         volume, measured = with_centred_echo(read, root) if coils.kept or matrix == "native" else (read, None)
         volume = as_kept(cropped(volume, matrix), source, coils)
-    volume = settled(volume, source, root)
+    volume = with_phase(settled(volume, source, root), source)
     kept = showing(volume, root)
     if not kept:
         return

@@ -70,8 +70,7 @@ class StoredVolume:
     digest: str = ""
     """SHA-256 of the images, independent of the matrix; empty for phantoms."""
     coils: int = 1  # of the source
-    phase: bool = True
-    """Whether its images have phase; without, k-space is conjugate symmetric."""
+    phase: bool = True  # of its images; without, k-space is conjugate symmetric
     shape: tuple[int, int] = (0, 0)
     """H, W of the source's images, which boxes refer to; larger ones, if the matrix is native, share their centre."""
     lines: tuple[int, int] | None = None
@@ -179,6 +178,7 @@ class FileSource(Source):
     record: ClassVar[str] = ""
     """The name of the format's field for the subject."""
 
+    synthetic_phase: bool = Field(False, description="Give magnitudes a smooth random phase, drawn from their names.")
     nan: Literal["refuse", "zero"] = Field(
         "refuse",
         description="How to treat NaN, which some tools write outside the head: refuse, or zero to read them as 0.",
