@@ -45,6 +45,8 @@ class ReconstructedVolume:
     """(slices, H, W)."""
     references: Mapping[Reference, NDArray[np.float32]] = field(default_factory=dict)
     """(slices, H, W) each: further reconstructions without training."""
+    combined: bool = False
+    """Whether the target is the coils' sum weighted by their sensitivities; `protocol` says so then."""
 
     def quality(self, protocol: Protocol) -> Quality:
         """Quality of the reconstruction against the target."""
@@ -56,6 +58,7 @@ class ReconstructedVolume:
         """
         row: dict[str, str | float] = {"site": self.site, "subject": self.piece.subject}
         row |= {"volume": self.piece.volume, "split": self.piece.part}
+        row |= {"protocol": f"{protocol}, combined target"} if self.combined else {}
         everyone = {"": self.reconstruction, "zf_": self.zero_filled}
         for prefix, images in (everyone | {f"{name}_": one for name, one in self.references.items()}).items():
             row |= {f"{prefix}{key}": value for key, value in self._measured(images, protocol).items()}
@@ -156,6 +159,7 @@ def reconstruct_volumes(
             site=volume.site,
             piece=volume.piece,
             mask=volume.mask,
+            combined=volume.combined,
             reconstruction=reconstruction,
             target=target,
             zero_filled=zero_filled,

@@ -37,6 +37,7 @@ class VolumeSlices:
     piece: Piece
     mask: BoolArray  # (H, W)
     batches: Iterator[Batch]
+    combined: bool  # whether the target of several coils is weighted by their sensitivities
     shard: Path
     normalise: Normalise
 
@@ -133,6 +134,7 @@ class ClientData:
                     piece=piece,
                     mask=masks[piece.volume],
                     batches=batches,
+                    combined=self.coil_settings.target == "combined",
                     shard=self.shard,
                     normalise=self.normalise,
                 )

@@ -1,6 +1,7 @@
 """Raw data of several coils in shards and batches: combined, kept, compressed."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ import torch
 
 from fedsim.core.errors import InputError
 from fedsim.data.coils import CoilSettings
+from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.data.samples import ClientData, SliceMemory
 from fedsim.data.shard import Shard, ensure_shard
 from fedsim.data.source import FileSource, Volume
@@ -154,3 +156,6 @@ def test_batches_of_several_coils(root: Path, target: Literal["rss", "combined"]
     full = everything(stored(root, "keep", target))
     truth = rss(ifft2c(full[0])) if target == "rss" else combined(ifft2c(full[0]), full[1]).abs()
     torch.testing.assert_close((batch.target * batch.scale).sum(), truth.sum())
+    held = replace(data, pieces=(replace(data.pieces[0], part="test"),))
+    (volume,) = reconstruct_volumes(lambda kspace, mask, maps: rss(ifft2c(kspace)), held, "test", 2)
+    assert volume.score("fastmri").get("protocol") == {"combined": "fastmri, combined target"}.get(target)
