@@ -110,7 +110,7 @@ MIXES = [
     ("metrics.protocol=slice", "metrics.protocol differs (fastmri, slice)"),
     ("federation.normalise=max", "federation.normalise differs (std, max)"),
     ("training.precision=bfloat16", "training.precision differs (float32, bfloat16)"),
-    ("federation.matrix=[48, 48]", "the matrix of site A differs ([32, 32], [48, 48])"),
+    ("federation.matrix=[48, 48]", "the matrix of site A differs (32 × 32, 48 × 48)"),
     (
         "federation.sites=[{name: C, source: {format: phantom, subjects: 12, slices: 2, size: 32}}]",
         "no site in common (A",
