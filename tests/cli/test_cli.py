@@ -128,7 +128,7 @@ def test_numbered_default_folders(fedsim: Fedsim, workload: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["serial", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize("backend", ["serial", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.long])])
 def test_ctrl_c_writes_a_checkpoint_and_resuming_equals_uninterrupted(
     fedsim: Fedsim, workload: Path, tmp_path: Path, backend: str
 ) -> None:

@@ -44,7 +44,7 @@ def test_a_bad_input(bad: Bad, tmp_path: Path, cache: Path) -> None:
     assert not outcome.faults(bad), outcome.error
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("what", IN_A_PROCESS)
 def test_a_bad_input_in_a_process(what: str, tmp_path: Path, cache: Path) -> None:

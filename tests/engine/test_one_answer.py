@@ -20,13 +20,15 @@ def test_serial_ray_ray_again_and_packed_give_the_same_bits(simulate: Simulate, 
         assert_same(whole, simulate("engine.backend=ray", f"engine.clients_per_actor={clients_per_actor}"))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("method", ["fedavg", pytest.param("single", marks=pytest.mark.long)])
+@pytest.mark.parametrize("method", ["fedavg", "single"])
 def test_other_methods_give_the_same_bits(simulate: Simulate, method: str) -> None:
     keys = (f"algorithm.name={method}", "training.rounds=2")
     assert_same(simulate(*keys), simulate(*keys, "engine.backend=ray", "engine.clients_per_actor=2"))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_moments_of_negatives_do_not_depend_on_placement(simulate: Simulate) -> None:
     keys = ("algorithm.exact_up_to=2", "algorithm.own=false", "algorithm.beta_scaling=clients")

@@ -116,6 +116,7 @@ def test_what_a_lost_round_drew_is_forgotten(many: Make, tmp_path: Path) -> None
     assert _shared(whole) == _shared(Run(tmp_path / "again"))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_on_ray_as_in_this_process(many: Make, tmp_path: Path) -> None:
     keys = ("engine.backend=ray", "engine.clients_per_actor=auto")

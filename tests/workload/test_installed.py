@@ -56,7 +56,7 @@ def test_a_package_may_offer_all_four(plugged: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_four_of_a_package_run_on_ray(plugged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, for a package is installed before Ray starts."""
     run(load_workload(plugged / "own.yaml", PLUGGED_NAMES), plugged / "serial")

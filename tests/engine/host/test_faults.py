@@ -100,7 +100,7 @@ def test_a_failing_client_ends_the_run_with_its_traceback(simulate: Simulate, tm
             simulate(*keys, *more, out=out, resume=True)
 
 
-@pytest.mark.parametrize("kind", ["nan", "raise"])
+@pytest.mark.parametrize("kind", [pytest.param("nan", marks=pytest.mark.long), "raise"])
 @pytest.mark.usefixtures("ray_session")
 def test_a_failing_client_is_left_out_and_stays_as_it_was(simulate: Simulate, kind: str) -> None:
     """Its private state is in place under an optimizer that works in place; nan comes after a whole training."""

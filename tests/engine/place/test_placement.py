@@ -120,11 +120,9 @@ class Counting(RayBackend):
             yield reply
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(
-    ("cpus", "at_once"),
-    [(1, 2), pytest.param(2, 1, marks=pytest.mark.long), pytest.param(64, 1, marks=pytest.mark.long)],
-)
+@pytest.mark.parametrize(("cpus", "at_once"), [(1, 2), (2, 1), (64, 1)])
 def test_no_more_clients_train_at_once_than_there_are_cores(
     workload: MakeWorkload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int, at_once: int
 ) -> None:
@@ -189,6 +187,7 @@ def test_24_clients_give_the_same_bits_in_every_placement(
     assert (kept[kept["weight"] > 0].groupby("round").size() == 12).all()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_hosts_in_the_middle_of_a_long_call_do_not_hold_up_a_start(workload: MakeWorkload) -> None:
     """Nobody fetches any more what they stream, so they wait, and would answer no question."""

@@ -65,6 +65,7 @@ def test_a_driver_that_does_nothing_but_call_sets_the_pace() -> None:
     assert made.parts.reports == pytest.approx(1000 * 2e-4, rel=1e-2)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_rates_are_measured_with_the_engines_own_code() -> None:
     rates = measure(100_000)

@@ -105,6 +105,7 @@ class KillsAdders(Observer):
                 self.killed += 1
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_a_lost_adder_is_replayed_and_the_bits_are_those_of_one_process(
     simulate: Callable[..., Run], whole: Run, monkeypatch: pytest.MonkeyPatch
