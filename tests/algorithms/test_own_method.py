@@ -68,6 +68,7 @@ def test_the_example_does_what_it_says(folder: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(shared[name], (before.numpy() + median) / 2, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_the_example_runs_on_ray_and_outlives_its_file(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

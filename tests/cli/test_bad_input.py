@@ -129,7 +129,7 @@ def test_an_address_needs_ray(fedsim: Fedsim, workload: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["serial", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize("backend", ["serial", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.long])])
 def test_a_damaged_checkpoint_is_named(fedsim: Fedsim, workload: Path, tmp_path: Path, backend: str) -> None:
     fedsim("run", workload, "--out", tmp_path / "run")
     (file,) = (tmp_path / "run").glob("checkpoints/round-0002/clients/A.safetensors")

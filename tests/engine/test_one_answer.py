@@ -39,6 +39,7 @@ def test_moments_of_negatives_do_not_depend_on_placement(simulate: Simulate) -> 
     assert_same(serial, simulate(*keys, "engine.backend=ray", "engine.clients_per_actor=2"))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_partial_participation_does_not_depend_on_placement(simulate: Simulate) -> None:
     overrides = ("training.participation=0.5", "algorithm.weighting=samples")

@@ -57,7 +57,6 @@ def processes(cluster: Cluster) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.long
 def test_a_submitted_run_has_the_bits_of_a_run_here(
     fedsim: Fedsim, workload: Path, tmp_path: Path, cluster: Cluster
 ) -> None:

@@ -24,7 +24,7 @@ def process_bytes(learner: Learner, step_bytes: float, fuse: int = 1) -> float:
     """Memory of an actor without its clients' private state and slices [bytes].
 
     Measured, within 20 %, for U-Nets of 8 to 32 channels in one and two domains at 64 to 256 pixels. The factor for
-    coils was chosen on four cases (VarNet, MoDL and U-Nets, 8 to 12 coils, 128 to 160 pixels), which it meets within 5 %.
+    coils was chosen on four cases (VarNet, MoDL and U-Nets, 8 to 12 coils, 128 to 160 pixels); these it meets to 5 %.
 
     Args:
         learner: Has the network.

@@ -49,6 +49,7 @@ def simulated_with(backend: type[backends.Backend], workload: Workload, out: Pat
         return run(workload, out)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_packed_spilled_and_shuffled_give_the_same_bits(
     simulate: Simulate, whole: Run, workload: MakeWorkload, tmp_path: Path
@@ -97,6 +98,7 @@ def test_clients_that_move_keep_their_bits(
         assert moves.sum() >= 2, "the ledger shows that clients went on in another process"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_auto_makes_one_actor_a_slot_with_equal_work(workload: MakeWorkload) -> None:
     load = workload(*packed("auto"))
