@@ -1,7 +1,7 @@
 """Reconstructions without training of a client's volumes, made once for each volume and mask and kept.
 
-They lie beside the shard, in a folder of its name, whoever computes them: a site's clients, the rounds of a run and the
-methods of a study share them.
+They lie beside the shard, in a folder of its name, and are shared by a site's clients, the rounds of a run and the
+methods of a study.
 """
 
 import hashlib

@@ -185,7 +185,6 @@ class Simulation:
 
     def _train(self, stop: Callable[[], bool], between: Callable[[Row], None]) -> bool:
         begun = round_ = self._recover()
-        self._manifest.add(self._ledger.clients(["site"])["site"] if begun else ())  # whoever deleted it gets it back
         self._log.say(f"resumes after round {begun}" if begun else "begins")
         last = self.workload.training.rounds
         while round_ < last and not self._stops_early() and not stop():

@@ -11,7 +11,8 @@ from fedsim.mri.fft import fft2c, ifft2c
 
 _COILS = -3
 _SINGULAR = 1e-9  # smallest eigenvalue of a noise covariance, relative to the largest
-_CALIBRATION = 24  # samples along each axis, at most: the centre that sensitivities and compression are taken from
+CALIBRATION = 24
+"""Samples along each axis, at most, of the centre that sensitivities and compression are taken from."""
 
 
 def forward(image: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ def whitening(noise: Tensor) -> Tensor:
 def calibration(kspace: Tensor) -> Tensor:
     """The centre (..., C, h, w) of k-space (..., C, H, W), at most 24 samples along each axis."""
     for axis in (-2, -1):
-        size = min(_CALIBRATION, kspace.shape[axis])
+        size = min(CALIBRATION, kspace.shape[axis])
         kspace = kspace.narrow(axis, kspace.shape[axis] // 2 - size // 2, size)
     return kspace
 

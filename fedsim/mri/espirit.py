@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.core.errors import InputError
+from fedsim.mri.coils import CALIBRATION
 
-_CALIBRATION = 24  # samples along each axis, at most
 _CROP = 0.8  # of the eigenvalue, which is 1 where the coils see one object: below it there is no signal
 
 
@@ -20,6 +20,6 @@ def espirit_maps(kspace: NDArray[np.complex64]) -> NDArray[np.complex64]:
     except ImportError as error:
         what = "espirit needs sigpy, which is not installed; pip install 'fedsim[raw]', or set maps to estimate"
         raise InputError(f"maps: {what}") from error
-    width = min(_CALIBRATION, *kspace.shape[-2:])
+    width = min(CALIBRATION, *kspace.shape[-2:])
     maps: NDArray[np.complex64] = EspiritCalib(kspace, calib_width=width, crop=_CROP, show_pbar=False).run()
     return np.ascontiguousarray(maps, dtype=np.complex64)

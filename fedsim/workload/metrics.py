@@ -31,7 +31,7 @@ class Metrics(Section):
         "256 clients, then cohort.")  # fmt: skip
 
     def scores_all(self, clients: int) -> bool:
-        """Whether all of so many clients are scored."""
+        """Whether every client is scored, given their number."""
         return self.clients == "all" or (self.clients is None and clients <= FEW)
 
     def scored(self, clients: int, cohort: list[int], seed: int) -> list[int]:

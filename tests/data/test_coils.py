@@ -1,6 +1,5 @@
 """Raw data of several coils in shards and batches: combined, kept, compressed."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,33 +13,15 @@ from fedsim.data.coils import CoilSettings
 from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.data.samples import ClientData, SliceMemory
 from fedsim.data.shard import Shard, ensure_shard
-from fedsim.data.source import FileSource, Volume
 from fedsim.data.split import Piece
-from fedsim.data.subjects import Subject
 from fedsim.mri.coils import combined, rss
 from fedsim.mri.fft import ifft2c
 from fedsim.mri.geometry import kspace_at
 from fedsim.mri.masks import Equispaced
 
+from .arrays import Arrays
+
 COILS, SIDE = 5, 32
-
-
-class Raw(FileSource):
-    """Reads .npy files: coil images of one volume each, and their maps from .maps beside them."""
-
-    format: Literal["raw"] = "raw"
-    maps: Literal["estimate", "file"] = "estimate"
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        return (".npy",)
-
-    def read(self, root: Path) -> Iterator[Volume]:
-        for file in self.files(root):
-            beside = file.with_suffix(".maps")
-            with beside.open("rb") if beside.exists() else file.open("rb") as stream:
-                maps = np.load(stream) if beside.exists() else None
-            yield Volume(Subject.of(file.stem, "file"), file.stem, np.load(file), file.name, maps=maps)
 
 
 def smooth(seed: int, *shape: int) -> np.ndarray:
@@ -69,7 +50,7 @@ def root(tmp_path: Path, images: np.ndarray) -> Path:
 
 
 def stored(root: Path, *settings: object, matrix: tuple[int, int] = (SIDE, SIDE), **keys: object) -> Path:
-    return ensure_shard(Raw(path="site", **keys), root, root / "cache", matrix, CoilSettings(*settings))
+    return ensure_shard(Arrays(path="site", **keys), root, root / "cache", matrix, CoilSettings(*settings))
 
 
 def everything(shard: Path) -> tuple[torch.Tensor, torch.Tensor]:

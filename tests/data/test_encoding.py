@@ -1,8 +1,6 @@
 """Native matrices, lines that were not measured, and echoes off the centre."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,29 +10,14 @@ from fedsim.data.coils import CoilSettings
 from fedsim.data.left_out import lines
 from fedsim.data.samples import ClientData, PooledData, training_bytes
 from fedsim.data.shard import Shard, ensure_shard
-from fedsim.data.source import FileSource, Volume
 from fedsim.data.split import Piece
-from fedsim.data.subjects import Subject
 from fedsim.mri.fft import fft2c, ifft2c
 from fedsim.mri.geometry import Matrix, centre_crop_or_pad
 from fedsim.mri.masks import Equispaced
 
+from .arrays import Arrays
+
 COILS, H, W = 3, 20, 32
-
-
-class Raw(FileSource):
-    """Reads .npy files: coil images of one volume each."""
-
-    format: Literal["raw"] = "raw"
-    size: tuple[int, int] | None = None
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        return (".npy",)
-
-    def read(self, root: Path) -> Iterator[Volume]:
-        for file in self.files(root):
-            yield Volume(Subject.of(file.stem, "file"), file.stem, np.load(file), file.name, size=self.size)
 
 
 def images(slices: int = 2, height: int = H, width: int = W, seed: int = 0) -> np.ndarray:
@@ -55,7 +38,7 @@ def put(root: Path, name: str, values: np.ndarray) -> None:
 
 
 def stored(root: Path, matrix: Matrix, *coils: object, **keys: object) -> Path:
-    return ensure_shard(Raw(path="site", **keys), root, root / "cache", matrix, CoilSettings(*coils))
+    return ensure_shard(Arrays(path="site", **keys), root, root / "cache", matrix, CoilSettings(*coils))
 
 
 def client(shard: Path, matrix: Matrix, coils: int = 0) -> ClientData:

@@ -1,30 +1,14 @@
 """Synthetic phase of magnitude images."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from fedsim.data.shard import Shard, ensure_shard
-from fedsim.data.source import FileSource, Volume
-from fedsim.data.subjects import Subject
 from fedsim.mri.fft import ifft2c
 
-
-class Arrays(FileSource):
-    """Reads .npy files: one volume each."""
-
-    format: Literal["npy"] = "npy"
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        return (".npy",)
-
-    def read(self, root: Path) -> Iterator[Volume]:
-        for file in self.files(root):
-            yield Volume(Subject.of(file.stem, "file"), file.stem, np.load(file), file.name)
+from .arrays import Arrays
 
 
 def test_magnitudes_stay_and_phase_is_smooth_and_repeatable(tmp_path: Path) -> None:

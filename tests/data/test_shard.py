@@ -4,10 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 import h5py
 import numpy as np
@@ -17,23 +15,9 @@ from fedsim.core.errors import DamagedError, InputError
 from fedsim.core.files import replacing, sweep
 from fedsim.data.cache import clean, entries, note_use
 from fedsim.data.shard import Shard, ensure_shard
-from fedsim.data.source import FileSource, Volume
-from fedsim.data.subjects import Subject
 from fedsim.mri.geometry import kspace_at
 
-
-class Arrays(FileSource):
-    """Reads .npy files: one volume each."""
-
-    format: Literal["npy"] = "npy"
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        return (".npy",)
-
-    def read(self, root: Path) -> Iterator[Volume]:
-        for file in self.files(root):
-            yield Volume(Subject.of(file.stem, "file"), file.stem, np.load(file), file.name)
+from .arrays import Arrays
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """References without training of whole volumes: which suit the data, that they are kept, and their rows."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import h5py
 import numpy as np
@@ -15,30 +13,16 @@ from fedsim.data.coils import CoilSettings
 from fedsim.data.evaluation import ReconstructedVolume, reconstruct_volumes
 from fedsim.data.samples import ClientData
 from fedsim.data.shard import Shard, ensure_shard
-from fedsim.data.source import FileSource, Volume
 from fedsim.data.split import Piece
-from fedsim.data.subjects import Subject
 from fedsim.mri.coils import rss
 from fedsim.mri.fft import ifft2c
 from fedsim.mri.masks import Equispaced
 from fedsim.mri.references import Reference
 
+from .arrays import Arrays
+
 SIDE = 32
 ALL: tuple[Reference, ...] = ("conjugate", "sense", "tv")
-
-
-class Saved(FileSource):
-    """Reads .npy files: a volume each."""
-
-    format: Literal["saved"] = "saved"
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        return (".npy",)
-
-    def read(self, root: Path) -> Iterator[Volume]:
-        for file in self.files(root):
-            yield Volume(Subject.of(file.stem, "file"), file.stem, np.load(file), file.name)
 
 
 def head() -> np.ndarray:
@@ -61,7 +45,7 @@ def data_of(folder: Path, images: np.ndarray, *coils: object) -> ClientData:
     (folder / "site").mkdir()
     np.save(folder / "site" / "a.npy", images)
     settings, sides = CoilSettings(*coils), (SIDE, SIDE)  # type: ignore[arg-type]
-    shard = ensure_shard(Saved(path="site"), folder, folder / "cache", sides, settings)
+    shard = ensure_shard(Arrays(path="site"), folder, folder / "cache", sides, settings)
     with Shard(shard) as opened:
         (volume,) = opened.volumes()
     piece = Piece(volume="a", subject="a", start=0, stop=2, part="test", phase=volume.phase)

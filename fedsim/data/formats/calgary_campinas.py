@@ -8,6 +8,7 @@ ifft2(ifftshift(kspace)). The last 15 % of kz were not measured (partial Fourier
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,19 +18,19 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsim.core.errors import InputError
-from fedsim.data.formats.hdf5 import Layout, opened
+from fedsim.data.formats.hdf5 import Layout
+from fedsim.data.formats.readout import AlongReadout
 from fedsim.data.names import safe_name, stem
-from fedsim.data.raw import RawSource, Scan, SliceRange, taken
-from fedsim.data.subjects import apart
+from fedsim.data.raw import Scan, SliceRange
+from fedsim.data.reading import reading
 from fedsim.mri.fft import with_origin_at_centre
 
 _WORDS = "real (slices, ky, kz, 2 x coils), real and imaginary part of each coil in turn"
-_KSPACE = Layout(name="kspace", axes=(4,), kinds="f", words=_WORDS)
 _MEASURED = 0.85
 """Share of kz that was measured, from its first sample on."""
 
 
-class CalgaryCampinas(RawSource):
+class CalgaryCampinas(AlongReadout):
     """One volume per file, with the readout as slice axis; H is ky and W is kz."""
 
     format: Literal["calgary_campinas"] = Field(
@@ -40,29 +41,16 @@ class CalgaryCampinas(RawSource):
     )
 
     expected: ClassVar[str] = "a Calgary-Campinas HDF5 file with a dataset kspace"
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """.h5 and .hdf5."""
-        return (".h5", ".hdf5")
-
-    def recognises(self, file: Path) -> bool:
-        """Whether its k-space is real, with four axes."""
-        return _KSPACE.fits(file)
+    layout: ClassVar[Layout] = Layout(name="kspace", axes=(4,), kinds="f", words=_WORDS)
 
     def scans(self, root: Path) -> Iterator[Scan]:
         """One scan per file, in natural order of the files."""
-        files = self.files(root)
-        alone = apart(files)
-        for file in files:
-            with opened(file, self.expected) as hdf:
-                shape = _KSPACE.find(file, hdf, self.expected).shape
-                if shape[-1] % 2:
-                    raise InputError(f"kspace is {shape}; its last axis must be even: {_WORDS}")
-                indices = taken(self.slices, shape[0])
-            slices = self.each(file, indices, lambda index, file=file: _slice(file, index))  # type: ignore[misc]
-            who = self.who(file, root, "", alone[file])
-            yield Scan(safe_name(stem(file)), shape[1:3], slices, file=file, who=who)
+        for one in self.checked(root):
+            with reading(one.file, self.expected):
+                if one.shape[-1] % 2:
+                    raise InputError(f"kspace is {one.shape}; its last axis must be even: {_WORDS}")
+            slices = self.each(one.file, one.indices, partial(_slice, one.file))
+            yield Scan(safe_name(stem(one.file)), one.size, slices, file=one.file, who=one.who)
 
 
 def _slice(file: Path, index: int) -> NDArray[Any]:

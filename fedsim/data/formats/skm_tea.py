@@ -17,47 +17,32 @@ from pydantic import Field
 
 from fedsim.core.errors import InputError
 from fedsim.data.formats.hdf5 import Layout, opened
+from fedsim.data.formats.readout import AlongReadout
 from fedsim.data.names import Contrast, pick, safe_name, stem
-from fedsim.data.raw import RawSource, Scan, SliceRange, taken
-from fedsim.data.subjects import apart
+from fedsim.data.raw import Scan
 
-_KSPACE = Layout(name="kspace", axes=(5,), kinds="c", words="complex (x, ky, kz, echoes, coils)")
 _MAPS = Layout(name="maps", axes=(5,), kinds="c", words="complex (x, y, z, coils, 1)")
 
 
-class SKMTEA(RawSource):
+class SKMTEA(AlongReadout):
     """One volume per file and echo, with the readout x as slice axis; H is ky and W is kz."""
 
     format: Literal["skm_tea"] = Field("skm_tea", description="SKM-TEA's HDF5 files of the raw-data track (.h5).")
     contrast: Contrast = Field(None, description="Echoes to take, echo1 or echo2: one, a list, or null for all.")
-    slices: SliceRange = Field(None, description="[start, stop): the slices to take along the readout.")
 
     expected: ClassVar[str] = "a SKM-TEA HDF5 file with a dataset kspace"
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """.h5 and .hdf5."""
-        return (".h5", ".hdf5")
-
-    def recognises(self, file: Path) -> bool:
-        """Whether its k-space is complex, with five axes."""
-        return _KSPACE.fits(file)
+    layout: ClassVar[Layout] = Layout(name="kspace", axes=(5,), kinds="c", words="complex (x, ky, kz, echoes, coils)")
 
     def scans(self, root: Path) -> Iterator[Scan]:
         """One scan per file and echo, in natural order of the files."""
-        files = self.files(root)
-        alone = apart(files)
-        for file in files:
-            with opened(file, self.expected) as hdf:
-                shape = _KSPACE.find(file, hdf, self.expected).shape
-                indices = taken(self.slices, shape[0])
-                maps = partial(self._maps, file, indices, shape) if "maps" in hdf else None
-            who = self.who(file, root, "", alone[file])
-            echoes = {echo: f"echo{echo + 1}" for echo in range(shape[3])}
-            for echo in pick(echoes, self.contrast, str.__eq__, file):
-                slices = self.each(file, indices, partial(_slice, file, echo))
-                name = safe_name(f"{stem(file)}_{echoes[echo]}")
-                yield Scan(name, shape[1:3], slices, file=file, who=who, contrast=echoes[echo], maps=maps)
+        for one in self.checked(root):
+            with opened(one.file, self.expected) as hdf:
+                maps = partial(self._maps, one.file, one.indices, one.shape) if "maps" in hdf else None
+            echoes = {echo: f"echo{echo + 1}" for echo in range(one.shape[3])}
+            for echo in pick(echoes, self.contrast, str.__eq__, one.file):
+                slices = self.each(one.file, one.indices, partial(_slice, one.file, echo))
+                name, contrast = safe_name(f"{stem(one.file)}_{echoes[echo]}"), echoes[echo]
+                yield Scan(name, one.size, slices, file=one.file, who=one.who, contrast=contrast, maps=maps)
 
     def _maps(self, file: Path, indices: range, shape: tuple[int, ...]) -> NDArray[np.complex64]:
         """Sensitivities (slices, coils, H, W)."""

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from fedsim.engine.federation import Federation
 from fedsim.engine.record.appended import AppendedTable
-from fedsim.engine.record.ledger import write_table
+from fedsim.engine.record.ledger import read_table, write_table
 
 
 class Manifest:
@@ -33,7 +33,12 @@ class Manifest:
             self._table.keep(pc.scalar(True))
             self._there = set(self._table.read(["site"])["site"].to_pylist())
         else:
-            self.add(self._federation.manifest["site"].unique())
+            self.add([*self._federation.manifest["site"].unique(), *self._known()])
+
+    def _known(self) -> list[str]:
+        """Sites that have taken part although there is no manifest, because it was deleted."""
+        clients = self._table.path.with_name("clients.parquet")
+        return read_table(clients, ["site"])["site"].tolist() if clients.exists() else []
 
     def add(self, sites: Iterable[str]) -> None:
         """Write the rows of those sites that it lacks.
