@@ -31,6 +31,7 @@ def test_without_a_gpu_its_benchmark_says_so(
     assert json.loads(capsys.readouterr().out) == {"status": "skipped", "reason": "torch sees no GPU"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["gpu"], indirect=True)
 def test_a_part_that_fails_does_not_end_the_benchmark(
     benchmark: ModuleType, capsys: pytest.CaptureFixture[str]

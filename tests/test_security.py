@@ -97,6 +97,7 @@ def test_the_search_finds_what_is_refused(code: str) -> None:
     assert refused_in(code)
 
 
+@pytest.mark.slow
 def test_fedsims_source_calls_nothing_that_runs_what_a_file_says() -> None:
     files = list(Path(fedsim.__file__).parent.rglob("*.py"))
     assert len(files) > 80

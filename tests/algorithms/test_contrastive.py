@@ -49,6 +49,7 @@ def by_loops(theta: Tensor, server: Tensor, previous: Tensor) -> Tensor:
     return near / (far + 1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [300, 50_000])  # one block, and several with a rest
 @pytest.mark.parametrize("clients", CLIENTS)
 def test_equals_the_definition_in_value_and_gradient(clients: int, size: int) -> None:

@@ -102,6 +102,7 @@ def mine(tmp_path: Path, cache: Path) -> Callable[..., Workload]:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hook", "body"), every(5, CASES))
 def test_a_fault_is_shown_as_the_methods(mine: Callable[..., Workload], tmp_path: Path, hook: str, body: str) -> None:
     with pytest.raises((MethodError, ClientError)) as error:
@@ -187,6 +188,7 @@ CHANGES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["serial", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.long])])
 def test_what_was_received_is_not_changed(mine: Callable[..., Workload], tmp_path: Path, backend: str) -> None:
     keys = [f"engine.backend={backend}", "engine.clients_per_actor=2", "engine.on_client_error=drop"]

@@ -33,6 +33,7 @@ def test_a_workload_gives_the_numbers_that_it_gave(name: str, tmp_path: Path) ->
             assert math.isclose(now[law]["norm"], then[law]["norm"], rel_tol=1e-6), f"{name}: {what} changed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_learns_as_it_did(method: str, tmp_path: Path) -> None:
     assert curve(tmp_path, method) == pytest.approx(FREEZE["curves"][method], rel=0 if SAME else 1e-6, abs=0)

@@ -62,6 +62,7 @@ def test_formats_belong_to_the_run(simulate: Simulate, tmp_path: Path) -> None:
         simulate("fedavg", "training.rounds=1", out=run.path, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuse", [1, 2])
 @pytest.mark.parametrize(("method", "expected"), [("fedavg", {True}), ("fl_mrcm", {True, False})])
 def test_tf32_holds_in_the_backward_pass_too(

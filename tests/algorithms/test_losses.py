@@ -100,6 +100,7 @@ def fedavg(b: Bench) -> Models:
     return {client.name: server for client in b.clients}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [("training.loss=l1_ssim",), ("training.loss=kspace",), ("training.clip_norm=0.05",)],
@@ -122,6 +123,7 @@ def test_clipping_acts_on_what_a_method_adds(simulate: Simulate) -> None:
         assert 0 < torch.cat([one.flatten() for one in moved]).norm() <= 1.01e-4 * steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [("training.loss=l1_ssim",), ("training.clip_norm=0.02",)])
 def test_fused_clients_minimise_the_same(simulate: Simulate, keys: tuple[str, ...]) -> None:
     runs = (simulate("fedavg", *keys, *DESCENT, "training.rounds=1", f"training.fuse={fuse}") for fuse in (1, 2))

@@ -27,6 +27,7 @@ def trains(simulate: Simulate, method: str, network: str, *more: str) -> None:
     assert all(np.isfinite(value).all() for value in everything(done, 1).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "network"), [*zip(METHODS.names(), cycle(UNROLLED), strict=False)])
 def test_each_method_trains_a_network(simulate: Simulate, method: str, network: str) -> None:
     trains(simulate, method, network)
@@ -57,6 +58,7 @@ COILS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", UNROLLED)
 def test_fused_clients_learn_what_single_ones_do(simulate: Simulate, network: str) -> None:
     """Clients with other numbers of coils take their steps apart, as those with other matrices do."""
@@ -66,6 +68,7 @@ def test_fused_clients_learn_what_single_ones_do(simulate: Simulate, network: st
         np.testing.assert_allclose(together[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["varnet"])
 def test_a_resumed_run_of_several_coils_ends_in_the_same_bits(simulate: Simulate, tmp_path: Path, network: str) -> None:
     what = ("fedmri", *keys(network), *COILS, "training.local_epochs=1", "metrics.every=0")

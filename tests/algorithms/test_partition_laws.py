@@ -46,11 +46,13 @@ def test_fedmri_without_its_term_is_a_shared_encoder(simulate: Simulate, tmp_pat
     assert differ(networks(fedmri, 3), networks(simulate("fedavg", *keys), 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), (HALF, "model.norm=batch")], ids=["all", "drawn"])
 def test_everything_shared_is_fedavg(simulate: Simulate, keys: tuple[str, ...]) -> None:
     assert_same_run(simulate("fedper", "algorithm.head=[]", *keys), simulate("fedavg", *keys))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), (HALF, "model.norm=batch")], ids=["all", "drawn"])
 def test_nothing_shared_is_single(simulate: Simulate, keys: tuple[str, ...]) -> None:
     fedper = simulate("fedper", "algorithm.head=[encoder,decoder]", *keys)
@@ -95,6 +97,7 @@ def test_lg_fedavg_shares_what_fedmri_keeps(domain: str, norm: str) -> None:
     assert ours | theirs == set(names)
 
 
+@pytest.mark.slow
 def test_fedprox_without_its_term_is_fedavg(simulate: Simulate) -> None:
     keys = ("training.participation=0.75", "algorithm.weighting=samples")
     fedavg = simulate("fedavg", *keys)
@@ -124,6 +127,7 @@ def optimizers(run: Run, round_: int, prefix: str) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), (HALF, "model.norm=batch")], ids=["all", "drawn"])
 def test_dittos_shared_model_is_fedavgs(simulate: Simulate, keys: tuple[str, ...]) -> None:
     ditto, fedavg = simulate("ditto", *keys), simulate("fedavg", *keys)
@@ -134,6 +138,7 @@ def test_dittos_shared_model_is_fedavgs(simulate: Simulate, keys: tuple[str, ...
     assert (ditto.clients["uplink_bytes"] == fedavg.clients["uplink_bytes"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), (HALF, "model.norm=batch")], ids=["all", "drawn"])
 def test_ditto_without_its_pull_is_single(
     simulate: Simulate, workload: Callable[..., Workload], keys: tuple[str, ...]
@@ -155,6 +160,7 @@ def test_ditto_without_its_pull_is_single(
         assert_same_tables(ditto, single, without=("loss", "steps", "private_bytes", "uplink_bytes", "downlink_bytes"))
 
 
+@pytest.mark.slow
 def test_ditto_with_its_pull_is_not_single(simulate: Simulate) -> None:
     pulled, alone = (load(simulate("ditto", f"algorithm.lam={lam}"), 3, "clients/B") for lam in (1, 0))
     assert not np.array_equal(pulled["state.personal.shared"], alone["state.personal.shared"])

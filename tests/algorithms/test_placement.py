@@ -28,6 +28,7 @@ def test_ray_gives_the_bits_of_one_process(simulate: Simulate, tmp_path: Path, w
     assert_same_run(simulate(*what), simulate(*what, *packed, out=tmp_path / "ray"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what",
     [
@@ -49,6 +50,7 @@ def test_stopped_and_resumed_equals_uninterrupted(simulate: Simulate, tmp_path: 
     assert_same_run(simulate(*what), resumed)
 
 
+@pytest.mark.slow
 def test_the_comparison_sees_what_methods_keep(simulate: Simulate) -> None:
     """The names under which state beyond parameters and optimizer is stored, and so compared above."""
     kept = {

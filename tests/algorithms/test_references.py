@@ -176,6 +176,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "reference", "keys"), every(6, CASES))
 def test_equals_its_definition(
     simulate: Simulate, workload: Callable[..., Workload], method: str, reference: Reference, keys: tuple[str, ...]

@@ -209,6 +209,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "reference", "keys"), every(4, CASES))
 def test_equals_its_definition(
     simulate: Simulate, workload: Callable[..., Workload], method: str, reference: Reference, keys: tuple[str, ...]

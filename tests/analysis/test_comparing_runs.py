@@ -82,6 +82,7 @@ def on(device: str, one: Run, folder: Path, *changes: tuple[str, str]) -> Run:
     return Run(copy)
 
 
+@pytest.mark.slow
 def test_fused_runs_and_other_devices_are_noted(simulate: Callable[..., Run], tmp_path: Path) -> None:
     one = simulate("algorithm.name=single")
     fused = on("cpu", one, tmp_path / "fused", ("fuse: 1", "fuse: 8"))

@@ -59,6 +59,7 @@ def test_at_home_the_numbers_are_those_of_evaluate(trained: Run, part: str) -> N
     pd.testing.assert_frame_equal(home[evaluated.columns], evaluated.reset_index(drop=True), check_exact=True)
 
 
+@pytest.mark.slow
 def test_every_model_meets_every_site(trained: Run) -> None:
     frame = cross_evaluate(trained)
     matrix = cross_matrix(frame)

@@ -115,6 +115,7 @@ def test_rows_are_the_same_every_time(fedmri: Run, rows: pd.DataFrame) -> None:
     assert {path: path.read_bytes() for path in files} == files
 
 
+@pytest.mark.slow
 def test_mean_is_the_mean_of_the_clients_files(fedmri: Run, rows: pd.DataFrame) -> None:
     decoders = [saved(fedmri, f"clients/{client}") for client in "ABC"]
     names = [name for name in decoders[0] if not name.startswith("state.")]

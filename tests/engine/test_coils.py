@@ -47,6 +47,7 @@ def shared(run: Run) -> np.ndarray:
     return run.learner("A", "last").shared.numpy()
 
 
+@pytest.mark.slow
 def test_sites_of_other_coils_and_sizes_train_one_network(raw: Callable[..., Workload], tmp_path: Path) -> None:
     """Also interrupted after a round: the same bits."""
     whole = run(raw(), tmp_path / "whole")

@@ -50,11 +50,13 @@ def test_partial_participation_does_not_depend_on_placement(simulate: Simulate) 
     assert trained.groupby("round")["client"].agg(tuple).nunique() > 1
 
 
+@pytest.mark.slow
 def test_a_seed_decides_everything(simulate: Simulate) -> None:
     one, other = simulate("training.rounds=1"), simulate("training.rounds=1", "seed=4")
     assert tensors(one) != tensors(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 2])
 def test_stopped_and_resumed_equals_uninterrupted(simulate: Simulate, tmp_path: Path, every: int) -> None:
     keys = ("training.rounds=4", f"engine.checkpoint_every={every}", "engine.keep_last=2")
@@ -65,6 +67,7 @@ def test_stopped_and_resumed_equals_uninterrupted(simulate: Simulate, tmp_path: 
     assert_same(whole, simulate(*keys, out=tmp_path / "part", resume=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [0, 1, 2])
 def test_more_rounds_on_resume_equals_having_asked_for_them(simulate: Simulate, tmp_path: Path, every: int) -> None:
     keys = (f"engine.checkpoint_every={every}", "engine.keep_last=1", "metrics.every=2")
@@ -75,12 +78,14 @@ def test_more_rounds_on_resume_equals_having_asked_for_them(simulate: Simulate, 
     assert_same(whole, longer)
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(simulate: Simulate, tmp_path: Path) -> None:
     first = simulate("training.rounds=2", out=tmp_path / "run")
     before = tensors(first)
     assert tensors(simulate("training.rounds=2", out=tmp_path / "run", resume=True)) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [("training.lr=0.5", "training.lr"), ("seed=9", "seed"), ("training.rounds=1", "training.rounds"),

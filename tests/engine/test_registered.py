@@ -67,6 +67,7 @@ def test_a_method_that_pools_all_data_needs_them_listed(many: Make) -> None:
         assemble(many("algorithm.name=centralised", "federation.sites.1.count=200000"))
 
 
+@pytest.mark.slow
 def test_a_run_records_its_cohorts_alone(many: Make, tmp_path: Path) -> None:
     done = run(many(), tmp_path / "run")
     raw = pd.read_parquet(tmp_path / "run" / "clients.parquet")
@@ -84,6 +85,7 @@ def test_a_run_records_its_cohorts_alone(many: Make, tmp_path: Path) -> None:
     assert not fresh.private.keys() - {"local"}, "it has never trained"
 
 
+@pytest.mark.slow
 def test_a_run_by_the_rule_is_that_of_a_list(many: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = ("algorithm.weighting=samples", "training.sampler=by_samples", "metrics.clients=cohort")
     ruled = run(many(*keys), tmp_path / "ruled")
@@ -94,6 +96,7 @@ def test_a_run_by_the_rule_is_that_of_a_list(many: Make, tmp_path: Path, monkeyp
     assert _shared(ruled) == _shared(listed)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_bits(many: Make, tmp_path: Path) -> None:
     """Even if it was killed while its manifest became a single file."""
     whole = run(many(), tmp_path / "whole")
@@ -106,6 +109,7 @@ def test_a_resumed_run_has_the_same_bits(many: Make, tmp_path: Path) -> None:
     assert whole.clients[columns].equals(resumed.clients[columns])
 
 
+@pytest.mark.slow
 def test_what_a_lost_round_drew_is_forgotten(many: Make, tmp_path: Path) -> None:
     """Hosts that go on after a loss have clients of the round that is repeated, which the checkpoint has not."""
     whole = run(many(), tmp_path / "whole")
@@ -147,6 +151,7 @@ def test_clients_without_private_state_are_resumed_and_evaluated(many: Make, tmp
     assert not whole.learner(whole.stored("last")[0], "last").private["local"].numel()
 
 
+@pytest.mark.slow
 def test_a_deleted_manifest_is_made_again(many: Make, tmp_path: Path) -> None:
     whole = run(many(), tmp_path / "whole")
     manifest = run(many("training.rounds=1"), tmp_path / "parts").path / "manifest.parquet"

@@ -36,6 +36,7 @@ def pretrained(make: Make, tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuse", [1, 2])
 def test_every_client_starts_from_the_file(make: Make, pretrained: Path, tmp_path: Path, fuse: int) -> None:
     """With a learning rate of almost 0 all networks, shared and private, stay what the file holds."""
@@ -60,6 +61,7 @@ def test_a_part_of_a_network_is_enough(make: Make, tmp_path: Path) -> None:
     assert any(not torch.equal(value, drawn[name]) for name, value in given.items())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_in_the_same_bits(make: Make, pretrained: Path, tmp_path: Path) -> None:
     """Clients that had not trained yet start from the file too; the run's copy serves when the file has changed."""
     keys = ("training.participation=0.5", f"training.init={pretrained}")
@@ -75,12 +77,14 @@ def test_a_resumed_run_ends_in_the_same_bits(make: Make, pretrained: Path, tmp_p
     assert resumed.workload.provenance["init"].startswith("sha256 ")
 
 
+@pytest.mark.slow
 def test_a_run_that_has_begun_keeps_its_start(make: Make, pretrained: Path, tmp_path: Path) -> None:
     run(make("training.rounds=1"), tmp_path / "run")
     with pytest.raises(InputError, match=r"training.init: .*began without it"):
         run(make(f"training.init={pretrained}"), tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_can_be_moved(make: Make, pretrained: Path, tmp_path: Path) -> None:
     run(make(f"training.init={pretrained}"), tmp_path / "run")
     pretrained.unlink()

@@ -99,6 +99,7 @@ def test_inspect_names_what_is_there(phantoms: Path, tmp_path: Path) -> None:
     assert width > height > 400  # four magnitudes and four phases, four rows
 
 
+@pytest.mark.slow
 def test_inspect_says_what_else_is_there(tmp_path: Path) -> None:
     write_volume(tmp_path / "one.h5", np.ones((2, 16, 16)))
     write_volume(tmp_path / "two.h5", np.ones((2, 16, 16)))

@@ -74,6 +74,7 @@ def test_pictures_are_those_of_the_figures_folder(page: Page, finished: Run) -> 
         assert 300 < height < 1200
 
 
+@pytest.mark.slow
 def test_report_says_what_was_run(page: Page, finished: Run) -> None:
     learner = finished.learner("W")
     for words in (

@@ -70,6 +70,7 @@ def test_slices_are_left_out_evenly_where_the_pictures_would_be_too_large(finish
     assert len(stacks_of({"fedmri": finished}, most_sites=1, most_bytes=1)[0].slices) == 1, "never none"
 
 
+@pytest.mark.slow
 def test_methods_that_show_other_volumes_are_refused(
     finished: Run, make_workload: Callable[..., Workload], tmp_path: Path
 ) -> None:

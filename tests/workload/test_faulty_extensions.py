@@ -163,6 +163,7 @@ DRAWS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("body", "message"), DRAWS, ids=[body for body, _ in DRAWS])
 def test_what_a_sampler_does_wrong_is_shown_as_the_samplers(folder: Path, body: str, message: str) -> None:
     (folder / "theirs.py").write_text(f"{SAMPLER}        {body}\n")

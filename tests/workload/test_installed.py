@@ -75,6 +75,7 @@ def test_a_packages_classes_are_among_the_known(plugged: Path, group: str) -> No
         load_workload(plugged / "own.yaml", [setting.format("x")])
 
 
+@pytest.mark.slow
 def test_the_schema_takes_the_classes_of_packages_and_of_files(plugged: Path, fedsim: Fedsim) -> None:
     schema = json.loads(fedsim("schema")[1])
     content = read_yaml(plugged / "own.yaml")

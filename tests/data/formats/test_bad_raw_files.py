@@ -19,6 +19,7 @@ def test_there_are_many_and_none_twice() -> None:
     assert len({(bad.format, bad.what) for bad in BAD}) == len(BAD) > 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad.format}: {bad.what}")
 def test_one_line_says_which_file_and_why(bad: Bad, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()

@@ -42,6 +42,7 @@ OTHERS = {"m4raw": "2022061009_T201.h5", "cmrxrecon": "P009/cine_sax.mat", "skm_
           "calgary_campinas": "e14099s3_P10000.7.h5"}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.format)
 def test_from_files_to_a_reconstruction(layout: Layout, tmp_path: Path) -> None:
     second = OTHERS.get(layout.format, f"other{Path(layout.name).suffix}")

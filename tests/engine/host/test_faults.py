@@ -254,6 +254,7 @@ def test_a_step_of_a_later_phase_meets_what_it_met_in_the_run(
             simulation.debug("B", 2)
 
 
+@pytest.mark.slow
 def test_a_failing_step_fails_again(simulate: Simulate, workload: Callable[..., Workload], tmp_path: Path) -> None:
     keys = (faults("{kind: raise, client: B, round: 2}"),)
     with pytest.raises(ClientError):

@@ -223,6 +223,7 @@ def summed(uploads: list[Upload], turns: list[Turn]) -> Received:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "keys", "dtype"), every(7, CASES))
 def test_each_gradient_is_that_of_the_client_alone(
     method: str, keys: tuple[str, ...], dtype: torch.dtype, tmp_path: Path, cache: Path

@@ -77,6 +77,7 @@ class OwnModel(Model):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "why"),
     [("image = image * image.mean().item()", "calling .item"),

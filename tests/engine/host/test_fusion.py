@@ -96,6 +96,7 @@ def test_on_other_actors(simulate: Simulate, fused: Run) -> None:
     assert_same(fused, simulate(*OF_SITES, "engine.backend=ray", "engine.clients_per_actor=2"))
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed(simulate: Simulate, fused: Run, tmp_path: Path) -> None:
     asked = iter([False, False, True])
     simulate(*OF_SITES, out=tmp_path / "part", stop=lambda: next(asked))
@@ -135,6 +136,7 @@ def test_no_client_depends_on_the_data_of_another(simulate: Simulate) -> None:
     assert {name: last(one, name) for name in ("B", "C")} == {name: last(other, name) for name in ("B", "C")}
 
 
+@pytest.mark.slow
 def test_fewer_clients_than_rows(simulate: Simulate) -> None:
     def two_sites(content: dict[str, Any]) -> None:
         del content["federation"]["sites"][0]
@@ -146,6 +148,7 @@ def test_fewer_clients_than_rows(simulate: Simulate) -> None:
     assert {name: last(one, name) for name in ("B", "C")} == {name: last(other, name) for name in ("B", "C")}
 
 
+@pytest.mark.slow
 def test_unequal_clients_end_where_they_would_alone(simulate: Simulate) -> None:
     """Plain gradient steps carry rounding on as it is: a wrong step, rate or batch would be seen."""
     keys = (

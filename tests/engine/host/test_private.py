@@ -67,6 +67,7 @@ def test_uplink_of_the_paper(model: dict[str, Any], expected: int) -> None:
     assert 4 * sum(p.numel() for name, p in network.named_parameters() if FedMRI().shares(name)) == expected
 
 
+@pytest.mark.slow
 def test_the_ledger_counts_what_crosses(simulate: Callable[..., Run]) -> None:
     run = simulate()
     encoder = sum(array.nbytes for array in load(run, 1, "shared").values())
@@ -77,6 +78,7 @@ def test_the_ledger_counts_what_crosses(simulate: Callable[..., Run]) -> None:
     assert (run.rounds["uplink_bytes"] == 4 * encoder).all()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_encoders_once_and_every_decoder(simulate: Callable[..., Run]) -> None:
     run = simulate("training.rounds=2")
     shared, ours, theirs = (load(run, 2, name) for name in ("shared", "clients/A.1", "clients/B"))

@@ -34,6 +34,7 @@ def _in_order(run: Run) -> list[np.ndarray]:
     return [arrays[name] for name, _ in run.model("B").named_parameters() if name in arrays]
 
 
+@pytest.mark.slow
 def test_every_step_keeps_the_bound(simulate: Simulate, monkeypatch: pytest.MonkeyPatch) -> None:
     """P / N <= max_k w_k in every single step of a run with unequal sites."""
     ratios, original = [], fedmri.ratio_and_gradient

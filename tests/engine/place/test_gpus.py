@@ -80,6 +80,7 @@ TOO_LARGE = {("paper-scenario-1", 8)}
 """A batch of 32 slices of 256 x 256 in two domains takes 15 GB."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", WORKLOADS, ids=lambda path: path.stem)
 def test_any_workload_runs_on_any_number_of_gpus_of_any_size(path: Path, workload: MakeWorkload) -> None:
     """Every client has one place, every GPU holds what its actors need, and none is refused but what cannot fit."""

@@ -61,6 +61,7 @@ def test_packed_spilled_and_shuffled_give_the_same_bits(
     assert_same(whole, simulate(*packed("auto", SPILLED)))
 
 
+@pytest.mark.slow
 def test_methods_with_more_state_are_spilled_alike(simulate: Simulate) -> None:
     """Ditto keeps a second model and optimizer, SCAFFOLD a control variate."""
     for method in ("ditto", "scaffold"):
@@ -68,6 +69,7 @@ def test_methods_with_more_state_are_spilled_alike(simulate: Simulate) -> None:
         assert_same(simulate(*keys), simulate(*keys, SPILLED))
 
 
+@pytest.mark.slow
 def test_a_spilled_run_resumes_in_memory(simulate: Simulate, whole: Run, tmp_path: Path) -> None:
     simulate("training.rounds=2", SPILLED, out=tmp_path / "part")
     (tmp_path / "part" / "evaluation.parquet").unlink()

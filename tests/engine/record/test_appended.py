@@ -51,6 +51,7 @@ def rounds_in(frame: pd.DataFrame) -> list[int]:
     return numbers
 
 
+@pytest.mark.slow
 def test_it_reads_as_one_table_before_and_after_every_change(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever changes what a reader sees is a renaming: pandas and pyarrow look before and after each."""
     seen: list[int] = []

@@ -45,6 +45,7 @@ def test_runs_that_start_together_get_a_folder_each(tmp_path: Path) -> None:
     assert list(tmp_path.glob("runs/*")) == [], "nothing was begun, and nothing is left"
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused_and_a_dead_one_succeeded(tmp_path: Path, workload: Callable[..., Workload]) -> None:
     folder, small = tmp_path / "run", workload("training.rounds=1")
     run(small, folder)

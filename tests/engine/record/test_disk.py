@@ -55,6 +55,7 @@ def fill(ballast: Path) -> None:
                 size //= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), pytest.param(RAY, marks=[pytest.mark.ray, pytest.mark.long])])
 def test_a_full_disk_stops_the_run_and_space_brings_it_back(
     simulate: Simulate, whole: Run, disk: Path, keys: tuple[str, ...]
@@ -98,6 +99,7 @@ def test_a_full_cache_is_named(simulate: Simulate, disk: Path, tmp_path: Path) -
     assert [path.name for path in disk.iterdir() if path.suffix in {".h5", ".part"}] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), pytest.param(RAY, marks=[pytest.mark.ray, pytest.mark.long])])
 def test_a_disk_that_is_full_by_the_workload(
     simulate: Simulate, whole: Run, tmp_path: Path, keys: tuple[str, ...]

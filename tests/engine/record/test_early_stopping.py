@@ -43,6 +43,7 @@ def test_it_stops_after_so_many_rounds_without_a_better_one(
     assert first is None or f"stopped early at round {first}" in verdicts[first - 1]
 
 
+@pytest.mark.slow
 def test_a_run_stops_says_so_and_is_done(simulate: Simulate, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="fedsim")
     run = simulate(*SOON, "engine.checkpoint_every=2", out=tmp_path / "run")

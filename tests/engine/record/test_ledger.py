@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from fedsim.engine.host.messages import Row
 from fedsim.engine.observer import Observer
@@ -27,6 +28,7 @@ class Reader(Observer):
             self.seen.append(pd.read_parquet(path)["round"].unique().tolist())
 
 
+@pytest.mark.slow
 def test_both_tables_can_be_read_after_every_round_and_are_files_at_the_end(
     simulate: Callable[..., Run], tmp_path: Path
 ) -> None:

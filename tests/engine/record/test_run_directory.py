@@ -10,6 +10,7 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state import checkpoint
 
 
+@pytest.mark.slow
 def test_a_clients_network_needs_its_checkpoints_state_once(
     simulate: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

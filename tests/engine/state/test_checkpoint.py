@@ -37,6 +37,7 @@ def test_many_clients_share_files_and_resume_alike(simulate: Simulate, tmp_path:
     assert whole.model("C")
 
 
+@pytest.mark.slow
 def test_only_the_last_and_the_best_are_kept(simulate: Simulate) -> None:
     run = simulate("training.rounds=5", "engine.keep_last=1")
     best = int(run.rounds.loc[run.rounds["psnr"].idxmax(), "round"])
@@ -48,6 +49,7 @@ def test_only_the_last_and_the_best_are_kept(simulate: Simulate) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_unfinished_checkpoint_does_not_count(simulate: Simulate) -> None:
     run = simulate()
     (checkpoint.folder(run.path, 3) / "state.json").unlink()
@@ -157,6 +159,7 @@ def test_a_damaged_ledger_is_named(simulate: Simulate, whole: Run, tmp_path: Pat
     assert_same(whole, simulate(out=tmp_path / "run", resume=True))
 
 
+@pytest.mark.slow
 def test_a_ledger_behind_its_checkpoint_is_refused(simulate: Simulate, tmp_path: Path) -> None:
     early = simulate("training.rounds=1", out=tmp_path / "run")
     kept = (early.path / "rounds.parquet").read_bytes()
@@ -214,6 +217,7 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_no_damaged_one(simulate: S
     assert checkpoint.complete_rounds(run.path) == [1, 2, 3], "nothing was set aside"
 
 
+@pytest.mark.slow
 def test_without_the_best_round_the_last_is_tested(simulate: Simulate, tmp_path: Path) -> None:
     keys = (
         "training.optimizer=sgd",

@@ -81,6 +81,7 @@ def states(run: Run, round_: int) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_it_writes_what_has_trained_and_nobody_else(whole: Run) -> None:
     listed = list_checkpoints(whole.path)
     assert [one.round for one in listed] == list(range(1, ROUNDS + 1))
@@ -105,6 +106,7 @@ def test_blocks_and_single_files_hold_the_same_states(make: Make, whole: Run, tm
             assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_blocks")
 def test_an_interrupted_run_and_one_without_links_end_alike(
     make: Make, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
