@@ -21,6 +21,7 @@ from fedsim.workload.faults import Fault
 from fedsim.workload.metrics import FEW, Metrics
 from fedsim.workload.names import POOLED, Sites
 from fedsim.workload.sites import Federation, Site
+from fedsim.workload.time import Time
 
 
 class Workload(Section):
@@ -39,6 +40,7 @@ class Workload(Section):
         default_factory=Engine, description="How the simulation runs; no effect on training unless a client is dropped."
     )
     metrics: Metrics = Field(default_factory=Metrics, description="How images are scored.")
+    time: Time | None = Field(None, description="Simulated time; default none is told.")
     faults: tuple[Fault, ...] = Field((), description="Injected faults, to study robustness.")
     provenance: dict[str, str] | None = Field(None, description="Versions and machine, written by fedsim.")
 

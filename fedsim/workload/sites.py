@@ -17,6 +17,7 @@ from fedsim.data.split import Split
 from fedsim.mri.masks import Equispaced
 from fedsim.workload.names import ClientNames, Sites, site_name
 from fedsim.workload.resources import Resources
+from fedsim.workload.time import SiteTime
 
 MOST_SITES = 10_000_000
 MOST_LISTED = 100_000
@@ -56,6 +57,13 @@ class Site(Section):
     resources: Resources = Field(default_factory=Resources, description="What its clients need while they train.")
     unseen: bool = Field(
         False, description="Keep the site out of the federation; `fedsim unseen RUN` scores the run on it."
+    )
+    time: SiteTime | None = Field(None, description="Overrides of simulated time for this site.")
+    joins_round: int | None = Field(
+        None, ge=1, description="First round that its clients may be drawn for, in simulated time; default the first."
+    )
+    leaves_round: int | None = Field(
+        None, ge=1, description="Last round that its clients may be drawn for, in simulated time; default the last."
     )
 
     @model_validator(mode="after")

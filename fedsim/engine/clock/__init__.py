@@ -1,0 +1,1 @@
+"""Simulated time: who begins and ends when, and which server step each enters."""
