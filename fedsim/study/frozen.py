@@ -37,10 +37,11 @@ def freeze(plan: StudyPlan, folder: Path) -> None:
     check_folder(plan, folder)
     file = folder / "study.yaml"
     first = plan.finals(dict.fromkeys(plan.pairs, 0))[0].workload
-    init = first.training.init
-    paths = {"federation.root": str(first.federation.root)} | ({"training.init": str(init)} if init else {})
+    init, trace = first.training.init, first.time.available.trace if first.time else None
+    paths = {"federation.root": first.federation.root, "training.init": init, "time.available.trace": trace}
+    given = {key: str(path) for key, path in paths.items() if path}
     content = json.loads(plan.study.model_dump_json(exclude_none=True))
-    content = {**content, "workload": "base.yaml", "set": {**content["set"], **paths}}
+    content = {**content, "workload": "base.yaml", "set": {**content["set"], **given}}
     base = write_yaml(read_yaml(plan.base))
     try:
         folder.mkdir(parents=True, exist_ok=True)

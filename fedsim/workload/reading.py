@@ -51,10 +51,14 @@ def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool
     where = {"root": _find(federation.root, path.parent), "cache": federation.cache.expanduser().absolute()}
     scratch = workload.engine.scratch and workload.engine.scratch.expanduser().absolute()
     init = workload.training.init and _beside(workload.training.init, path.parent)
+    time = workload.time
+    if time and time.available.trace:
+        time = time.with_trace(_beside(time.available.trace, path.parent))
     return workload.model_copy(update={
         "federation": federation.model_copy(update=where),
         "engine": workload.engine.model_copy(update={"scratch": scratch}),
         "training": workload.training.model_copy(update={"init": init}),
+        "time": time,
     })  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from fedsim.algorithms import hooks
 from fedsim.algorithms.catalogue import AnyAlgorithm
 from fedsim.algorithms.fedmri import FedMRI
+from fedsim.algorithms.sampling import Fixed
 from fedsim.algorithms.training import Training
 from fedsim.core.extension import Extension
 from fedsim.core.section import Name, Section, Tag
@@ -40,7 +41,7 @@ class Workload(Section):
         default_factory=Engine, description="How the simulation runs; no effect on training unless a client is dropped."
     )
     metrics: Metrics = Field(default_factory=Metrics, description="How images are scored.")
-    time: Time | None = Field(None, description="Simulated time; default none is told.")
+    time: Time | None = Field(None, description="Simulated time; default none.")
     faults: tuple[Fault, ...] = Field((), description="Injected faults, to study robustness.")
     provenance: dict[str, str] | None = Field(None, description="Versions and machine, written by fedsim.")
 
@@ -93,6 +94,57 @@ class Workload(Section):
         default = self.federation.split
         if not any((site.split or default).val for site in self.federation.sites if not site.unseen):
             raise ValueError("training.early_stopping: no site has validation data; set federation.split.val above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _time_is_told(self) -> "Workload":
+        sites = [site for site in self.federation.sites if site.time or site.joins_round or site.leaves_round]
+        if sites and self.time is None:
+            raise ValueError(f"site {sites[0].name}: time, joins_round, leaves_round: need the section time; add it")
+        if sites and self.algorithm.pools_data:
+            what = f"{self.algorithm.name} holds all sites in one client"
+            raise ValueError(f"site {sites[0].name}: time, joins_round, leaves_round: {what}; leave them out")
+        return self
+
+    @model_validator(mode="after")
+    def _turns_take_time(self) -> "Workload":
+        if self.time and not any(self.time.of_site(site.time).takes_time for site in self.federation.sites):
+            keys = "time.compute.samples_per_s, uplink_mbps, downlink_mbps or latency_s"
+            raise ValueError(f"time: no turn would take any; set {keys}")
+        return self
+
+    @model_validator(mode="after")
+    def _turns_overlap(self) -> "Workload":
+        time = self.time
+        if time is None or not time.overlaps:
+            return self
+        clients = len(self.client_names())
+        at_work = time.concurrency or self.training.drawn(clients)
+        if at_work > clients:
+            raise ValueError(f"time.concurrency: {at_work} cannot be at work at once, of {clients:,} clients; lower it")
+        if time.uploads > at_work:
+            what = f"{time.uploads} uploads never wait together with {at_work} clients at work"
+            raise ValueError(f"time.buffer: {what}; lower it, or raise time.concurrency")
+        if isinstance(self.training.sampler, Fixed):
+            what = f"fixed would draw the same clients for every place in mode {time.mode}"
+            raise ValueError(f"training.sampler: {what}; use uniform or by_samples")
+        return self
+
+    @model_validator(mode="after")
+    def _regions_have_clients(self) -> "Workload":
+        regions = self.time and self.time.hierarchy and self.time.hierarchy.regions
+        if regions and regions > (clients := len(self.client_names())):
+            raise ValueError(f"time.hierarchy.regions: {regions} of {clients:,} clients would be empty; lower it")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_is_in(self) -> "Workload":
+        round_ = 1
+        for joins, leaves in sorted(self.federation.stays):
+            round_ = round_ if joins > round_ else int(max(round_, min(leaves, self.training.rounds) + 1))
+        if round_ <= self.training.rounds:
+            what = f"joins_round and leaves_round leave no site for round {round_}"
+            raise ValueError(f"federation.sites: {what}; let one join sooner or leave later")
         return self
 
     def settled(self) -> "Workload":

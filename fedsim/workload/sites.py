@@ -1,5 +1,6 @@
 """The sections `federation` and `federation.sites`: who takes part, and with which data."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -77,6 +78,14 @@ class Site(Section):
             raise ValueError("count: with source.seed set, all sites have the same subjects; leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _stays_a_while(self) -> "Site":
+        if self.unseen and (self.time or self.joins_round or self.leaves_round):
+            raise ValueError("time, joins_round, leaves_round: an unseen site takes no part; leave them out")
+        if self.leaves_round and self.leaves_round < (self.joins_round or 1):
+            raise ValueError(f"leaves_round: {self.leaves_round} is before joins_round={self.joins_round}; raise it")
+        return self
+
     def numbered(self, number: int) -> Self:
         """This site, or the one of a number from 1 of the `count` sites that it stands for."""
         if self.count == 1:
@@ -116,6 +125,11 @@ class Federation(Section):
     def coil_settings(self) -> CoilSettings:
         """What becomes of the coils of raw data."""
         return CoilSettings(self.coils, self.target)
+
+    @property
+    def stays(self) -> list[tuple[int, float]]:
+        """First and last round that each entry of the sites that take part may be drawn for."""
+        return [(site.joins_round or 1, site.leaves_round or math.inf) for site in self.expanded_sites().entries]
 
     def expanded_sites(self) -> Sites[Site]:
         """Every site that takes part, with `count` expanded."""

@@ -1,9 +1,10 @@
-"""The section `time`: how long clients take in simulated time, when they are there, and how the server waits for them.
+"""The section `time`: how long clients take in simulated time, when they are available, and whom the server waits for.
 
 The formulas, with their sources, are in docs/time.md.
 """
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from fedsim.core.section import FolderPath, Section
 _FORMS = "a number above 0, [low, high] with 0 < low <= high, or {lognormal: {median: above 0, sigma: 0 to 10}}"
 
 
-def _a_speed(given: object) -> object:
+def _a_speed(given: Any) -> Any:  # noqa: ANN401 - whatever a file says
     """What was given, if it is a speed that sites can have."""
     match given:
         case [low, high] if _positive(low) and _positive(high) and low <= high:
@@ -45,7 +46,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 def draw_speed(speed: Speed, rng: np.random.Generator) -> float:
     """A client's speed, in the unit of the key."""
     if isinstance(speed, tuple):
-        return float(math.exp(rng.uniform(*map(math.log, speed))))
+        return float(math.exp(rng.uniform(math.log(speed[0]), math.log(speed[1]))))
     if isinstance(speed, dict):
         return float(speed["lognormal"]["median"] * math.exp(speed["lognormal"]["sigma"] * rng.standard_normal()))
     return speed
@@ -60,10 +61,10 @@ class Compute(Section):
 
 
 class Shifts(Section):
-    """When a client is there: in a window of its own in every period."""
+    """When a client is available: in a window of its own in every period."""
 
     share: Share | tuple[Share, Share] = Field(
-        1.0, description="Share of the period that a client is there; [low, high] is drawn uniform for each client."
+        1.0, description="Share of the period that a client is available; [low, high] is drawn uniform for each client."
     )
     period_h: float | None = Field(
         None, gt=0, le=1e6, description="Period [h] of the shifts, default 24; the windows of a trace return after it, "
@@ -77,16 +78,16 @@ class Shifts(Section):
 
 
 class Available(Shifts):
-    """When clients are there: shifts, or the windows of a trace."""
+    """When clients are available: shifts, or the windows of a trace."""
 
     trace: FolderPath | None = Field(
-        None, description="Table (.csv or .parquet) of windows in which clients are there, instead of share: client, "
-        "from_s, to_s [s]; beside the workload. Clients that it does not name are always there.")  # fmt: skip
+        None, description="Table (.csv or .parquet) of windows in which clients are available, instead of share: "
+        "client, from_s, to_s [s]; beside the workload. Clients that it does not name always are.")  # fmt: skip
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "Available":
         if self.trace is not None and "share" in self.model_fields_set and self.share != 1:
-            raise ValueError("trace: says when clients are there, and share does too; leave one of them out")
+            raise ValueError("trace: says when clients are available, and share does too; leave one of them out")
         if self.trace is not None and self.trace.suffix.lower() not in {".csv", ".parquet"}:
             raise ValueError(f"trace: {self.trace}: must be a .csv or .parquet file")
         return self
@@ -99,7 +100,7 @@ class SiteTime(Section):
     uplink_mbps: Speed | None = Field(None, description="Its line to the server [Mbit/s].")
     downlink_mbps: Speed | None = Field(None, description="Its line from the server [Mbit/s].")
     latency_s: float | None = Field(None, ge=0, le=1e6, description="Seconds of a turn besides work and transfers.")
-    available: Shifts | None = Field(None, description="When its clients are there.")
+    available: Shifts | None = Field(None, description="When its clients are available.")
     jitter: float | None = Field(None, ge=0, le=10, description="Spread of its turns' durations.")
     dropout: float | None = Field(None, ge=0, lt=1, description="Probability that a turn ends before it is done.")
 
@@ -117,7 +118,7 @@ class Staleness(Section):
     def factor(self, tau: int) -> float:
         """s(tau), from 0 to 1, for a staleness of tau >= 0 server steps; s(0) = 1.
 
-        Sources: FedAsync (Xie et al. 2019, section 5.2) has all three, FedBuff (Nguyen et al. 2022) polynomial with 0.5.
+        Sources: FedAsync (Xie et al. 2019, section 5.2), all three; FedBuff (Nguyen et al. 2022), polynomial with 0.5.
         """
         if self.kind == "polynomial":
             return float((1.0 + tau) ** -self.power)
@@ -138,17 +139,17 @@ class Time(Section):
 
     mode: Literal["synchronous", "deadline", "buffered", "asynchronous"] = Field(
         "synchronous", description="Whom the server waits for. synchronous: all that were drawn; deadline: those in "
-        "time; buffered: the first `buffer` of those at work (FedBuff); asynchronous: each alone (FedAsync).")  # fmt: skip
+        "time; buffered: the first `buffer` at work (FedBuff); asynchronous: each alone (FedAsync).")  # fmt: skip
     compute: Compute | None = Field(None, description="How fast clients train; default in no time.")
     uplink_mbps: Speed | None = Field(
-        None, description="A client's line to the server [Mbit/s], a speed as compute.samples_per_s; default in no time."
+        None, description="A client's line to the server [Mbit/s], given as compute.samples_per_s; default in no time."
     )
     downlink_mbps: Speed | None = Field(None, description="A client's line from the server [Mbit/s], likewise.")
     latency_s: float = Field(0.0, ge=0, le=1e6, description="Seconds of a turn besides work and transfers.")
     jitter: float = Field(
         0.0, ge=0, le=10, description="Standard deviation of the logarithm of a turn's duration, drawn for each turn."
     )
-    available: Available = Field(default_factory=Available, description="When clients are there.")
+    available: Available = Field(default_factory=Available, description="When clients are available.")
     dropout: float = Field(
         0.0, ge=0, lt=1, description="Probability that a client leaves during a turn, at a uniform point of it."
     )
@@ -165,7 +166,7 @@ class Time(Section):
     staleness: Staleness = Field(
         default_factory=Staleness, description="Modes buffered and asynchronous: weight of a late upload."
     )
-    mixing: float = Field(0.6, gt=0, le=1, description="Mode asynchronous: weight of a fresh upload (FedAsync's alpha).")
+    mixing: float = Field(0.6, gt=0, le=1, description="Mode asynchronous: weight of a fresh upload, FedAsync's alpha.")
     hierarchy: Hierarchy | None = Field(None, description="Regions, in mode synchronous; default none.")
 
     @model_validator(mode="after")
@@ -187,6 +188,15 @@ class Time(Section):
     def uploads(self) -> int:
         """Uploads that the server steps with, in the modes in which clients overlap."""
         return self.buffer if self.mode == "buffered" and self.buffer is not None else 1
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether a turn takes any."""
+        return any((self.compute, self.uplink_mbps, self.downlink_mbps, self.latency_s))
+
+    def with_trace(self, trace: Path) -> "Time":
+        """Simulated time with its trace in another place."""
+        return self.model_copy(update={"available": self.available.model_copy(update={"trace": trace})})
 
     def of_site(self, own: SiteTime | None) -> "Time":
         """Simulated time with a site's overrides."""

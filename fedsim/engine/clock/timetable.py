@@ -1,8 +1,19 @@
 """The timetable of a run in simulated time: a function of the workload, its seed and its clients, never of training."""
 
+from collections import deque
+from collections.abc import Iterator
+
+from fedsim.algorithms.learner import Learner
 from fedsim.engine.clients.sequence import Clients
+from fedsim.engine.clock.cohorts import Cohorts
+from fedsim.engine.clock.conditions import Conditions
+from fedsim.engine.clock.draws import Draws
+from fedsim.engine.clock.overlapping import Overlapping
 from fedsim.engine.clock.turns import Step
+from fedsim.engine.plan.sizes import traffic_of_zeros
 from fedsim.workload.schema import Workload
+
+_KEPT, _FEWEST = 200_000, 64  # turns, and steps
 
 
 class Timetable:
@@ -18,13 +29,43 @@ class Timetable:
             down: Bytes that it receives.
 
         Raises:
-            InputError: its trace cannot be read.
+            InputError: its trace cannot be used.
         """
+        assert workload.time is not None
+        self._time, self._clients = workload.time, clients
+        self._draws, self._conditions = Draws(workload, clients), Conditions(workload, clients, up, down)
+        turns = self._time.uploads if self._time.overlaps else self._draws.cohort(1)
+        self._kept = deque[Step](maxlen=max(_FEWEST, _KEPT // turns))
+        self._steps = self._begun()
+
+    @classmethod
+    def of(cls, workload: Workload, clients: Clients, learner: Learner) -> "Timetable":
+        """The timetable of a run, with the bytes that its method sends; if they are unknown, the shared parameters."""
+        start = learner.fresh_server()
+        sent = traffic_of_zeros(
+            workload.algorithm, start, clients.names, workload.training.drawn(len(clients))
+        ).phases.values()
+        size = float(start["shared"].nbytes)
+        return cls(
+            workload,
+            clients,
+            sum(phase.up for phase in sent) if sent else size,
+            sum(phase.down for phase in sent) if sent else size,
+        )
 
     def step(self, round_: int) -> Step:
         """The step of a round, counted from 1; cheap for rounds in order, and for those shortly before.
 
         Raises:
-            InputError: no client is ever there again.
+            InputError: no client finishes a turn any more.
         """
-        raise NotImplementedError
+        if self._kept and round_ < self._kept[0].round:
+            self._kept.clear()
+            self._steps = self._begun()
+        while not self._kept or self._kept[-1].round < round_:
+            self._kept.append(next(self._steps))
+        return self._kept[round_ - self._kept[0].round]
+
+    def _begun(self) -> Iterator[Step]:
+        mode = Overlapping if self._time.overlaps else Cohorts
+        return mode(self._time, self._draws, self._conditions, self._clients).steps()

@@ -1,4 +1,4 @@
-"""What a run keeps of what its workload names: the files of a user's own classes, and the network it starts from."""
+"""What a run keeps of what its workload names: the files of a user's own classes, a start, and a trace."""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +9,9 @@ from fedsim.core.files import replacing, write_text
 from fedsim.core.own import file_of, is_own
 from fedsim.workload.schema import Workload
 
-_INIT = "init.safetensors"
+_INIT, _TRACE = "training.init", "time.available.trace"
+_COPIES = {_INIT: ("init.safetensors",), _TRACE: ("trace.csv", "trace.parquet")}
+"""Names of the copies of these keys' files."""
 
 
 def keep_own(path: Path, workload: Workload) -> None:
@@ -37,19 +39,34 @@ def versions_of(workload: Workload) -> dict[str, str]:
     return packages | ({"init": f"sha256 {hashlib.sha256(init.read_bytes()).hexdigest()}"} if init else {})
 
 
-def keep_init(path: Path, workload: Workload) -> Workload:
-    """Keep the file that the networks start from with the run; the workload, naming the copy."""
-    init = workload.training.init
-    if init is None:
-        return workload
-    if not (path / _INIT).exists():
-        with replacing(path / _INIT) as temporary:
-            temporary.write_bytes(init.read_bytes())
-    return workload.model_copy(update={"training": workload.training.model_copy(update={"init": Path(_INIT)})})
+def files_of(workload: Workload) -> dict[str, Path | None]:
+    """The files that a run keeps a copy of, by key: what the networks start from, and a trace."""
+    time = workload.time
+    return {_INIT: workload.training.init, _TRACE: time.available.trace if time else None}
+
+
+def keep_files(path: Path, workload: Workload) -> Workload:
+    """Keep the files that the workload names with the run; the workload, naming the copies."""
+    for key, file in files_of(workload).items():
+        if file is not None and not (kept := _kept(path, key, file)).exists():
+            with replacing(kept) as temporary:
+                temporary.write_bytes(file.read_bytes())
+    init, time = workload.training.init, workload.time
+    training = workload.training.model_copy(update={"init": init and Path(_kept(path, _INIT, init).name)})
+    if time and (trace := time.available.trace):
+        time = time.with_trace(Path(_kept(path, _TRACE, trace).name))
+    return workload.model_copy(update={"training": training, "time": time})
+
+
+def _kept(path: Path, key: str, file: Path | None) -> Path:
+    """The copy of a key's file in a run directory, there or to be made."""
+    copies = [path / name for name in _COPIES[key]]
+    alike = (copy for copy in copies if file and copy.suffix == file.suffix.lower())
+    return next((copy for copy in copies if copy.exists()), None) or next(alike, copies[0])
 
 
 def check_kept(path: Path, workload: Workload) -> None:
-    """Refuse to resume a run if the code of a user's own classes, or what the networks start from, has changed.
+    """Refuse to resume a run if the code of a user's own classes, or a file that the run keeps, has changed.
 
     Raises:
         InputError: naming the file.
@@ -60,8 +77,9 @@ def check_kept(path: Path, workload: Workload) -> None:
             raise InputError(
                 f"{source}: is not what it was when {path} began ({kept}); a resumed run must keep its own code"
             )
-    init, kept = workload.training.init, path / _INIT
-    if kept.exists() and (init is None or init.read_bytes() != kept.read_bytes()):
-        raise InputError(f"training.init: is not what it was when {path} began; set it to {kept}")
-    if init is not None and not kept.exists() and (path / "manifest.parquet").exists():
-        raise InputError(f"training.init: {path} began without it; a run that has begun keeps its start")
+    for key, file in files_of(workload).items():
+        copy = _kept(path, key, file)
+        if copy.exists() and (file is None or not file.is_file() or file.read_bytes() != copy.read_bytes()):
+            raise InputError(f"{key}: is not what it was when {path} began; set it to {copy}")
+        if file is not None and not copy.exists() and (path / "manifest.parquet").exists():
+            raise InputError(f"{key}: {path} began without it; a run that has begun keeps it out")

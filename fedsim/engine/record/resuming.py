@@ -22,7 +22,7 @@ log = logging.getLogger("fedsim")
 
 _FREE_ON_RESUME = (
     "engine", "federation.root", "federation.cache", "training.rounds", "training.early_stopping", "training.init",
-    "tags", "metrics.references", "metrics.boxes", "provenance",
+    "tags", "time.available.trace", "metrics.references", "metrics.boxes", "provenance",
 )  # fmt: skip
 _KEPT_ON_RESUME = ("engine.on_client_error",)
 """What a client that fails does to its round is part of what the run computes. A lost process (`on_lost_process`,

@@ -24,7 +24,7 @@ from fedsim.data.samples import ClientData
 from fedsim.engine.host.messages import Setup
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.idle import with_idle
-from fedsim.engine.record.kept import keep_init, keep_own, own_names, versions_of
+from fedsim.engine.record.kept import keep_files, keep_own, own_names, versions_of
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.provenance import provenance
 from fedsim.engine.state import checkpoint
@@ -264,7 +264,7 @@ def begin_run(path: Path, workload: Workload, manifest: Callable[[], None]) -> W
     try:
         path.mkdir(parents=True, exist_ok=True)
         keep_own(path, workload)
-        stamped = keep_init(path, stamped)
+        stamped = keep_files(path, stamped)
         write_text(path / "workload.yaml", write_yaml(json.loads(stamped.model_dump_json(exclude_none=True))))
         manifest()
     except (OSError, WriteError) as error:

@@ -1,0 +1,92 @@
+"""A trace: a table of the windows in which clients are available, time.available.trace."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow
+
+from fedsim.core.errors import InputError
+from fedsim.engine.clients.sequence import Clients
+from fedsim.engine.clock.windows import Traced
+from fedsim.workload.time import Available
+
+_COLUMNS = ("client", "from_s", "to_s")
+
+
+def read_trace(available: Available, clients: Clients) -> dict[int, Traced]:
+    """The windows of the clients that a trace names, by their place; empty without a trace.
+
+    Raises:
+        InputError: there is no such file, it is not such a table, or its windows are not those of these clients in
+            ascending order.
+    """
+    path = available.trace
+    if path is None:
+        return {}
+    where = f"time.available.trace: {path}"
+    period = 3600 * available.period_h if available.period_h else math.inf
+    table = _table(path, where)
+    _check_times(table, period, where)
+    windows = {}
+    for name, rows in table.groupby("client", sort=False):
+        try:
+            place = clients.place(str(name))
+        except KeyError:
+            line = f"{where}, row {rows.index[0] + 1}"
+            raise InputError(f"{line}: {name!r:.80} is not a client; {_some(clients)} are") from None
+        windows[place] = _windows(rows, period, where)
+    return windows
+
+
+def _table(path: Path, where: str) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{where}: no such file")
+    try:
+        table = pd.read_csv(path, dtype={"client": str}) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+    except (ValueError, OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{where}: is not a table ({' '.join(str(error).split())[:80]})") from error
+    missing = [name for name in _COLUMNS if name not in table]
+    if missing:
+        raise InputError(f"{where}: has no column {missing[0]}; it needs client, from_s and to_s")
+    if table.empty:
+        raise InputError(f"{where}: has no rows; list the windows of each client, or leave it out")
+    return table.reset_index(drop=True)
+
+
+def _check_times(table: pd.DataFrame, period: float, where: str) -> None:
+    """Turn the times into numbers, and refuse those that cannot be a window's, naming the first row from 1."""
+    for name in ("from_s", "to_s"):
+        table[name] = pd.to_numeric(table[name], errors="coerce").astype(np.float64)
+    begin, end = table["from_s"], table["to_s"]
+    for wrong, what in (
+        (table["client"].isna(), "has no client"),
+        (~np.isfinite(begin + end), "from_s and to_s must be numbers of seconds"),
+        (begin < 0, "from_s must be 0 or more"),
+        (end <= begin, "to_s must be after from_s"),
+        (end > period, f"to_s must be within the period of {period / 3600:g} h; set time.available.period_h"),
+    ):
+        if wrong.any():
+            raise InputError(f"{where}, row {int(np.argmax(wrong)) + 1}: {what}")
+
+
+def _windows(rows: pd.DataFrame, period: float, where: str) -> Traced:
+    """A client's windows, those that touch joined."""
+    begins, ends, lines = rows["from_s"].tolist(), rows["to_s"].tolist(), rows.index.tolist()
+    for (_, before), (at, now) in pairwise(enumerate(begins)):
+        line = f"{where}, row {lines[at] + 1}"
+        if now < before:
+            raise InputError(f"{line}: begins before the client's window above it; sort its windows by from_s")
+        if now < ends[at - 1]:
+            raise InputError(f"{line}: begins before the client's window above it ends; join them")
+    apart = [True, *(now > before for now, before in zip(begins[1:], ends, strict=False))]
+    firsts = [begin for begin, first in zip(begins, apart, strict=True) if first]
+    lasts = [end for end, next_apart in zip(ends, [*apart[1:], True], strict=True) if next_apart]
+    return Traced(firsts, lasts, period)
+
+
+def _some(clients: Clients) -> str:
+    more = len(clients) - 20
+    return ", ".join(clients.names[:20]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,60 @@
+"""When a client is available, in simulated time [s]."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Window = tuple[float, float]
+"""Begin and end of a time in which a client is available [s]; both infinite for never again."""
+
+
+class Windows(Protocol):
+    """The windows of a client."""
+
+    def at(self, now: float) -> Window:
+        """The window that has begun and not ended at a time, or the next one to begin."""
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """One window in every period."""
+
+    period: float
+    """Seconds."""
+    length: float
+    """Seconds of a window; less than the period."""
+    phase: float
+    """Begin of one of the windows [s]."""
+
+    def at(self, now: float) -> Window:
+        """The present window or the next."""
+        number = math.floor((now - self.phase) / self.period)
+        if now >= self.phase + number * self.period + self.length:
+            number += 1
+        begin = self.phase + number * self.period
+        return begin, begin + self.length
+
+
+@dataclass(frozen=True)
+class Traced:
+    """Windows that are listed, once or in every period."""
+
+    begins: Sequence[float]
+    """Ascending [s]."""
+    ends: Sequence[float]
+    """Of each window, before the next begins [s]."""
+    period: float = math.inf
+    """Seconds after which all return; no window ends later."""
+
+    def at(self, now: float) -> Window:
+        """The present window or the next."""
+        start = 0.0 if math.isinf(self.period) else math.floor(now / self.period) * self.period
+        window = bisect_right(self.ends, now - start)
+        if window == len(self.ends):
+            window, start = 0, start + self.period
+        return start + self.begins[window], start + self.ends[window]
+
+
+ALWAYS = Traced((-math.inf,), (math.inf,))

@@ -1,0 +1,81 @@
+"""Traces and windows: what is read, and what is refused in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fedsim.core.errors import InputError
+from fedsim.engine.clients.sequence import Clients
+from fedsim.engine.clock.trace import read_trace
+from fedsim.engine.clock.windows import Shifts
+from fedsim.engine.federation import assemble
+from fedsim.workload.schema import Workload
+from fedsim.workload.time import Available
+
+BAD = {
+    "nothing": ("", "is not a table"),
+    "a head alone": ("client,from_s,to_s\n", "has no rows"),
+    "no client": ("who,from_s,to_s\nA.1,0,1\n", "has no column client"),
+    "no end": ("client,from_s\nA.1,0\n", "has no column to_s"),
+    "an unknown client": ("client,from_s,to_s\nA.1,0,1\nZ,0,1\n", "row 2: 'Z' is not a client; A.1, "),
+    "an empty client": ("client,from_s,to_s\nA.1,0,1\n,0,1\n", "row 2: has no client"),
+    "words": ("client,from_s,to_s\nA.1,soon,later\n", "row 1: from_s and to_s must be numbers of seconds"),
+    "an empty time": ("client,from_s,to_s\nA.1,0,\n", "row 1: from_s and to_s must be numbers of seconds"),
+    "infinite": ("client,from_s,to_s\nA.1,0,inf\n", "row 1: from_s and to_s must be numbers of seconds"),
+    "negative": ("client,from_s,to_s\nA.1,-1,3\n", "row 1: from_s must be 0 or more"),
+    "empty windows": ("client,from_s,to_s\nA.1,3,3\n", "row 1: to_s must be after from_s"),
+    "backwards": ("client,from_s,to_s\nA.1,3,2\n", "row 1: to_s must be after from_s"),
+    "unsorted": ("client,from_s,to_s\nA.1,5,6\nA.1,1,2\n", "row 2: begins before the client's window above it; sort"),
+    "overlapping": ("client,from_s,to_s\nA.1,1,6\nA.1,5,9\n", "row 2: begins before the client's window above it ends"),
+    "beyond the period": ("client,from_s,to_s\nA.1,1,90000\n", "row 1: to_s must be within the period of 24 h"),
+    "too many columns": ("client,from_s,to_s\nA.1,1,2,3,4,5\nA.1\n", "time.available.trace"),
+    "binary": (b"\x00\xff\xfe\x81", "is not a table"),
+}
+
+
+@pytest.fixture
+def clients(workload: Callable[..., Workload]) -> Clients:
+    return assemble(workload()).clients
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_trace_is_refused_in_one_line(clients: Clients, tmp_path: Path, what: str) -> None:
+    content, message = BAD[what]
+    (tmp_path / "t.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError) as refused:
+        read_trace(Available(trace=tmp_path / "t.csv", period_h=24), clients)
+    assert str(refused.value).startswith(f"time.available.trace: {tmp_path / 't.csv'}")
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_no_trace_and_no_table(clients: Clients, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_trace(Available(trace=tmp_path / name), clients)
+    (tmp_path / "t.parquet").write_text("client,from_s,to_s\n")
+    with pytest.raises(InputError, match="is not a table"):
+        read_trace(Available(trace=tmp_path / "t.parquet"), clients)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_windows_are_those_of_the_table(clients: Clients, tmp_path: Path, name: str) -> None:
+    table = pd.DataFrame({"client": [clients.names[1]] * 3, "from_s": [1, 4, 9], "to_s": [4, 6, 10]})
+    if name == "t.csv":
+        table.to_csv(tmp_path / name, index=False)
+    else:
+        table.to_parquet(tmp_path / name)
+    read = read_trace(Available(trace=tmp_path / name, period_h=20 / 3600), clients)
+    assert list(read) == [1]
+    at = {now: read[1].at(now) for now in (0, 1, 4, 5.5, 6, 9.5, 10, 21, 26)}
+    one, two, three = (1, 6), (9, 10), (21, 26)
+    assert at == {0: one, 1: one, 4: one, 5.5: one, 6: two, 9.5: two, 10: three, 21: three, 26: (29, 30)}
+
+
+def test_shifts_come_once_in_a_period() -> None:
+    shifts = Shifts(period=24, length=8, phase=20)
+    assert [shifts.at(now) for now in (0, 3.9, 4, 19, 20, 27.9, 28)] == [
+        (-4, 4), (-4, 4), (20, 28), (20, 28), (20, 28), (20, 28), (44, 52),
+    ]  # fmt: skip
