@@ -32,8 +32,10 @@ def combined(images: Tensor, maps: Tensor) -> Tensor:
 
 
 def rss(images: Tensor) -> Tensor:
-    """Root sum of squares (..., H, W) float of coil images (..., C, H, W)."""
-    return images.abs().square().sum(_COILS).sqrt()
+    """Root sum of squares (..., H, W) float of coil images (..., C, H, W); where all are 0 its gradient is 0."""
+    total = images.abs().square().sum(_COILS)
+    empty = total == 0
+    return total.masked_fill(empty, 1).sqrt().masked_fill(empty, 0)
 
 
 def whitening(noise: Tensor) -> Tensor:
@@ -99,4 +101,4 @@ def estimated_maps(kspace: Tensor) -> Tensor:
 def normalised(images: Tensor) -> Tensor:
     """Images (..., C, H, W) over their root sum of squares, 0 where that is 0."""
     total = rss(images).unsqueeze(_COILS)
-    return images / total.clamp_min(torch.finfo(total.dtype).tiny)
+    return images / total.masked_fill(total == 0, 1)

@@ -110,3 +110,18 @@ def test_estimated_maps_are_close_to_the_true_ones(side: int) -> None:
     inside = head.abs() > 0.5
     likeness = combined(maps, found).abs()[inside]
     assert likeness.min() > 0.99, "1 for equal maps of unit energy"
+
+
+def test_where_no_coil_has_signal_gradients_are_zero() -> None:
+    """Of the root sum of squares and of coils over it; elsewhere they are those of the plain formulas."""
+    images = drawn(3, 4, 5)
+    images[:, 1:3] = 0
+    images.requires_grad_()
+    total = images.abs().square().sum(-3).sqrt()
+    assert torch.equal(rss(images), total)
+    for found in (rss(images), normalised(images).real):
+        (gradient,) = torch.autograd.grad((found * drawn(4, 5, seed=1).real).sum(), images)
+        assert gradient.isfinite().all()
+        assert not gradient[:, 1:3].any() or found.dim() == 3
+    (gradient,) = torch.autograd.grad(rss(images)[0].sum(), images)
+    torch.testing.assert_close(gradient[:, 0], (images / total)[:, 0].detach())
