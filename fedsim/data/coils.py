@@ -13,7 +13,7 @@ from fedsim.data.source import Source, Volume
 from fedsim.mri.coils import combined, compressed, compression, estimated_maps, normalised
 from fedsim.mri.espirit import espirit_maps
 from fedsim.mri.fft import fft2c, ifft2c
-from fedsim.mri.geometry import kspace_at, square
+from fedsim.mri.geometry import Matrix, kspace_at, square
 
 Coils = Literal["combine", "keep"] | Annotated[int, Field(ge=1, le=256)]
 Target = Literal["rss", "combined"]
@@ -34,6 +34,10 @@ class CoilSettings:
     def kept(self) -> bool:
         """Whether shards have a coil axis, and maps."""
         return self.coils != "combine"
+
+    def under(self, protocol: str) -> str:
+        """A metrics' protocol as tables say it: with the target, if it is not the root sum of squares."""
+        return protocol if self.target == "rss" else f"{protocol}, {self.target} target"
 
     def count(self, coils: int) -> int:
         """Coils in the shard of a source with `coils`; 0: combined."""
@@ -73,6 +77,21 @@ def maps_at(kspace: ComplexArray, volume: Volume, kept: list[int], source: Sourc
     return normalised(ifft2c(images)).numpy()
 
 
+def maps_within(kspace: torch.Tensor, region: torch.Tensor, method: Maps) -> torch.Tensor:
+    """Sensitivities (coils, H, W) of k-space (coils, H, W) that is zero outside its calibration region (H, W) bool.
+
+    Raises:
+        InputError: they are to come from a file, or the region is too small for ESPIRiT.
+    """
+    if method == "file":
+        what = "undersampled k-space takes none from files; train with maps: estimate or espirit to use it here"
+        raise InputError(f"source.maps: file: {what}")
+    if method == "espirit" and len(kspace) > 1:
+        sides = int(region.any(-1).sum()), int(region.any(-2).sum())
+        return torch.from_numpy(espirit_maps(kspace.numpy(), sides))
+    return estimated_maps(kspace) if len(kspace) > 1 else torch.ones_like(kspace)
+
+
 def _method(source: Source) -> str:
     return str(getattr(source, "maps", "estimate"))
 
@@ -91,16 +110,29 @@ def _estimated(kspace: ComplexArray, method: str) -> ComplexArray:
     return np.stack([estimated_maps(torch.from_numpy(one)).numpy() for one in kspace])
 
 
+def by_slice(source: Source, matrix: Matrix, settings: CoilSettings) -> bool:
+    """Whether coils can be combined as each slice is read, because nothing else of their volume is needed for it."""
+    maps_of_volume = settings.target == "combined" and _method(source) == "file"
+    return not settings.kept and matrix != "native" and not maps_of_volume
+
+
+def one_of(images: ComplexArray, source: Source, target: Target) -> NDArray[Any]:
+    """A slice (H, W) of its coils' images (coils, H, W), combined with sensitivities that are estimated."""
+    image: NDArray[Any] = images[0]
+    if len(images) > 1 and target == "rss":
+        image = np.linalg.norm(images, axis=0)
+    elif len(images) > 1:
+        maps = _estimated(fft2c(torch.from_numpy(images)).numpy()[None], _method(source))[0]
+        image = combined(torch.from_numpy(images), torch.from_numpy(maps)).numpy()
+    return image
+
+
 def _combined(volume: Volume, source: Source, target: Target) -> NDArray[np.float32] | ComplexArray:
     """(slices, H, W): magnitudes by root sum of squares, or complex, weighted by sensitivities."""
-    if volume.coils == 1:
-        return volume.images[:, 0]
-    if target == "rss":
-        return np.stack([np.linalg.norm(one, axis=0) for one in volume.images])
-    images = torch.from_numpy(volume.images)
-    given = _method(source) == "file"
-    maps = _of_files(volume) if given else _estimated(fft2c(images).numpy(), _method(source))
-    return combined(images, torch.from_numpy(maps)).numpy()
+    if volume.coils > 1 and target == "combined" and _method(source) == "file":
+        images: ComplexArray = combined(torch.from_numpy(volume.images), torch.from_numpy(_of_files(volume))).numpy()
+        return images
+    return np.stack([one_of(one, source, target) for one in volume.images])
 
 
 def _compressed(volume: Volume, coils: int) -> Volume:

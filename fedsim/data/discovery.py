@@ -5,12 +5,36 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fedsim.core.errors import InputError
+from fedsim.core.files import absent
 from fedsim.data.labels import label_folder, named_label
-from fedsim.data.left_out import leave_out
+from fedsim.data.left_out import leave_out, lines, noting
 from fedsim.data.names import natural, stem
 
 _DERIVED = {"derivatives", "sourcedata", "__macosx"}
 """Names of folders that hold processed versions of the images beside them."""
+
+
+def matching(path: str, root: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Every file at or below `path`, relative to `root`, with one of the suffixes, as `data_files` finds them.
+
+    Raises:
+        InputError: the path is missing, it or a link in it leaves `root`, or it holds no such file.
+    """
+    base = root / path
+    if not base.exists():
+        there = f"; or set federation.root to what holds {path!r}" if not _begins(base, root) else ""
+        raise InputError(f"{base}: {absent(base)}{there}")
+    if not base.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{base}: leads outside federation.root ({root})")
+    with noting(root) as left_out:
+        found = data_files(base, root, lambda file: _ends(file, suffixes))
+    for one in left_out:
+        leave_out(root / one.path, one.reason)
+    if not found:
+        endings = ", ".join(suffix or "nothing" for suffix in suffixes)
+        besides = f" ({'; '.join(lines(left_out))})" if left_out else ""
+        raise InputError(f"{base}: holds no image file with the suffix {endings}{besides}; set path or format")
+    return found
 
 
 def data_files(base: Path, root: Path, wanted: Callable[[Path], bool]) -> list[Path]:
@@ -37,6 +61,17 @@ def fetched(files: list[Path]) -> list[Path]:
     if missing is not None:
         raise InputError(f"{missing}: is a link to a file that is not there; fetch it, or remove the link")
     return files
+
+
+def _begins(path: Path, root: Path) -> bool:
+    """Whether the first folder of a path below `root` exists, so that `root` is probably right."""
+    parts = path.relative_to(root).parts
+    return len(parts) > 1 and (root / parts[0]).exists()
+
+
+def _ends(file: Path, suffixes: tuple[str, ...]) -> bool:
+    bare = file.suffix[1:].isdecimal() or not file.suffix
+    return ("" in suffixes and bare) or file.name.lower().endswith(tuple(filter(None, suffixes)))
 
 
 def _is_other(file: Path, wanted: Callable[[Path], bool]) -> bool:

@@ -3,18 +3,21 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PrivateAttr
 
 from fedsim.core.errors import InputError
+from fedsim.data.coils import CoilSettings, by_slice, one_of
 from fedsim.data.kspace import KSpaceSource, RawVolume, truth
 from fedsim.data.reading import reading
-from fedsim.data.source import Volume
+from fedsim.data.source import Source, Volume
 from fedsim.data.subjects import Subject
+from fedsim.mri.geometry import Matrix, centre_crop_or_pad
 
 
 def _some(value: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -45,6 +48,8 @@ class RawSource(KSpaceSource):
 
     expected: ClassVar[str]
     """Description of a valid file, for messages."""
+    _combine: Callable[[NDArray[Any]], NDArray[Any]] | None = PrivateAttr(None)
+    """Makes an image (h, w) of a slice's coil images (coils, h, w) as it is read; None: they are kept."""
 
     @abstractmethod
     def scans(self, root: Path) -> Iterator[Scan]:
@@ -61,18 +66,33 @@ class RawSource(KSpaceSource):
             InputError: a scan is undersampled, so that its images are no ground truth, or cannot be read.
         """
         for scan in self.scans(root):
-            images = np.stack([self._truth(scan, kspace) for kspace in scan.slices])
-            maps = scan.maps() if scan.maps and self.maps == "file" and images.ndim == 4 else None
-            origin = scan.file.relative_to(root).as_posix()
-            yield Volume(scan.who, scan.name, images, origin, contrast=scan.contrast, maps=maps, size=scan.size)
+            coils, images = 0, []
+            for kspace in scan.slices:
+                coils = len(kspace)
+                images.append(self._image(scan, kspace))
+            yield Volume(
+                scan.who,
+                scan.name,
+                np.stack(images),
+                scan.file.relative_to(root).as_posix(),
+                contrast=scan.contrast,
+                maps=scan.maps() if scan.maps and self.maps == "file" and images[0].ndim == 3 else None,
+                size=scan.size,
+                combined=coils if images[0].ndim == 2 else 0,
+            )
 
     def raw(self, root: Path) -> Iterator[RawVolume]:
         """The k-space of every scan."""
         return self.scans(root)
 
-    def _truth(self, scan: Scan, kspace: NDArray[Any]) -> NDArray[Any]:
+    def _image(self, scan: Scan, kspace: NDArray[Any]) -> NDArray[Any]:
+        """The image (h, w), or the coils' images (coils, h, w), of a slice's k-space."""
         with reading(scan.file, self.expected):
-            return truth(kspace, scan.size)
+            image = truth(kspace, scan.size)
+        if self._combine is None or image.ndim == 2:
+            return image
+        with np.errstate(all="ignore"):  # values are judged later
+            return self._combine(centre_crop_or_pad(image, scan.size))
 
     def each(self, file: Path, indices: range, read: Callable[[int], NDArray[Any]]) -> Iterator[NDArray[np.complex64]]:
         """Slices (coils, H, W) of a file, one at a time; what `read` raises becomes a message that names the file."""
@@ -80,6 +100,15 @@ class RawSource(KSpaceSource):
             with reading(file, self.expected):
                 kspace: NDArray[np.complex64] = read(index).astype(np.complex64, copy=False)
             yield kspace
+
+
+def sparing(source: Source, matrix: Matrix, settings: CoilSettings) -> Source:
+    """The source; of raw data whose coils are combined, one that combines each slice's as soon as they are read."""
+    if not (isinstance(source, RawSource) and by_slice(source, matrix, settings)):
+        return source
+    found = source.model_copy()
+    found._combine = partial(one_of, source=source, target=settings.target)
+    return found
 
 
 def taken(slices: SliceRange, count: int) -> range:

@@ -17,6 +17,7 @@ File-system locks are not used, because some file systems lack them.
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ from fedsim.data.coils import COMBINED, CoilSettings, as_kept, maps_at
 from fedsim.data.encoding import Fraction, cropped, kspace_of, lines_at, with_centred_echo
 from fedsim.data.left_out import LeftOut, lines, noting
 from fedsim.data.phase import with_phase
+from fedsim.data.raw import sparing
 from fedsim.data.source import Source, StoredVolume, Volume, volumes_of
 from fedsim.data.subjects import Subject
 from fedsim.data.values import settled, showing
@@ -225,7 +227,7 @@ def _digest(source: Source, root: Path, matrix: Matrix, coils: CoilSettings) -> 
 def _write(source: Source, root: Path, matrix: Matrix, path: Path, coils: CoilSettings) -> None:
     with h5py.File(path, "w", locking=False, libver="latest") as file, noting(root) as left_out:
         group = file.create_group("kspace", track_order=True)
-        for volume in volumes_of(source, root):
+        for volume in volumes_of(sparing(source, matrix, coils), root):
             if volume.name in group:
                 raise InputError(f"{volume.origin}: a second volume named {volume.name}; names must differ")
             _add(file, volume, source, root, matrix, coils)
@@ -289,5 +291,6 @@ def _check_room(volume: Volume, slices: int) -> None:
     side = max(shape)
     if side > max(_ANY_SHAPE, _THINNEST * min(shape)):
         raise InputError(f"{volume.origin}: its images are {shape}, longer than any field of view")
-    if _COPIES * 8 * slices * volume.coils * side**2 > psutil.virtual_memory().total:
+    coils = math.prod(volume.images.shape[1:-2])
+    if _COPIES * 8 * slices * coils * side**2 > psutil.virtual_memory().total:
         raise InputError(f"{volume.origin}: its {slices} slices, {side} x {side} once square, exceed the memory here")

@@ -9,15 +9,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field, PrivateAttr, ValidatorFunctionWrapHandler, WrapValidator
 
 from fedsim.core.errors import InputError
 from fedsim.core.extension import Extension
-from fedsim.core.files import absent
 from fedsim.core.section import InsidePath
-from fedsim.data.discovery import data_files, fetched
+from fedsim.core.seeds import derive, numpy_stream
+from fedsim.data.discovery import fetched, matching
 from fedsim.data.labels import looks_like_label
-from fedsim.data.left_out import leave_out, lines, noting
+from fedsim.data.left_out import leave_out
 from fedsim.data.names import safe_name, stem
 from fedsim.data.reading import reading
 from fedsim.data.subjects import SITE, Subject, SubjectPattern, by_file, told_by
@@ -42,11 +42,12 @@ class Volume:
     maps: NDArray[np.complex64] | None = None
     """Sensitivities (slices, coils, H, W), if the source holds them."""
     size: tuple[int, int] | None = None  # (h, w) that images are cropped to unless the matrix is native
+    combined: int = 0  # coils that the images (slices, H, W) were combined from as they were read
 
     @property
     def coils(self) -> int:
-        """Number of coils; 1 if the images have no coil axis."""
-        return self.images.shape[1] if self.images.ndim == 4 else 1
+        """Number of coils of the scan."""
+        return self.images.shape[1] if self.images.ndim == 4 else max(self.combined, 1)
 
     @property
     def subject(self) -> str:
@@ -178,7 +179,10 @@ class FileSource(Source):
     record: ClassVar[str] = ""
     """The name of the format's field for the subject."""
 
-    synthetic_phase: bool = Field(False, description="Give magnitudes a smooth random phase, drawn from their names.")
+    synthetic_phase: bool = Field(
+        False, description="Give magnitudes a smooth random phase, drawn for each volume from the workload's seed."
+    )
+    _phase_seed: int = PrivateAttr(0)
     nan: Literal["refuse", "zero"] = Field(
         "refuse",
         description="How to treat NaN, which some tools write outside the head: refuse, or zero to read them as 0.",
@@ -188,6 +192,20 @@ class FileSource(Source):
         description="How to treat negative values in images without phase: refuse, shift (make the lowest 0) or "
         "magnitude (drop the sign); undershoots of interpolation, up to 5 % of the highest value, lose their sign.",
     )
+
+    def resolve(self, seed: int, site: str) -> Self:
+        """This source with the seed of its synthetic phase set."""
+        found = self.model_copy()
+        found._phase_seed = derive(seed, "phase", site)
+        return found
+
+    def phase_of(self, volume: str) -> np.random.Generator | None:
+        """The stream that the phase of a volume is drawn from; None: volumes keep theirs."""
+        return numpy_stream(self._phase_seed, volume) if self.synthetic_phase else None
+
+    def fingerprint(self, root: Path) -> str:
+        """The seed of the phase, if it has any."""
+        return f"phase {self._phase_seed}" if self.synthetic_phase else ""
 
     def identity(self) -> str:
         """The path."""
@@ -211,7 +229,7 @@ class FileSource(Source):
         """The volumes for `volumes`, except that names may repeat."""
 
     def files(self, root: Path) -> list[Path]:
-        """Every file of this format at or below `path`, as `matching` finds them."""
+        """Every file of this format at or below `path`."""
         return fetched(self.matching(root))
 
     def volumes(self, root: Path) -> Iterator[Volume]:
@@ -220,7 +238,7 @@ class FileSource(Source):
         for volume in self.read(root):
             if self.foreign:
                 _check(self, volume)
-            if looks_like_label(volume.images):
+            if volume.coils == 1 and looks_like_label(volume.images):
                 leave_out(root / volume.origin, "label by its content")
                 continue
             name, copy = volume.name, 1
@@ -236,21 +254,7 @@ class FileSource(Source):
         Raises:
             InputError: the path is missing, it or a link in it leaves `root`, or it holds no such file.
         """
-        base = root / self.path
-        if not base.exists():
-            there = f"; or set federation.root to what holds {self.path!r}" if not _begins(base, root) else ""
-            raise InputError(f"{base}: {absent(base)}{there}")
-        if not base.resolve().is_relative_to(root.resolve()):
-            raise InputError(f"{base}: leads outside federation.root ({root})")
-        with noting(root) as left_out:
-            found = data_files(base, root, lambda file: _ends(file, self.suffixes))
-        for one in left_out:
-            leave_out(root / one.path, one.reason)
-        if not found:
-            endings = ", ".join(suffix or "nothing" for suffix in self.suffixes)
-            besides = f" ({'; '.join(lines(left_out))})" if left_out else ""
-            raise InputError(f"{base}: holds no image file with the suffix {endings}{besides}; set path or format")
-        return found
+        return matching(self.path, root, self.suffixes)
 
     def folder(self, file: Path, root: Path) -> str:
         """The folder that directly holds `file`, as a name that differs for equally named folders below `path`."""
@@ -286,14 +290,3 @@ class FileSource(Source):
                     return Subject("site", SITE, self.path)
                 case _:
                     return self.subject.subject(file.relative_to(base).as_posix() if file != base else file.name)
-
-
-def _begins(path: Path, root: Path) -> bool:
-    """Whether the first folder of a path below `root` exists, so that `root` is probably right."""
-    parts = path.relative_to(root).parts
-    return len(parts) > 1 and (root / parts[0]).exists()
-
-
-def _ends(file: Path, suffixes: tuple[str, ...]) -> bool:
-    bare = file.suffix[1:].isdecimal() or not file.suffix
-    return ("" in suffixes and bare) or file.name.lower().endswith(tuple(filter(None, suffixes)))
