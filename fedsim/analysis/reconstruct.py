@@ -1,7 +1,7 @@
 """Reconstructing one file with a client's model."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +11,7 @@ from torch import nn
 from fedsim.analysis.adaptation import joined_network
 from fedsim.core.errors import InputError
 from fedsim.data.evaluation import Network, reconstruct_coils, reconstruct_volumes, save_images
-from fedsim.data.kspace import KSpaceSource, RawVolume, at_matrix, is_undersampled, measured
+from fedsim.data.kspace import KSpaceSource, at_matrix, is_undersampled, measured
 from fedsim.data.left_out import some
 from fedsim.data.samples import ClientData
 from fedsim.data.shard import Shard, ensure_shard
@@ -54,21 +54,27 @@ def reconstruct_file(run: Run, client: str, file: Path, which: Which, out: Path)
     attributes: dict[str, str | int] = {"client": client, "round": run.round(which)}
     raw = source.raw(root) if isinstance(source, KSpaceSource) else ()
     if any(is_undersampled(kspace) for volume in raw for kspace in volume.slices):
-        return _with_own_mask(run, network, site, cast(KSpaceSource, source).raw(root), out, attributes)
+        return _with_own_mask(run, network, site, cast(KSpaceSource, source), root, out, attributes)
     return _with_mask_of(run, network, site, source, root, out, attributes)
 
 
 def _with_own_mask(
-    run: Run, network: Network, site: Site, volumes: Iterable[RawVolume], out: Path, attributes: dict[str, str | int]
+    run: Run,
+    network: Network,
+    site: Site,
+    source: KSpaceSource,
+    root: Path,
+    out: Path,
+    attributes: dict[str, str | int],
 ) -> Iterator[Line]:
     """Undersampled k-space with its own mask: there is no ground truth to compare with."""
     federation = run.workload.federation
     matrix, coils = site.matrix or federation.matrix, federation.coil_settings
-    for volume in volumes:
+    for volume in source.raw(root):
         kspace = [at_matrix(one, volume.size, matrix) for one in volume.slices]
         masks = np.stack([measured(one) for one in kspace])
         pairs = [pair for pair in zip(kspace, masks, strict=True) if pair[1].any()]
-        shown = [reconstruct_coils(network, *pair, federation.normalise, coils) for pair in pairs]
+        shown = [reconstruct_coils(network, *pair, federation.normalise, coils, source.maps) for pair in pairs]
         images = {"reconstruction": np.stack([one for one, _ in shown]), "zero_filled": np.stack([z for _, z in shown])}
         path = out / f"{volume.name}.h5"
         save_images(path, masks, images, **attributes, mask_from="file")
@@ -115,7 +121,7 @@ def _with_mask_of(
         )
         for volume in reconstruct_volumes(network, data, "test", run.workload.training_of(site).batch_size):
             target = out / f"{volume.piece.volume}.h5"
-            volume.save(target, **attributes, protocol=protocol, mask_from="client")
+            volume.save(target, **attributes, protocol=run.workload.protocol, mask_from="client")
             yield target, _scored(volume.score(protocol), volume.mask.shape)
 
 
@@ -151,5 +157,6 @@ def _source_of(site: Site, file: Path) -> Source:
         raise InputError(f"{file}: no such file or folder")
     found = detect(file)
     if found.format != site.source.format:
-        return found
+        maps = getattr(site.source, "maps", "file")  # the site's own maps are not this file's
+        return found.model_copy(update={"maps": maps}) if maps != "file" and isinstance(found, KSpaceSource) else found
     return site.source.model_copy(update={"path": found.path})

@@ -13,12 +13,12 @@ from torch import Tensor
 from fedsim.core.files import replacing
 from fedsim.data.batch import Normalise, undersample
 from fedsim.data.boxes import region_of
-from fedsim.data.coils import COMBINED, CoilSettings
+from fedsim.data.coils import COMBINED, CoilSettings, Maps, maps_within
 from fedsim.data.samples import Slices
 from fedsim.data.split import Part, Piece
 from fedsim.data.untrained import references_of
 from fedsim.mri.calibration import calibration_region
-from fedsim.mri.coils import compressed, compression, estimated_maps
+from fedsim.mri.coils import compressed, compression
 from fedsim.mri.masks import BoolArray, measured_acceleration
 from fedsim.mri.metrics import Protocol, Quality, hfen, region_quality, volume_quality
 from fedsim.mri.references import Reference
@@ -105,16 +105,23 @@ def reconstruct_coils(
     mask: BoolArray,
     normalise: Normalise,
     settings: CoilSettings = COMBINED,
+    maps: Maps = "estimate",
 ) -> Coils:
     """Images (H, W) of one slice's k-space (coils, H, W), reconstructed and zero-filled, in its units.
 
     A network that was trained with coils kept takes all of them, with sensitivities from the region that the mask
-    leaves complete. For any other, each coil is reconstructed separately; their root sum of squares is returned.
+    leaves complete, as `maps` says. For any other, each coil is reconstructed separately; their root sum of squares is
+    returned.
+
+    Raises:
+        InputError: sensitivities are needed, and are to come from a file, or cannot be had from that region.
     """
     coils, sampled = torch.from_numpy(np.ascontiguousarray(kspace)), torch.from_numpy(mask)
     with torch.inference_mode():
         if settings.kept:
-            batch = undersample(*_of_one_slice(coils, sampled, settings, normalise), target=settings.target)
+            needed = settings.target == "combined" or getattr(network, "takes_maps", True)
+            one = _of_one_slice(coils, sampled, settings, normalise, maps if needed else None)
+            batch = undersample(*one, target=settings.target)
         else:
             batch = undersample(coils, sampled.expand(coils.shape), normalise)
         images, zero_filled = network(*batch.inputs) * batch.scale, batch.zero_filled * batch.scale
@@ -123,14 +130,15 @@ def reconstruct_coils(
 
 
 def _of_one_slice(
-    coils: Tensor, mask: Tensor, settings: CoilSettings, normalise: Normalise
+    coils: Tensor, mask: Tensor, settings: CoilSettings, normalise: Normalise, method: Maps | None
 ) -> tuple[Tensor, Tensor, Normalise, Tensor]:
     """Arguments of `undersample` for a slice of which all coils (C, H, W) are kept, compressed as in training."""
-    calibrating = coils * calibration_region(mask)
+    region = calibration_region(mask)
+    calibrating = coils * region
     if isinstance(settings.coils, int):
         matrix = compression(calibrating[None], settings.count(len(coils)))
         coils, calibrating = compressed(coils, matrix), compressed(calibrating, matrix)
-    maps = estimated_maps(calibrating) if len(coils) > 1 else torch.ones_like(coils)
+    maps = torch.ones_like(coils) if method is None else maps_within(calibrating, region, method)
     return coils[None], mask[None], normalise, maps[None]
 
 

@@ -173,11 +173,11 @@ def site_panel(panel: Panel) -> Figure:
     images = {**panel.untrained, "": panel.reconstruction}
     heads = ["Ground truth\n", *(_with_score(prefix, panel) for prefix in images)]
     for axis, head, image in zip(axes[0], heads, (panel.target, *images.values()), strict=False):
-        axis.imshow(image, cmap="gray", vmin=0, vmax=window, aspect=_aspect(panel))
+        axis.imshow(image, cmap="gray", vmin=0, vmax=window, aspect=panel.aspect)
         axis.set_title(head, fontsize=9)
     axes[0, -1].set_axis_on()
     axes[0, -1].set(xticks=[], yticks=[])
-    axes[0, -1].imshow(panel.mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=_aspect(panel))
+    axes[0, -1].imshow(panel.mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=panel.aspect)
     axes[0, -1].set_title(f"Mask: {panel.mask_kind}\nR = {panel.acceleration:.2f} measured", fontsize=9)
     _draw_errors(axes[1], panel, window)
     _describe(axes[1, 0], panel)
@@ -263,12 +263,6 @@ def _name_bars(axis: Axes, names: Sequence[str]) -> None:
     axis.set_xlim(-0.6, len(names) - 0.4)
 
 
-def _aspect(panel: Panel) -> float:
-    """Height of a pixel divided by its width: the field of view is square for every matrix."""
-    height, width = panel.target.shape
-    return float(width / height)
-
-
 def _with_score(prefix: str, panel: Panel) -> str:
     """The name and the numbers of the image with a prefix, empty for the reconstruction."""
     psnr, ssim = panel.scored(prefix)
@@ -281,7 +275,7 @@ def _draw_errors(axes: Sequence[Axes], panel: Panel, window: float) -> None:
     errors = [100 * np.abs(image - panel.target) / window for image in images]
     top = float(np.percentile(errors, 99.5)) or 1.0
     for axis, error in zip(axes[1:-1], errors, strict=True):
-        shown = axis.imshow(error, cmap=ERROR_COLOURS, vmin=0, vmax=top, aspect=_aspect(panel))
+        shown = axis.imshow(error, cmap=ERROR_COLOURS, vmin=0, vmax=top, aspect=panel.aspect)
     scale = axes[-1].inset_axes((0.02, 0.02, 0.07, 0.96))
     bar = axes[-1].figure.colorbar(shown, cax=scale, extend="max")
     bar.set_label("|x − ground truth|  [% of white]", fontsize=8)

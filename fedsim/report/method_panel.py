@@ -85,7 +85,7 @@ def _draw(panels: Panels, labels: Sequence[str], shown: Sequence[str]) -> Figure
         f"PSNR [dB] / SSIM over the volume of the slice, protocol {panel.protocol}; best round of each run. "
         "Below: |x − ground truth| in % of white, one scale per site; the mask below the ground truth."
     )
-    figure.supxlabel(fill(note, int(19 * size[0])), fontsize=7.5, x=0.01, ha="left", color="#404040")
+    figure.supxlabel(fill(note, int(18 * size[0])), fontsize=7.5, x=0.01, ha="left", color="#404040")
     return figure
 
 
@@ -99,7 +99,7 @@ def _draw_site(
     cells += [(panel.reconstruction, panel.scored("")) for panel in shown.values()]
     everyone = [first.zero_filled, *(panel.reconstruction for panel in of_site)]
     top = float(np.percentile([_error(image, first.target, window) for image in everyone], 99.5)) or 1.0
-    look: dict[str, Any] = {"aspect": first.target.shape[1] / first.target.shape[0]}
+    look: dict[str, Any] = {"aspect": first.aspect}
     axes[0, 0].imshow(first.target, cmap="gray", vmin=0, vmax=window, **look)
     axes[1, 0].imshow(first.mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **look)
     best = [max(column) for column in zip(*(panel.scored("") for panel in of_site), strict=True)]

@@ -52,6 +52,9 @@ class Panel:
     acceleration: float
     """Measured acceleration."""
     protocol: str
+    """With the target, if it is not the root sum of squares."""
+    aspect: float
+    """Height of a pixel divided by its width; at a matrix the field of view is square, native pixels are."""
     score: Mapping[str, float]
     """psnr and ssim of the volume under `protocol`, and of its images without training (zf_, sense_, ...)."""
     mask: BoolArray
@@ -167,7 +170,8 @@ def _panel(
         volume=piece.volume, slice=int(row["slice"]), slices=piece.stop - piece.start, part=part,
         within_subject=bool(row["within_subject"]), round=round_,
         mask_kind=site.mask.kind, nominal=site.mask.nominal, acceleration=float(row["acceleration"]),
-        protocol=protocol, score=known if known is not None else _numbers(volume.score(protocol)),
+        protocol=run.workload.protocol, score=known if known is not None else _numbers(volume.score(protocol)),
+        aspect=_aspect(own, volume),
         mask=volume.mask, target=volume.target[at], zero_filled=volume.zero_filled[at],
         references={name: images[at] for name, images in volume.references.items()},
         reconstruction=volume.reconstruction[at],
@@ -179,6 +183,11 @@ def _manifest_row(manifest: pd.DataFrame, site: str, piece: Piece, index: int) -
     """The manifest's row of slice `index` of the shard's volume, which `piece` holds."""
     is_piece = (manifest["site"] == site) & (manifest["volume"] == piece.volume) & (manifest["split"] == piece.part)
     return dict(manifest[is_piece].iloc[index - piece.start])
+
+
+def _aspect(own: ClientData, volume: ReconstructedVolume) -> float:
+    height, width = volume.target.shape[-2:]
+    return 1.0 if own.matrix == "native" else width / height
 
 
 def _numbers(score: Mapping[str, str | float]) -> dict[str, float]:

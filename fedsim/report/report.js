@@ -76,6 +76,7 @@ function startViewer(viewer) {
     const methods = stack.dataset.methods.split("\n");
     find(".method").replaceChildren(...methods.map((name) => new Option(name)));
     if (methods.includes(before)) find(".method").value = before;
+    for (const canvas of canvases) canvas.style.aspectRatio = stack.dataset.aspect;
     const slices = stack.dataset.slices.split(" ");
     slider.max = slices.length - 1;
     slider.value = Math.floor(slices.length / 2);

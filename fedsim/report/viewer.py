@@ -65,6 +65,8 @@ class Stack:
     """Of a slice [pixels]."""
     width: int
     """Of a slice [pixels]."""
+    aspect: float
+    """Width of the field of view divided by its height."""
     columns: int
     """Slices side by side in a picture."""
     pictures: tuple[Picture, ...]
@@ -122,7 +124,8 @@ def _stack(of_site: Mapping[str, tuple[Panel, ReconstructedVolume]], step: int) 
     slices = tuple(first + index for index in range(0, len(target), step))
     return Stack(
         name=panel.site, note=_note(panel, step), methods=tuple(outputs), slices=slices,
-        height=height, width=width, columns=_columns(len(slices)), pictures=tuple(pictures),
+        height=height, width=width, aspect=width / height / panel.aspect, columns=_columns(len(slices)),
+        pictures=tuple(pictures),
     )  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def point_row(plan: StudyPlan, point: Point, run: Run) -> dict[str, Any]:
         "method": point.method, "algorithm": workload.algorithm.name, "seed": point.seed,
         "nodes": workload.engine.nodes, "cores": workload.engine.cores, "clients": count,
         "participants": workload.training.drawn(count), "negatives": negatives_of(workload),
-        "tested": tested["client"].nunique(), "best_round": run.round("best"), "protocol": workload.metrics.protocol,
+        "tested": tested["client"].nunique(), "best_round": run.round("best"), "protocol": workload.protocol,
         "normalise": workload.federation.normalise, **quality, **costs_of(run),
         "round_seconds": float(later["seconds"].median()), "memory_bytes": int(rounds["memory_bytes"].max()),
         "driver_memory_bytes": rounds.get("driver_memory_bytes", pd.Series([math.nan])).max(),

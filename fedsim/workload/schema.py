@@ -157,6 +157,11 @@ class Workload(Section):
         return (POOLED,) if self.algorithm.pools_data else self.federation.client_names()
 
     @property
+    def protocol(self) -> str:
+        """How images are scored, as tables say it: with the target, if it is not the root sum of squares."""
+        return self.federation.coil_settings.under(self.metrics.protocol)
+
+    @property
     def by_rule(self) -> bool:
         """Whether phantom sites with a `count` become clients when they first take part, instead of at the start."""
         counted = any(site.count > 1 for site in self.federation.expanded_sites().entries)

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from fedsim.core.errors import InputError
-from fedsim.data.coils import CoilSettings
-from fedsim.data.evaluation import reconstruct_volumes
+from fedsim.data.coils import CoilSettings, Maps
+from fedsim.data.evaluation import reconstruct_coils, reconstruct_volumes
 from fedsim.data.samples import ClientData, SliceMemory
 from fedsim.data.shard import Shard, ensure_shard
 from fedsim.data.split import Piece
 from fedsim.mri.coils import combined, rss
+from fedsim.mri.espirit import espirit_maps
 from fedsim.mri.fft import ifft2c
 from fedsim.mri.geometry import kspace_at
 from fedsim.mri.masks import Equispaced
@@ -140,3 +141,32 @@ def test_batches_of_several_coils(root: Path, target: Literal["rss", "combined"]
     held = replace(data, pieces=(replace(data.pieces[0], part="test"),))
     (volume,) = reconstruct_volumes(lambda kspace, mask, maps: rss(ifft2c(kspace)), held, "test", 2)
     assert volume.score("fastmri").get("protocol") == {"combined": "fastmri, combined target"}.get(target)
+
+
+class Combining:
+    """A network of coils and their sensitivities that gives their combined image."""
+
+    def __init__(self, takes_maps: bool) -> None:
+        self.takes_maps = takes_maps
+
+    def __call__(self, kspace: torch.Tensor, mask: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        return combined(ifft2c(kspace), maps).abs()
+
+
+def test_undersampled_coils_get_sensitivities_as_their_source_says(images: np.ndarray) -> None:
+    kspace = kspace_at(images[0], (SIDE, SIDE))
+    lines = np.arange(SIDE) % 2 == 0
+    lines[8:24] = True
+    mask = np.tile(lines, (SIDE, 1))
+    keep = CoilSettings("keep")
+
+    def image(maps: Maps, takes_maps: bool = True) -> np.ndarray:
+        return reconstruct_coils(Combining(takes_maps), kspace * mask, mask, "std", keep, maps)[0]
+
+    centre = kspace * (np.abs(np.arange(SIDE) - SIDE / 2 + 0.5) < 8)
+    expected = combined(ifft2c(torch.from_numpy(kspace * mask)), torch.from_numpy(espirit_maps(centre, (SIDE, 16))))
+    np.testing.assert_allclose(image("espirit"), expected.abs().numpy(), rtol=1e-3, atol=1e-3)
+    assert np.abs(image("espirit") - image("estimate")).max() > 0.1
+    with pytest.raises(InputError, match=r"source\.maps: file: undersampled k-space takes none from files; train with"):
+        image("file")
+    assert np.isfinite(image("file", takes_maps=False)).all()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fedsim.analysis.reconstruct import reconstruct_file
+from fedsim.core.errors import InputError
 from fedsim.engine.simulation import run
 from fedsim.report.inspect import inspect_path
 from fedsim.workload.reading import load_workload
@@ -91,3 +92,22 @@ def test_networks_for_several_coils_take_all_coils_of_undersampled_files(
         np.testing.assert_allclose(zero_filled, expected, rtol=1e-3, atol=0.05)
     assert np.abs(reconstruction - zero_filled).max() < 20 * zero_filled.max()
     assert np.isfinite(reconstruction).all()
+
+
+def test_undersampled_files_take_the_sensitivities_that_the_workload_says(tmp_path: Path) -> None:
+    """ESPIRiT's kernels need more of the centre than the second file has."""
+    site = tmp_path / "site"
+    for number in range(2):
+        fastmri(site / f"file{number}.h5", coil_images(2, coils=3, width=24, seed=number))
+    (tmp_path / "w.yaml").write_text(WORKLOAD.format(root=tmp_path, format="fastmri"))
+    keys = ("federation.coils=keep", "federation.matrix=[24, 24]", "federation.sites.0.source.maps=espirit")
+    done = run(load_workload(tmp_path / "w.yaml", [*keys, "model.name=modl", *SMALL["modl"]]), tmp_path / "run")
+    lines = np.zeros(24, bool)
+    lines[::3] = lines[8:16] = True
+    fastmri(site / "file0.h5", coil_images(2, coils=3, width=24), mask=lines)
+    ((_, said),) = reconstruct_file(done, "A", site / "file0.h5", "last", tmp_path / "out")
+    assert "its 3 coils together" in said
+    lines[8:16] = np.arange(8) % 2
+    fastmri(site / "file0.h5", coil_images(2, coils=3, width=24), mask=lines)
+    with pytest.raises(InputError, match=r"maps: espirit needs 6 x 6 samples of the centre of k-space, and \d are"):
+        [*reconstruct_file(done, "A", site / "file0.h5", "last", tmp_path / "out")]
