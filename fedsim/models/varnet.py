@@ -6,7 +6,9 @@ the calibration region:
     k_0 = y,   k_{t+1} = k_t - eta_t M (k_t - y) - F S U_t(S^H F^-1 k_t),   image = root sum of squares of F^-1 k_T
 
 Every cascade t has its own U-Net U_t and its own weight eta_t. At its default sizes the network has the 29,936,966
-parameters of the original, of which 18,179,280 are its encoders'.
+parameters of the original, of which 18,179,280 are its encoders'. Their initial values are not the original's: the
+sensitivities start near the images of the calibration region over their root sum of squares, and every U_t at the mean
+of its image.
 """
 
 from typing import Literal
@@ -25,6 +27,7 @@ from fedsim.mri.fft import fft2c, ifft2c
 
 _PADDED = 16  # images are padded to multiples of this, as in fastMRI, or of what the U-Net needs
 _LEAST_DEVIATION = 1e-6  # of a part of an image, whose slice has a deviation of 1
+_QUIET = 0.01  # factor of the last layers' initial values; at 0 an empty slice would have no gradient
 
 
 class NormedUNet(UNet):
@@ -55,12 +58,45 @@ class NormedUNet(UNet):
         return missing // 2, missing - missing // 2
 
 
+def _pass_on(unet: UNet) -> None:
+    """Let four channels carry real and imaginary part, with both signs, from the input along the finest level.
+
+    Rectifiers and norm layers change a value and its negative alike, so that the output, half their difference, is a
+    monotone function of the input: about the identity. The other channels keep their random weights, unused at first.
+    """
+    parts, kept = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]]), torch.eye(4)
+    last = unet.get_parameter("decoder.last.weight")
+    skip = last.shape[1]  # input channels of the decoder's block before those of the skip connection
+    for name, start, weights in (
+        ("encoder.blocks.0.conv1", 0, parts),
+        ("encoder.blocks.0.conv2", 0, kept),
+        ("decoder.blocks.level0.conv1", skip, kept),
+        ("decoder.blocks.level0.conv2", 0, kept),
+    ):
+        kernels = unet.get_parameter(f"{name}.weight")[:4]
+        kernels.zero_()[:, start : start + weights.shape[1], 1, 1] = weights
+    last[:, :4, 0, 0] = parts.T / 2
+
+
+def _quieten(unet: UNet) -> None:
+    """Let the output start near 0, which for a normed U-Net is the mean of its image."""
+    for parameter in unet.decoder.last.parameters():
+        parameter.mul_(_QUIET)
+
+
 class Sensitivities(nn.Module):
     """Estimates the sensitivities of coils from the calibration region of their k-space."""
 
     def __init__(self, channels: int, pools: int, norm: Norm) -> None:
         super().__init__()
         self.unet = NormedUNet(channels, pools, norm)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start near the identity, where there are four channels for it: the images of the calibration region."""
+        _quieten(self.unet)
+        if self.unet.decoder.last.in_channels >= 4:
+            _pass_on(self.unet)
 
     def forward(self, kspace: Tensor, mask: Tensor) -> Tensor:
         """Sensitivities (B, C, H, W) of measured k-space (B, C, H, W) and mask (B, H, W)."""
@@ -76,9 +112,11 @@ class Cascade(nn.Module):
         self.unet = NormedUNet(channels, pools, norm)
         self.consistency = nn.Parameter(torch.empty(1))
 
+    @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Full data consistency."""
+        """Full data consistency, and a U-Net that returns about the mean of its image."""
         nn.init.ones_(self.consistency)
+        _quieten(self.unet)
 
     def forward(self, kspace: Tensor, measured: Tensor, mask: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The next k-space (B, C, H, W), and the U-Net's latent features; all arguments are (B, C or 1, H, W)."""

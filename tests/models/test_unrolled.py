@@ -9,7 +9,8 @@ from fedsim.models.base import Model, Network, is_encoder
 from fedsim.models.channels import magnitude
 from fedsim.models.modl import MoDLModel
 from fedsim.models.reconstruction import UNetModel
-from fedsim.models.varnet import VarNetModel
+from fedsim.models.varnet import Cascade, VarNet, VarNetModel
+from fedsim.mri.calibration import calibration_region
 from fedsim.mri.coils import normalised
 from fedsim.mri.fft import ifft2c
 from tests.models import plain
@@ -177,3 +178,18 @@ def test_sizes_that_do_not_fit_are_said() -> None:
     assert model.remedy((24, 47)) == "at least 32; take [32, 47]"
     with pytest.raises(InputError, match="no latent"):
         Network().latent(*slices(1)[:2])
+
+
+def test_varnet_starts_at_the_calibration_images_and_changes_only_means() -> None:
+    kspace, mask, _ = slices()
+    network = VarNetModel(cascades=1, channels=3, pools=2, sensitivity_channels=4, sensitivity_pools=2)
+    start = network.build(torch.Generator().manual_seed(0))
+    assert isinstance(start, VarNet)
+    calibration = normalised(ifft2c(kspace * calibration_region(mask)[:, None]))
+    alike = (calibration.conj() * start.sensitivity(kspace, mask)).sum(1).abs()
+    assert alike.mean() > 0.9  # 1 for equal ones; about 0.5 for random ones of three coils
+    image = ifft2c(kspace)[:, 0]
+    cascade = start.cascades[0]
+    assert isinstance(cascade, Cascade)
+    change = cascade.unet.with_latent(image)[0] - image.mean((-2, -1), keepdim=True)
+    assert change.abs().amax() < 0.05 * image.abs().amax()
