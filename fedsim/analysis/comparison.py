@@ -213,7 +213,7 @@ def results_of(runs: Mapping[str, Run]) -> pd.DataFrame:
         if not len(scores(run, "test")):
             raise InputError(f"{name}: has no test scores of its best round; use `fedsim evaluate {name}`")
     check_comparable({name: terms_of(run) for name, run in runs.items()})
-    labels = _labels(runs)
+    labels = labels_of(runs)
     seen: dict[tuple[str, int], str] = {}
     for name, run in runs.items():
         other = seen.setdefault((labels[name], run.workload.seed), name)
@@ -223,7 +223,7 @@ def results_of(runs: Mapping[str, Run]) -> pd.DataFrame:
     return volume_table(rows)
 
 
-def _labels(runs: Mapping[str, Run]) -> dict[str, str]:
+def labels_of(runs: Mapping[str, Run]) -> dict[str, str]:
     """The algorithm of each run, with those settings that differ between the runs of one algorithm."""
     settings = {name: _settings(run) for name, run in runs.items()}
     labels = {}

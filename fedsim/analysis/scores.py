@@ -80,6 +80,17 @@ def costs_of(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def learning_curve(run: Run, **labels: str | int) -> pd.DataFrame:
+    """Rows of curves.parquet: validation by round, with the labels as first columns."""
+    rounds = run.rounds
+    time = {"virtual_s": rounds["virtual_s"]} if "virtual_s" in rounds else {}
+    return pd.DataFrame({
+        **labels, "round": rounds["round"], "psnr": rounds["psnr"], "ssim": rounds["ssim"],
+        "bytes": (rounds["uplink_bytes"] + rounds["downlink_bytes"]).cumsum(),
+        "clients": len(run.workload.client_names()), **time,
+    })  # fmt: skip
+
+
 def by_seed_at(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """A method's values: one row per value of `x`, one column per seed."""
     return points.pivot_table(index=x, columns="seed", values=y, dropna=False).dropna(how="all").sort_index()

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from fedsim.cli.progress import round_line
 from fedsim.core.errors import DamagedError
-from fedsim.core.text import bytes_text, duration
+from fedsim.core.text import bytes_text, duration, precise_duration
 from fedsim.engine.record.ending import stopped_early
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
@@ -147,6 +147,8 @@ class WatchedRun:
         if best := self._best_text(""):
             table.add_row("best", best)
         table.add_row("a round", duration(self._rounds["seconds"].tail(_RECENT).mean()))
+        if "virtual_s" in self._rounds:
+            table.add_row("simulated", simulated_text(self._rounds["virtual_s"]))
         since = duration(max(0.0, time.time() - self._stamps["rounds.parquet"][0] / 1e9))
         done = stopped_early(self._run.workload, self._rounds) or "nothing: done"
         ahead = done if self.done else f"{duration(self._left(self.reached))}; last update {since} ago"
@@ -171,9 +173,15 @@ def _last_round(path: Path) -> pd.DataFrame:
 
 def slowest_text(clients: pd.DataFrame) -> str:
     """The clients that trained longest in a round."""
-    trained = clients[clients["outcome"] != "idle"] if len(clients) else clients
+    trained = clients[clients["train_seconds"] > 0] if len(clients) else clients
     longest = trained.nlargest(_MOST_NAMED, "train_seconds") if len(trained) else trained
     return ", ".join(f"{row.client} {row.train_seconds:.2g} s" for row in longest.itertuples())
+
+
+def simulated_text(ends: "pd.Series[float]") -> str:
+    """Simulated time so far, and of a round lately; from the times at which rounds ended [s]."""
+    took = ends.diff().fillna(ends).tail(_RECENT).mean()
+    return f"{precise_duration(ends.iloc[-1])} so far, {precise_duration(took)} per round"
 
 
 def _failures_text(failures: pd.DataFrame) -> str:

@@ -25,3 +25,9 @@ def precise_duration(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun, which gets an s in the plural: `1 seed`, `3 seeds`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def time_unit(seconds: float) -> tuple[float, str]:
+    """The unit for an axis of times up to this one: its seconds, and its name."""
+    units = ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min"))
+    return next((unit for unit in units if seconds >= 3 * unit[0]), (1.0, "s"))

@@ -11,11 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.analysis.comparison import MEAN, compare, other_differences, results_of
-from fedsim.analysis.scores import QUALITIES, qualities_in
+from fedsim.analysis.comparison import MEAN, compare, labels_of, other_differences, results_of
+from fedsim.analysis.scores import QUALITIES, learning_curve, qualities_in
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
+from fedsim.report.overview import Column
 from fedsim.report.tables import Tables, write_tables
+from fedsim.report.time_table import Times, times_of
 from fedsim.report.wording import (
     AXIS_LABELS,
     CI,
@@ -50,6 +52,9 @@ def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | Non
     tables = {quality: compare(results, quality, reference) for quality in qualities_in(results)}
     say(tables, reference, console)
     console.print(by_site(tables["psnr"], reference))
+    labels = labels_of(runs)
+    curves = [learning_curve(run, regime="all", method=labels[at], seed=run.workload.seed) for at, run in runs.items()]
+    say_times(times_of(pd.concat(curves), (), reference), console)
     for name, run in runs.items():
         if run.workload.tags:
             console.print(f"{name}: {', '.join(run.workload.tags)}", highlight=False, soft_wrap=True, markup=False)
@@ -68,6 +73,26 @@ def say(tables: Tables, reference: str, console: Console) -> None:
         console.print(summary(of_regime, regime, reference))
         for line in sentences(of_regime["psnr"], "psnr", reference):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def say_times(times: Times, console: Console) -> None:
+    """Print the time to quality in simulated time, and what it says; nothing without it."""
+    if times.reached.empty:
+        return
+    console.print(shown_table(f"simulated time to {times.of_best} with the same seed", times.columns()))
+    for line in times.sentences():
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def shown_table(title: str, columns: Sequence[Column]) -> Table:
+    """Columns as a table in the terminal, in which heads wrap before cells do."""
+    table = Table(box=box.SIMPLE_HEAD, title=escape(title), **NARROW)
+    for index, column in enumerate(columns):
+        widest = max(len(cell.text) for cell in column.cells)
+        table.add_column(escape(column.head), justify="right" if index else "left", overflow="fold", min_width=widest)
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(cell.text) for cell in row))
+    return table
 
 
 def by_site(psnr: pd.DataFrame, reference: str) -> Table:

@@ -1,26 +1,22 @@
 """The results of a study: tables and figures as files, its report, and a summary in the terminal."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
-from fedsim.report.compared import NARROW, say
+from fedsim.report.compared import say, say_times, shown_table
 from fedsim.report.figures import save_figure
 from fedsim.report.latents import latent_figure
 from fedsim.report.method_panel import method_panels
-from fedsim.report.overview import METHOD, Column, columns_of
+from fedsim.report.overview import METHOD, columns_of
 from fedsim.report.study_report import write_study_report
 from fedsim.report.study_tables import SHARED, StudyTables, study_tables
-from fedsim.report.tables import write_overview, write_tables
+from fedsim.report.tables import write_columns, write_tables
 from fedsim.report.viewer import MOST_BYTES, MOST_SITES, Stack, stacks_of
 
 _IN_LATENT_SPACE = {"single", "fedavg", "fedmri"}
@@ -45,14 +41,17 @@ def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> N
         console.print("no point is finished yet, so there is nothing to compare")
         return
     write_tables(study.by_quality, study.reference, folder / "tables")
-    write_overview(study.overview, study.reference, folder / "tables")
-    drawn = _save(study.kind.figures(study.found), folder / "figures")
+    write_columns(study.overview, columns_of(study.overview, study.reference), folder / "tables" / "overview")
+    if len(study.times.reached):
+        write_columns(study.times.reached, study.times.columns(), folder / "tables" / "time-to-quality")
+    drawn = _save(study.figures(), folder / "figures")
     missing: list[str] = []
     stacks = _images(study, drawn, missing, trust)
     report = write_study_report(study, drawn, stacks, missing)
     for line in missing:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     _say_study(study, console)
+    say_times(study.times, console)
     places = {"tables": folder / "tables", "figures": folder / "figures", "report": report}
     for what, path in places.items():
         console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
@@ -107,22 +106,11 @@ def _say_study(study: StudyTables, console: Console) -> None:
     keys = columns[: 1 + next(index for index, column in enumerate(columns) if column.head == METHOD)]
     name = study.plan.study.name
     of_psnr = [column for column in columns if column.quality == "psnr"]
-    console.print(_table(f"{name}: test split, mean over sites", [*keys, columns[len(keys)], *of_psnr]))
+    console.print(shown_table(f"{name}: test split, mean over sites", [*keys, columns[len(keys)], *of_psnr]))
     costs = [column for column in columns[len(keys) + 1 :] if not column.quality]
     if costs:
-        table = _table(f"{name}: costs, mean over seeds", [*keys, *costs])
+        table = shown_table(f"{name}: costs, mean over seeds", [*keys, *costs])
         table.caption = SHARED if study.shared_machine else None
         console.print(table)
     for line in study.says("psnr"):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-def _table(title: str, columns: Sequence[Column]) -> Table:
-    """Columns of a terminal table, in which heads wrap before cells do."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, **NARROW)
-    for index, column in enumerate(columns):
-        widest = max(len(cell.text) for cell in column.cells)
-        table.add_column(escape(column.head), justify="right" if index else "left", overflow="fold", min_width=widest)
-    for row in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*(Text(cell.text) for cell in row))
-    return table

@@ -126,7 +126,7 @@ def contrastive_ratio(by_round: pd.DataFrame) -> Figure:
         by_round["ratio"],
         color=PALETTE[0],
         lw=1.6,
-        marker=_marker(by_round),
+        marker=marker_of(by_round),
         ms=3.5,
         label="ratio P / N",
     )
@@ -146,7 +146,7 @@ def time_and_bytes(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
     figure, (time, size) = _figure(9.2, 2.9, 2)
     training = clients.groupby("round")["train_seconds"].sum()
     at = rounds["round"]
-    look: dict[str, Any] = {"marker": _marker(rounds), "ms": 3.5, "lw": 1.6}
+    look: dict[str, Any] = {"marker": marker_of(rounds), "ms": 3.5, "lw": 1.6}
     time.plot(at, rounds["seconds"], color=PALETTE[0], label="wall clock", **look)
     time.plot(training.index, training, color=PALETTE[1], ls="--", label="training, all clients", **look)
     mean = training / rounds.set_index("round")["clients"]
@@ -214,7 +214,7 @@ def _draw_named(axis: Axes, table: pd.DataFrame, best: int | None) -> None:
     for index, name in enumerate(table.columns):
         line = table[name].dropna()
         colour, dashes = PALETTE[index % len(PALETTE)], _DASHES[index // len(PALETTE) % len(_DASHES)]
-        axis.plot(line.index, line, color=colour, ls=dashes, lw=1.5, marker=_marker(line), ms=2.5, label=name)
+        axis.plot(line.index, line, color=colour, ls=dashes, lw=1.5, marker=marker_of(line), ms=2.5, label=name)
         if best is not None and best in line.index:
             axis.plot([best], [line[best]], "o", color=colour, ms=6, mec="white", mew=1, zorder=3)
 
@@ -232,10 +232,11 @@ def _draw_crowd(axis: Axes, table: pd.DataFrame) -> None:
     known = table.dropna(how="all")
     low, median, high = (known.quantile(share, axis=1) for share in (0.1, 0.5, 0.9))
     axis.fill_between(known.index, low, high, color=PALETTE[0], alpha=0.25, lw=0, label="10th to 90th percentile")
-    axis.plot(known.index, median, color=PALETTE[0], lw=2, marker=_marker(known), ms=3, label="median client")
+    axis.plot(known.index, median, color=PALETTE[0], lw=2, marker=marker_of(known), ms=3, label="median client")
 
 
-def _marker(points: pd.DataFrame | pd.Series) -> str:
+def marker_of(points: pd.DataFrame | pd.Series) -> str:
+    """A marker for each point, unless they are many."""
     return "o" if len(points) <= 20 else ""
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fedsim.analysis.timeline import Timeline, engine_facts, overlapping, spans, sum_levels, timeline_of
+from fedsim.analysis.virtual_time import has_virtual_time
 from fedsim.core.errors import InputError
 from fedsim.core.text import bytes_text, precise_duration
 from fedsim.data.split import PARTS
@@ -22,6 +23,7 @@ from fedsim.report.headline import headline_rows
 from fedsim.report.introduction import kernels, settings, times, training
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.panels import contrast_of, panels_of
+from fedsim.report.time_section import time_section
 from fedsim.report.viewer import Stack, stacks_of
 from fedsim.workload.metrics import FEW
 from fedsim.workload.sites import Site, matrix_text
@@ -82,6 +84,7 @@ class _Report:
             "best": self.best,
             "headline": headline_rows(headline),
             "engine": self._engine(),
+            "time": self._time(),
             "failures": self._failures(),
             "stacks": self._stacks(pictures["panels"]),
             "missing": self.missing,
@@ -215,6 +218,12 @@ class _Report:
             "sums": sum_levels(self.rounds),
             "picture": self._timeline(timeline),
         }
+
+    def _time(self) -> dict[str, Any] | None:
+        """What simulated time says; None for a run without it."""
+        if not has_virtual_time(self.rounds):
+            return None
+        return time_section(self.rounds, self.clients, self._client_count(), self.best, self._picture)
 
     def _failures(self) -> dict[str, Any] | None:
         """Counts of failures, and the first of them; None without failures."""

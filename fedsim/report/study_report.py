@@ -26,6 +26,7 @@ _TITLES = {
     "scarcity": "Gain over training alone", "quality": "Test quality", "costs": "Time, bytes and memory",
     "scaling": "Time, speed-up and efficiency", "time-shares": "What the time went to",
     "panel": "Images of all methods", "latents": "Sites in latent space",
+    "virtual-time": "Quality against simulated time",
 }  # fmt: skip
 
 
@@ -56,6 +57,7 @@ def write_study_report(
         "ci": CI,
         "fewest": {"seeds": FEWEST_SEEDS, "subjects": FEWEST_SUBJECTS},
         "table": columns_of(study.overview, study.reference),
+        "times": study.times,
         "points": _points(study.points),
         "points_left_out": max(0, len(study.points) - _MOST_POINTS),
         "pictures": shown,

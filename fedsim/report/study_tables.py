@@ -1,21 +1,23 @@
 """A study's tables for its figures and its report: collected from its runs, or read as stored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from fedsim.analysis.comparable import check_comparable, terms_of
 from fedsim.analysis.comparison import compare
-from fedsim.analysis.scores import qualities_in
+from fedsim.analysis.scores import axes_in, qualities_in
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.kinds.base import Found, StudyKind
 from fedsim.report.kinds.catalogue import KINDS
 from fedsim.report.overview import overview
 from fedsim.report.tables import Tables
+from fedsim.report.time_table import Times, times_of
 from fedsim.study.beta import beta_told
 from fedsim.study.frozen import open_study
 from fedsim.study.results import collect, finished_points, read_failures
@@ -74,6 +76,17 @@ class StudyTables:
     def overview(self) -> pd.DataFrame:
         """One row per regime and method."""
         return overview(self.points, self.by_quality, self.kind)
+
+    @cached_property
+    def times(self) -> Times:
+        """The time to quality in simulated time."""
+        return times_of(self.curves, axes_in(self.points), self.reference)
+
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        """Every figure that the tables allow, with its name."""
+        yield from self.kind.figures(self.found)
+        if len(self.times.reached):
+            yield "virtual-time", self.times.figure()
 
     @cached_property
     def finished(self) -> list[Point]:

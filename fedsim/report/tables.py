@@ -8,7 +8,7 @@ import pandas as pd
 
 from fedsim.analysis.comparison import MEAN
 from fedsim.core.files import replacing, write_text
-from fedsim.report.overview import Column, columns_of
+from fedsim.report.overview import Column
 from fedsim.report.wording import AXIS_LABELS, CI, P_SUBJECTS, Row, caption, chance, confidence, means, number, spread
 
 Tables = dict[str, pd.DataFrame]
@@ -27,13 +27,13 @@ def write_tables(tables: Tables, reference: str, folder: Path) -> None:
         write_text(folder / f"{quality}.tex", "\n".join(_latex_parts(table, quality, reference)))
 
 
-def write_overview(table: pd.DataFrame, reference: str, folder: Path) -> None:
-    """Write a study's overview as overview.csv, overview.md and overview.tex."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shown = as_text(columns_of(table, reference))
-    _write_csv(table, folder / "overview.csv")
-    write_text(folder / "overview.md", escape(as_markdown(shown), quote=False) + "\n")
-    write_text(folder / "overview.tex", as_latex(shown))
+def write_columns(numbers: pd.DataFrame, columns: Sequence[Column], path: Path) -> None:
+    """Write a table as PATH.csv with its numbers, and as PATH.md and PATH.tex with the text of its columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shown = as_text(columns)
+    _write_csv(numbers, path.with_suffix(".csv"))
+    write_text(path.with_suffix(".md"), escape(as_markdown(shown), quote=False) + "\n")
+    write_text(path.with_suffix(".tex"), as_latex(shown))
 
 
 def as_text(columns: Sequence[Column]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 _MOST_RUNS = 10_000
-_SECTIONS = ("federation", "model", "algorithm", "training", "engine", "metrics")
+_SECTIONS = ("federation", "model", "algorithm", "training", "engine", "metrics", "time")
 _CUT, _MULTIPLY = "federation.clients", "federation.sites.0.count"
 
 

@@ -13,6 +13,7 @@ from fedsim.analysis.comparison import interval
 from fedsim.analysis.scores import (
     QUALITIES,
     costs_of,
+    learning_curve,
     mean_over_sites,
     scores,
     site_means,
@@ -48,7 +49,9 @@ driver_memory_bytes that of the driver. nodes, cores and floor_seconds (a round 
 the frozen workload in the study's folder.
 """
 CURVE_COLUMNS = ("regime", "method", "seed", "round", "psnr", "ssim", "bytes", "clients")
-"""curves.parquet: one row per point and round; validation, mean over clients; bytes both ways so far, all clients."""
+"""curves.parquet: one row per point and round; validation, mean over clients; bytes both ways so far, all clients.
+
+With simulated time also virtual_s, when the round ended."""
 TUNING_COLUMNS = ("regime", "method", "candidate", "settings", "psnr", "error", "chosen")
 """tuning.parquet: one row per candidate; validation PSNR of its best round, mean over sites (NaN: not finished)."""
 
@@ -181,11 +184,4 @@ def _shares(run: Run) -> dict[str, float]:
 
 
 def _curve(point: Point, folder: Path) -> pd.DataFrame:
-    run = Run(folder / point.folder)
-    rounds = run.rounds
-    return pd.DataFrame({
-        "regime": point.regime, "method": point.method, "seed": point.seed, "round": rounds["round"],
-        "psnr": rounds["psnr"], "ssim": rounds["ssim"],
-        "bytes": (rounds["uplink_bytes"] + rounds["downlink_bytes"]).cumsum(),
-        "clients": len(run.workload.client_names()),
-    })  # fmt: skip
+    return learning_curve(Run(folder / point.folder), regime=point.regime, method=point.method, seed=point.seed)

@@ -92,10 +92,12 @@ def volumes_of(point: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def curve_of(point: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows like those of curves.parquet."""
+    """Rows like those of curves.parquet; comparisons have simulated time."""
+    time = {"virtual_s": 60.0 + point["seed"]} if point["kind"] == "compare" else {}
     return [
         {"regime": point["regime"], "method": point["method"], "seed": point["seed"], "round": round_,
-         "psnr": point["psnr"] - 1 / round_, "ssim": 0.8, "bytes": 1_000_000 * round_, "clients": point["clients"]}
+         "psnr": point["psnr"] - 1 / round_, "ssim": 0.8, "bytes": 1_000_000 * round_, "clients": point["clients"],
+         **{key: round_ * seconds for key, seconds in time.items()}}
         for round_ in range(1, 6)
     ]  # fmt: skip
 

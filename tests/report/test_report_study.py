@@ -27,7 +27,7 @@ from fedsim.study.results import write_failures
 Made = Callable[..., Path]
 Told = Callable[[str], tuple[Path, str]]
 FIGURES = {
-    "compare": {"convergence", "differences-psnr", "differences-ssim", "differences-nmse"},
+    "compare": {"convergence", "differences-psnr", "differences-ssim", "differences-nmse", "virtual-time"},
     "client-count": {"quality-psnr", "quality-ssim", "quality-nmse", "costs"},
     "scaling-weak": {"scaling", "time-shares"},
     "ablation": {"quality-psnr", "quality-ssim", "quality-nmse"},
@@ -75,13 +75,15 @@ def test_a_study_is_told_from_its_tables_alone(told: Told, kind: str) -> None:
     drawn = {path.name for path in (folder / "figures").iterdir()}
     assert drawn == {f"{name}.{ending}" for name in FIGURES[kind] for ending in ("png", "pdf")}
     tables = {path.name for path in (folder / "tables").iterdir()}
-    assert tables == {f"{name}.{e}" for name in ("overview", "psnr", "ssim", "nmse") for e in ("csv", "md", "tex")}
+    names = ["overview", "psnr", "ssim", "nmse", *(["time-to-quality"] if kind == "compare" else [])]
+    assert tables == {f"{name}.{ending}" for name in names for ending in ("csv", "md", "tex")}
     page = Page(folder / "report.html")
     images = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
     assert len(images) == len(FIGURES[kind])
     assert all(source.startswith("data:image/png;base64,") for source in images)
     assert "Made from the study's tables alone" in page.text
-    for line in study_tables(folder).says("psnr"):
+    study = study_tables(folder)
+    for line in [*study.says("psnr"), *study.times.sentences()]:
         assert line.removeprefix("all: ").removeprefix("few: ") in said, "on the terminal the regime is a title"
         assert line in page.text
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from fedsim.core.errors import ClientError, InputError, RunError
+from fedsim.core.text import precise_duration
 from fedsim.engine.host.messages import Row
 
 _FEDSIM = logging.getLogger("fedsim")
@@ -70,6 +71,7 @@ def round_text(row: Row, rounds: int) -> str:
 
 
 def round_figures(row: Row) -> str:
-    """A round's loss and, if it was validated, its PSNR."""
+    """A round's loss, its PSNR if it was validated, and when it ended in simulated time, if there is any."""
     psnr = "" if math.isnan(row["psnr"]) else f"  PSNR {row['psnr']:.2f} dB"
-    return f"loss {row['loss']:.4f}{psnr}"
+    virtual = f"  simulated {precise_duration(row['virtual_s'])}" if "virtual_s" in row else ""
+    return f"loss {row['loss']:.4f}{psnr}{virtual}"
