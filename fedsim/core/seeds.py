@@ -5,6 +5,7 @@ are hashed with SHA-256, so a stream depends neither on the process nor on the p
 """
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch
 Key = str | int
 
 
+@lru_cache(maxsize=1 << 16)
 def _words(part: Key) -> int:
     if isinstance(part, int):
         return part

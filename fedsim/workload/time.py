@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from fedsim.core.section import FolderPath, Section
@@ -43,12 +42,19 @@ Speed = Annotated[float | tuple[float, float] | Distribution, BeforeValidator(_a
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-def draw_speed(speed: Speed, rng: np.random.Generator) -> float:
-    """A client's speed, in the unit of the key."""
+def draw_speed(speed: Speed, uniform: float, normal: float) -> float:
+    """A client's speed, in the unit of the key.
+
+    Args:
+        speed: What the key says.
+        uniform: Drawn uniform from [0, 1), for a range.
+        normal: Drawn from the standard normal distribution, for a distribution.
+    """
     if isinstance(speed, tuple):
-        return float(math.exp(rng.uniform(math.log(speed[0]), math.log(speed[1]))))
+        low, high = speed
+        return float(low * (high / low) ** uniform)
     if isinstance(speed, dict):
-        return float(speed["lognormal"]["median"] * math.exp(speed["lognormal"]["sigma"] * rng.standard_normal()))
+        return float(speed["lognormal"]["median"] * math.exp(speed["lognormal"]["sigma"] * normal))
     return speed
 
 

@@ -66,7 +66,7 @@ class Cohorts:
     def _turn(self, round_: int, region: int, ended: _Ended) -> Turn:
         end, place, begin, outcome = ended
         return Turn(
-            client=self._clients.names[place],
+            client=self._conditions.of(place).client,
             round=round_,
             version=round_ - 1,
             begin_s=begin,

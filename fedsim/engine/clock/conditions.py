@@ -13,7 +13,8 @@ from fedsim.engine.clock.turns import Outcome
 from fedsim.engine.clock.windows import ALWAYS, Shifts, Traced, Windows
 from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Site
-from fedsim.workload.time import Speed, Time, draw_speed
+from fedsim.workload.time import Shifts as ShiftsSection
+from fedsim.workload.time import draw_speed
 
 _DAY_H = 24.0
 _BITS = 8 / 1e6  # Mbit of a byte
@@ -23,6 +24,8 @@ _BITS = 8 / 1e6  # Mbit of a byte
 class Condition:
     """Of one client."""
 
+    client: str
+    """Its name."""
     seconds: float
     """A turn's duration without jitter: download, work, upload and latency [s]."""
     jitter: float
@@ -68,7 +71,7 @@ class Conditions:
         """
         of, duration, drop = self.of(place), self.of(place).seconds, math.inf
         if of.jitter or of.dropout:
-            rng = self._stream("turn", place, number)
+            rng = self._stream("turn", of.client, number)
             duration *= math.exp(of.jitter * rng.standard_normal())
             falls, when = rng.random(2)
             drop = begin + when * duration if falls < of.dropout else math.inf
@@ -77,26 +80,27 @@ class Conditions:
         ]  # fmt: skip
         return min(ends, key=lambda one: one[0])
 
-    def _stream(self, what: str, place: int, *number: int) -> np.random.Generator:
-        return numpy_stream(self._workload.seed, "time", what, self._clients.names[place], *number)
+    def _stream(self, what: str, client: str, *number: int) -> np.random.Generator:
+        return numpy_stream(self._workload.seed, "time", what, client, *number)
 
     def _made(self, place: int) -> Condition:
-        site = self._site(place)
+        site, client = self._site(place), self._clients.names[place]
         time = self._time.of_site(site.time if site else None)
         training = self._workload.training_of(site) if site else self._workload.training
+        rng = self._stream("site", client)
+        uniform, normal = rng.random(5).tolist(), rng.standard_normal(3).tolist()
         samples = int(self._clients.samples[place]) * training.local_epochs
-        up, down = (_BITS * size for size in self._bytes)
-        trained = time.compute.samples_per_s if time.compute else None
-        seconds = (
-            self._seconds("downlink", place, down, time.downlink_mbps)
-            + self._seconds("compute", place, samples, trained)
-            + self._seconds("uplink", place, up, time.uplink_mbps)
-        )
+        amounts = (_BITS * self._bytes[1], samples, _BITS * self._bytes[0])
+        speeds = (time.downlink_mbps, time.compute.samples_per_s if time.compute else None, time.uplink_mbps)
+        parts = zip(amounts, speeds, uniform[:3], normal, strict=True)
+        seconds = sum(amount / draw_speed(speed, *drawn) for amount, speed, *drawn in parts if speed is not None)
+        own = site is not None and site.time is not None and site.time.available is not None
         return Condition(
+            client=client,
             seconds=seconds + time.latency_s,
             jitter=time.jitter,
             dropout=time.dropout,
-            windows=self._windows(place, time, bool(site and site.time and site.time.available)),
+            windows=self._trace[place] if place in self._trace and not own else _windows(time.available, *uniform[3:]),
         )
 
     def _site(self, place: int) -> Site | None:
@@ -105,17 +109,15 @@ class Conditions:
             return None
         return self._sites.make(self._names.site(place))
 
-    def _seconds(self, what: str, place: int, amount: float, speed: Speed | None) -> float:
-        return amount / draw_speed(speed, self._stream(what, place)) if speed is not None else 0.0
 
-    def _windows(self, place: int, time: Time, own: bool) -> Windows:
-        """Those of the trace, unless the client's site has shifts of its own."""
-        if place in self._trace and not own:
-            return self._trace[place]
-        share, period = time.available.share, 3600 * (time.available.period_h or _DAY_H)
-        if share == 1:
-            return ALWAYS
-        rng = self._stream("available", place)
-        phase = period * rng.random()
-        drawn = rng.uniform(*share) if isinstance(share, tuple) else share
-        return Shifts(period, period * drawn, phase) if drawn < 1 else ALWAYS
+def _windows(available: ShiftsSection, phase: float, share: float) -> Windows:
+    """A client's shifts.
+
+    Args:
+        available: As the workload or its site says.
+        phase: Drawn uniform from [0, 1): begin of a shift, as a share of the period.
+        share: Drawn likewise: where its share is in a range of shares.
+    """
+    low, high = available.share if isinstance(available.share, tuple) else (available.share, available.share)
+    period, length = 3600 * (available.period_h or _DAY_H), low + (high - low) * share
+    return Shifts(period, period * length, period * phase) if length < 1 else ALWAYS

@@ -86,6 +86,9 @@ class Overlapping:
 
     def _fill(self) -> None:
         """Draw until all places are taken; whoever is at work, has ended or is not available is passed over."""
+        if len(self._out) == len(self._clients):
+            self._wake = math.inf
+            return
         places, missed, self._wake = self._draws.members(self._round), 0, -math.inf
         while (free := self._at_work() - len(self._queue)) > 0:
             if missed == _MOST_DRAWS:
@@ -119,7 +122,7 @@ class Overlapping:
         end, place, begin, version, outcome = heappop(self._queue)
         self._ended.append(place)
         return Turn(
-            client=self._clients.names[place],
+            client=self._conditions.of(place).client,
             round=self._round,
             version=version,
             begin_s=begin,
