@@ -1,6 +1,7 @@
 """What simulated time knows of each client: how long its turns take, and when it is available."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -47,7 +48,8 @@ class Conditions:
         assert workload.time is not None
         self._workload, self._clients, self._time = workload, clients, workload.time
         self._bytes = up, down
-        self._names, self._sites = workload.federation.client_names(), workload.federation.expanded_sites()
+        names, sites = workload.federation.client_names(), workload.federation.expanded_sites()
+        self._sites, self._starts = sites.entries, [names.start(place) for place in sites.starts]
         self._trace: Mapping[int, Traced] = read_trace(workload.time.available, clients)
         self._known: dict[int, Condition] = {}
 
@@ -86,10 +88,10 @@ class Conditions:
     def _made(self, place: int) -> Condition:
         site, client = self._site(place), self._clients.names[place]
         time = self._time.of_site(site.time if site else None)
-        training = self._workload.training_of(site) if site else self._workload.training
+        epochs = (site and site.training.local_epochs) or self._workload.training.local_epochs
         rng = self._stream("site", client)
         uniform, normal = rng.random(5).tolist(), rng.standard_normal(3).tolist()
-        samples = int(self._clients.samples[place]) * training.local_epochs
+        samples = int(self._clients.samples[place]) * epochs
         amounts = (_BITS * self._bytes[1], samples, _BITS * self._bytes[0])
         speeds = (time.downlink_mbps, time.compute.samples_per_s if time.compute else None, time.uplink_mbps)
         parts = zip(amounts, speeds, uniform[:3], normal, strict=True)
@@ -104,10 +106,10 @@ class Conditions:
         )
 
     def _site(self, place: int) -> Site | None:
-        """The site of a client; None if it pools all of them."""
+        """The entry of a client's site; None if it pools all of them."""
         if self._workload.algorithm.pools_data:
             return None
-        return self._sites.make(self._names.site(place))
+        return self._sites[bisect_right(self._starts, place) - 1]
 
 
 def _windows(available: ShiftsSection, phase: float, share: float) -> Windows:
