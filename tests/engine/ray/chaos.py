@@ -161,16 +161,15 @@ def strike(driver: Driver, blow: Blow, home: psutil.Process | None, seed: int) -
         pool[:] = named(prefix, home or driver.process) if prefix or not home else raylets(home)
         return bool(pool) or driver.over() or blow.victim == "raylet"
 
-    driver.until(found)  # there may be none yet, after a start
-    if not pool:
-        return "nobody"
-    victim = pool[seed % len(pool)]
-    log.info("kills %d", victim.pid)
-    try:
-        victim.kill()
-    except psutil.NoSuchProcess:
-        return "nobody"  # it was ending by itself
-    return blow.victim
+    while True:
+        driver.until(found)  # there may be none yet, after a start
+        if not pool:
+            return "nobody"
+        victim = pool[seed % len(pool)]
+        log.info("kills %d", victim.pid)
+        with suppress(psutil.NoSuchProcess):  # it was ending by itself
+            victim.kill()
+            return blow.victim
 
 
 def disturbed(
