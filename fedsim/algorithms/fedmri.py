@@ -138,7 +138,7 @@ class FedMRI(Algorithm):
     def _own_negative(self, learner: Learner) -> Tensor | None:
         """The client's own encoder (P,) among the negatives, if it is not to count there."""
         kept = learner.private.get("upload_round")
-        latest = kept is not None and int(kept) == learner.round - 1
+        latest = kept is not None and int(kept) == learner.round - 1 - learner.staleness
         return learner.private["upload"] if latest and not self.own else None
 
     @staticmethod

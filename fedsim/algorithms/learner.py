@@ -41,6 +41,8 @@ class Learner:
     """Its optimizer, learning rate, batch size and epochs."""
     round: int
     """The round that it trains in, counted from 1."""
+    staleness: int
+    """Rounds that the server has finished since the client began; 0 unless rounds overlap."""
     optimizer: torch.optim.Optimizer
     """The optimizer of all parameters."""
     notes: dict[str, list[float | Tensor]]
@@ -148,7 +150,7 @@ class Learner:
         """Let clients start from the initial values of another learner, a copy of which is then not kept here."""
         self._start = other._start
 
-    def enter(self, state: State, data: Slices, training: Training, round_: int, client: str) -> None:
+    def enter(self, state: State, data: Slices, training: Training, round_: int, client: str, stale: int = 0) -> None:
         """Take on a client: its private parameters, optimizer state, data and random streams.
 
         What a method left in another attribute goes: the next client must not see it, wherever the two live.
@@ -157,7 +159,7 @@ class Learner:
             delattr(self, name)
         self.private = {key: onto(value, self.device) for key, value in state.items()}
         self.data, self.training = data, training
-        self.client, self.round, self._epoch = client, round_, 0
+        self.client, self.round, self.staleness, self._epoch = client, round_, stale, 0
         self.notes = {"loss": []}
         if not all(self.modes):  # setting each costs more
             self.network.train()

@@ -49,7 +49,7 @@ class FaultyHost(Host):
             if all(fault.kind != "nan" for fault in order.faults.get(name, ())):
                 raise
             what = "sent NaN, a fault of the workload (faults: kind nan)"
-            raise DivergedError(f"client {name}, round {order.round}: {what}") from error
+            raise DivergedError(f"client {name}, round {order.lot(name).round}: {what}") from error
 
     def _is_to_blame(self, order: Train, name: str, sent: Made, learner: Learner) -> str:
         """Never the method's fault: the uploads were corrupted on purpose."""

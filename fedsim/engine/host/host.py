@@ -79,18 +79,18 @@ class Host(TrainingClients):
 
     def partial_sums(self) -> Sums:
         """The sums of the uploads of the last phase; a separate call, since large pieces of a stream are slow."""
-        return self._sums.partials()
+        return {at + name: partial for at, sums in self._sums.items() for name, partial in sums.partials().items()}
 
     # Images
 
     def _validate(self, order: Validate, broadcast: Mapping[str, Vector]) -> Iterator[Reply]:
         """Mean quality over the volumes of each client that has any; over sites if it has several."""
-        received, pace = self._on_device(broadcast), Pace(self._limits.report_seconds)
+        received, pace = self._received(order, broadcast), Pace(self._limits.report_seconds)
         reply = Reply()
         for name in order.clients:
             begun = time.time()
             sites: dict[str, list[Quality]] = {}
-            for volume in self._reconstruct(order.round, name, received, "val"):
+            for volume in self._reconstruct(order, name, received, "val"):
                 sites.setdefault(volume.site, []).append(volume.quality(self._setup.protocol))
             if sites:
                 quality = mean_quality([mean_quality(volumes) for volumes in sites.values()])._asdict()
@@ -104,10 +104,10 @@ class Host(TrainingClients):
 
     def _evaluate(self, order: Evaluate, broadcast: Mapping[str, Vector]) -> Iterator[Reply]:
         """One row per volume; saves the images if there is a folder for them."""
-        received, pace = self._on_device(broadcast), Pace(self._limits.report_seconds)
+        received, pace = self._received(order, broadcast), Pace(self._limits.report_seconds)
         reply = Reply()
         for name in order.clients:
-            for volume in self._reconstruct(order.round, name, received, order.part, self._setup.references):
+            for volume in self._reconstruct(order, name, received, order.part, self._setup.references):
                 who: dict[str, str | int] = {"round": order.round, "client": name}
                 reply.rows.append({**who, "protocol": self._setup.protocol, **volume.score(self._setup.protocol)})
                 if order.images is not None:
@@ -122,18 +122,24 @@ class Host(TrainingClients):
     # Within
 
     def _reconstruct(
-        self, round_: int, name: str, received: ReadOnly, part: Part, references: Sequence[Reference] = ()
+        self,
+        order: Validate | Evaluate,
+        name: str,
+        received: Mapping[str, ReadOnly],
+        part: Part,
+        references: Sequence[Reference] = (),
     ) -> Iterator[ReconstructedVolume]:
         client = self._clients[name]
         if not client.data.samples(part):
             return
-        learner = self._learner
-        with self._at_work(name, round_, received, learner):
+        learner, lot = self._learner, order.lot(name)
+        read = received[lot.reads]
+        with self._at_work(name, lot, read, learner):
             with hooks.contained():
-                self._setup.algorithm.deploy(learner, received.tensors)
+                self._setup.algorithm.deploy(learner, read.tensors)
             own = self._setup.algorithm.foreign  # built-in methods only load finite values
             if own and not np.isfinite(largest(learner.shared)):
-                who = f"client {name}, round {round_}: {self._setup.algorithm.name}"
+                who = f"client {name}, round {order.round}: {self._setup.algorithm.name}"
                 raise ClientError(f"{who} left NaN or infinite parameters in the network (in deploy)")
             learner.network.eval()
             size = client.training.batch_size

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 from fedsim.algorithms.base import Algorithm, Vector
 from fedsim.core.errors import ClientError
@@ -19,6 +19,8 @@ from fedsim.workload.faults import Fault
 
 _STATES = 0.4  # of a host's part of a GPU, for private state where the workload does not say
 _SLICES = 0.3  # of what training leaves, at least for slices
+
+T = TypeVar("T")
 
 Row = dict[str, Any]
 """One row of a table by column."""
@@ -104,11 +106,43 @@ class _ToClients:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(_ToClients):
-    """Do a phase of a round, one client after the other."""
+class Lot:
+    """What some clients of a message read, and the sum that their uploads enter."""
+
+    round: int
+    """The round that they take part in, counted from 1."""
+    staleness: int = 0
+    """Rounds that the server has finished since they began."""
+    reads: str = ""
+    """Prefix of what they read of the broadcast."""
+    enters: str = ""
+    """Prefix of the sums that their uploads enter."""
+    scale: float = 1.0
+    """Of their parameters in the sum, beside their weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _InRound(_ToClients):
+    """What clients do with something that the server sends them."""
 
     round: int
     """Counted from 1."""
+    lots: Mapping[str, Lot] = field(default_factory=dict)
+    """By client, where they do not all read the same and enter the same sum; empty where they do."""
+
+    def lot(self, client: str) -> Lot:
+        """What a client reads and enters."""
+        return self.lots.get(client) or Lot(round=self.round)
+
+    def for_clients(self, names: tuple[str, ...]) -> Self:
+        """With the lots of these clients alone."""
+        return replace(self, clients=names, lots=_of(self.lots, names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(_InRound):
+    """Do a phase of a round, one client after the other."""
+
     phase: str
     """The algorithm's name for it."""
     since: float
@@ -119,26 +153,22 @@ class Train(_ToClients):
 
     def for_clients(self, names: tuple[str, ...]) -> Self:
         """With the weights and faults of these clients alone."""
-        weights = {name: self.weights[name] for name in names}
-        return replace(self, clients=names, weights=weights, faults=_of(self.faults, names))
+        weights, faults = _of(self.weights, names), _of(self.faults, names)
+        return replace(super().for_clients(names), weights=weights, faults=faults)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Validate(_ToClients):
+class Validate(_InRound):
     """Score each client's validation volumes after a round; a row for each client that has any."""
 
-    round: int
-    """Counted from 1."""
     since: float
     """Time [s since 1970] at which validation began."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(_ToClients):
-    """Score each client's volumes of a part of the data; one row per volume."""
+class Evaluate(_InRound):
+    """Score each client's volumes of a part of the data after a round; one row per volume."""
 
-    round: int
-    """Of the checkpoint that is evaluated."""
     part: Part
     images: Path | None = None
     """Folder for the images; None: they are not kept."""
@@ -206,5 +236,10 @@ class Reply:
     """Of Save: the digest of what was written, by client."""
 
 
-def _of(faults: Faults, names: tuple[str, ...]) -> Faults:
-    return {name: faults[name] for name in names if name in faults}
+def under(prefix: str, vectors: Mapping[str, T]) -> dict[str, T]:
+    """What has a prefix to its name, without it."""
+    return {name.removeprefix(prefix): vector for name, vector in vectors.items() if name.startswith(prefix)}
+
+
+def _of(by_client: Mapping[str, T], names: tuple[str, ...]) -> dict[str, T]:
+    return {name: by_client[name] for name in names if name in by_client}

@@ -26,9 +26,10 @@ class ReadOnly:
             for name, tensor in as_tensors(broadcast).items()
         }
         self.tensors: Mapping[str, Tensor] = MappingProxyType(moved)
+        self.vectors = broadcast
+        """As the server sent them."""
         self._versions = {name: tensor._version for name, tensor in moved.items()}
-        self._originals = broadcast if own else {}
-        self._who = algorithm.name
+        self._own, self._who = own, algorithm.name
 
     def check(self, where: str, thorough: bool = False) -> None:
         """Check that nothing was changed.
@@ -42,7 +43,7 @@ class ReadOnly:
         """
         for name, tensor in self.tensors.items():
             touched = tensor._version != self._versions[name]
-            if touched or (thorough and name in self._originals and not _same(tensor, self._originals[name])):
+            if touched or (thorough and self._own and not _same(tensor, self.vectors[name])):
                 what = f"{self._who} changed what it received, {name!r}, in place; let it work on a clone()"
                 raise MethodError(f"{where}: {what}")
 

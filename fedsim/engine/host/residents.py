@@ -14,7 +14,7 @@ from fedsim.core.files import writing
 from fedsim.data.samples import SliceMemory
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.kernels import remedy
-from fedsim.engine.host.messages import Layouts, Limits, Load, Reply, Reset, Save, Setup
+from fedsim.engine.host.messages import Layouts, Limits, Load, Lot, Reply, Reset, Save, Setup
 from fedsim.engine.host.readonly import ReadOnly
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.engine.state.device import DeviceStates
@@ -63,7 +63,7 @@ class Residents:
 
     @contextmanager
     def _at_work(
-        self, name: str, round_: int, received: ReadOnly, learner: Learner, training: bool = False
+        self, name: str, lot: Lot, received: ReadOnly, learner: Learner, training: bool = False
     ) -> Iterator[None]:
         """A working network with a client's private state swapped in; an error says whose it was.
 
@@ -73,14 +73,14 @@ class Residents:
         client, state = self._clients[name], self._states.take(name)
         if training and (self._setup.tolerant or (self._setup.fuse > 1 and not self._states.in_memory(name))):
             state = {key: value.clone() for key, value in state.items()}
-        at = f"client {name}, round {round_}, seed {self._setup.seed}"
+        at = f"client {name}, round {lot.round}, seed {self._setup.seed}"
         try:
-            learner.enter(state, client.data, client.training, round_, name)
+            learner.enter(state, client.data, client.training, lot.round, name, lot.staleness)
             if "buffers" in received.tensors:
                 learner.shared_buffers.copy_(received.tensors["buffers"])
             yield
             together = training and self._setup.fuse > 1  # any of those may have changed what all of them read
-            received.check(f"round {round_}" if together else f"client {name}, round {round_}")
+            received.check(f"round {lot.round}" if together else f"client {name}, round {lot.round}")
         except OwnCodeError as error:
             raise ClientError(f"{at}: {remedy(error) or error}", error.trace) from error
         except (RunError, InputError, GeneratorExit, KeyboardInterrupt):

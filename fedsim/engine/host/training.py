@@ -24,7 +24,7 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.diverged import Noted, means
 from fedsim.engine.host.fusion import FusedLearner, Fusion
 from fedsim.engine.host.kernels import kernels
-from fedsim.engine.host.messages import Limits, Reply, Row, Setup, Train
+from fedsim.engine.host.messages import Evaluate, Limits, Reply, Row, Setup, Train, Validate, under
 from fedsim.engine.host.process import Pace, Watch, here, keep_freed_memory
 from fedsim.engine.host.readonly import ReadOnly
 from fedsim.engine.host.residents import Residents
@@ -98,7 +98,7 @@ class TrainingClients(Residents):
             limits = limits.on_gpu(GPU_USABLE * torch.cuda.mem_get_info()[1])
         slices = SliceMemory(limits.slice_bytes, setup.device)
         super().__init__(setup, clients, limits, make_learner(setup, slices), slices)
-        self._sums = PartialSums(())
+        self._sums: dict[str, PartialSums] = {}  # by the prefix of the lots that enter them
         self._fusion: Fusion[_Turn] | None = None
         if setup.fuse > 1:
             network = initial_network(setup)
@@ -108,38 +108,40 @@ class TrainingClients(Residents):
 
     def _train(self, order: Train, broadcast: Mapping[str, Vector]) -> Iterator[Reply]:
         """Let clients do a phase; after a failure, only if the run continues without that client."""
-        received, uploads = self._on_device(broadcast), self._uploads(order)
-        self._sums = PartialSums(uploads)
+        received, uploads = self._received(order, broadcast), self._uploads(order)
+        self._sums = {lot: PartialSums(uploads) for lot in dict.fromkeys(order.lot(n).enters for n in order.clients)}
         yield Reply()
         reply, pace = Reply(), Pace(self._limits.report_seconds)
         for turn in self._turns(order, received, uploads):
-            name = turn.name
+            name, lot = turn.name, order.lot(turn.name)
             if turn.error is not None:
                 reply.failed[name] = turn.error
                 if not self._setup.tolerant:
                     break
             else:
                 self._states.put(name, turn.state)
-                self._sums.add(turn.sent, order.weights[name], turn.bounds)
-                apart = self._sums.apart(turn.sent)
+                sums, sent_down = self._sums[lot.enters], received[lot.reads].vectors
+                sums.add(turn.sent, order.weights[name], turn.bounds, lot.scale)
+                apart = sums.apart(turn.sent)
                 if apart:
                     reply.collected[name] = apart
                 turn.watch.lap("send")
-                down = hooks.downlink(self._setup.algorithm, name, broadcast, order.phase)
+                down = hooks.downlink(self._setup.algorithm, name, sent_down, order.phase)
                 reply.rows.append({
-                    **self._who(order.round, name), "weight": order.weights[name], "loss": float("nan"), **turn.noted,
+                    **self._who(lot.round, name), "weight": order.weights[name], "loss": float("nan"), **turn.noted,
                     "wait_seconds": max(0.0, turn.begun - order.since), **turn.watch.seconds(),
                     "private_bytes": state_bytes(turn.state),
                     "uplink_bytes": sum(vector.nbytes for vector in turn.sent.values()),
-                    "downlink_bytes": sum(broadcast[key].nbytes for key in down),
+                    "downlink_bytes": sum(sent_down[key].nbytes for key in down),
                 })  # fmt: skip
             if reply.collected or pace.due():
                 yield reply
                 reply = Reply()
-        received.check(f"round {order.round}", thorough=True)
+        for one in received.values():
+            one.check(f"round {order.round}", thorough=True)
         yield reply
 
-    def _turns(self, order: Train, received: ReadOnly, uploads: Sequence[Upload]) -> Iterator[_Turn]:
+    def _turns(self, order: Train, received: Mapping[str, ReadOnly], uploads: Sequence[Upload]) -> Iterator[_Turn]:
         """Each client's turn: one after the other, or fused."""
         turn = partial(self._turn, order, received, uploads)
         if self._fusion is None:
@@ -160,15 +162,23 @@ class TrainingClients(Residents):
         """The order in which the fewest rows of a fused network stay empty."""
         return sorted(names, key=lambda name: -self._clients[name].data.samples())
 
-    def _turn(self, order: Train, received: ReadOnly, uploads: Sequence[Upload], name: str, learner: Learner) -> _Turn:
+    def _turn(
+        self,
+        order: Train,
+        received: Mapping[str, ReadOnly],
+        uploads: Sequence[Upload],
+        name: str,
+        learner: Learner,
+    ) -> _Turn:
         """A client's turn in a phase: its private state is swapped into the network, and out again."""
-        turn = _Turn(name=name, begun=time.time(), watch=Watch(self._slices))
+        turn, lot = _Turn(name=name, begun=time.time(), watch=Watch(self._slices)), order.lot(name)
+        read = received[lot.reads]
         try:
-            with self._at_work(name, order.round, received, learner, training=True):
+            with self._at_work(name, lot, read, learner, training=True):
                 if isinstance(learner, FusedLearner):
                     learner.watch = turn.watch
                 turn.watch.lap("load")
-                sent = self._work(order, learner, received, uploads)
+                sent = self._work(order, learner, read, uploads)
                 turn.watch.lap("train")
                 state = learner.leave()
                 sizes = [extent(vector) for vector in (state["local"], *sent.values())]
@@ -190,8 +200,9 @@ class TrainingClients(Residents):
     def _means(self, order: Train, name: str, noted: Noted, local: float) -> dict[str, float]:
         """The means of what a client noted, if its own parameters, `local` the largest of them, are finite."""
         own = self._setup.algorithm.name if self._setup.algorithm.foreign else ""
-        who = f"client {name}, round {order.round}"
-        found = means(noted, self._clients[name].data, order.round, who, own)
+        round_ = order.lot(name).round
+        who = f"client {name}, round {round_}"
+        found = means(noted, self._clients[name].data, round_, who, own)
         if not np.isfinite(local):
             raise DivergedError(f"{who}: its own parameters are not finite; lower its lr")
         return found
@@ -204,9 +215,10 @@ class TrainingClients(Residents):
         Raises:
             ClientError: one cannot; names a user's own method if that is the cause.
         """
-        who = f"client {name}, round {order.round}"
+        lot = order.lot(name)
+        who = f"client {name}, round {lot.round}"
         try:
-            return self._sums.check(sent, sizes, order.weights[name], who)
+            return self._sums[lot.enters].check(sent, sizes, order.weights[name], who, lot.scale)
         except DivergedError as error:
             upload = self._is_to_blame(order, name, sent, learner)
             if not upload:
@@ -227,8 +239,11 @@ class TrainingClients(Residents):
         server = ("shared", "buffers") if self._learner.shared_buffers.numel() else ("shared",)
         return uploads_of(self._setup.algorithm, order.phase, server, f"round {order.round}")
 
-    def _on_device(self, broadcast: Mapping[str, Vector]) -> ReadOnly:
-        return ReadOnly(broadcast, self._learner.device, self._setup.algorithm)
+    def _received(self, order: Train | Validate | Evaluate, broadcast: Mapping[str, Vector]) -> dict[str, ReadOnly]:
+        """What the server sent, by the prefix under which clients read it."""
+        prefixes = dict.fromkeys(order.lot(name).reads for name in order.clients)
+        device, algorithm = self._learner.device, self._setup.algorithm
+        return {prefix: ReadOnly(under(prefix, broadcast), device, algorithm) for prefix in prefixes}
 
     def _who(self, round_: int, name: str) -> Row:
         client = self._clients[name]

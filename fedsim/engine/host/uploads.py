@@ -17,6 +17,9 @@ from fedsim.engine.host.sums import DeviceSum, OrderFreeSum
 Sent = Mapping[str, Vector]
 """A client's uploads by name, as the server gets them."""
 
+SCALED = frozenset({"shared", "buffers"})
+"""The uploads that count for less where a client began with an earlier state of the server."""
+
 
 def uploads_of(algorithm: Algorithm, phase: str, server: Collection[str], where: str = "") -> list[Upload]:
     """What clients send in a phase: the method's uploads and, with shared parameters, their running statistics.
@@ -39,7 +42,9 @@ class PartialSums:
         self._uploads = uploads
         self._totals: dict[str, OrderFreeSum] = {}
 
-    def check(self, sent: Made, sizes: Mapping[str, float], weight: float, who: str) -> dict[str, float]:
+    def check(
+        self, sent: Made, sizes: Mapping[str, float], weight: float, who: str, scale: float = 1.0
+    ) -> dict[str, float]:
         """The largest term of each upload that is summed; refuses uploads that cannot be summed, before any is added.
 
         Args:
@@ -47,6 +52,7 @@ class PartialSums:
             sizes: The largest absolute value of each.
             weight: The client's.
             who: Client and round.
+            scale: Of what is `SCALED`, beside the weight.
 
         Raises:
             DivergedError: a vector has NaN, infinite or out-of-range values.
@@ -57,18 +63,18 @@ class PartialSums:
             if upload.summed:
                 if upload.name not in self._totals:
                     self._totals[upload.name] = _sum_of(vector, upload.grid)
-                times = weight if upload.weighted else 1.0
+                times = _times(upload, weight, scale)
                 bounds[upload.name] = self._totals[upload.name].check(vector, size, times, who)
             elif not np.isfinite(size):
                 raise DivergedError(f"{who}: sent NaN or infinite values; lower its lr")
         return bounds
 
-    def add(self, sent: Made, weight: float, bounds: Mapping[str, float]) -> None:
-        """Add a client's uploads, given what `check` found."""
+    def add(self, sent: Made, weight: float, bounds: Mapping[str, float], scale: float = 1.0) -> None:
+        """Add a client's uploads, given what `check` found with the same weight and scale."""
         for upload in self._uploads:
             if upload.summed:
-                weight_here = weight if upload.weighted else 1.0
-                self._totals[upload.name].add(sent[upload.name], weight_here, bounds[upload.name])
+                times = _times(upload, weight, scale)
+                self._totals[upload.name].add(sent[upload.name], times, bounds[upload.name])
 
     def apart(self, sent: Made) -> dict[str, Vector]:
         """Copies of the uploads that the server wants individually."""
@@ -79,6 +85,12 @@ class PartialSums:
     def partials(self) -> dict[str, PartialSum]:
         """The sums by name, to be merged with those of other hosts."""
         return {name: total.partial for name, total in self._totals.items()}
+
+
+def _times(upload: Upload, weight: float, scale: float) -> float:
+    if not upload.weighted:
+        return 1.0
+    return weight * scale if upload.name in SCALED else weight
 
 
 def _sum_of(vector: Tensor, grid: int) -> OrderFreeSum:
