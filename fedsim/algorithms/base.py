@@ -79,6 +79,10 @@ class Algorithm(Extension):
 
     pools_data: ClassVar[bool] = False
     """Whether one client holds every site's data, instead of one or more for each site."""
+    lockstep: ClassVar[bool] = False
+    """Whether all clients of a round must begin with one and the same state of the server: such a method is refused
+    where they don't, with time.mode buffered or asynchronous and with time.hierarchy.
+    """
 
     name: str
     weighting: Literal["uniform", "samples"] = Field(

@@ -11,5 +11,6 @@ class Centralised(Isolated):
     """Every site's training slices in one pool, each undersampled as at its site; nothing is sent."""
 
     pools_data: ClassVar[bool] = True
+    lockstep: ClassVar[bool] = True
 
     name: Literal["centralised"] = Field("centralised", description="Method.")

@@ -5,7 +5,7 @@ The server keeps h <- h - alpha/N sum_k (theta_k - srv) over the drawn clients; 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from fedsim.algorithms.learner import Learner
 
 class FedDyn(Algorithm):
     """Bytes as FedAvg's; each client keeps a vector of the network's size, and so does the server."""
+
+    lockstep: ClassVar[bool] = True
 
     name: Literal["feddyn"] = Field("feddyn", description="Method.")
     alpha: float = Field(0.01, gt=0, description="Strength of the regulariser.")

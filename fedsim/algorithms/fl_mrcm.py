@@ -14,7 +14,7 @@ detached at the target, which the paper moves too. Features cross, images and k-
 from collections.abc import Collection, Mapping
 from functools import partial
 from itertools import chain, cycle
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -37,6 +37,8 @@ _SOURCE, _TARGET = 1.0, 0.0
 
 class FLMRCM(Algorithm):
     """Everything is shared; the discriminators, one for each pair of a source and a target, stay with the source."""
+
+    lockstep: ClassVar[bool] = True
 
     name: Literal["fl_mrcm"] = Field("fl_mrcm", description="Method.")
     lam: float = Field(0.01, ge=0, description="Weight of the adversarial term.")

@@ -6,7 +6,7 @@ so that it holds for any local optimizer. The server adds |S|/N times the mean c
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ _GRID = 32
 
 class Scaffold(Algorithm):
     """The whole network and a control variate of its size travel both ways; each client keeps its own control."""
+
+    lockstep: ClassVar[bool] = True
 
     name: Literal["scaffold"] = Field("scaffold", description="Method.")
 

@@ -1,6 +1,6 @@
 """Transfer-Site: one model travels from client to client, in an order drawn anew for every round."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,8 @@ from fedsim.core.seeds import numpy_stream
 
 class Transfer(Algorithm):
     """Every client trains the model that the client before it left; the last one's is the round's result."""
+
+    lockstep: ClassVar[bool] = True
 
     name: Literal["transfer"] = Field("transfer", description="Method.")
 

@@ -1,13 +1,14 @@
 """Collecting the replies of the hosts of a phase, in whatever order they arrive."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fedsim.algorithms.base import Phase, Received, Upload, Vector
 from fedsim.core.errors import ClientError
-from fedsim.engine.host.merging import Level, Merger, together
-from fedsim.engine.host.messages import Reply, Row
+from fedsim.engine.host.merging import Level, Merger, PartialSum, together
+from fedsim.engine.host.messages import Lot, Reply, Row
 
 
 class Gathered:
@@ -19,12 +20,14 @@ class Gathered:
     """
 
     def __init__(self, phase: Phase, uploads: Sequence[Upload], weights: Mapping[str, float], population: int) -> None:
-        self.drawn = len(phase.clients)
+        self.phase, self.weights = phase, weights
+        self.asked: set[str] = set()
+        """The clients that have been asked, in one call or in several."""
         self.rows: list[Row] = []
         self.failed: dict[str, ClientError] = {}
         self.levels: dict[str, Level] = {}
         """What was added on the way of the sums so far."""
-        self._phase, self._weights, self._population = phase, weights, population
+        self._population = population
         self._uploads = {upload.name: upload for upload in uploads}
         self._sums = Merger()
         self._collected: dict[str, Mapping[str, Vector]] = {}
@@ -38,17 +41,42 @@ class Gathered:
         self.failed.update(reply.failed)
 
     def received(self) -> Received:
-        """The result, once all hosts have answered; it does not depend on the order of arrival."""
+        """The result, once all hosts have answered; it does not depend on the order of arrival.
+
+        The weights in the rows sum to one from then on.
+        """
         there = {row["client"] for row in self.rows}
-        clients = tuple(client for client in self._phase.clients if client in there)
+        clients = tuple(client for client in self.phase.clients if client in there)
         sums = {name: partial.total for name, partial in self._sums.sums().items()}
         kept = [upload.name for upload in self._uploads.values() if upload.collected]
         collected = {name: [self._collected[client][name] for client in clients] for name in kept}
-        weight = math.fsum(self._weights[client] for client in clients)
+        weight = math.fsum(self.weights[client] for client in clients)
+        if len(clients) < len(self.phase.clients):
+            for row in self.rows:
+                row["weight"] = self.weights[row["client"]] / weight
         return Received(
-            phase=replace(self._phase, clients=clients),
+            phase=replace(self.phase, clients=clients),
             sums=sums,
             weight=weight,
             collected=collected,
             population=self._population,
         )
+
+
+def by_sum(reply: Reply, lots: Mapping[str, Lot]) -> dict[str, Reply]:
+    """A reply divided by the sums that its clients' uploads enter; its levels go with the first of them."""
+    parts: defaultdict[str, Reply] = defaultdict(Reply)
+    for row in reply.rows:
+        parts[lots[row["client"]].enters].rows.append(row)
+    for client, error in reply.failed.items():
+        parts[lots[client].enters].failed[client] = error
+    for client, vectors in reply.collected.items():
+        parts[lots[client].enters].collected[client] = vectors
+    sums: defaultdict[str, dict[str, PartialSum]] = defaultdict(dict)
+    for name, partial in reply.sums.items():
+        lot, slash, upload = name.partition("/")
+        sums[lot + slash][upload] = partial
+    for number, (enters, partials) in enumerate(sums.items()):
+        parts[enters].sums = partials
+        parts[enters].levels = {} if number else reply.levels
+    return parts

@@ -28,7 +28,7 @@ class Recovery:
 
         Args:
             engine: How to respond to a loss.
-            rounds: Know the present round and phase.
+            rounds: Know who is at work for which round and phase.
             failures: Where losses are recorded.
             reached: Returns the last round with a checkpoint.
         """
@@ -48,7 +48,7 @@ class Recovery:
                 losses, reached = (losses if self._reached() == reached else 0), self._reached()
                 action = self._answer(error, losses)
                 losses += action == "replayed"
-                round_, phase = self._rounds.now
+                round_, phase = self._rounds.at(error.client)
                 kind: Kind = "late" if error.late else "lost"
                 self._failures.note(
                     [

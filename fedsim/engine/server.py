@@ -17,6 +17,8 @@ class Server:
         """
         self.state = state
         """The state after the last phase; set when a run is restored."""
+        self.others: dict[str, ServerState] = {}
+        """What a run needs beside it: earlier states by version, or those of regions; set when a run is restored."""
         self._algorithm = algorithm
 
     def uploads(self, phase: str, where: str = "") -> list[Upload]:
@@ -31,17 +33,19 @@ class Server:
         """
         return uploads_of(self._algorithm, phase, self.state, where)
 
-    def broadcast(self, phase: str, where: str = "") -> dict[str, Vector]:
+    def broadcast(self, phase: str, where: str = "", state: ServerState | None = None) -> dict[str, Vector]:
         """What each client of a phase may read: the method's vectors, and the running statistics.
 
         Args:
             phase: The method's name for it.
             where: The round, for messages.
+            state: That is read; default the present one.
 
         Raises:
             MethodError: the method raises, or gives no finite vectors.
         """
-        return {**hooks.broadcast(self._algorithm, self.state, phase, where), **self._buffers()}
+        state = self.state if state is None else state
+        return {**hooks.broadcast(self._algorithm, state, phase, where), **_buffers(state)}
 
     def take_up(self, received: Received, where: str = "") -> None:
         """Let the method update the state at the end of a phase; if no client answered, the state stays.
@@ -55,13 +59,14 @@ class Server:
         """
         if received.phase.clients:
             updated = hooks.update(self._algorithm, self.state, received, where)
-            sent = {"buffers": received.mean("buffers")} if "buffers" in received.sums else self._buffers()
+            sent = {"buffers": received.mean("buffers")} if "buffers" in received.sums else _buffers(self.state)
             self.state = {**updated, **sent}
 
     def deployed(self) -> dict[str, Vector]:
         """What a client needs to reconstruct: the shared parameters (P,), and the running statistics (B,)."""
-        return {"shared": self.state["shared"], **self._buffers()}
+        return {"shared": self.state["shared"], **_buffers(self.state)}
 
-    def _buffers(self) -> dict[str, Vector]:
-        """Running statistics of shared layers; none in most networks."""
-        return {"buffers": self.state["buffers"]} if "buffers" in self.state else {}
+
+def _buffers(state: ServerState) -> dict[str, Vector]:
+    """Running statistics of shared layers; none in most networks."""
+    return {"buffers": state["buffers"]} if "buffers" in state else {}

@@ -15,6 +15,7 @@ from fedsim.algorithms import hooks
 from fedsim.core.errors import DamagedError, InputError, WriteError
 from fedsim.data.split import Part
 from fedsim.engine.backends import make_backend
+from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.messages import Evaluate, Row
 from fedsim.engine.host.training import make_learner
@@ -88,7 +89,8 @@ class Simulation:
             closing.callback(self._backend.close)
             self._server = Server(workload.algorithm, self._learner.fresh_server())
             hosted = self._federation, self._server, self._backend
-            self._rounds = Rounds(workload, *hosted, self._observer, self._failures)
+            timetable = Timetable.of(workload, self._federation.clients, self._learner) if workload.time else None
+            self._rounds = Rounds(workload, *hosted, self._observer, self._failures, timetable)
             self._snapshots = Snapshots(self.path, setup, self._learner, *hosted)
             self._recovery = Recovery(workload.engine, self._rounds, self._failures, self._snapshots.reached)
             self._closing = closing.pop_all()
@@ -169,8 +171,9 @@ class Simulation:
         self._put(round_)
         folder = (self.path / "images").absolute() if images else None
         names = self._rounds.scored(round_)
-        order = Evaluate(clients=names, round=round_, part=part, images=folder)
-        replies = self._backend.call(order, self._server.deployed())
+        vectors, lots = self._rounds.deployed(names)
+        order = Evaluate(clients=names, round=round_, lots=lots, part=part, images=folder)
+        replies = self._backend.call(order, vectors)
         place = {name: index for index, name in enumerate(names)}
         return sorted((row for reply in replies for row in reply.rows), key=lambda row: place[row["client"]])
 
@@ -186,13 +189,16 @@ class Simulation:
     def _train(self, stop: Callable[[], bool], between: Callable[[Row], None]) -> bool:
         begun = round_ = self._recover()
         self._log.say(f"resumes after round {begun}" if begun else "begins")
-        last = self.workload.training.rounds
-        while round_ < last and not self._stops_early() and not stop():
+        last, stopping = self.workload.training.rounds, False
+        while round_ < last and not self._stops_early():
+            stopping = stopping or stop()
+            if stopping and self._rounds.level:
+                break
             round_ += 1
-            row, clients = self._rounds.play(round_)
+            row, clients = self._rounds.play(round_, round_ if stopping else self._until(round_))
             self._manifest.add(clients["site"])
             self._ledger.append(row, clients)
-            self._snapshots.trained(clients.loc[clients["outcome"] != "idle", "client"])
+            self._snapshots.trained(clients.loc[clients["outcome"].isin(["trained", "dropped"]), "client"])
             if self._on_schedule(round_):
                 if row["psnr"] > self._best[1]:
                     self._best = (round_, row["psnr"])
@@ -227,8 +233,14 @@ class Simulation:
 
     def _put(self, round_: int) -> tuple[int | None, float | None]:
         """Restore hosts and server to the state after a round, and the best round so far and its PSNR."""
-        self._rounds.now = (round_, "")
+        self._rounds.restart(round_)
         return self._snapshots.put(round_)
+
+    def _until(self, round_: int) -> int:
+        """The next round after which every client must be where the server is: it validates or writes a checkpoint."""
+        often = filter(None, (self.workload.metrics.every, self.workload.engine.checkpoint_every))
+        due = [math.ceil(round_ / every) * every for every in often]
+        return min([self.workload.training.rounds, *due])
 
     def _on_schedule(self, round_: int) -> bool:
         every = self.workload.engine.checkpoint_every
@@ -246,7 +258,7 @@ class Simulation:
             "best_psnr": psnr if best else None,
             **({"stopped_early": reason} if (reason := self._stops_early()) else {}),
         }
-        self._rounds.now = (round_, CHECKPOINT)
+        self._rounds.saving(round_)
         layouts = self._snapshots.layouts(round_)
         struck = self._failures.strike(self.workload, tuple(layouts), round_, CHECKPOINT)
         self._ledger.flush()

@@ -147,10 +147,22 @@ class Workload(Section):
             raise ValueError(f"federation.sites: {what}; let one join sooner or leave later")
         return self
 
+    @model_validator(mode="after")
+    def _method_suits_time(self) -> "Workload":
+        if self.time is not None and self.time.apart and self.algorithm.lockstep:
+            why = f"{self.algorithm.name} needs all clients of a round to begin with one state of the server"
+            raise ValueError(f"time: {why}; set time.mode to synchronous or deadline, without time.hierarchy")
+        return self
+
     def settled(self) -> "Workload":
         """The workload with all choices made that its method leaves open until the number of clients is known."""
-        clients = len(self.federation.client_names())
-        return self.model_copy(update={"algorithm": hooks.settled(self.algorithm, self.training.drawn(clients))})
+        return self.model_copy(update={"algorithm": hooks.settled(self.algorithm, self.uploads)})
+
+    @property
+    def uploads(self) -> int:
+        """Clients whose uploads a round of the server takes up, at most."""
+        drawn = self.training.drawn(len(self.client_names()))
+        return self.time.uploads if self.time is not None and self.time.overlaps else drawn
 
     def client_names(self) -> Sequence[str]:
         """The names of all clients, in order."""

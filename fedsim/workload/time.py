@@ -139,6 +139,10 @@ class Hierarchy(Section):
     regions: int = Field(ge=1, description="Number of regions: contiguous parts of the federation, of equal size.")
     rounds_per_sync: int = Field(1, ge=1, description="Rounds between averages of the regions' servers.")
 
+    def region(self, place: int, clients: int) -> int:
+        """The region, from 0, of the client at a place of a federation of so many."""
+        return place * self.regions // clients
+
 
 class Time(Section):
     """Simulated time; nothing waits for it."""
@@ -189,6 +193,11 @@ class Time(Section):
     def overlaps(self) -> bool:
         """Whether clients of several server steps are at work at once."""
         return self.mode in {"buffered", "asynchronous"}
+
+    @property
+    def apart(self) -> bool:
+        """Whether clients of a round may begin with different states of a server."""
+        return self.overlaps or (self.hierarchy is not None and self.hierarchy.regions > 1)
 
     @property
     def uploads(self) -> int:

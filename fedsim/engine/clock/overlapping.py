@@ -41,7 +41,8 @@ class Overlapping:
         for self._round in count(1):
             begin, turns = self._now, self._turns()
             self._forget()
-            yield Step(round=self._round, begin_s=begin, end_s=self._now, turns=tuple(turns))
+            in_flight = frozenset(version for *_, version, _ in self._queue)
+            yield Step(round=self._round, begin_s=begin, end_s=self._now, turns=tuple(turns), in_flight=in_flight)
 
     def _turns(self) -> list[Turn]:
         """The turns that end until the buffer is full, or nobody is left who could fill it.

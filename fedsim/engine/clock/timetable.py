@@ -42,9 +42,7 @@ class Timetable:
     def of(cls, workload: Workload, clients: Clients, learner: Learner) -> "Timetable":
         """The timetable of a run, with the bytes that its method sends; if they are unknown, the shared parameters."""
         start = learner.fresh_server()
-        sent = traffic_of_zeros(
-            workload.algorithm, start, clients.names, workload.training.drawn(len(clients))
-        ).phases.values()
+        sent = traffic_of_zeros(workload.algorithm, start, clients.names, workload.uploads).phases.values()
         size = float(start["shared"].nbytes)
         return cls(
             workload,

@@ -41,3 +41,5 @@ class Step:
     """Virtual seconds since the start of the run."""
     turns: tuple[Turn, ...]
     """At most one per client, in the order of their ends; equal ends in the order of the federation."""
+    in_flight: frozenset[int] = frozenset()
+    """The versions that clients had begun with who are at work when it ends."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsim.algorithms import hooks
+from fedsim.algorithms.base import ServerState
 from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import DamagedError, InputError, WriteError
 from fedsim.core.files import write_text
@@ -223,13 +224,22 @@ class Run:
         state = checkpoint.read_client(self.path, at, client, learner.flat("local")) or learner.fresh_state()
         learner.private = state
         learner.adopt(state)
-        server = checkpoint.read_server(self.path, at, learner.flat("shared"))
+        server = self._server(at, client, learner)
         if "buffers" in server:
             learner.shared_buffers.copy_(torch.from_numpy(server["buffers"]))
         with hooks.blamed(self.runnable.algorithm, "deploy", f"client {client}"):
             self.runnable.algorithm.deploy(learner, {"shared": torch.from_numpy(server["shared"])})
         learner.network.eval()
         return learner
+
+    def _server(self, at: dict[str, Any], client: str, learner: Learner) -> ServerState:
+        """The state of the server at a checkpoint, or of that of the client's region."""
+        server = checkpoint.read_server(self.path, at, learner.flat("shared"))
+        time, names = self.workload.time, self.workload.federation.client_names()
+        place = names.place(client)
+        if time is None or time.hierarchy is None or place is None:
+            return server
+        return checkpoint.read_others(self.path, at).get(str(time.hierarchy.region(place, len(names))), server)
 
     def _table(self, name: str) -> pd.DataFrame:
         path = self.path / f"{name}.parquet"

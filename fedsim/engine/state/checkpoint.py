@@ -2,6 +2,8 @@
 
     checkpoints/round-0005/shared.safetensors        shared parameters by name
                            server.safetensors        the method's own server state, if any
+                           others.safetensors        the server's earlier states that clients at work began with, or
+                                                     those of regions, if the workload's time has them
                            clients/<client>.safetensors   private state; above 256 clients, several share a file
                            state.json                round, best round, workload, versions, digests of all the rest
 
@@ -15,9 +17,11 @@ import hashlib
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -100,6 +104,7 @@ def write(
     layout: FlatParameters,
     clients: ToWrite,
     kept: Kept,
+    others: Mapping[str, ServerState] = MappingProxyType({}),
 ) -> Segments:
     """Write the checkpoint of a round.
 
@@ -110,6 +115,7 @@ def write(
         layout: Of the shared parameters.
         clients: Those whose state is written.
         kept: Where the state of the others is.
+        others: States of the server that are needed beside its present one, by name.
 
     Returns:
         Where each client's state is now.
@@ -132,6 +138,9 @@ def write(
         own = {name: vector for name, vector in server.items() if name != "shared"}
         if own:
             files["server.safetensors"] = _store(part / "server.safetensors", own)
+        if others:
+            arrays = {f"{at}/{name}": vector for at, other in others.items() for name, vector in other.items()}
+            files["others.safetensors"] = _store(part / "others.safetensors", arrays)
         listed = {file: {"header": one.header, "clients": one.clients} for file, one in segments.items()}
         whole = {**state, "file_digests": files, "segments": listed}
         write_json(part / "state.json", {**whole, "digest": _digest_of_json(whole)})
@@ -173,6 +182,21 @@ def read_server(run: Path, state: Mapping[str, Any], layout: FlatParameters) -> 
     shared = layout.flatten({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
     own = _load(at / "server.safetensors", digests) if "server.safetensors" in digests else {}
     return {"shared": shared, **own}
+
+
+def read_others(run: Path, state: Mapping[str, Any]) -> dict[str, ServerState]:
+    """The server's states at a checkpoint beside its present one, by name; `shared` is flat (P,) in each.
+
+    Raises:
+        DamagedError: a file is not what was written.
+    """
+    if "others.safetensors" not in state["file_digests"]:
+        return {}
+    found = defaultdict[str, ServerState](dict)
+    for name, array in _load(folder(run, state["round"]) / "others.safetensors", state["file_digests"]).items():
+        at, _, own = name.partition("/")
+        found[at][own] = array
+    return dict(found)
 
 
 def set_aside(run: Path, round_: int) -> None:

@@ -59,13 +59,14 @@ class Snapshots:
         """
         self._backend.start(self._setup, self._federation.clients)
         if not round_:
-            self._server.state = self._learner.fresh_server()
+            self._server.state, self._server.others = self._learner.fresh_server(), {}
             self._tell(Reset(clients=tuple(self._backend.clients())))
             self._base = Kept(round=0, segments={})
             self._changed = {} if share_files(len(self._names)) else dict.fromkeys(self._names)
             return None, None
         state = checkpoint.read_state(self._run, round_)
         self._server.state = checkpoint.read_server(self._run, state, self._learner.flat("shared"))
+        self._server.others = checkpoint.read_others(self._run, state)
         self._base, self._changed = Kept(round=round_, segments=checkpoint.segments_of(state)), {}
         stored = dict.fromkeys(name for segment in self._base.segments.values() for name in segment.clients)
         self._tell(Reset(clients=tuple(name for name in self._backend.clients() if name not in stored)))
@@ -118,7 +119,8 @@ class Snapshots:
 
         kept = Kept(round=self._base.round, segments=without(self._base.segments, files))
         clients = ToWrite(layouts=layouts, files=files, save=save)
-        segments = checkpoint.write(self._run, state, self._server.state, self._learner.flat("shared"), clients, kept)
+        layout, server = self._learner.flat("shared"), self._server
+        segments = checkpoint.write(self._run, state, server.state, layout, clients, kept, server.others)
         self._base, self._changed = Kept(round=state["round"], segments=segments), {}
 
     def _tell(self, message: Message) -> None:
