@@ -153,9 +153,9 @@ class Rounds:
         others = {*cohort(self._step_of(round_), self._clients)} - {client}
         return bool(others - self._failures.dropped(round_).keys())
 
-    def deployed(self, clients: Sequence[str]) -> tuple[Mapping[str, Vector], Mapping[str, Lot]]:
-        """What clients need to reconstruct, and what of it each reads."""
-        return self._aggregation.deployed(clients)
+    def deployed(self, clients: Sequence[str], round_: int) -> tuple[Mapping[str, Vector], Mapping[str, Lot]]:
+        """What clients need to reconstruct after a round, and what of it each reads."""
+        return self._aggregation.deployed(clients, round_)
 
     def scored(self, round_: int) -> tuple[str, ...]:
         """The clients whose images are scored after a round, in the federation's order."""
@@ -169,7 +169,7 @@ class Rounds:
         if not every or round_ % every:
             return {}
         names = self.scored(round_)
-        vectors, lots = self.deployed(names)
+        vectors, lots = self.deployed(names, round_)
         order = Validate(clients=names, round=round_, lots=lots, since=begun)
         return {row["client"]: row for reply in self._backend.call(order, vectors) for row in reply.rows}
 

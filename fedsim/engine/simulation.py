@@ -171,7 +171,7 @@ class Simulation:
         self._put(round_)
         folder = (self.path / "images").absolute() if images else None
         names = self._rounds.scored(round_)
-        vectors, lots = self._rounds.deployed(names)
+        vectors, lots = self._rounds.deployed(names, round_)
         order = Evaluate(clients=names, round=round_, lots=lots, part=part, images=folder)
         replies = self._backend.call(order, vectors)
         place = {name: index for index, name in enumerate(names)}

@@ -69,8 +69,8 @@ class Aggregation(ABC):
             ClientError: it failed.
         """
 
-    def deployed(self, clients: Sequence[str]) -> tuple[dict[str, Vector], dict[str, Lot]]:
-        """What clients need to reconstruct, and what of it each reads."""
+    def deployed(self, clients: Sequence[str], round_: int) -> tuple[dict[str, Vector], dict[str, Lot]]:
+        """What clients need to reconstruct after a round, and what of it each reads."""
         return self._server.deployed(), {}
 
     @property

@@ -58,9 +58,9 @@ class Regional(Aggregation):
                 return self._repeated(alone, client, self._broadcast({region: alone}, step.round))
         raise does_not_train(client, step.round, cohort(step, self._clients))
 
-    def deployed(self, clients: Sequence[str]) -> tuple[dict[str, Vector], dict[str, Lot]]:
+    def deployed(self, clients: Sequence[str], round_: int) -> tuple[dict[str, Vector], dict[str, Lot]]:
         """The parameters of each client's region."""
-        lots = {name: Lot(round=0, reads=f"{self._region(name)}/") for name in clients}
+        lots = {name: Lot(round=round_, reads=f"{self._region(name)}/") for name in clients}
         regions = dict.fromkeys(self._region(name) for name in clients)
         vectors = {
             f"{region}/{name}": vector
