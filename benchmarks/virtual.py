@@ -44,9 +44,9 @@ def run(case: Case, scratch: Path) -> Run:
 
 
 def turn_ms(run: Run, first: int) -> float:
-    """Milliseconds of a client's turn, from some round on, whatever else a round costs included."""
+    """Milliseconds of a client's turn with all else that a round costs, the median over rounds from some on."""
     rounds = run.rounds[run.rounds["round"] > first]
-    return float(1e3 * rounds["seconds"].sum() / rounds["clients"].sum())
+    return float(1e3 * (rounds["seconds"] / rounds["clients"]).median())
 
 
 def timetable_ms(case: Case, scratch: Path) -> float:
