@@ -19,6 +19,7 @@ from fedsim.engine.plan.needs import NodeNeeds, usable_bytes
 from fedsim.engine.plan.plan import Plan, Spread, spread
 from fedsim.engine.plan.scaling import Prediction, Rates
 from fedsim.engine.plan.times import Times
+from fedsim.engine.plan.virtual import Virtual
 
 _MOST_ROWS = 40
 _PARTS = {
@@ -43,7 +44,8 @@ def busy_line(times: Times) -> str | None:
 def plan_tables(plan: Plan) -> list[Table]:
     """What runs, what it needs, and what a round costs."""
     shares = [_shares_table(plan)] if plan.workload.federation.partition.kind != "equal" else []
-    return [_runs_table(plan), *shares, _needs_table(plan), _round_table(plan)]
+    virtual = [_virtual_table(plan, plan.virtual)] if plan.virtual else []
+    return [_runs_table(plan), *shares, _needs_table(plan), _round_table(plan), *virtual]
 
 
 def _shares_table(plan: Plan) -> Table:
@@ -235,6 +237,23 @@ def _add_times(table: Table, plan: Plan, times: Times) -> None:
     table.add_row("start-up", f"{_short(times.start)}{shards}")
     most = "at most " if plan.workload.training.early_stopping else ""
     table.add_row(f"all {rounds} rounds" if rounds > 1 else "in all", f"[bold]{most}{_short(times.total)}")
+
+
+def _virtual_table(plan: Plan, virtual: Virtual) -> Table:
+    """The run in simulated time."""
+    time, rounds = plan.workload.time, plan.workload.training.rounds
+    caption = f"by the first {virtual.rounds:,} rounds" if virtual.rounds < rounds else None
+    table = Table(box=box.SIMPLE, show_header=False, title="in simulated time", caption=caption)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    table.add_row("mode", time.mode if time else "")
+    table.add_row(f"all {rounds} rounds" if rounds > 1 else "in all", f"[bold]{_short(virtual.seconds)}")
+    table.add_row("clients at work", f"{virtual.at_work:.3g} on average")
+    if virtual.stalest:
+        table.add_row("staleness", f"{virtual.staleness:.2g} server steps on average, {virtual.stalest} at most")
+    shares = ", ".join(f"{100 * share:.3g} % {outcome}" for outcome, share in virtual.shares.items())
+    table.add_row("turns", shares)
+    return table
 
 
 def scaling_table(made: Prediction, rates: Rates) -> Table:

@@ -19,6 +19,7 @@ from fedsim.engine.plan.advice import warnings
 from fedsim.engine.plan.calibration import calibrate
 from fedsim.engine.plan.needs import usable_bytes
 from fedsim.engine.plan.plan import Plan, make_plan
+from fedsim.engine.plan.virtual import foresee
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.schema import Workload
@@ -61,12 +62,13 @@ def plan_run(workload: Workload, out: Path, machine: Machine | None = None) -> P
     """
     workload = workload.settled()
     federation, learner = assemble(workload), make_learner(setup_of(workload))
+    virtual = foresee(workload, federation.clients, learner) if workload.time else None
     machine = machine or machine_of(workload, out)
     plan = make_plan(workload, federation, learner, machine)
-    if any(check(plan) for check in _BEFORE):
-        return plan
-    device = "cuda" if plan.device == "cuda" and torch.cuda.is_available() else "cpu"
-    return make_plan(workload, federation, learner, machine, calibrate(plan.workload, plan.clients, device))
+    if not any(check(plan) for check in _BEFORE):
+        device = "cuda" if plan.device == "cuda" and torch.cuda.is_available() else "cpu"
+        plan = make_plan(workload, federation, learner, machine, calibrate(plan.workload, plan.clients, device))
+    return replace(plan, virtual=virtual)
 
 
 def refuse(plan: Plan) -> None:

@@ -23,6 +23,7 @@ from fedsim.engine.plan.memory import GpuNeeds, activation_bytes, gpu_needs, mos
 from fedsim.engine.plan.needs import ActorNeeds, NodeNeeds, Working, filled, node_needs
 from fedsim.engine.plan.sizes import Traffic
 from fedsim.engine.plan.times import Times, checkpoints, expected
+from fedsim.engine.plan.virtual import Virtual
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.engine.state.segments import next_files
 from fedsim.workload.schema import Workload
@@ -72,6 +73,8 @@ class Plan:
     """None without a calibration."""
     notes: tuple[str, ...]
     """How the data were read."""
+    virtual: Virtual | None = None
+    """The run in simulated time; None without it."""
 
     @property
     def cohort(self) -> int:
