@@ -124,7 +124,7 @@ class Staleness(Section):
     def factor(self, tau: int) -> float:
         """s(tau), from 0 to 1, for a staleness of tau >= 0 server steps; s(0) = 1.
 
-        Sources: FedAsync (Xie et al. 2019, section 5.2), all three; FedBuff (Nguyen et al. 2022), polynomial with 0.5.
+        Sources: FedAsync (Xie et al., arXiv 1903.03934), all three; FedBuff (Nguyen et al., AISTATS 2022): power 0.5.
         """
         if self.kind == "polynomial":
             return float((1.0 + tau) ** -self.power)
