@@ -97,6 +97,10 @@ class Algorithm(Extension):
         """The method with those choices made that depend on how many clients a round has; asked once, before a run."""
         return self
 
+    def overlapping(self) -> "Algorithm":
+        """The method where rounds overlap (time.mode buffered or asynchronous); asked once, after `settled`."""
+        return self
+
     # Server
 
     def phases(self, cohort: tuple[str, ...], round_: int, seed: int) -> list[Phase]:

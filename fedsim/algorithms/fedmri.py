@@ -67,6 +67,15 @@ class FedMRI(Algorithm):
             return self
         return self.model_copy(update={"negatives": "exact" if cohort <= self.exact_up_to else "moments"})
 
+    def overlapping(self) -> Algorithm:
+        """The method whose clients always send how far they have moved."""
+        return _Overlapping(**self.model_dump())
+
+    @property
+    def sends_drift(self) -> bool:
+        """Whether moments need the mean of what clients send beside the new encoder, which it is not."""
+        return self.weighting != "uniform"
+
     # Server
 
     def uploads(self, phase: str) -> list[Upload]:
@@ -75,7 +84,7 @@ class FedMRI(Algorithm):
             return [Upload("shared")]
         if self.negatives != "moments":
             return [Upload("shared", collected=True)]
-        offsets = ["distance"] if self.weighting == "uniform" else ["distance", "drift"]
+        offsets = ["distance", "drift"] if self.sends_drift else ["distance"]
         return [Upload("shared"), *(Upload(name, weighted=False, grid=_GRID) for name in offsets)]
 
     def broadcast(self, server: ServerState, phase: str) -> Mapping[str, Vector]:
@@ -166,6 +175,15 @@ class FedMRI(Algorithm):
             f"the contrastive term cannot act on {len(idle)} of {len(steps_per_epoch)} clients {who} "
             "one batch an epoch; lower training.batch_size"
         ]
+
+
+class _Overlapping(FedMRI):
+    """FedMRI where rounds overlap: late uploads count less in the server's encoder, and in full among the negatives."""
+
+    @property
+    def sends_drift(self) -> bool:
+        """Always."""
+        return True
 
 
 def _uploaders(received: Mapping[str, Tensor]) -> int:

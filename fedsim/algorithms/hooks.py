@@ -63,8 +63,13 @@ def explained(algorithm: Algorithm, error: BaseException, where: str, hook: str 
     return (f"{where}: " if where else "") + error_text(algorithm, error, hook)
 
 
-def settled(algorithm: Algorithm, cohort: int) -> Algorithm:
+def settled(algorithm: Algorithm, cohort: int, overlapping: bool = False) -> Algorithm:
     """The method with everything decided.
+
+    Args:
+        algorithm: The method.
+        cohort: Clients of a round.
+        overlapping: Whether rounds overlap.
 
     Raises:
         MethodError: it raises, or gives no method.
@@ -72,6 +77,10 @@ def settled(algorithm: Algorithm, cohort: int) -> Algorithm:
     with blamed(algorithm, "settled"):
         found = algorithm.settled(cohort)
         _expect(isinstance(found, Algorithm), "a method", found)
+    if overlapping:
+        with blamed(found, "overlapping"):
+            found = found.overlapping()
+            _expect(isinstance(found, Algorithm), "a method", found)
     return found
 
 

@@ -156,7 +156,8 @@ class Workload(Section):
 
     def settled(self) -> "Workload":
         """The workload with all choices made that its method leaves open until the number of clients is known."""
-        return self.model_copy(update={"algorithm": hooks.settled(self.algorithm, self.uploads)})
+        overlapping = self.time is not None and self.time.overlaps
+        return self.model_copy(update={"algorithm": hooks.settled(self.algorithm, self.uploads, overlapping)})
 
     @property
     def uploads(self) -> int:

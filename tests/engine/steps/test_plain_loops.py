@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.run_directory import Run, setup_of
-from fedsim.workload.schema import Workload
 from tests.engine.conftest import load
 
 STEPS, RATE, POWER = 50, 0.2, 0.5
@@ -78,25 +77,64 @@ def fedasync(server: Tensor, mixing: float) -> Tensor:
     return server
 
 
-@pytest.mark.parametrize("mode", ["buffered", "asynchronous"])
-def test_is_the_plain_loop(
-    workload: Callable[..., Workload], simulate: Callable[..., Run], tmp_path: Path, mode: str
-) -> None:
+def regional(start: Tensor, rounds: int, every: int) -> list[Tensor]:
+    """Two servers that average their clients in every round, and then themselves in some."""
+    servers = [start, start]
+    for round_ in range(1, rounds + 1):
+        servers = [
+            torch.stack([trained(server, client) for client in clients]).mean(0)
+            for server, clients in zip(servers, (("A.1", "A.2"), ("B", "C")), strict=True)
+        ]
+        if round_ % every == 0:
+            servers = [torch.stack(servers).mean(0)] * 2
+    return servers
+
+
+@pytest.fixture
+def pull(simulate: Callable[..., Run], tmp_path: Path) -> Callable[..., Run]:
+    """Runs a method that needs no data, on four clients whose turns take a given time."""
     (tmp_path / "pull.py").write_text(METHOD)
-    sites = [
-        f"federation.sites.{at}.time={{latency_s: {LATENCIES[name]}}}" for at, name in enumerate(["A.1", "B", "C"])
-    ]
-    time = (
-        "{mode: buffered, buffer: 2, concurrency: 4}" if mode == "buffered" else "{mode: asynchronous, concurrency: 4}"
-    )
-    keys = (
-        "algorithm.name=pull:Pull", f"time={time}", *sites, f"training.rounds={STEPS}", "metrics.every=0",
-        "engine.checkpoint_every=0", "model={domain: image, channels: 2, pools: 1}",
+    latencies = enumerate(LATENCIES[name] for name in ("A.1", "B", "C"))
+    return lambda *keys: simulate(
+        "algorithm={name: 'pull:Pull'}", *(f"federation.sites.{at}.time={{latency_s: {own}}}" for at, own in latencies),
+        "model={domain: image, channels: 2, pools: 1}", "metrics.every=0", "engine.checkpoint_every=0", *keys,
     )  # fmt: skip
-    learner = make_learner(setup_of(workload(*keys)))
-    start = torch.from_numpy(learner.fresh_server()["shared"]).double()
-    expected = fedbuff(start, 2) if mode == "buffered" else fedasync(start, 0.6)
-    found = learner.flat("shared").flatten(
-        {name: torch.from_numpy(array) for name, array in load(simulate(*keys), STEPS, "shared").items()}
-    )
+
+
+def flat(run: Run, tensors: dict[str, np.ndarray]) -> Tensor:
+    """Shared parameters (P,) by name as one vector."""
+    layout = make_learner(setup_of(run.runnable)).flat("shared")
+    return layout.flatten({name: torch.from_numpy(array) for name, array in tensors.items()})
+
+
+def start_of(run: Run) -> Tensor:
+    """The shared parameters (P,) that all begin with."""
+    return torch.from_numpy(make_learner(setup_of(run.runnable)).fresh_server()["shared"]).double()
+
+
+def assert_equal(found: Tensor, expected: Tensor) -> None:
+    """But for the roundings of float32."""
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=2e-6 * float(expected.abs().max()))
+
+
+def test_buffered_is_fedbuff(pull: Callable[..., Run]) -> None:
+    run = pull("time={mode: buffered, buffer: 2, concurrency: 4}", f"training.rounds={STEPS}")
+    assert_equal(flat(run, load(run, STEPS, "shared")), fedbuff(start_of(run), 2))
+
+
+def test_asynchronous_is_fedasync(pull: Callable[..., Run]) -> None:
+    run = pull("time={mode: asynchronous, concurrency: 4}", f"training.rounds={STEPS}")
+    assert_equal(flat(run, load(run, STEPS, "shared")), fedasync(start_of(run), 0.6))
+
+
+@pytest.mark.parametrize("rounds", [6, 7])
+def test_regions_average_their_clients_and_then_themselves(pull: Callable[..., Run], rounds: int) -> None:
+    run = pull("time={hierarchy: {regions: 2, rounds_per_sync: 3}}", f"training.rounds={rounds}")
+    expected = regional(start_of(run), rounds, 3)
+    for client, region in (("A.2", 0), ("B", 1)):
+        assert_equal(run.learner(client).shared, expected[region])
+    synced = regional(start_of(run), 6, 3)
+    assert_equal(flat(run, load(run, rounds, "shared")), synced[0])
+    vector = synced[0].numel() * 4
+    sent = [2 * vector if round_ % 3 == 0 else 0 for round_ in range(1, rounds + 1)]
+    assert run.rounds["region_uplink_bytes"].tolist() == run.rounds["region_downlink_bytes"].tolist() == sent
