@@ -17,7 +17,9 @@ from fedsim.report.figures import LEGEND, PALETTE, marker_of
 
 MOST_ROWS = 40
 """Clients beyond this number are not all drawn in the Gantt chart."""
-_MOST_TURNS, _MOST_STEPS, _MOST_BARS = 60, 80, 40
+MOST_STEPS = 80
+"""Server steps beyond this number are not drawn in it."""
+_MOST_TURNS, _MOST_BARS = 60, 40
 _GRID = 200  # virtual times at which the curves of several seeds are compared
 _COLOURS = {
     "trained": PALETTE[0], "trained, stale": PALETTE[5], "late": PALETTE[1], "dropped": PALETTE[3],
@@ -65,7 +67,7 @@ def shown_until(turns: pd.DataFrame, rounds: pd.DataFrame) -> int:
 
 
 def virtual_gantt(turns: pd.DataFrame, rounds: pd.DataFrame) -> Figure:
-    """The turns of clients in simulated time, a row per client; vertical lines are server steps.
+    """The turns of clients in simulated time, a row per client; vertical lines are server steps, unless they are many.
 
     Args:
         turns: From `turns_of`.
@@ -80,7 +82,7 @@ def virtual_gantt(turns: pd.DataFrame, rounds: pd.DataFrame) -> Figure:
         bars = list(zip(own["virtual_begin_s"] / size, own["seconds"] / size, strict=True))
         place = (rows.index(str(client)) - 0.38, 0.76)
         axis.broken_barh(bars, place, facecolor=_COLOURS[str(kind)], edgecolor="white", lw=0.4, snap=False)
-    if len(steps) <= _MOST_STEPS:
+    if len(steps) <= MOST_STEPS:
         axis.vlines(steps["virtual_s"] / size, -0.6, len(rows) - 0.4, color=GREY, lw=0.6, zorder=0.5)
     axis.set_yticks(range(len(rows)), rows, fontsize=7, parse_math=False)
     axis.set(xlabel=f"simulated time [{unit}]", xlim=(0, end / size), ylim=(len(rows) - 0.4, -0.6))

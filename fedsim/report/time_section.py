@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from fedsim.analysis.virtual_time import busy_shares, milestones, outcomes, staleness_counts, turns_of
 from fedsim.report.page import Picture
 from fedsim.report.time_figures import (
+    MOST_STEPS,
     quality_three_ways,
     shown_clients,
     shown_until,
@@ -21,7 +22,7 @@ Draw = Callable[[str, Figure, str, str], Picture]
 
 _MEANINGS = {
     "trained": "the upload entered a server step",
-    "late": "not in time for its round: trained for nothing",
+    "late": "not in time for its round: its work was lost",
     "dropped": "failed on the way: used time, sent nothing",
     "unavailable": "absent when drawn, or left before it had finished",
 }
@@ -80,5 +81,6 @@ def _rows_told(turns: pd.DataFrame, rounds: pd.DataFrame) -> str:
     some = f"{len(rows)} of the {seen:,} clients that had a turn, evenly spaced by its length" * (len(rows) < seen)
     cut = f"up to round {until} of {rounds['round'].max()}" * bool(until < rounds["round"].max())
     left_out = "; ".join(filter(None, (some, cut)))
-    told = "A row per client, the fastest on top; a bar is a turn, from download to upload; a line is a server step."
+    steps = "; a vertical line is a server step" * bool(until <= MOST_STEPS)
+    told = f"A row per client, the fastest on top; a bar is a turn, from download to upload{steps}."
     return told + (f" Shown: {left_out}." if left_out else "")

@@ -132,9 +132,11 @@ def test_the_report_of_a_run_with_simulated_time(finished: Run, tmp_path: Path) 
     begin = 100.0 * (clients["round"] - 1)
     timed = {"virtual_begin_s": begin, "virtual_end_s": begin + 50, "staleness": 0}
     clients.assign(**timed).to_parquet(folder / "clients.parquet")
+    with (folder / "workload.yaml").open("a") as file:
+        file.write("time: {mode: buffered, buffer: 2, latency_s: 50}\n")
     page = write_report(folder).read_text(encoding="utf-8")
     assert "<h2>Simulated time</h2>" in page
-    assert "took <strong>3 min 20 s</strong>" in page
+    assert "took <strong>3 min 20 s</strong> in mode <strong>buffered</strong>" in page
     assert "No upload was stale" in page
     assert {path.name for path in (folder / "figures").glob("virtual-*")} == {
         "virtual-quality.png", "virtual-gantt.png", "virtual-staleness.png",
