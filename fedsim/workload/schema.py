@@ -119,8 +119,7 @@ class Workload(Section):
         if time is None or not time.overlaps:
             return self
         clients = len(self.client_names())
-        at_work = time.concurrency or self.training.drawn(clients)
-        if at_work > clients:
+        if (at_work := self.at_work) > clients:
             raise ValueError(f"time.concurrency: {at_work} cannot be at work at once, of {clients:,} clients; lower it")
         if time.uploads > at_work:
             what = f"{time.uploads} uploads never wait together with {at_work} clients at work"
@@ -162,8 +161,14 @@ class Workload(Section):
     @property
     def uploads(self) -> int:
         """Clients whose uploads a round of the server takes up, at most."""
-        drawn = self.training.drawn(len(self.client_names()))
-        return self.time.uploads if self.time is not None and self.time.overlaps else drawn
+        return self.time.uploads if self.time is not None and self.time.overlaps else self.at_work
+
+    @property
+    def at_work(self) -> int:
+        """Clients that train at once, as a protocol has it: a cohort, or those at work in simulated time."""
+        if self.time is not None and self.time.overlaps and self.time.concurrency is not None:
+            return self.time.concurrency
+        return self.training.drawn(len(self.client_names()))
 
     def client_names(self) -> Sequence[str]:
         """The names of all clients, in order."""

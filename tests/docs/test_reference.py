@@ -49,6 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "sites": [{"name": name, "source": source} for name in "AB"],
         },
         "model": {"channels": 2, "pools": 1}, "training": {"rounds": 1}, "engine": {"backend": "serial"},
+        "time": {"latency_s": 1, "hierarchy": {"regions": 2}},
     }  # fmt: skip
     (folder / "small.yaml").write_text(write_yaml(content))
     fedsim.run(load_workload(folder / "small.yaml"), folder / "run")

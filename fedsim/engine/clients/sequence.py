@@ -78,7 +78,7 @@ class Registered(Clients):
         self._sites, self._names = workload.federation.expanded_sites(), workload.federation.client_names()
         self.names = self._names
         self._workload, self._listed = workload, listed
-        cohort = workload.training.drawn(len(self))
+        cohort = workload.at_work
         self.site = lru_cache(max(_KEPT, 2 * cohort))(self._site)
         """The site at a place."""
         starts = [self._names.start(site) for site in self._sites.starts]

@@ -40,7 +40,9 @@ class Plan:
     """What a run will need."""
 
     workload: Workload
-    """Of clients that are made by a rule, as those of a typical cohort see it, who all train in every round."""
+    """Of clients that are made by a rule, as those of a typical cohort see it, who all train in every round. Where
+    clients of several rounds are at work at once, its cohort is a buffer.
+    """
     clients: tuple[ClientSpec, ...]
     """All of them, or a typical cohort of those that are made by a rule."""
     registered: int
@@ -141,11 +143,12 @@ def make_plan(
         MethodError: the method's server is wrong about what the calibrated client sent.
     """
     clients, nodes, registered = federation.clients.typical, machine.nodes, len(federation.clients)
-    taking_part = min(registered, workload.training.rounds * workload.training.drawn(registered))
+    taking_part = min(registered, workload.training.rounds * workload.uploads)
     each = 1.0 if federation.clients.listed else taking_part / len(clients)
-    if not federation.clients.listed:
-        everybody = {"participation": 1.0, "cohort": None}
-        workload = workload.model_copy(update={"training": workload.training.model_copy(update=everybody)})
+    overlaps = workload.time is not None and workload.time.overlaps
+    if overlaps or not federation.clients.listed:
+        round_ = {"participation": 1.0, "cohort": workload.uploads if overlaps else None}
+        workload = workload.model_copy(update={"training": workload.training.model_copy(update=round_)})
     device = device_of(workload.engine, nodes)
     private = _Private(learner, clients, calibration)
     sent = _traffic(workload, learner, tuple(client.name for client in clients), calibration)

@@ -11,6 +11,7 @@ from fedsim.engine.plan import virtual
 from fedsim.engine.plan.virtual import Virtual, foresee
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.reading import load_workload
+from tests.engine.plans import planned
 
 Fedsim = Callable[..., tuple[int, str, str]]
 SIX = """
@@ -75,3 +76,12 @@ def test_a_trace_is_refused_before_a_client_is_timed(fedsim: Fedsim, file: Path)
     assert status == 2
     assert err.startswith("fedsim: time.available.trace: ")
     assert err.count("\n") == 1
+
+
+def test_a_round_of_a_plan_is_a_buffer(file: Path) -> None:
+    """Of six clients at work, five make a step; of a thousand registered, those at work stand for all."""
+    assert planned(load_workload(file, ("time.mode=buffered", "time.buffer=5"))).cohort == 5
+    many = ("federation.sites.0.count=1000", "time.mode=buffered", "time.buffer=5", "time.concurrency=8")
+    plan = planned(load_workload(file, many))
+    assert (plan.cohort, plan.registered) == (5, 1001)
+    assert 8 <= len(plan.clients) <= 10
