@@ -95,7 +95,7 @@ class Rounds:
         rows = self._rows(step, done, quality)
         slots, threads = self._backend.slots(), self._workload.engine.threads
         row = round_row(round_, time.time() - begun, rows, slots, threads)
-        virtual = {"virtual_s": step.end_s} if self._workload.time else {}
+        virtual = {"failed": len(done.gone), "virtual_s": step.end_s} if self._workload.time else {}
         return {**row, **sum_columns(done.levels), **virtual, **done.columns}, rows
 
     def _check_left(self, step: Step, done: Done) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
-from fedsim.engine.simulation import run
+from fedsim.engine.simulation import Simulation, run
 from fedsim.workload.reading import load_workload
 from fedsim.workload.schema import Workload
 from tests.conftest import unplaced
@@ -121,10 +122,27 @@ def test_the_ledger_tells_staleness(undisturbed: Callable[[str], Run]) -> None:
     assert run.rounds["virtual_s"].tolist() == trained["virtual_end_s"].tolist()
 
 
+@pytest.mark.parametrize("mode", ["buffered", "asynchronous", "regions"])
+def test_a_turn_is_repeated_alone(undisturbed: Callable[[str], Run], mode: str) -> None:
+    """From the state of the server that it began with, which a checkpoint has."""
+    run = undisturbed(mode)
+    row = run.clients.query("round == 4 and outcome == 'trained'").iloc[-1]
+    with Simulation(run.workload, run.path, resume=True, writes=False) as simulation:
+        assert simulation.debug(row["client"], 4)["loss"] == row["loss"]
+        with pytest.raises(InputError, match="--client nobody"):
+            simulation.debug("nobody", 4)
+
+
+def test_clients_that_drop_out_have_not_failed(undisturbed: Callable[[str], Run]) -> None:
+    run = undisturbed("synchronous")
+    assert (run.clients["outcome"] == "dropped").any()
+    assert (run.rounds["failed"] == 0).all()
+
+
 @pytest.mark.parametrize("name", ["scaffold", "feddyn", "transfer", "fl_mrcm"])
 @pytest.mark.parametrize("mode", ["buffered", "asynchronous", "regions"])
 def test_methods_in_lockstep_are_refused(workload: Callable[..., Workload], name: str, mode: str) -> None:
-    with pytest.raises(Exception, match=f"time: {name} needs all clients of a round to begin with one state"):
+    with pytest.raises(InputError, match=f"time: {name} needs all clients of a round to begin with one state"):
         workload(f"algorithm.name={name}", f"time={MODES[mode]}")
     workload(f"algorithm.name={name}", f"time={MODES['synchronous']}")
 
