@@ -163,7 +163,9 @@ def sum_columns(levels: Levels) -> Row:
 
 def _memory(clients: pd.DataFrame) -> int:
     """Memory of this process and of all hosts after their clients [bytes], without what they share."""
-    driver = here()
-    processes = clients.loc[clients["pid"] > 0].groupby(["node", "pid"])["memory_bytes"].max()
-    others = processes.drop((driver["node"], driver["pid"]), errors="ignore")
-    return int(driver["memory_bytes"] + others.sum())
+    driver, largest = here(), dict[tuple[str, int], int]()
+    for node, pid, size in zip(clients["node"], clients["pid"], clients["memory_bytes"], strict=True):
+        if pid > 0:
+            largest[node, pid] = max(size, largest.get((node, pid), 0))
+    largest.pop((driver["node"], driver["pid"]), None)
+    return int(driver["memory_bytes"] + sum(largest.values()))
