@@ -23,7 +23,7 @@ Draw = Callable[[str, Figure, str, str], Picture]
 _MEANINGS = {
     "trained": "the upload entered a server step",
     "late": "not in time for its round: its work was lost",
-    "dropped": "failed on the way: used time, sent nothing",
+    "dropped": "left during its turn: used time, sent nothing",
     "unavailable": "absent when drawn, or left before it had finished",
 }
 
@@ -49,7 +49,7 @@ def time_section(
         "at_work": float(turns["seconds"].sum()) / elapsed, "milestones": milestones(rounds).to_dict("records"),
         "clients": count, "never": count - turns["client"].nunique(), "outcomes": ended.to_dict("records"),
         "busy": {"least": float(busy.min()), "median": float(busy.median()), "most": float(busy.max())},
-        "idle": 1 - float(busy.mean()),
+        "idle": 1 - float(busy.mean()), "levels": _levels(rounds),
         "staleness": _staleness(counts), "pictures": list(_pictures(rounds, turns, counts, count, best, draw)),
     }  # fmt: skip
 
@@ -58,6 +58,17 @@ def _staleness(counts: "pd.Series[int]") -> dict[str, float]:
     """Mean and largest staleness of uploads [server steps]."""
     mean = float((counts.index * counts).sum() / counts.sum()) if len(counts) else 0.0
     return {"mean": mean, "most": max(len(counts) - 1, 0)}
+
+
+def _levels(rounds: pd.DataFrame) -> list[dict[str, Any]]:
+    """Bytes of all rounds at each level of a hierarchy; empty without one."""
+    if "region_uplink_bytes" not in rounds:
+        return []
+    prefixes = {"clients and the servers of their regions": "", "servers of regions and the top": "region_"}
+    return [
+        {"between": between, **{way: int(rounds[f"{prefix}{way}_bytes"].sum()) for way in ("uplink", "downlink")}}
+        for between, prefix in prefixes.items()
+    ]
 
 
 def _pictures(

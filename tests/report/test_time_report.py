@@ -56,6 +56,16 @@ def test_the_section_says_what_the_ledger_says() -> None:
     assert "Shown" not in captions["virtual-gantt"], "all is shown"
 
 
+def test_regions_have_bytes_of_their_own() -> None:
+    assert section(ROUNDS, clients_of(TURNS), count=4)[0]["levels"] == []
+    rounds = ROUNDS.assign(region_uplink_bytes=[0, 0, 8_000], region_downlink_bytes=[0, 0, 9_000])
+    levels = section(rounds, clients_of(TURNS), count=4)[0]["levels"]
+    assert levels == [
+        {"between": "clients and the servers of their regions", "uplink": 3_000_000, "downlink": 3_000_000},
+        {"between": "servers of regions and the top", "uplink": 8_000, "downlink": 9_000},
+    ]
+
+
 def test_a_run_without_validation_or_uploads_has_the_rest() -> None:
     _, captions = section(ROUNDS.assign(psnr=NAN), clients_of([(1, "A", 0, 20, 0, "dropped")]), count=1)
     assert list(captions) == ["virtual-gantt"]

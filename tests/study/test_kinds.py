@@ -197,3 +197,22 @@ def test_a_scaling_study_has_its_floor_and_its_rounds_the_same_bits(plan_of: Pla
     for quality in QUALITIES:
         assert list(one.evaluation[quality]) == list(two.evaluation[quality]), quality
     assert list(one.rounds["loss"]) == list(two.rounds["loss"])
+
+
+TIMED = {"engine.backend": "serial", "time.latency_s": 10, "time.deadline_s": 5, "time.buffer": 1}
+
+
+def test_an_ablation_varies_modes_though_each_has_keys_of_its_own(plan_of: PlanOf) -> None:
+    plan = plan_of(kind="ablation", set=TIMED, axes={"time.mode": ["synchronous", "deadline", "buffered"]})
+    modes = [point.workload.time and point.workload.time.mode for point in plan.finals(dict.fromkeys(plan.pairs, 0))]
+    assert modes == ["synchronous", "deadline", "buffered"]
+    assert list(plan.study.axes_of("mode-deadline")) == ["time.mode"]
+
+
+def test_methods_of_a_comparison_set_several_keys_of_time_at_once(plan_of: PlanOf) -> None:
+    buffered = {"algorithm.name": "fedavg", "time.mode": "buffered", "time.buffer": 2, "training.rounds": 4}
+    plan = plan_of(set={"time.latency_s": 10}, methods={"fedavg": {}, "buffered": buffered}, reference="fedavg")
+    rounds = {p.method: p.workload.training.rounds for p in plan.finals(dict.fromkeys(plan.pairs, 0))}
+    assert rounds == {"fedavg": 2, "buffered": 4}
+    with pytest.raises(InputError, match=r"time would replace the whole section; write time.KEY"):
+        plan_of(set={"time": {"latency_s": 10}})
