@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fedsim.core.section import FolderPath, Section
 
-_FORMS = "a number above 0, [low, high] with 0 < low <= high, or {lognormal: {median: above 0, sigma: 0 to 10}}"
+_FORMS = "a number from 1e-9 to 1e12, [low, high], or {lognormal: {median: like a number, sigma: 0 to 10}}"
 
 
 def _a_speed(given: Any) -> Any:  # noqa: ANN401 - whatever a file says
@@ -29,11 +29,11 @@ def _a_speed(given: Any) -> Any:  # noqa: ANN401 - whatever a file says
 
 
 def _number(given: Any) -> bool:  # noqa: ANN401 - whatever a file says
-    return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
+    return isinstance(given, int | float) and not isinstance(given, bool)
 
 
 def _positive(given: Any) -> bool:  # noqa: ANN401 - whatever a file says
-    return _number(given) and 0 < given <= 1e12
+    return _number(given) and 1e-9 <= given <= 1e12
 
 
 Distribution = dict[Literal["lognormal"], dict[Literal["median", "sigma"], float]]
@@ -73,8 +73,8 @@ class Shifts(Section):
         1.0, description="Share of the period that a client is available; [low, high] is drawn uniform for each client."
     )
     period_h: float | None = Field(
-        None, gt=0, le=1e6, description="Period [h] of the shifts, default 24; the windows of a trace return after it, "
-        "default never.")  # fmt: skip
+        None, ge=1e-3, le=1e6, description="Period [h] of the shifts, default 24; the windows of a trace return "
+        "after it, default never.")  # fmt: skip
 
     @model_validator(mode="after")
     def _ascending(self) -> "Shifts":

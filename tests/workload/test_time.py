@@ -25,7 +25,7 @@ time: {compute: {samples_per_s: 10}, deadline_s: 60, buffer: 2}
 """
 Load = Callable[..., Workload]
 SITE = "federation.sites.0"
-SPEED = "must be a number above 0, [low, high] with 0 < low <= high, or {lognormal: {median: above 0, sigma: 0 to 10}}"
+SPEED = "must be a number from 1e-9 to 1e12, [low, high], or {lognormal: {median: like a number, sigma: 0 to 10}}, not "
 BAD = [
     ("time=3", "time: must have keys"),
     ("time={}", "time: no turn would take any; set time.compute.samples_per_s"),
@@ -41,6 +41,8 @@ BAD = [
     ("time.compute.samples_per_s=.nan", SPEED),
     ("time.compute.samples_per_s=.inf", SPEED),
     ("time.compute.samples_per_s=true", SPEED),
+    ("time.compute.samples_per_s=1e-300", SPEED),
+    (f"time.compute.samples_per_s={'9' * 60}", SPEED),
     ("time.compute.samples_per_s=[]", SPEED),
     ("time.compute.samples_per_s=[1, 2, 3]", SPEED),
     ("time.compute.samples_per_s=[20, 3]", SPEED),
@@ -62,6 +64,7 @@ BAD = [
     ("time.available.share=[0.9, 0.3]", "share: [0.9, 0.3] must be [low, high] with low <= high"),
     ("time.available.share=[0, 0.3]", "time.available.share"),
     ("time.available.period_h=0", "time.available.period_h: "),
+    ("time.available.period_h=1e-9", "time.available.period_h: "),
     ("time.available={trace: t.csv, share: 0.5}", "trace: says when clients are available, and share does too"),
     ("time.available.trace=t.txt", "t.txt: must be a .csv or .parquet file"),
     ("time.available=always", "time.available: must have keys"),
