@@ -69,7 +69,7 @@ def maps_at(kspace: ComplexArray, volume: Volume, kept: list[int], source: Sourc
         source: Says where sensitivities come from.
 
     Raises:
-        InputError: they are to come from the source's files, which hold none.
+        InputError: they are to come from the source's files, which hold none that suit.
     """
     if _method(source) != "file":
         return _estimated(kspace, _method(source))
@@ -97,9 +97,15 @@ def _method(source: Source) -> str:
 
 
 def _of_files(volume: Volume) -> ComplexArray:
-    if volume.maps is None:
-        raise InputError(f"{volume.origin}: holds no sensitivity maps; set the source's maps to estimate or espirit")
-    return volume.maps
+    maps, remedy = volume.maps, "set the source's maps to estimate or espirit"
+    if maps is None:
+        raise InputError(f"{volume.origin}: holds no sensitivity maps; {remedy}")
+    if maps.shape != volume.images.shape:
+        raise InputError(f"{volume.origin}: its maps are {maps.shape}, its images {volume.images.shape}; {remedy}")
+    if not (np.isfinite(maps).all() and maps.any()):
+        what = "only 0" if np.isfinite(maps).all() else "NaN or infinite values"
+        raise InputError(f"{volume.origin}: its sensitivity maps have {what}; {remedy}")
+    return maps
 
 
 def _estimated(kspace: ComplexArray, method: str) -> ComplexArray:
@@ -122,7 +128,7 @@ def one_of(images: ComplexArray, source: Source, target: Target) -> NDArray[Any]
     if len(images) > 1 and target == "rss":
         image = np.linalg.norm(images, axis=0)
     elif len(images) > 1:
-        maps = _estimated(fft2c(torch.from_numpy(images)).numpy()[None], _method(source))[0]
+        maps = _estimated(_spectrum(images).numpy()[None], _method(source))[0]
         image = combined(torch.from_numpy(images), torch.from_numpy(maps)).numpy()
     return image
 
@@ -136,9 +142,14 @@ def _combined(volume: Volume, source: Source, target: Target) -> NDArray[np.floa
 
 
 def _compressed(volume: Volume, coils: int) -> Volume:
-    matrix = compression(fft2c(torch.from_numpy(volume.images)), coils)
-    maps = None if volume.maps is None else _virtual(volume.maps, matrix)
+    matrix = compression(_spectrum(volume.images), coils)
+    maps = None if volume.maps is None else _virtual(_of_files(volume), matrix)
     return replace(volume, images=_virtual(volume.images, matrix), maps=maps)
+
+
+def _spectrum(images: NDArray[Any]) -> torch.Tensor:
+    """k-space of images, whose values that are no numbers are taken for 0: they are judged when all is done."""
+    return fft2c(torch.from_numpy(images if np.isfinite(images).all() else np.nan_to_num(images, posinf=0, neginf=0)))
 
 
 def _virtual(values: NDArray[Any], matrix: torch.Tensor) -> ComplexArray:

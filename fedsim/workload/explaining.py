@@ -15,7 +15,12 @@ _MUST_BE = {
     "float_type": _NUMBER, "bool_parsing": _TRUTH, "bool_type": _TRUTH,
 }  # fmt: skip
 """What pydantic says in its own terms, by type of error."""
-_AT_LEAST = {"greater_than_equal": "a number of at least {ge}"}
+_LIMITS = {
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than_equal": "a number of at most {le}",
+    "greater_than": "a number above {gt}",
+    "less_than": "a number below {lt}",
+}
 
 
 def explained(error: ValidationError, root: type[Section]) -> str:
@@ -67,7 +72,7 @@ def _describe(error: ErrorDetails, root: type[Section]) -> str:
 def _word_or_number(errors: Sequence[ErrorDetails], root: type[Section]) -> str:
     """What is wrong with a key that takes some words or a number; empty if it is another kind of key."""
     words = next((e["ctx"]["expected"] for e in errors if e["type"] == "literal_error"), "")
-    numbers = [_MUST_BE.get(e["type"]) or _AT_LEAST.get(e["type"], "").format(**e.get("ctx", {})) for e in errors]
+    numbers = [_MUST_BE.get(e["type"]) or _LIMITS.get(e["type"], "").format(**e.get("ctx", {})) for e in errors]
     if not (words and any(numbers)):
         return ""
     where = ".".join(shown(part) for part in _user_location(errors[0]["loc"], root))

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from fedsim.data.coils import Maps
 from fedsim.data.source import FileSource, Volume
 from fedsim.data.subjects import Subject
 
@@ -14,7 +15,7 @@ class Arrays(FileSource):
     """Reads .npy files: images, or coil images, of one volume each, and their maps from .maps beside them."""
 
     format: Literal["npy"] = "npy"
-    maps: Literal["estimate", "file"] = "estimate"
+    maps: Maps = "estimate"
     size: tuple[int, int] | None = None
 
     @property

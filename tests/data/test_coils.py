@@ -170,3 +170,34 @@ def test_undersampled_coils_get_sensitivities_as_their_source_says(images: np.nd
     with pytest.raises(InputError, match=r"source\.maps: file: undersampled k-space takes none from files; train with"):
         image("file")
     assert np.isfinite(image("file", takes_maps=False)).all()
+
+
+@pytest.mark.parametrize("settings", [(2,), ("combine", "combined"), ("keep",)])
+@pytest.mark.parametrize("maps", ["estimate", "espirit"])
+def test_what_is_no_number_is_refused_or_read_as_0(
+    root: Path, images: np.ndarray, settings: tuple[object, ...], maps: str
+) -> None:
+    images[:, 1, 3, 4] = np.nan
+    np.save(root / "site" / "a.npy", images)
+    with pytest.raises(InputError, match=r"^a\.npy: has NaN or infinite values .*; set nan: zero to read NaN as 0$"):
+        stored(root, *settings, maps=maps)
+    with Shard(stored(root, *settings, maps=maps, nan="zero")) as opened:
+        assert np.isfinite(opened.kspace("a", slice(None))).all()
+
+
+@pytest.mark.parametrize(
+    ("maps", "said"),
+    [
+        (np.full((3, COILS, SIDE, SIDE), np.nan), "its sensitivity maps have NaN or infinite values; set"),
+        (np.zeros((3, COILS, SIDE, SIDE)), "its sensitivity maps have only 0; set"),
+        (np.ones((3, COILS + 1, SIDE, SIDE)), r"its maps are \(3, 6, 32, 32\), its images \(3, 5, 32, 32\); set"),
+    ],
+)
+@pytest.mark.parametrize("settings", [(2,), ("combine", "combined"), ("keep",)])
+def test_maps_that_do_not_suit_are_refused(
+    root: Path, settings: tuple[object, ...], maps: np.ndarray, said: str
+) -> None:
+    with (root / "site" / "a.maps").open("wb") as file:
+        np.save(file, maps.astype(np.complex64))
+    with pytest.raises(InputError, match=rf"^a\.npy: {said} the source's maps to estimate or espirit$"):
+        stored(root, *settings, maps="file")
