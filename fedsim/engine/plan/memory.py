@@ -1,8 +1,9 @@
 """Memory that actors need to work: of their node and, where clients train on GPUs, of those."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,17 +15,20 @@ from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.node import CUDA_BYTES
 from fedsim.engine.plan.sizes import layout_bytes, private_layout, traffic_of_zeros
 
-_PROCESS = 330e6  # bytes of an actor that trains a small U-Net, with its part of what actors share
+_PROCESS = 375e6  # bytes of an actor that trains hardly anything, which no other process shares
+LIBRARIES = 225e6
+"""What all processes of a node share, torch's code above all [bytes]."""
 _WORKING_VECTORS = 6  # parameters, gradients, initial parameters, float64 sums, upload
 _OF_COILS = 1.25  # times that, for the transforms of several coils
 _STEP, _FUSED_STEP = 1.2, 2.0  # times what autograd keeps, for what convolutions need besides; of many at once, more
 
 
 def process_bytes(learner: Learner, step_bytes: float, fuse: int = 1) -> float:
-    """Memory of an actor without its clients' private state and slices [bytes].
+    """Memory of an actor without its clients' private state and slices, and without `LIBRARIES` [bytes].
 
-    Measured, within 20 %, for U-Nets of 8 to 32 channels in one and two domains at 64 to 256 pixels. The factor for
-    coils was chosen on four cases (VarNet, MoDL and U-Nets, 8 to 12 coils, 128 to 160 pixels); these it meets to 5 %.
+    Measured, within 20 %, for U-Nets of 8 to 32 channels in one and two domains at 64 to 256 pixels, and on actors for
+    VarNet with 8 and 12 coils at 64 and 128 pixels. The factor for coils was chosen on four cases (VarNet, MoDL and
+    U-Nets, 8 to 12 coils, 128 to 160 pixels) in a single process.
 
     Args:
         learner: Has the network.
@@ -77,7 +81,7 @@ def gpu_needs(algorithm: Algorithm, learner: Learner, clients: Sequence[ClientSp
     fuse = clients[0].training.fuse
     optimizers = sorted({client.training.optimizer for client in clients})
     optimizer = max(layout_bytes(private_layout(learner, one)) for one in optimizers)
-    step = activation_bytes(learner, side, most_coils(clients)) * max(map(batch_pixels, clients))
+    step = max(map(step_bytes(learner, side, clients), clients))
     names = tuple(client.name for client in clients)
     known = traffic_of_zeros(algorithm, learner.fresh_server(), names, clients[0].training.drawn(len(clients)))
     return GpuNeeds(
@@ -104,6 +108,17 @@ def batch_pixels(client: ClientSpec) -> float:
 def most_coils(clients: Iterable[ClientSpec]) -> int:
     """Most coils of a slice of some clients; 0: they are combined."""
     return max((member.coils for client in clients for member in client.data.members), default=0)
+
+
+def step_bytes(learner: Learner, side: int, clients: Sequence[ClientSpec]) -> Callable[[ClientSpec], float]:
+    """What autograd keeps in the largest step of one of some clients [bytes].
+
+    Activations are counted on one slice of side^2 pixels of the fewest coils, and one of the most; in between they grow
+    in proportion.
+    """
+    counts = sorted({most_coils([client]) for client in clients})
+    kept = {coils: activation_bytes(learner, side, coils) for coils in (counts[0], counts[-1])}
+    return lambda client: float(np.interp(most_coils([client]), [*kept], [*kept.values()])) * batch_pixels(client)
 
 
 def activation_bytes(learner: Learner, side: int, coils: int = 0) -> float:

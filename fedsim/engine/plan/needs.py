@@ -11,7 +11,7 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.messages import Limits
 from fedsim.engine.place.node import Node
 from fedsim.engine.place.placement import Placement
-from fedsim.engine.plan.memory import batch_pixels, process_bytes
+from fedsim.engine.plan.memory import LIBRARIES, process_bytes
 from fedsim.engine.plan.sizes import Traffic
 from fedsim.workload.engine import Engine
 from fedsim.workload.schema import Workload
@@ -139,16 +139,15 @@ class Working:
     """Memory that actors and the driver need to work, regardless of what their clients keep."""
 
     learner: Learner
-    pixel_bytes: float
-    """What a training step keeps for each pixel of a client's batch [bytes]."""
+    step_bytes: Callable[[ClientSpec], float]
+    """What autograd keeps in a client's largest step [bytes]."""
     sent: Traffic
     fuse: int = 1
     """Clients that train as one network."""
 
     def process_bytes(self, placement: Placement) -> float:
         """Memory of an actor without its clients' private state and slices [bytes]."""
-        largest = max((batch_pixels(client) for client in placement.clients), default=0.0)
-        return process_bytes(self.learner, self.pixel_bytes * largest, self.fuse)
+        return process_bytes(self.learner, max(map(self.step_bytes, placement.clients), default=0.0), self.fuse)
 
     def node_bytes(self, slots: int) -> float:
         """Memory of Ray on a node: its processes and its part of the object store [bytes]."""
@@ -172,13 +171,15 @@ def node_needs(
     for at, node in enumerate(nodes):
         here = [actor for actor in actors if actor.placement.node == at]
         slots = _slots(node, here)
+        driven = at == 0 and not serial  # the driver is a process of its own there
+        libraries = LIBRARIES * len(here) / (len(here) + driven) if here else 0.0
         others = 0.0 if serial else working.node_bytes(slots) + (_DRIVER if at == 0 else 0.0)
         needs.append(NodeNeeds(
             node=node,
             actors=len(here),
             clients=sum(len(actor.placement.clients) for actor in here),
             slots=slots,
-            process_bytes=sum(working.process_bytes(actor.placement) for actor in here),
+            process_bytes=sum(working.process_bytes(actor.placement) for actor in here) + libraries,
             state_bytes=sum(actor.state_bytes for actor in here),
             slice_bytes=sum(actor.slice_bytes for actor in here if not actor.on_gpu),
             other_bytes=others + (driver if at == 0 else 0.0),

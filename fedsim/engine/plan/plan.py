@@ -19,7 +19,7 @@ from fedsim.engine.place.node import CUDA_BYTES
 from fedsim.engine.place.placement import device_of, placed
 from fedsim.engine.plan import saved, sizes
 from fedsim.engine.plan.calibration import Calibration, pixels_of_shard
-from fedsim.engine.plan.memory import GpuNeeds, activation_bytes, gpu_needs, most_coils
+from fedsim.engine.plan.memory import GpuNeeds, gpu_needs, step_bytes
 from fedsim.engine.plan.needs import ActorNeeds, NodeNeeds, Working, filled, node_needs
 from fedsim.engine.plan.sizes import Traffic
 from fedsim.engine.plan.times import Times, checkpoints, expected
@@ -156,8 +156,8 @@ def make_plan(
     placements = placed(workload.engine, clients, nodes, gpu.total if gpu else CUDA_BYTES)
     actors = filled(workload.engine, placements, nodes, private.bytes, gpu.total if gpu else 0.0, each)
     fuse = 1 if gpu else workload.training.fuse
-    pixel_bytes = 0.0 if gpu else activation_bytes(learner, workload.model.smallest, most_coils(clients))
-    working = Working(learner=learner, pixel_bytes=pixel_bytes, sent=sent, fuse=fuse)
+    step = (lambda _: 0.0) if gpu else step_bytes(learner, workload.model.smallest, clients)
+    working = Working(learner=learner, step_bytes=step, sent=sent, fuse=fuse)
     states, others = each * private.saved_bytes(), _driver_files_bytes(learner, clients, sent)
     others += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
     written = states / each * saved.written(workload, len(clients)) + others
@@ -224,7 +224,7 @@ class _Private:
 def _shard_bytes(member: ClientData, pixels: float) -> float:
     """Size of a shard that does not exist yet [bytes]."""
     volumes = len({piece.volume for piece in member.pieces})
-    return 8 * pixels + _SHARD + _VOLUME * volumes
+    return (16 * member.coils or 8) * pixels + _SHARD + _VOLUME * volumes
 
 
 def _driver_files_bytes(learner: Learner, clients: Sequence[ClientSpec], sent: Traffic) -> float:

@@ -63,11 +63,11 @@ def test_actors_without_a_place(
 
 
 def test_actors_that_do_not_fit_into_memory(workload: MakeWorkload) -> None:
-    """Beside driver and Ray there is room for one actor of 330 MB on each node, not for two."""
-    tight = with_nodes(total_memory=1.5 * GB)
+    """Beside driver and Ray there is room for one actor on each node, not for two."""
+    tight = with_nodes(total_memory=1.7 * GB)
     message = refusal(workload(*RAY), tight)
-    assert message.startswith("engine.clients_per_actor: 2 actors of 330 MB and 1 GB for driver and Ray")
-    assert message.endswith("do not fit into the 1.5 GB of one; set it to 2 or more")
+    assert message.startswith("engine.clients_per_actor: 2 actors of 450 MB and 1 GB for driver and Ray")
+    assert message.endswith("do not fit into the 1.7 GB of one; set it to 2 or more")
     assert checked(workload(*RAY, "engine.clients_per_actor=2"), tight) == []
     assert "set it to auto" in refusal(workload(*RAY, "engine.threads=4"), tight)
     assert checked(workload(*RAY, "engine.threads=4", "engine.clients_per_actor=auto"), tight) == []
@@ -75,8 +75,8 @@ def test_actors_that_do_not_fit_into_memory(workload: MakeWorkload) -> None:
 
 def test_a_step_or_a_driver_that_does_not_fit(workload: MakeWorkload) -> None:
     serial = (*TINY, "training.batch_size=12")
-    assert "training.batch_size: an actor of" in refusal(workload(*serial), with_nodes(total_memory=0.34 * GB))
-    assert checked(workload(*TINY, "training.batch_size=1"), with_nodes(total_memory=0.35 * GB)) == []
+    assert "training.batch_size: an actor of" in refusal(workload(*serial), with_nodes(total_memory=0.62 * GB))
+    assert checked(workload(*TINY, "training.batch_size=1"), with_nodes(total_memory=0.64 * GB)) == []
     assert "training.participation: driver and Ray" in refusal(workload(*RAY), with_nodes(total_memory=1 * GB))
     message = refusal(workload(*RAY, "algorithm.name=fedavg"), with_nodes(total_memory=1 * GB))
     assert message.startswith("engine.backend: driver and Ray need 1 GB")

@@ -1,0 +1,91 @@
+"""The plan's memory of raw data follows coils, matrix, batch and network."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim.algorithms.learner import Learner
+from fedsim.engine.federation import assemble
+from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.host.training import make_learner
+from fedsim.engine.plan.memory import LIBRARIES, step_bytes
+from fedsim.engine.record.run_directory import setup_of
+from fedsim.workload.schema import Workload
+from tests.engine.plans import planned
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "varnet": {"cascades": 2, "channels": 4, "pools": 2, "sensitivity_channels": 4, "sensitivity_pools": 2},
+    "modl": {"iterations": 2, "channels": 8, "layers": 3},
+    "unet": {"domain": "dual", "channels": 4, "pools": 2},
+}
+
+
+def raw(cache: Path, name: str, side: int = 32, batch: int = 2) -> Workload:
+    """Two sites, of 3 and of 7 coils."""
+    source = {"format": "phantom", "subjects": 3, "slices": 2, "size": 32}
+    return Workload.model_validate({
+        "name": "raw",
+        "federation": {
+            "cache": cache,
+            "matrix": (side, side),
+            "coils": "keep",
+            "split": {"train": 0.34, "val": 0.33, "test": 0.33},
+            "sites": [{"name": f"S{coils}", "source": source | {"coils": coils}} for coils in (3, 7)],
+        },
+        "model": {"name": name, **NETWORKS[name]},
+        "algorithm": {"name": "fedavg"},
+        "training": {"batch_size": batch},
+        "engine": {"backend": "serial"},
+    })  # fmt: skip
+
+
+def kept(learner: Learner, client: ClientSpec, batch: int) -> int:
+    """What autograd keeps of a batch of the client's own slices [bytes]."""
+    found: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    one = next(client.data.batches(batch, torch.Generator().manual_seed(0)))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        learner.network(*one.inputs)
+    for vector in (learner.shared, learner.local, learner.shared_buffers):
+        found.pop(vector.untyped_storage().data_ptr(), None)
+    return sum(storage.nbytes() for storage in found.values())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("side", "batch"), [(32, 2), (48, 1)])
+def test_steps_follow_coils_matrix_batch_and_network(cache: Path, name: str, side: int, batch: int) -> None:
+    """Of activations counted on a slice of the fewest and one of the most coils; some more is what training takes."""
+    load = raw(cache, name, side, batch).settled()
+    learner, clients = make_learner(setup_of(load)), assemble(load).clients
+    said = step_bytes(learner, load.model.smallest, clients)
+    factors = [said(client) / kept(learner, client, batch) for client in clients]
+    assert factors == pytest.approx([factors[0]] * 2, rel=0.05)
+    assert 1.0 < factors[0] < 2.0
+
+
+def test_shards_of_several_coils_hold_their_maps_too(tmp_path: Path) -> None:
+    load = raw(tmp_path, "modl")
+    plan = planned(load)
+    for client in assemble(load).clients:
+        for member in client.data.members:
+            member.open()
+    assert plan.cache_bytes == pytest.approx(sum(file.stat().st_size for file in tmp_path.rglob("*.h5")), rel=0.1)
+
+
+def test_processes_of_a_node_share_libraries(cache: Path) -> None:
+    load = raw(cache, "modl")
+    serial, ray = (
+        planned(load.model_copy(update={"engine": load.engine.model_copy(update={"backend": backend})}))
+        for backend in ("serial", "ray")
+    )
+    first, second = (sum(node.process_bytes for node in plan.nodes) for plan in (serial, ray))
+    assert len(ray.actors) == 2 * len(serial.actors) == 2
+    assert [node.actors for node in ray.nodes] == [1, 1]
+    alone = first - LIBRARIES
+    assert alone < second - 1.5 * LIBRARIES < 2 * alone
