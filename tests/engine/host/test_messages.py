@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from fedsim.engine.backend import Backend
 from fedsim.engine.federation import assemble
+from fedsim.engine.gather import by_sum
 from fedsim.engine.host.faulty import FaultyHost, host_class
 from fedsim.engine.host.host import Host
-from fedsim.engine.host.messages import Load, Message, Reply, Reset, Save, Train, Validate
+from fedsim.engine.host.messages import Load, Lot, Message, Reply, Reset, Save, Train, Validate
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.engine.serial import SerialBackend
@@ -34,6 +36,42 @@ def test_training_carries_the_weights_and_faults_of_its_own_clients() -> None:
     assert mine.clients == ("D", "B")
     assert list(mine.weights) == ["D", "B"]
     assert mine.faults == {"D": [NAN]}
+
+
+def test_messages_carry_the_lots_of_their_own_clients() -> None:
+    late = Lot(round=2, staleness=1, reads="0/", enters="2/", scale=0.5)
+    for message in (
+        replace(training(), lots={"B": late}),
+        Validate(clients=EVERYBODY, round=1, lots={"B": late}, since=0.0),
+    ):
+        mine = message.for_clients(("D", "B"))
+        assert mine.lots == {"B": late}
+        assert (mine.lot("B"), mine.lot("D")) == (late, Lot(round=1))
+        assert not message.for_clients(("A",)).lots
+
+
+def test_clients_of_one_call_read_and_enter_what_is_theirs(workload: Callable[..., Workload]) -> None:
+    """As two calls would: other states of the server, other rounds, other sums, one of them scaled."""
+    load = workload("algorithm.name=fedavg")
+    now = make_learner(setup_of(load)).fresh_server()["shared"]
+    before = now + np.float32(0.01)
+    lots = {
+        "B": Lot(round=3, staleness=2, reads="0/", enters="3/", scale=0.5),
+        "C": Lot(round=4, reads="3/", enters="4/"),
+    }
+
+    def replies(order: Train, broadcast: dict[str, np.ndarray]) -> list[Reply]:
+        backend = SerialBackend(load.engine)
+        backend.start(setup_of(load), assemble(load).clients)
+        return list(backend.call(order, broadcast))
+
+    both = replies(replace(training(("B", "C")), lots=lots), {"0/shared": before, "3/shared": now})
+    assert {row["client"]: row["round"] for reply in both for row in reply.rows} == {"B": 3, "C": 4}
+    parts = by_sum(both[-1], lots)
+    assert parts.keys() == {"3/", "4/"}
+    for name, round_, read, scale in (("B", 3, before, 0.5), ("C", 4, now, 1.0)):
+        alone = replies(replace(training((name,)), round=round_, weights={name: 0.5 * scale}), {"shared": read})
+        assert (parts[lots[name].enters].sums["shared"].total == alone[-1].sums["shared"].total).all()
 
 
 def test_checkpoints_carry_the_files_of_their_own_clients() -> None:
