@@ -14,7 +14,7 @@ class Windows(Protocol):
     """The windows of a client."""
 
     def at(self, now: float) -> Window:
-        """The window that has begun and not ended at a time, or the next one to begin."""
+        """The window that has begun and not ended at a time, or the next one to begin; its end lies after that time."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Traced:
     def at(self, now: float) -> Window:
         """The present window or the next."""
         start = 0.0 if math.isinf(self.period) else math.floor(now / self.period) * self.period
-        window = bisect_right(self.ends, now - start)
+        window = bisect_right(self.ends, now, key=lambda end: start + end)
         if window == len(self.ends):
             window, start = 0, start + self.period
         return start + self.begins[window], start + self.ends[window]

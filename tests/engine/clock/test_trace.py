@@ -9,7 +9,7 @@ import pytest
 from fedsim.core.errors import InputError
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.trace import read_trace
-from fedsim.engine.clock.windows import Shifts
+from fedsim.engine.clock.windows import Shifts, Traced, Windows
 from fedsim.engine.federation import assemble
 from fedsim.workload.schema import Workload
 from fedsim.workload.time import Available
@@ -79,3 +79,13 @@ def test_shifts_come_once_in_a_period() -> None:
     assert [shifts.at(now) for now in (0, 3.9, 4, 19, 20, 27.9, 28)] == [
         (-4, 4), (-4, 4), (20, 28), (20, 28), (20, 28), (20, 28), (44, 52),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("windows", [Traced([0.1, 3.0], [0.3, 7.3], period=36), Shifts(period=36, length=7.2, phase=0.1)])
+def test_a_window_is_over_when_it_ends(windows: Windows) -> None:
+    """However sums of periods and times are rounded: a turn that begins at a window's end would take no time for ever."""
+    now = 0.0
+    for _ in range(1000):
+        _, end = windows.at(now)
+        assert end > now
+        now = end
