@@ -34,7 +34,7 @@ class Shifts:
         if now >= self.phase + number * self.period + self.length:
             number += 1
         begin = self.phase + number * self.period
-        return begin, begin + self.length
+        return _told(begin, begin + self.length)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,12 @@ class Traced:
         window = bisect_right(self.ends, now, key=lambda end: start + end)
         if window == len(self.ends):
             window, start = 0, start + self.period
-        return start + self.begins[window], start + self.ends[window]
+        return _told(start + self.begins[window], start + self.ends[window])
+
+
+def _told(begin: float, end: float) -> Window:
+    """A window; never again, if it and all later ones are too short for how exact their times are."""
+    return (begin, end) if begin < end else (math.inf, math.inf)
 
 
 ALWAYS = Traced((-math.inf,), (math.inf,))

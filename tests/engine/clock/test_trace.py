@@ -1,5 +1,6 @@
 """Traces and windows: what is read, and what is refused in one line."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,11 +82,18 @@ def test_shifts_come_once_in_a_period() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("windows", [Traced([0.1, 3.0], [0.3, 7.3], period=36), Shifts(period=36, length=7.2, phase=0.1)])
+@pytest.mark.parametrize(
+    "windows", [Traced([0.1, 3.0], [0.3, 7.3], period=36), Shifts(period=36, length=7.2, phase=0.1)]
+)
 def test_a_window_is_over_when_it_ends(windows: Windows) -> None:
-    """However sums of periods and times are rounded: a turn that begins at a window's end would take no time for ever."""
+    """However sums are rounded: a turn that began at the end of its window would take no time, again and again."""
     now = 0.0
     for _ in range(1000):
         _, end = windows.at(now)
         assert end > now
         now = end
+
+
+@pytest.mark.parametrize("windows", [Traced([0.1], [0.2], period=36), Shifts(period=36, length=0.1, phase=0.1)])
+def test_windows_that_rounding_empties_never_come(windows: Windows) -> None:
+    assert windows.at(1e17) == (math.inf, math.inf)
