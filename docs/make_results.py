@@ -67,6 +67,12 @@ def overview(study: str) -> str:
     return "\n".join([*lines, *(f"* {line}" for line in tables.says("psnr"))])
 
 
+def time_to_quality(study: str) -> str:
+    """A study's time to quality in simulated time, and what it says."""
+    times = study_tables(TABLES / study).times
+    return "\n".join([as_markdown(as_text(times.columns())), "", *(f"* {line}" for line in times.sentences())])
+
+
 def unseen() -> str:
     """The unseen hospital: rows rule and slices, columns methods; mean and deviation over seeds."""
     table = pd.concat([pd.read_parquet(path) for path in sorted((TABLES / "unseen").glob("*.parquet"))])
@@ -108,7 +114,13 @@ def render() -> str:
         "results.md.j2"
     )
     return template.render(
-        overview=overview, comparison=comparison, tuned=tuned, work=work, unseen=unseen, json_table=json_table
+        overview=overview,
+        comparison=comparison,
+        tuned=tuned,
+        work=work,
+        unseen=unseen,
+        json_table=json_table,
+        time_to_quality=time_to_quality,
     )
 
 
