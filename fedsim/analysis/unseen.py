@@ -142,7 +142,8 @@ def _check(site: ClientSpec, budgets: Sequence[Budget]) -> None:
     learns = any(budgets)
     for part in PARTS:
         if not there[part] and (learns or part == "test"):
-            raise InputError(f"site {site.name}: has no {part} slices; give its split a share of {part}")
+            without = "" if part == "test" else ", or score it without adapting: --slices 0"
+            raise InputError(f"site {site.name}: has no {part} slices; give its split a share of {part}{without}")
     most = max((budget for budget in budgets if budget != "all"), default=0)
     if most > there["train"]:
         raise InputError(f"--slices {most}: site {site.name} has {there['train']} training slices; that many or all")

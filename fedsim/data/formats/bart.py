@@ -56,6 +56,8 @@ class Bart(RawSource):
             with reading(file, self.expected):
                 if not other.exists():
                     raise InputError(f"has no {other.name} beside it; BART's arrays are pairs of .cfl and .hdr")
+                if len(files) == 1 and file.suffix == ".hdr":
+                    raise InputError(f"is the header of a pair; name {other.name}")
             if file.suffix == ".cfl":
                 dimensions = self._dimensions(other)
                 with reading(file, self.expected):

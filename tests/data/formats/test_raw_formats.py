@@ -185,6 +185,12 @@ def test_bart_in_three_dimensions_and_without_a_readout(tmp_path: Path) -> None:
     np.testing.assert_allclose(magnitude(read.images), magnitude(coil_images(1)), atol=1e-3)
 
 
+def test_bart_by_the_name_of_its_header(tmp_path: Path) -> None:
+    header = write.bart(tmp_path / "head.cfl", to_bart(write.transformed(coil_images(1)))).with_suffix(".hdr")
+    with pytest.raises(InputError, match=r"head.hdr: is the header of a pair; name head.cfl"):
+        list(detect(header).volumes(tmp_path))
+
+
 @pytest.mark.parametrize("axes", ["schw", "cshw", "hwcs", "wcsh"])
 def test_numpy_with_declared_axes(axes: str, tmp_path: Path) -> None:
     kspace = write.transformed(coil_images())
