@@ -271,7 +271,7 @@ def test_more_slices_than_there_are_is_refused_before_anything_is_done(fedmri: R
 def test_a_site_without_the_data_is_refused(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
     lacking = [*SITES[:3], {**SITES[3], "split": {"train": 0, "val": 0.5, "test": 0.5}}]
     trained = run(make_workload(f"federation.sites={json.dumps(lacking)}", "training.rounds=1"), tmp_path / "run")
-    with pytest.raises(InputError, match="site X: has no train slices; .* or .* --slices 0"):
+    with pytest.raises(InputError, match=r"site X: has no train slices; .* or .* --slices 0"):
         unseen(trained, [0, 1])
     assert len(unseen(trained, [0])) == 2 * 2  # two test volumes, mean and ensemble
 
