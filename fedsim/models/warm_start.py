@@ -23,6 +23,8 @@ def read_tensors(file: Path) -> Tensors:
     Raises:
         InputError: it cannot be read, is of another format, or has no tensors or none that are finite.
     """
+    if file.is_dir():
+        raise InputError(f"training.init: {file}: is a folder; of a run, name checkpoints/round-N/shared.safetensors")
     try:
         found = safetensors.load(file.read_bytes())
     except OSError as error:

@@ -130,3 +130,8 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(make: Make, tmp_path: P
 def test_a_missing_file_is_named(make: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^training.init: .*nowhere.safetensors: cannot be read \(No such file"):
         run(make("training.init=nowhere.safetensors"), tmp_path / "run")
+
+
+def test_a_run_is_no_file_of_parameters(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^training.init: .*is a folder; .*shared.safetensors"):
+        run(make(f"training.init={tmp_path}"), tmp_path / "run")
