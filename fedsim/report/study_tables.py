@@ -17,6 +17,7 @@ from fedsim.report.kinds.base import Found, StudyKind
 from fedsim.report.kinds.catalogue import KINDS
 from fedsim.report.overview import overview
 from fedsim.report.tables import Tables
+from fedsim.report.time_figures import quality_by_time
 from fedsim.report.time_table import Times, times_of
 from fedsim.study.beta import beta_told
 from fedsim.study.frozen import open_study
@@ -86,7 +87,7 @@ class StudyTables:
         """Every figure that the tables allow, with its name."""
         yield from self.kind.figures(self.found)
         if len(self.times.reached):
-            yield "virtual-time", self.times.figure()
+            yield "virtual-time", quality_by_time(self.times.curves, self.times.reached, self.times.reference)
 
     @cached_property
     def finished(self) -> list[Point]:

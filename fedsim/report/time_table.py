@@ -1,4 +1,4 @@
-"""Time to quality of several methods in simulated time: as a table, in sentences and as a figure."""
+"""Time to quality of several methods in simulated time: as a table and in sentences."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,11 @@ from itertools import starmap
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from fedsim.analysis.patients import FEWEST_SUBJECTS
 from fedsim.analysis.virtual_time import SHARE, as_methods, has_virtual_time, over_seeds, time_to_quality
 from fedsim.core.text import bytes_text, precise_duration
 from fedsim.report.overview import Cell, Column
-from fedsim.report.time_figures import quality_by_time
 from fedsim.report.wording import CI, Row, chance, verdict
 
 
@@ -28,10 +26,6 @@ class Times:
     def of_best(self) -> str:
         """What is reached, in words."""
         return f"{100 * SHARE:g} % of {self.reference}'s best validation PSNR"
-
-    def figure(self) -> Figure:
-        """Validation PSNR against simulated time, and the time to quality."""
-        return quality_by_time(self.curves, self.reached, self.reference)
 
     def columns(self) -> list[Column]:
         """The table, one row per regime and method."""

@@ -20,6 +20,7 @@ class StandIn(SimpleNamespace):
 
     def __init__(self, encoder: Tensor, round_: int, private: dict[str, Tensor] | None = None) -> None:
         super().__init__(shared=torch.zeros(SIZE), shared_gradient=torch.zeros(SIZE), round=round_, noted={})
+        self.staleness = 0
         self.private = {} if private is None else private
         self.training = SimpleNamespace(local_epochs=1)
         self.encoder = encoder
