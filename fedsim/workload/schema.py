@@ -137,7 +137,7 @@ class Workload(Section):
         return self
 
     @model_validator(mode="after")
-    def _somebody_is_in(self) -> "Workload":
+    def _a_client_is_in(self) -> "Workload":
         round_ = 1
         for joins, leaves in sorted(self.federation.stays):
             round_ = round_ if joins > round_ else int(max(round_, min(leaves, self.training.rounds) + 1))

@@ -13,15 +13,15 @@ from fedsim.engine.clock.turns import Outcome, Step, Turn
 from fedsim.workload.time import Time
 
 MOST_TRIES = 1000
-"""Tries of a round in which nobody finishes before it is given up."""
+"""Attempts at a round that no client finishes before it is given up."""
 _ABSENT: Outcome = "unavailable"
 _LATE: Outcome = "late"
 _Ended = tuple[float, int, float, Outcome]
 """End [s], place, begin [s] and outcome of a turn."""
 
 
-def nobody(round_: int) -> InputError:
-    """The error of a round that nobody finishes."""
+def unfinished(round_: int) -> InputError:
+    """The error of a round that no client finishes."""
     return InputError(
         f"time: round {round_}: no client finishes its turn any more; raise time.available.share, lower "
         "time.dropout, or set time.available.period_h for the windows of a trace to return"
@@ -76,10 +76,10 @@ class Cohorts:
         )
 
     def _ended(self, round_: int, places: list[int], now: float) -> list[_Ended]:
-        """The turns of a cohort; if nobody finishes, those of its first try in which somebody does.
+        """The turns of a cohort; if no client finishes, those of the first attempt in which one does.
 
         Raises:
-            InputError: nobody ever does.
+            InputError: none ever does.
         """
         for _ in range(MOST_TRIES):
             here = [place for place in places if self._conditions.available(place, now)]
@@ -93,7 +93,7 @@ class Cohorts:
                 now = min(self._conditions.of(place).windows.at(now)[0] for place in places)
             if math.isinf(now):
                 break
-        raise nobody(round_)
+        raise unfinished(round_)
 
     def _begun(self, place: int, now: float) -> _Ended:
         self._numbers[place] += 1

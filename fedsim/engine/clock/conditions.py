@@ -64,7 +64,7 @@ class Conditions:
         return self.of(place).windows.at(now)[0] <= now
 
     def end(self, place: int, begin: float, number: int) -> tuple[float, Outcome]:
-        """When a turn ends, and how, if nobody stops waiting for it.
+        """When a turn ends, and how, if the server waits for it.
 
         Args:
             place: Of the client, which is available then.

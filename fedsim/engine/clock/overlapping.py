@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.engine.clients.sequence import Clients
-from fedsim.engine.clock.cohorts import MOST_TRIES, nobody
+from fedsim.engine.clock.cohorts import MOST_TRIES, unfinished
 from fedsim.engine.clock.conditions import Conditions
 from fedsim.engine.clock.draws import Draws
 from fedsim.engine.clock.turns import Outcome, Step, Turn
 from fedsim.workload.time import Time
 
 _MOST_DRAWS = 64
-"""Draws that give nobody before all clients are looked through."""
+"""Draws without a new client before all clients are looked through."""
 
 
 class Overlapping:
@@ -32,7 +32,7 @@ class Overlapping:
         """Places of those at work, and of those whose turn has ended in this step."""
         self._ended = list[int]()
         self._wake = -math.inf
-        """When somebody may be drawn next [s], unless a step comes before."""
+        """When a client may be drawn next [s], unless a step comes before."""
         self._number = 0
         self._numbers = Counter[int]()
 
@@ -45,10 +45,10 @@ class Overlapping:
             yield Step(round=self._round, begin_s=begin, end_s=self._now, turns=tuple(turns), in_flight=in_flight)
 
     def _turns(self) -> list[Turn]:
-        """The turns that end until the buffer is full, or nobody is left who could fill it.
+        """The turns that end until the buffer is full, or no client is left that could fill it.
 
         Raises:
-            InputError: nobody ever finishes.
+            InputError: no client ever finishes.
         """
         turns, uploads, tries = list[Turn](), 0, 0
         while uploads < self._time.uploads:
@@ -65,7 +65,7 @@ class Overlapping:
                 turns.clear()
                 self._forget()
             else:
-                raise nobody(self._round)
+                raise unfinished(self._round)
         return turns
 
     def _forget(self) -> None:
@@ -106,7 +106,7 @@ class Overlapping:
             missed = 0 if begun else missed + 1
 
     def _look_through(self) -> NDArray[np.int64]:
-        """The places of all that can be drawn; if there are none, note when somebody can."""
+        """The places of all that can be drawn; if there are none, note when one can."""
         idle = [place for place in self._draws.members(self._round).tolist() if place not in self._out]
         windows = {place: self._conditions.of(place).windows.at(self._now)[0] for place in idle}
         there = [place for place in idle if windows[place] <= self._now]
