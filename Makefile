@@ -15,7 +15,7 @@ venv: .venv/.ready
 demo: venv  ## four phantom hospitals, under 3 minutes on 2 cores; prints where the report is
 	$(BIN)/fedsim run workloads/quickstart.yaml
 
-test: venv  ## the default tests, about 13 minutes on 2 cores; one worker waits for Ray while another computes
+test: venv  ## the default tests, about 12 minutes on 2 cores; one worker waits for Ray while another computes
 	$(PARALLEL) -m 'not long' --durations=20
 
 test-quick: venv  ## the inner loop, about 2 minutes on 2 cores: no Ray, nothing slow

@@ -48,7 +48,7 @@ class Cohorts:
                 if places:
                     ended = self._ended(round_, places, clocks[region])
                     clocks[region] = max(end for end, *_ in ended)
-                    turns += [(one[0], one[1], self._turn(round_, region, one)) for one in ended]
+                    turns += [(one[0], one[1], self._turn(round_, one)) for one in ended]
             if self._time.hierarchy and round_ % self._time.hierarchy.rounds_per_sync == 0:
                 clocks = [max(clocks)] * regions
             ordered = tuple(turn for _, _, turn in sorted(turns, key=lambda one: one[:2]))
@@ -56,14 +56,14 @@ class Cohorts:
 
     def _drawn(self, round_: int, regions: int) -> list[list[int]]:
         """The cohort of each region."""
-        members = self._draws.members(round_)
+        members, hierarchy = self._draws.members(round_), self._time.hierarchy
         size = math.ceil(round(self._over * self._draws.cohort(round_), 9))
         parts: list[list[int]] = [[] for _ in range(regions)]
         for place in self._draws.draw(members, size, round_):
-            parts[place * regions // len(self._clients)].append(place)
+            parts[hierarchy.region(place, len(self._clients)) if hierarchy else 0].append(place)
         return parts
 
-    def _turn(self, round_: int, region: int, ended: _Ended) -> Turn:
+    def _turn(self, round_: int, ended: _Ended) -> Turn:
         end, place, begin, outcome = ended
         return Turn(
             client=self._conditions.of(place).client,
@@ -72,7 +72,6 @@ class Cohorts:
             begin_s=begin,
             end_s=end,
             outcome=outcome,
-            region=region,
         )
 
     def _ended(self, round_: int, places: list[int], now: float) -> list[_Ended]:

@@ -20,8 +20,6 @@ class Turn:
     end_s: float
     """When it ended or gave up, likewise."""
     outcome: Outcome
-    region: int = 0
-    """Region of the hierarchy; from 0."""
 
     @property
     def staleness(self) -> int:

@@ -82,4 +82,4 @@ def check_kept(path: Path, workload: Workload) -> None:
         if copy.exists() and (file is None or not file.is_file() or file.read_bytes() != copy.read_bytes()):
             raise InputError(f"{key}: is not what it was when {path} began; set it to {copy}")
         if file is not None and not copy.exists() and (path / "manifest.parquet").exists():
-            raise InputError(f"{key}: {path} began without it; a run that has begun keeps it out")
+            raise InputError(f"{key}: {path} began without it; leave the key out to resume the run")

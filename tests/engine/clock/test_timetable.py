@@ -135,7 +135,6 @@ def test_regions_wait_for_each_other_only_at_a_sync(make: Make) -> None:
         [("A", 4, 7, 0, "trained"), ("B", 4, 8, 0, "trained"), ("C", 7, 14, 0, "trained")],
         [("A", 14, 17, 0, "trained"), ("B", 14, 18, 0, "trained"), ("C", 14, 21, 0, "trained")],
     ]
-    assert [turn.region for turn in timetable.step(1).turns] == [0, 0, 1]
 
 
 def test_one_region_is_none(make: Make) -> None:
@@ -195,7 +194,7 @@ WILD = ("time.dropout=0.4", "time.jitter=0.5", "time.available={share: [0.2, 1],
 
 @pytest.mark.parametrize("mode", MODES)
 def test_steps_are_sound_whatever_happens(make: Make, mode: str) -> None:
-    """A client is at work once at a time, nobody begins on a step that is not done, and all steps have a turn."""
+    """A client is at work once at a time, none begins on a step that is not done, and all steps have a turn."""
     keys = (*MODES[mode], *WILD, f"time.mode={mode if mode != 'regions' else 'synchronous'}")
     found, free, begins = steps(make(*keys), 60), dict.fromkeys("ABC", 0.0), dict[int, float]()
     for before, step in zip([None, *found], found, strict=False):
