@@ -18,7 +18,7 @@ demo: venv  ## four phantom hospitals, under 3 minutes on 2 cores; prints where 
 test: venv  ## the default tests, about 12 minutes on 2 cores; one worker waits for Ray while another computes
 	$(PARALLEL) -m 'not long' --durations=20
 
-test-quick: venv  ## the inner loop, about 2 minutes on 2 cores: no Ray, nothing slow
+test-quick: venv  ## the inner loop, about a minute and a half on 2 cores: no Ray, nothing slow
 	$(PARALLEL) -m 'not long and not ray and not slow'
 
 test-long: venv  ## the tests that take minutes each

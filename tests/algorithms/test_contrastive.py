@@ -65,6 +65,7 @@ def test_equals_the_definition_in_value_and_gradient(clients: int, size: int) ->
     torch.testing.assert_close(theta.grad.double() / 2, reference_theta.grad, rtol=1e-5, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ties too: their sign is 0."""
     theta, server, previous = encoders(19, 1000)

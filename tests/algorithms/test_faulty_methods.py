@@ -119,6 +119,7 @@ NORMED = """mean = received.mean('shared')
         return {'shared': mean / np.abs(mean).max(), 'kept': np.ones(7, np.float32)}"""
 
 
+@pytest.mark.slow
 def test_a_method_that_cannot_be_told_from_zeros_is_planned_from_what_a_client_sends(
     mine: Callable[..., Workload], tmp_path: Path
 ) -> None:
@@ -210,6 +211,7 @@ def test_what_is_left_on_the_learner_is_not_there_for_the_next_client(
     assert not any(values.any() for values in shared.values())
 
 
+@pytest.mark.slow
 def test_an_update_of_another_precision_is_made_float32(mine: Callable[..., Workload], tmp_path: Path) -> None:
     """By the server and by clients; a resumed run could not tell otherwise."""
     same = run(mine("update", "return {'shared': received.mean('shared')}"), tmp_path / "same")

@@ -48,7 +48,7 @@ def test_other_formats_train_alike(simulate: Simulate, key: str, tolerance: floa
         assert any(not np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("backend", ["serial", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize("backend", ["serial", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.long])])
 def test_a_gpu_that_is_not_there_is_refused(simulate: Simulate, tmp_path: Path, backend: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

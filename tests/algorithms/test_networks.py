@@ -78,6 +78,7 @@ def test_a_resumed_run_of_several_coils_ends_in_the_same_bits(simulate: Simulate
     assert_equal(everything(straight, 2), everything(resumed, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("domain", ["image", "kspace", "dual"])
 def test_a_unet_of_any_domain_takes_several_coils(simulate: Simulate, domain: str) -> None:
     own = (f"model.domain={domain}", "model.channels=2", "model.pools=1")

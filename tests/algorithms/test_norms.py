@@ -30,6 +30,7 @@ def by_name(run: Run, vector: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip((name for name, _ in buffers), parts, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["uniform", "samples"])
 def test_shared_running_statistics_are_averaged(
     simulate: Simulate, workload: Callable[..., Workload], weighting: str
@@ -113,6 +114,7 @@ def test_evaluation_uses_running_statistics(simulate: Simulate, workload: Callab
         assert (network(batch.kspace, batch.mask) - together).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 def test_the_deployed_network_has_the_clients_own_statistics(simulate: Simulate) -> None:
     run = simulate("fedbn", BATCH)
     network, stored = run.model("B", "last"), load(run, 3, "clients/B")

@@ -56,6 +56,7 @@ def test_the_example_is_short(folder: Path) -> None:
     assert len((folder / "median.py").read_text().splitlines()) <= 30
 
 
+@pytest.mark.slow
 def test_the_example_does_what_it_says(folder: Path, tmp_path: Path) -> None:
     """One round by hand: half the way from the start to the median of the clients' networks."""
     workload = load_workload(folder / "workload.yaml", ["training.rounds=1"])

@@ -60,6 +60,7 @@ def test_nothing_shared_is_single(simulate: Simulate, keys: tuple[str, ...]) -> 
     assert (fedper.clients["uplink_bytes"] == 0).all()
 
 
+@pytest.mark.slow
 def test_fedbn_without_norm_parameters_is_fedavg_and_says_so(
     simulate: Simulate, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

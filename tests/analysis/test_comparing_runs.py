@@ -99,6 +99,7 @@ def test_fused_runs_and_other_devices_are_noted(simulate: Callable[..., Run], tm
     assert other_differences([one, cpu]) == [], "of no effect on a CPU"
 
 
+@pytest.mark.slow
 def test_tf32_is_float32_on_a_cpu(simulate: Callable[..., Run], tmp_path: Path) -> None:
     one, tf32 = simulate("algorithm.name=single"), ("precision: float32", "precision: tf32")
     check_comparable({"one": terms_of(one), "cpu": terms_of(on("cpu", one, tmp_path / "cpu", tf32))})
@@ -148,6 +149,7 @@ def test_mixes_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_masks_of_one_acceleration_that_are_not_the_same_are_refused(simulate: Callable[..., Run]) -> None:
     """Only the zero-filled images can tell."""
     one, two = simulate("algorithm.name=single"), simulate("algorithm.name=fedavg")

@@ -70,6 +70,7 @@ def test_every_model_meets_every_site(trained: Run) -> None:
     assert not frame.query("site == 'X'")["own"].any()
 
 
+@pytest.mark.slow
 def test_away_from_home_it_is_the_clients_own_network(trained: Run) -> None:
     row = cross_evaluate(trained).set_index(["client", "site"]).loc[("A.2", "B")]
     data = next(client.data for client in assemble(trained.workload).clients if client.name == "B")

@@ -44,6 +44,7 @@ def test_raw_kspace_gives_images_in_its_own_units(finished: Run, unit: float) ->
     np.testing.assert_allclose(finished.reconstruct(raw[1], "A.1"), expected[1], rtol=1e-3, atol=1e-4 * unit)
 
 
+@pytest.mark.slow
 def test_images_and_full_kspace_are_undersampled_with_the_clients_mask(finished: Run) -> None:
     magnitude = np.abs(images())
     ours = finished.reconstruct(magnitude, "B")

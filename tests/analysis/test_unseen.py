@@ -124,6 +124,7 @@ def test_mean_is_the_mean_of_the_clients_files(fedmri: Run, rows: pd.DataFrame) 
     assert psnr_of(network, newcomer(fedmri)) == rows.set_index("rule").loc["mean", "psnr"]
 
 
+@pytest.mark.slow
 def test_ensemble_is_the_mean_of_the_images(fedmri: Run, rows: pd.DataFrame) -> None:
     data = newcomer(fedmri).data
     volumes = [next(reconstruct_volumes(fedmri.model(client), data, "test", 2)) for client in "ABC"]
@@ -157,6 +158,7 @@ def test_global_is_the_servers_model(train: Train, norm: str) -> None:
     assert row["psnr"] == psnr_of(network.eval(), newcomer(trained))
 
 
+@pytest.mark.slow
 def test_dittos_global_is_not_a_personal_model(train: Train) -> None:
     trained = train("ditto")
     network = with_tensors(trained, saved(trained, "shared"))

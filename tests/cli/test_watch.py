@@ -97,6 +97,7 @@ def test_the_present_state(fedsim: Fedsim, run: Path) -> None:
     assert "the first round is not in the ledger yet" in fedsim("watch", run, "--once")[1]
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_one_table_that_changes(run: Path) -> None:
     text = StringIO()
     follow(watched(run), Console(file=text, force_terminal=True, width=100))

@@ -153,6 +153,7 @@ class Combining:
         return combined(ifft2c(kspace), maps).abs()
 
 
+@pytest.mark.slow
 def test_undersampled_coils_get_sensitivities_as_their_source_says(images: np.ndarray) -> None:
     kspace = kspace_at(images[0], (SIDE, SIDE))
     lines = np.arange(SIDE) % 2 == 0

@@ -20,6 +20,7 @@ def kspace(real_raw: Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("espirit", [False, True])
 def test_sensitivities_explain_what_was_measured(kspace: Tensor, espirit: bool) -> None:
     """One image behind all coils, up to their noise; its magnitude is the root sum of squares."""

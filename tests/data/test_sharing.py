@@ -31,6 +31,7 @@ def divided(*sites: SiteVolumes, seed: int = 0) -> dict[str, dict[str, str]]:
     return divide(sites, people(sites, Path("nowhere")), seed)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.sets(st.sampled_from("abcdefghijkl"), min_size=3), min_size=1, max_size=4), st.integers(0, 5))
 def test_sites_that_overlap_keep_everybody_in_one_part_and_no_share_empty(members: list[set[str]], seed: int) -> None:
@@ -123,6 +124,7 @@ LAYOUTS = (
 NOISE = ("derivatives/x/{who}/{who}_T1w", ".cache/{who}_{t}", "{who}/{who}_seg", "masks/{who}")
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(LAYOUTS), st.sets(st.integers(0, 9), min_size=3)), min_size=1, max_size=3),

@@ -62,6 +62,7 @@ def columns_in(page: str, table: str) -> set[str]:
     return {name for line in section.splitlines() for name in re.findall(r"`(\w+)`", line.split(" | ")[0])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["manifest", "rounds", "clients", "evaluation"])
 def test_the_columns_are_those_of_a_run(page: str, run: Path, table: str) -> None:
     known, real = columns_in(page, table), set(pd.read_parquet(run / f"{table}.parquet"))

@@ -62,6 +62,7 @@ def test_sites_of_other_coils_and_sizes_train_one_network(raw: Callable[..., Wor
     assert shapes == {"A": (32, 32), "B": (32, 32), "C": (48, 48)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [("coils=2",), ("target=combined", "matrix=[32, 32]")])
 def test_virtual_coils_and_combined_targets(
     raw: Callable[..., Workload], tmp_path: Path, keys: tuple[str, ...]

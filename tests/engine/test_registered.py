@@ -32,6 +32,7 @@ def many(workload: Make) -> Callable[..., Workload]:
     return lambda *keys: workload(*KEYS, *keys)
 
 
+@pytest.mark.slow
 def test_clients_made_by_the_rule_are_those_of_a_list(many: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where sites are cut into clients, and where they stand in a list with sites that exist."""
     for keys in ((), ("federation.clients=310",)):
@@ -139,6 +140,7 @@ def _shared(done: Run) -> list[bytes]:
     return [(last / "shared.safetensors").read_bytes(), *private]
 
 
+@pytest.mark.slow
 def test_clients_without_private_state_are_resumed_and_evaluated(many: Make, tmp_path: Path) -> None:
     """Plain SGD under FedAvg leaves nothing that is a client's own."""
     keys = ("algorithm.name=fedavg", "training.optimizer=sgd")

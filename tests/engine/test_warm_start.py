@@ -48,6 +48,7 @@ def test_every_client_starts_from_the_file(make: Make, pretrained: Path, tmp_pat
             torch.testing.assert_close(value, load_file(pretrained)[name], rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_part_of_a_network_is_enough(make: Make, tmp_path: Path) -> None:
     """Here the encoder that an earlier run's clients shared; the seed draws the rest."""
     before = run(make("seed=8", "algorithm.name=fedmri", "training.rounds=1"), tmp_path / "before")

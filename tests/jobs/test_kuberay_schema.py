@@ -86,6 +86,7 @@ def made_from(folder: Path) -> str:
     return json.dumps(shared(schemas), separators=(",", ":"), sort_keys=True).replace('},"', '},\n"') + "\n"
 
 
+@pytest.mark.slow
 def test_the_schemas_are_those_of_the_operator() -> None:
     default = Path(__file__).parents[3] / "shared" / "schemas" / "kuberay"
     folder = Path(os.environ.get("FEDSIM_KUBERAY_CRDS", default))

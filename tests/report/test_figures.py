@@ -37,6 +37,7 @@ def test_a_panel_is_the_volume_that_was_evaluated(finished: Run, panels: dict[st
     assert panel.mask.shape == panel.target.shape == panel.reconstruction.shape == (32, 32)
 
 
+@pytest.mark.slow
 def test_a_site_without_test_data_says_so(panels: dict[str, Panel]) -> None:
     assert panels["B"].part == "val"
     assert "validation split: no test data" in texts(figures.site_panel(panels["B"]))

@@ -154,6 +154,7 @@ def test_channels_are_counted_and_each_is_shown(tmp_path: Path) -> None:
     assert size(picture)[1] > 3 * before[1]
 
 
+@pytest.mark.slow
 def test_every_volume_of_a_4d_file_is_shown(tmp_path: Path) -> None:
     nibabel.save(
         nibabel.Nifti1Image(np.random.default_rng(0).random((4, 5, 3, 4), np.float32), np.eye(4)), tmp_path / "a.nii"

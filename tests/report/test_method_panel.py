@@ -82,6 +82,7 @@ def test_panel_is_readable_and_not_blank(runs: dict[str, Run]) -> None:
     assert png(next(method_panels(runs, 1))) == png(next(method_panels(runs, 1)))
 
 
+@pytest.mark.slow
 def test_many_methods_are_spread_over_figures_on_one_scale(runs: dict[str, Run]) -> None:
     figures = list(method_panels(runs, most_sites=1, most_methods=2))
     rows = [cells(figure, 2) for figure in figures]
@@ -128,6 +129,7 @@ def test_latent_figure_is_the_same_every_time_and_not_blank(runs: dict[str, Run]
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50
 
 
+@pytest.mark.slow
 def test_silhouette_tells_apart_from_mixed() -> None:
     draws = np.random.default_rng(0)
     noise = pd.DataFrame(draws.normal(size=(60, 4))).add_prefix("z")

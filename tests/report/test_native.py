@@ -46,6 +46,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run(load_workload(root / "w.yaml"), root / "run")
 
 
+@pytest.mark.slow
 def test_native_pixels_are_square_and_others_fill_a_square_field_of_view(native: Run) -> None:
     for panel, aspect in zip(panels_of(native, 2), (1.0, 2.0), strict=True):
         assert panel.aspect == aspect

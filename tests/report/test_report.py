@@ -88,6 +88,7 @@ def test_report_says_what_was_run(page: Page, finished: Run) -> None:
     assert "1 of 4 clients have no test data" in page.text
 
 
+@pytest.mark.slow
 def test_the_introduction_says_how_was_trained_when_and_how_long(page: Page, finished: Run) -> None:
     said = "Training: rmsprop, learning rate 0.001, batches of 3, 1 local epoch per round; "
     assert said in page.text

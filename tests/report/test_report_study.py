@@ -188,6 +188,7 @@ def test_what_it_says_of_scaling(made_study: Made) -> None:
     assert list(study.kind.findings(study.found, "psnr"))[-1].startswith("no bare training loop beside the runs")
 
 
+@pytest.mark.slow
 def test_what_it_says_of_an_ablation(made_study: Made) -> None:
     said = study_tables(made_study("ablation")).says("psnr")
     assert any(line.startswith("fedmri: algorithm.beta has its best mean at 0.0 (") for line in said)

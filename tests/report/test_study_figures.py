@@ -168,6 +168,7 @@ def test_an_ablation_leaves_out_seeds_that_lack_a_combination(made_study: Made) 
     assert list(drawn) == list(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["png", "pdf"])
 def test_a_figure_is_the_same_file_every_time(made_study: Made, tmp_path: Path, kind: str) -> None:
     frame = points(made_study("ablation", seeds=1))

@@ -117,6 +117,7 @@ def test_the_data_stay_the_same_or_grow_with_the_clients(plan_of: PlanOf) -> Non
     assert [p.workload.training.rounds for p in half.finals(dict.fromkeys(half.pairs, 0))] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_point_of_many_registered_sites_has_the_costs_of_its_cohort(plan_of: PlanOf, tmp_path: Path) -> None:
     keys = {"engine.backend": "serial", "training.cohort": 2, "metrics.clients": 3, "training.rounds": 1}
     plan = plan_of(kind="client-count", clients=[300], data="per_client", set=keys)

@@ -49,6 +49,7 @@ def test_bombs_are_refused(tmp_path: Path, kind: str, load: Callable[[Path], Wor
     assert len(message) < 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["deep lists, closed", "a list in itself", "a long chain of aliases"])
 def test_deep_values_are_called_deep(tmp_path: Path, kind: str) -> None:
     (tmp_path / "bomb.yaml").write_text(BOMBS[kind])

@@ -126,6 +126,7 @@ YIELDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("body", "message"), YIELDS, ids=[body for body, _ in YIELDS])
 def test_what_an_importer_does_wrong_is_shown_as_the_importers(folder: Path, body: str, message: str) -> None:
     (folder / "theirs.py").write_text(SOURCE.format(body))
@@ -135,6 +136,7 @@ def test_what_an_importer_does_wrong_is_shown_as_the_importers(folder: Path, bod
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_changed_importer_imports_again(folder: Path) -> None:
     body = "yield Volume(Subject.of(s, 'me'), s, images * np.arange(8, dtype=np.float32), '')"
     text = SOURCE.format(f"for s in 'abcd':\n            {body}")

@@ -47,6 +47,7 @@ def plugged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_package_may_offer_all_four(plugged: Path) -> None:
     run(load_workload(plugged / "own.yaml"), plugged / "files")
     run(load_workload(plugged / "own.yaml", PLUGGED_NAMES), plugged / "package")

@@ -94,6 +94,7 @@ def test_networks_for_several_coils_take_all_coils_of_undersampled_files(
     assert np.isfinite(reconstruction).all()
 
 
+@pytest.mark.slow
 def test_undersampled_files_take_the_sensitivities_that_the_workload_says(tmp_path: Path) -> None:
     """ESPIRiT's kernels need more of the centre than the second file has."""
     site = tmp_path / "site"

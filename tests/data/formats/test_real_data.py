@@ -15,6 +15,7 @@ TCGA = [("CS", 10, 104), ("DU", 10, 120), ("FG", 7, 84), ("HT", 10, 111)]
 FORMATS = [("tcga-lgg", "tiff"), ("ukat-kidney", "nifti"), ("knee-dess", "dicom"), ("cardiac-cine", "matlab")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hospital", "subjects", "slices"), TCGA)
 def test_tcga(real_data: Path, hospital: str, subjects: int, slices: int) -> None:
     volumes = list(ImageFolder(format="tiff", path=f"tcga-lgg/{hospital}", channel=1).volumes(real_data))

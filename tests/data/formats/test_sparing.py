@@ -46,6 +46,7 @@ def test_what_needs_the_whole_volume_is_read_whole(
     assert sparing(source, matrix, settings) is source
 
 
+@pytest.mark.slow
 def test_an_import_never_holds_all_coils_of_a_volume(tmp_path: Path) -> None:
     """16 coils of 24 slices are 12.6 MB; kept, they are all there at once."""
     images = coil_images(24, coils=16, height=64, width=64)

@@ -19,6 +19,7 @@ def trace(tmp_path: Path) -> Path:
     return tmp_path / "night.csv"
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_trace(workload: Make, tmp_path: Path, trace: Path) -> None:
     keys = ("training.rounds=1", "time={latency_s: 1}", f"time.available.trace={trace}")
     done = run(workload(*keys), tmp_path / "run")

@@ -40,6 +40,7 @@ def simulate(tmp_path: Path, cache: Path) -> Simulate:
     return simulate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "keys"),
     [("howto-method.md", "algorithm={name: 'damped:Damped'}"),

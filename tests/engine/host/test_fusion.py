@@ -104,6 +104,7 @@ def test_interrupted_and_resumed(simulate: Simulate, fused: Run, tmp_path: Path)
     assert_same(fused, simulate(*OF_SITES, out=tmp_path / "part", resume=True))
 
 
+@pytest.mark.slow
 def test_one_client_again(fused: Run) -> None:
     """`fedsim debug` trains it beside nobody."""
     loss = fused.clients.set_index(["round", "client"])["loss"]
@@ -119,6 +120,7 @@ def test_with_private_state_in_a_file(simulate: Simulate, fused: Run, gigabytes:
     assert_same(fused, simulate(*OF_SITES, f"engine.state_memory={gigabytes}"))
 
 
+@pytest.mark.slow
 def test_the_number_of_rows_belongs_to_what_is_computed(simulate: Simulate, fused: Run) -> None:
     """So that the equalities above say something: nothing equals by way of one client at a time."""
     assert fused.workload.training.fuse == 3

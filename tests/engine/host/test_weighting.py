@@ -20,6 +20,7 @@ def test_weights_follow_the_samples(simulate: Simulate) -> None:
     assert clients["samples"].nunique() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["uniform", "samples"])
 def test_the_server_is_the_weighted_mean(simulate: Simulate, weighting: str) -> None:
     run = simulate(f"algorithm.weighting={weighting}", "training.rounds=1")

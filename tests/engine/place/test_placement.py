@@ -137,6 +137,7 @@ def test_no_more_clients_train_at_once_than_there_are_cores(
     assert Counting.most == at_once
 
 
+@pytest.mark.slow
 def test_a_slow_client_is_seen_in_the_ledger(simulate: Simulate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every client's turn: it waits, loads, trains, sends; turns on one host do not overlap."""
     clients = simulate("training.rounds=2").clients

@@ -78,6 +78,7 @@ def test_rows_without_a_client_take_as_long_as_those_with(
     assert times(workload(*TINY, *keys, "algorithm.name=transfer")).round == pytest.approx(9.1 * 4), "as it was timed"
 
 
+@pytest.mark.slow
 def test_a_group_is_timed_where_clients_train_as_one_network(workload: MakeWorkload) -> None:
     """And what each client sends and keeps is what it sends and keeps alone."""
     load = workload(*TINY, "training.batch_size=6").settled()

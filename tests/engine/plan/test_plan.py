@@ -39,6 +39,7 @@ def test_sizes_worked_out_by_hand(workload: MakeWorkload) -> None:
     assert plan.slices == (6, 9, 12), "A is cut in two, with two of its four training subjects each"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "vectors", "counters"), [("rmsprop", 1, 1), ("adam", 2, 1), ("sgd", 0, 0)])
 def test_the_private_state_of_each_optimizer(
     workload: MakeWorkload, simulate: Callable[..., Run], optimizer: str, vectors: int, counters: int
@@ -97,6 +98,7 @@ def test_block_files_of_many_clients_are_foreseen(workload: MakeWorkload, simula
     assert plan.checkpoint_bytes == pytest.approx(checkpoint, rel=0.04)
 
 
+@pytest.mark.slow
 def test_shards_that_are_not_there_yet(workload: MakeWorkload, tmp_path: Path) -> None:
     """Three sites with 18 slices, two of 32 x 32 and one of 48 x 48."""
     load = workload(f"federation.cache={tmp_path / 'cache'}")
@@ -163,6 +165,7 @@ def test_gpus_are_shared_within_one() -> None:
 # Times
 
 
+@pytest.mark.slow
 def test_a_round_ends_with_its_last_client(workload: MakeWorkload) -> None:
     """Clients of 6, 6, 12 and 12 slices on two nodes with four cores: all at once, or one after the other."""
     ray = (*TINY, "engine.backend=ray")

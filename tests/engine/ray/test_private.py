@@ -34,6 +34,7 @@ def names(tree: ast.AST) -> Iterator[str]:
                 yield text
 
 
+@pytest.mark.slow
 def test_private_names_stand_in_one_file() -> None:
     package = ROOT / "fedsim"
     found = {

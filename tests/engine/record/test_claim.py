@@ -93,6 +93,7 @@ def test_a_silent_holder_elsewhere_is_succeeded_and_one_that_is_heard_of_is_not(
         assert f"pid={os.getpid()}" in (mine.folder / LOCK).read_text()
 
 
+@pytest.mark.slow
 def test_a_run_whose_lock_is_deleted_stops(
     tmp_path: Path, workload: Callable[..., Workload], monkeypatch: pytest.MonkeyPatch
 ) -> None:

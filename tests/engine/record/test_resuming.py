@@ -73,6 +73,7 @@ def go_on(folder: Path, *overrides: str) -> Simulation:
     return Simulation(load_workload(folder / "w.yaml", overrides), folder / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_with_the_same_images_elsewhere(trained: Path, tmp_path: Path) -> None:
     """The digests are of what was read: not of a file's time, place or matrix."""
     list(write_phantoms(tmp_path / "A", SOURCE.resolve(1, "phantom")))
@@ -111,6 +112,7 @@ def test_not_with_other_images(trained: Path) -> None:
         cross_evaluate(Run(trained / "run"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "was", "is_"),
     [("training.lr", "lr: 0.001", "lr: 0.1"), ("federation.sites.0.mask.acceleration", "eration: 3", "eration: 5")],
@@ -166,6 +168,7 @@ def without_new_keys(content: dict[str, Any]) -> None:
     del content["engine"]["deterministic"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", [with_old_names, without_new_keys])
 def test_an_older_run_resumes_and_is_evaluated(
     untouched: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None], caplog: pytest.LogCaptureFixture

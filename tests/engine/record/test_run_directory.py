@@ -22,6 +22,7 @@ def test_a_clients_network_needs_its_checkpoints_state_once(
     assert rounds == [run.round("last")]
 
 
+@pytest.mark.slow
 def test_a_few_clients_have_a_row_in_every_round_also_where_they_were_idle(simulate: Callable[..., Run]) -> None:
     run: Run = simulate("training.participation=0.5", "metrics.every=0")
     written, whole = pd.read_parquet(run.path / "clients.parquet"), run.clients

@@ -56,6 +56,7 @@ def test_an_unfinished_checkpoint_does_not_count(simulate: Simulate) -> None:
     assert checkpoint.complete_rounds(run.path) == [1, 2]
 
 
+@pytest.mark.slow
 def test_it_says_what_made_it(simulate: Simulate, whole: Run) -> None:
     state = checkpoint.read_state(whole.path, 3)
     assert state["round"] == 3
@@ -185,6 +186,7 @@ def test_what_a_crash_leaves_is_no_checkpoint_and_is_cleared(simulate: Simulate,
     assert not list(run.path.glob(".*.part"))
 
 
+@pytest.mark.slow
 def test_its_digest_is_of_all_it_says(simulate: Simulate) -> None:
     run = simulate("training.rounds=1", "metrics.every=0")
     path = checkpoint.folder(run.path, 1) / "state.json"

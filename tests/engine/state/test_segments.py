@@ -94,6 +94,7 @@ def test_it_writes_what_has_trained_and_nobody_else(whole: Run) -> None:
         assert one.shared == sum(path.stat().st_size for path in folder.glob("clients/*")) - (one.own - driver)
 
 
+@pytest.mark.slow
 def test_blocks_and_single_files_hold_the_same_states(make: Make, whole: Run, tmp_path: Path) -> None:
     """At every round, whether a client has a file, a place in a shared one, or is only known by the seed."""
     single = simulate(make(), tmp_path / "single")
@@ -130,6 +131,7 @@ def test_an_interrupted_run_and_one_without_links_end_alike(
         assert whole.clients["loss"].equals(other.clients["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_blocks")
 def test_rounds_outlive_those_that_they_share_files_with(make: Make, whole: Run, tmp_path: Path) -> None:
     pruned = simulate(make("engine.keep_last=1"), tmp_path / "pruned")
@@ -176,6 +178,7 @@ def test_files_stay_few_and_little_is_written_twice(clients: int, cohort: int, m
     assert written <= 1.4 * 299 * cohort
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["own", "blocks"])
 def test_runs_of_the_format_before_are_read_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

@@ -44,6 +44,7 @@ def assert_as_untimed(run: Run, whole: Run) -> None:
         pd.testing.assert_frame_equal(ours[list(theirs)], theirs, check_exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "time",
     [
@@ -82,6 +83,7 @@ def reached(out: Path) -> int:
     return len(Run(out).rounds) if (out / "rounds.parquet").exists() else 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_interrupted_or_not(
     workload: Callable[..., Workload], undisturbed: Callable[[str], Run], tmp_path: Path, mode: str
@@ -95,6 +97,7 @@ def test_interrupted_or_not(
         pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
+@pytest.mark.slow
 def test_training_ahead_changes_nothing(simulate: Simulate, undisturbed: Callable[[str], Run]) -> None:
     """With a checkpoint after every round nothing is trained ahead."""
     ahead, not_ahead = undisturbed("asynchronous"), simulate(*keys("asynchronous", "engine.checkpoint_every=1"))
@@ -156,6 +159,7 @@ METHODS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", ["buffered", pytest.param("asynchronous", marks=pytest.mark.long)])
 def test_every_other_method_runs(simulate: Simulate, method: str, mode: str) -> None:
@@ -163,6 +167,7 @@ def test_every_other_method_runs(simulate: Simulate, method: str, mode: str) -> 
     assert found.clients.query("outcome == 'trained'")["loss"].notna().all()
 
 
+@pytest.mark.slow
 def test_fused_clients_give_the_same_ledger(simulate: Simulate, undisturbed: Callable[[str], Run]) -> None:
     alone, fused = undisturbed("buffered"), simulate(*keys("buffered", "training.fuse=2"))
     columns = ["round", "client", "outcome", "virtual_begin_s", "virtual_end_s", "staleness"]

@@ -117,11 +117,13 @@ def assert_equal(found: Tensor, expected: Tensor) -> None:
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=2e-6 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 def test_buffered_is_fedbuff(pull: Callable[..., Run]) -> None:
     run = pull("time={mode: buffered, buffer: 2, concurrency: 4}", f"training.rounds={STEPS}")
     assert_equal(flat(run, load(run, STEPS, "shared")), fedbuff(start_of(run), 2))
 
 
+@pytest.mark.slow
 def test_asynchronous_is_fedasync(pull: Callable[..., Run]) -> None:
     run = pull("time={mode: asynchronous, concurrency: 4}", f"training.rounds={STEPS}")
     assert_equal(flat(run, load(run, STEPS, "shared")), fedasync(start_of(run), 0.6))
