@@ -53,6 +53,7 @@ def timetable_ms(case: Case, scratch: Path) -> float:
     """Milliseconds of a turn in the timetable alone."""
     workload = load_workload(case.write(scratch), case.overrides).settled()
     timetable = Timetable.of(workload, assemble(workload).clients, make_learner(setup_of(workload)))
+    assert timetable is not None
     begun = time.perf_counter()
     turns = sum(len(timetable.step(round_).turns) for round_ in range(1, case.rounds + 1))
     return 1e3 * (time.perf_counter() - begun) / turns

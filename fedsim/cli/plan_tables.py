@@ -213,7 +213,7 @@ def _round_table(plan: Plan) -> Table:
         table.add_row(name, "unknown" if unknown else known)
     collected = plan.cohort * max((phase.collected for phase in plan.traffic.phases.values()), default=0.0)
     single = f"; {bytes_text(collected)} of individual clients' vectors during a round" if collected else ""
-    kept = f"unknown: {unknown}" if unknown else f"{bytes_text(plan.traffic.server)}{single}"
+    kept = f"unknown: {unknown}" if unknown else f"{bytes_text(plan.traffic.server)}{_beside(plan)}{single}"
     table.add_row("the server keeps", escape(kept))
     anew = (
         f", {bytes_text(plan.written_bytes)} of it written anew" if plan.written_bytes < plan.checkpoint_bytes else ""
@@ -223,6 +223,15 @@ def _round_table(plan: Plan) -> Table:
     if plan.times is not None:
         _add_times(table, plan, plan.times)
     return table
+
+
+def _beside(plan: Plan) -> str:
+    """What the server keeps beside its present state, in simulated time."""
+    others, time = plan.apart.others, plan.workload.time
+    if not others or time is None:
+        return ""
+    what = f"of {others} regions" if time.hierarchy else f"of {others} earlier versions"
+    return f"; {bytes_text(others * plan.traffic.server)} {what}"
 
 
 def _add_times(table: Table, plan: Plan, times: Times) -> None:

@@ -89,8 +89,8 @@ class Simulation:
             closing.callback(self._backend.close)
             self._server = Server(workload.algorithm, self._learner.fresh_server())
             hosted = self._federation, self._server, self._backend
-            timetable = Timetable.of(workload, self._federation.clients, self._learner) if workload.time else None
-            self._rounds = Rounds(workload, *hosted, self._observer, self._failures, timetable)
+            self._timetable = Timetable.of(workload, self._federation.clients, self._learner)
+            self._rounds = Rounds(workload, *hosted, self._observer, self._failures, self._timetable)
             self._snapshots = Snapshots(self.path, setup, self._learner, *hosted)
             self._recovery = Recovery(workload.engine, self._rounds, self._failures, self._snapshots.reached)
             self._closing = closing.pop_all()
@@ -181,7 +181,8 @@ class Simulation:
         clients = self._federation.clients.typical
         steps = {client.name: math.ceil(client.data.samples() / client.training.batch_size) for client in clients}
         legal = hooks.warnings(self.workload.algorithm, steps, self._learner.parameters)
-        for warning in legal + check_fits(self.workload, self._federation, self._learner, self.path):
+        fits = check_fits(self.workload, self._federation, self._learner, self._timetable, self.path)
+        for warning in legal + fits:
             log.warning(warning)
         for note in self._federation.notes:
             log.info(note)

@@ -8,6 +8,7 @@ from pathlib import Path
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.text import duration
 from fedsim.data.source import FileSource
+from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
@@ -184,7 +185,9 @@ def _check_fits(job: Job, nodes: tuple[Node, ...], here: bool, tell: Tell) -> No
 def _warnings(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool) -> list[str]:
     """Check a study's runs by sizes alone: they are too many to time a client of each."""
     machine = _machine(workload, out, nodes, here)
-    return check_fits(workload, assemble(workload), make_learner(setup_of(workload)), out, machine)
+    federation, learner = assemble(workload), make_learner(setup_of(workload))
+    timetable = Timetable.of(workload, federation.clients, learner)
+    return check_fits(workload, federation, learner, timetable, out, machine)
 
 
 def _machine(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool) -> Machine:

@@ -22,6 +22,7 @@ from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
 from fedsim.workload.time import Time
 from tests.conftest import every
+from tests.engine.plans import parts
 
 from .conftest import assert_equal, load, small
 
@@ -127,7 +128,7 @@ def test_a_method_that_cannot_be_told_from_zeros_is_planned_from_what_a_client_s
     workload = mine("update", NORMED).settled()
     learner = make_learner(setup_of(workload))
     machine = machine_of(workload, tmp_path / "run")
-    untold = make_plan(workload, assemble(workload), learner, machine).traffic
+    untold = make_plan(workload, assemble(workload), learner, None, machine).traffic
     assert not untold.phases
     assert "in update of mine:Mine" in untold.unknown
     told = plan_run(workload, tmp_path / "run").traffic
@@ -139,9 +140,7 @@ def test_an_exception_on_what_a_client_sent_is_no_plan(mine: Callable[..., Workl
     workload = mine("update", "raise ValueError('boom')").settled()
     calibration = calibrate(mine("deploy", "self.receive(learner, received)").settled(), assemble(workload).clients)
     with pytest.raises(MethodError, match=r"round 1: ValueError: boom \(in update of mine:Mine\)"):
-        make_plan(
-            workload, assemble(workload), make_learner(setup_of(workload)), machine_of(workload, tmp_path), calibration
-        )
+        make_plan(workload, *parts(workload), machine_of(workload, tmp_path), calibration)
 
 
 ON_RAY = [

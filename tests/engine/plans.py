@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedsim.engine.federation import assemble
+from fedsim.algorithms.learner import Learner
+from fedsim.engine.clock.timetable import Timetable
+from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine
 from fedsim.engine.place.node import Disk, Node
@@ -55,14 +57,20 @@ def with_nodes(**changes: Any) -> Machine:
     return machine(nodes=tuple(replace(node, **changes) for node in machine().nodes))
 
 
+def parts(workload: Workload) -> tuple[Federation, Learner, Timetable | None]:
+    """What a plan of a settled workload needs beside a machine."""
+    federation, learner = assemble(workload), make_learner(setup_of(workload))
+    return federation, learner, Timetable.of(workload, federation.clients, learner)
+
+
 def planned(workload: Workload, on: Machine | None = None) -> Plan:
     workload = workload.settled()
-    return make_plan(workload, assemble(workload), make_learner(setup_of(workload)), on or machine())
+    return make_plan(workload, *parts(workload), on or machine())
 
 
 def checked(workload: Workload, on: Machine) -> list[str]:
     workload = workload.settled()
-    return check_fits(workload, assemble(workload), make_learner(setup_of(workload)), Path("x"), on)
+    return check_fits(workload, *parts(workload), Path("x"), on)
 
 
 def calibration(plan: Plan, **changes: Any) -> Calibration:

@@ -39,8 +39,13 @@ class Timetable:
         self._steps = self._begun()
 
     @classmethod
-    def of(cls, workload: Workload, clients: Clients, learner: Learner) -> "Timetable":
-        """The timetable of a run, with the bytes that its method sends; if they are unknown, the shared parameters."""
+    def of(cls, workload: Workload, clients: Clients, learner: Learner) -> "Timetable | None":
+        """The timetable of a run, with the bytes that its method sends; if they are unknown, the shared parameters.
+
+        None without simulated time.
+        """
+        if workload.time is None:
+            return None
         start = learner.fresh_server()
         sent = traffic_of_zeros(workload.algorithm, start, clients.names, workload.uploads).phases.values()
         size = float(start["shared"].nbytes)

@@ -9,6 +9,7 @@ import torch
 from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import InputError
 from fedsim.core.text import bytes_text
+from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
@@ -28,7 +29,12 @@ _GB = 1e9
 
 
 def check_fits(
-    workload: Workload, federation: Federation, learner: Learner, out: Path, machine: Machine | None = None
+    workload: Workload,
+    federation: Federation,
+    learner: Learner,
+    timetable: Timetable | None,
+    out: Path,
+    machine: Machine | None = None,
 ) -> list[str]:
     """Refuse a run that does not fit its machine, by sizes alone; returns warnings about one that does.
 
@@ -36,13 +42,14 @@ def check_fits(
         workload: Settled.
         federation: Its clients.
         learner: Their working network, as initialised.
+        timetable: Of the run; None without simulated time.
         out: The run directory, which need not exist.
         machine: Where it would run; default the Ray cluster that this process is connected to, or this machine.
 
     Raises:
         InputError: something does not fit; names the key to change.
     """
-    plan = make_plan(workload, federation, learner, machine or machine_of(workload, out))
+    plan = make_plan(workload, federation, learner, timetable, machine or machine_of(workload, out))
     refuse(plan)
     return warnings(plan)
 
@@ -62,12 +69,13 @@ def plan_run(workload: Workload, out: Path, machine: Machine | None = None) -> P
     """
     workload = workload.settled()
     federation, learner = assemble(workload), make_learner(setup_of(workload))
-    virtual = foresee(workload, federation.clients, learner) if workload.time else None
-    machine = machine or machine_of(workload, out)
-    plan = make_plan(workload, federation, learner, machine)
+    timetable = Timetable.of(workload, federation.clients, learner)
+    virtual = foresee(timetable, workload.training.rounds) if timetable else None
+    parts = federation, learner, timetable, machine or machine_of(workload, out)
+    plan = make_plan(workload, *parts)
     if not any(check(plan) for check in _BEFORE):
         device = "cuda" if plan.device == "cuda" and torch.cuda.is_available() else "cpu"
-        plan = make_plan(workload, federation, learner, machine, calibrate(plan.workload, plan.clients, device))
+        plan = make_plan(workload, *parts, calibrate(plan.workload, plan.clients, device))
     return replace(plan, virtual=virtual)
 
 

@@ -13,6 +13,7 @@ from fedsim.engine.place.node import Node
 from fedsim.engine.place.placement import Placement
 from fedsim.engine.plan.memory import LIBRARIES, process_bytes
 from fedsim.engine.plan.sizes import Traffic
+from fedsim.engine.plan.virtual import Apart
 from fedsim.workload.engine import Engine
 from fedsim.workload.schema import Workload
 
@@ -142,30 +143,38 @@ class Working:
     step_bytes: Callable[[ClientSpec], float]
     """What autograd keeps in a client's largest step [bytes]."""
     sent: Traffic
+    apart: Apart
     fuse: int = 1
     """Clients that train as one network."""
 
     def process_bytes(self, placement: Placement) -> float:
         """Memory of an actor without its clients' private state and slices [bytes]."""
-        return process_bytes(self.learner, max(map(self.step_bytes, placement.clients), default=0.0), self.fuse)
+        largest = max(map(self.step_bytes, placement.clients), default=0.0)
+        sums = min(self.apart.sums, max(1, len(placement.clients)))
+        more = (sums - 1) * max((phase.summed for phase in self.sent.phases.values()), default=0.0)
+        return process_bytes(self.learner, largest, self.fuse) + more
 
     def node_bytes(self, slots: int) -> float:
         """Memory of Ray on a node: its processes and its part of the object store [bytes]."""
+        sums = max(slots, min(slots * self.apart.sums, self.apart.asked))
         phases = self.sent.phases.values()
-        return _RAY + max((phase.broadcast + slots * phase.summed for phase in phases), default=0.0)
+        return _RAY + max((self.apart.read * phase.broadcast + sums * phase.summed for phase in phases), default=0.0)
 
-    def driver_bytes(self, cohort: int) -> float:
-        """Memory of the driver and what it collects [bytes]: server state before and after, sums, single vectors."""
-        phases = self.sent.phases.values()
-        return 2 * self.sent.peak + max((3 * p.summed + cohort * p.collected for p in phases), default=0.0)
+    def driver_bytes(self) -> float:
+        """Memory of the driver and what it collects [bytes]: server state before and after, sums, single vectors.
+
+        States of the server beside it are in memory twice while a checkpoint is written.
+        """
+        sums, asked, phases = 2 + self.apart.sums, self.apart.asked, self.sent.phases.values()
+        collecting = max((sums * phase.summed + asked * phase.collected for phase in phases), default=0.0)
+        return 2 * self.sent.peak + 2 * self.apart.others * self.sent.server + collecting
 
 
 def node_needs(
     workload: Workload, actors: Sequence[ActorNeeds], nodes: Sequence[Node], working: Working
 ) -> list[NodeNeeds]:
     """What a run needs of each node; the driver is on the first."""
-    clients = sum(len(actor.placement.clients) for actor in actors)
-    driver = working.driver_bytes(workload.training.drawn(clients)) if clients else 0.0
+    driver = working.driver_bytes() if any(actor.placement.clients for actor in actors) else 0.0
     serial = workload.engine.backend == "serial"
     needs = []
     for at, node in enumerate(nodes):

@@ -12,6 +12,7 @@ from fedsim.algorithms.fusing import one_by_one
 from fedsim.algorithms.learner import Learner
 from fedsim.core.files import as_json
 from fedsim.data.samples import ClientData
+from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.federation import Federation
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.place.machine import Machine
@@ -23,7 +24,7 @@ from fedsim.engine.plan.memory import GpuNeeds, gpu_needs, step_bytes
 from fedsim.engine.plan.needs import ActorNeeds, NodeNeeds, Working, filled, node_needs
 from fedsim.engine.plan.sizes import Traffic
 from fedsim.engine.plan.times import Times, checkpoints, expected
-from fedsim.engine.plan.virtual import Virtual
+from fedsim.engine.plan.virtual import Apart, Virtual, apart
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.engine.state.segments import next_files
 from fedsim.workload.schema import Workload
@@ -63,6 +64,7 @@ class Plan:
     growth_bytes: float
     """By how much a client's private state still grew in its second round [bytes]."""
     traffic: Traffic
+    apart: Apart
     checkpoint_bytes: float
     """Size of the last checkpoint [bytes]."""
     written_bytes: float
@@ -127,6 +129,7 @@ def make_plan(
     workload: Workload,
     federation: Federation,
     learner: Learner,
+    timetable: Timetable | None,
     machine: Machine,
     calibration: Calibration | None = None,
 ) -> Plan:
@@ -136,6 +139,7 @@ def make_plan(
         workload: Settled.
         federation: Its clients.
         learner: Their working network, as initialised.
+        timetable: Of the run; None without simulated time.
         machine: Where it would run.
         calibration: Of a client; without it there are no times, and private state is what the engine knows of.
 
@@ -145,7 +149,7 @@ def make_plan(
     clients, nodes, registered = federation.clients.typical, machine.nodes, len(federation.clients)
     taking_part = min(registered, workload.training.rounds * workload.uploads)
     each = 1.0 if federation.clients.listed else taking_part / len(clients)
-    overlaps = workload.time is not None and workload.time.overlaps
+    given, overlaps = workload, workload.time is not None and workload.time.overlaps
     if overlaps or not federation.clients.listed:
         round_ = {"participation": 1.0, "cohort": workload.uploads if overlaps else None}
         workload = workload.model_copy(update={"training": workload.training.model_copy(update=round_)})
@@ -157,8 +161,10 @@ def make_plan(
     actors = filled(workload.engine, placements, nodes, private.bytes, gpu.total if gpu else 0.0, each)
     fuse = 1 if gpu else workload.training.fuse
     step = (lambda _: 0.0) if gpu else step_bytes(learner, workload.model.smallest, clients)
-    working = Working(learner=learner, step_bytes=step, sent=sent, fuse=fuse)
+    beside = apart(given, timetable, sent.server)
+    working = Working(learner=learner, step_bytes=step, sent=sent, apart=beside, fuse=fuse)
     states, others = each * private.saved_bytes(), _driver_files_bytes(learner, clients, sent)
+    others += beside.others * sent.server
     others += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
     written = states / each * saved.written(workload, len(clients)) + others
     missing = {m.shard: m for c in clients for m in c.data.members if m.maker and not m.shard.exists()}.values()
@@ -176,6 +182,7 @@ def make_plan(
         private_bytes=each * sum(map(private.bytes, clients)),
         growth_bytes=calibration.growth_bytes if calibration else 0.0,
         traffic=sent,
+        apart=beside,
         checkpoint_bytes=states * saved.held(workload, len(clients)) + others,
         written_bytes=written,
         missing_shards=round(each * len(missing)),

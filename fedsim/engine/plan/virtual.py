@@ -1,12 +1,14 @@
-"""What a run will be in simulated time, by its timetable."""
+"""What a run will be in simulated time, and what its server keeps for it, by its timetable."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
-from fedsim.algorithms.learner import Learner
-from fedsim.engine.clients.sequence import Clients
+from fedsim.core.errors import InputError
 from fedsim.engine.clock.timetable import Timetable
-from fedsim.engine.clock.turns import Outcome, Turn
+from fedsim.engine.clock.turns import Outcome, Step, Turn
+from fedsim.engine.steps.overlapping import most_ahead
 from fedsim.workload.schema import Workload
 
 _MOST = 10_000  # turns that are looked at
@@ -30,30 +32,74 @@ class Virtual:
     """Share of the turns that end so, by outcome."""
 
 
-def foresee(workload: Workload, clients: Clients, learner: Learner) -> Virtual:
+@dataclass(frozen=True, kw_only=True)
+class Apart:
+    """What it takes, at most, that clients of a round begin with different states of the server."""
+
+    others: int = 0
+    """States of the server beside its present one, between rounds."""
+    read: int = 1
+    """States that a broadcast has."""
+    sums: int = 1
+    """Sums that a call adds up."""
+    asked: int
+    """Clients that train in a call."""
+
+
+def apart(workload: Workload, timetable: Timetable | None, state: float) -> Apart:
+    """What it takes, by the first rounds.
+
+    Args:
+        workload: Settled.
+        timetable: Of the run; None without simulated time.
+        state: Size of the server's [bytes].
+    """
+    time, asked, rounds = workload.time, workload.uploads, workload.training.rounds
+    if time is None or timetable is None or not time.apart:
+        return Apart(asked=asked)
+    if time.hierarchy is not None:
+        return Apart(
+            others=time.hierarchy.regions, read=time.hierarchy.regions, sums=time.hierarchy.regions, asked=asked
+        )
+    others, together = 0, min(filter(None, (workload.metrics.every, workload.engine.checkpoint_every, rounds)))
+    with suppress(InputError):  # of a round that no client finishes: the run trains until then
+        for step in _first(timetable, rounds):
+            others = max(others, len(step.in_flight))
+    sums = min(together, 1 + most_ahead(state))
+    asked = min(workload.at_work, sums * asked)
+    return Apart(others=others, read=min(others + 1, asked), sums=min(sums, asked), asked=asked)
+
+
+def foresee(timetable: Timetable, rounds: int) -> Virtual:
     """A run in simulated time, by its first rounds.
 
     Args:
-        workload: Settled, with the section `time`.
-        clients: The federation's.
-        learner: Their working network, as initialised.
+        timetable: Of the run.
+        rounds: Number of all of them.
 
     Raises:
-        InputError: its trace cannot be used, or no client finishes a turn any more.
+        InputError: no client finishes a turn any more.
     """
-    timetable, turns = Timetable.of(workload, clients, learner), list[Turn]()
-    for round_ in range(1, workload.training.rounds + 1):
-        step = timetable.step(round_)
+    turns = list[Turn]()
+    for step in _first(timetable, rounds):
         turns += step.turns
-        if len(turns) >= _MOST:
-            break
     stale = [turn.staleness for turn in turns if turn.outcome == "trained"]
     busy, outcomes = sum(turn.end_s - turn.begin_s for turn in turns), Counter(turn.outcome for turn in turns)
     return Virtual(
         rounds=step.round,
-        seconds=step.end_s * workload.training.rounds / step.round,
+        seconds=step.end_s * rounds / step.round,
         at_work=busy / step.end_s if step.end_s else 0.0,
         staleness=sum(stale) / len(stale),
         stalest=max(stale),
         shares={outcome: count / len(turns) for outcome, count in outcomes.most_common()},
     )
+
+
+def _first(timetable: Timetable, rounds: int) -> Iterator[Step]:
+    """The steps of a run with its first turns."""
+    turns = 0
+    for round_ in range(1, rounds + 1):
+        yield (step := timetable.step(round_))
+        turns += len(step.turns)
+        if turns >= _MOST:
+            break

@@ -7,6 +7,7 @@ from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.turns import Step, Turn
 from fedsim.engine.gather import Gathered
 from fedsim.engine.host.messages import Lot, Row
+from fedsim.engine.plan.sizes import nbytes
 from fedsim.engine.server import Server
 from fedsim.engine.steps.aggregation import Aggregation, Done, does_not_train
 from fedsim.engine.steps.exchange import Asked, Exchange
@@ -17,6 +18,15 @@ from fedsim.workload.time import Time
 
 _MOST_AHEAD = 128  # steps
 _AHEAD_BYTES = 256e6  # of what waits for them
+
+
+def most_ahead(state: float) -> int:
+    """How many steps ahead clients are trained: for each a float64 sum waits, and a broadcast is sent.
+
+    Args:
+        state: Size of the server's [bytes].
+    """
+    return max(1, min(_MOST_AHEAD, int(_AHEAD_BYTES / max(3 * state, 1))))
 
 
 class Overlapping(Aggregation):
@@ -52,7 +62,8 @@ class Overlapping(Aggregation):
     def play(self, step: Step, until: int) -> Done:
         """Train the clients of the step that have not been trained yet and, with them, others that have begun."""
         if self._to_train(step, step.round):
-            ahead = range(step.round, min(until, step.round + self._most_ahead()) + 1)
+            last = step.round + most_ahead(nbytes(self._server.state))
+            ahead = range(step.round, min(until, last) + 1)
             steps = ((at, self._to_train(at, step.round)) for at in map(self._step_of, ahead))
             asked = [self._asked(at, turns) for at, turns in steps if turns]
             self._exchange.now = (step.round, asked[0].gathered.phase.name)
@@ -70,11 +81,6 @@ class Overlapping(Aggregation):
             raise does_not_train(client, step.round, cohort(step, self._clients))
         asked = self._asked(step, turns)
         return self._repeated(asked, client, self._broadcast([asked], step.round))
-
-    def _most_ahead(self) -> int:
-        """How many steps ahead clients are trained: for each a float64 sum waits, and a broadcast is sent."""
-        size = 3 * sum(vector.nbytes for vector in self._server.state.values())
-        return max(1, min(_MOST_AHEAD, int(_AHEAD_BYTES / max(size, 1))))
 
     def _to_train(self, step: Step, now: int) -> list[Turn]:
         """The turns of a step that began before the server steps for round `now`, and that have not been asked for."""

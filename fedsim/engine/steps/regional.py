@@ -3,13 +3,16 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsim.algorithms.base import Phase, ServerState, Vector
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.turns import Step
 from fedsim.engine.host.messages import Lot, Row
+from fedsim.engine.plan.sizes import nbytes
 from fedsim.engine.server import Server
 from fedsim.engine.steps.aggregation import Aggregation, Done, does_not_train
 from fedsim.engine.steps.exchange import Asked, Exchange
@@ -106,7 +109,7 @@ class Regional(Aggregation):
             mean = _mean(states, self._weights())
             self._server.state = {**self._server.state, **mean}
             self._server.others = {region: {**state, **mean} for region, state in zip(regions, states, strict=True)}
-            sent = len(regions) * sum(vector.nbytes for vector in mean.values())
+            sent = len(regions) * nbytes(mean)
         return {"region_uplink_bytes": sent, "region_downlink_bytes": sent}
 
     def _weights(self) -> list[float]:
@@ -121,8 +124,10 @@ class Regional(Aggregation):
 
 def _mean(states: Sequence[ServerState], weights: Sequence[float]) -> dict[str, Vector]:
     """The weighted mean of what the regions deploy."""
-    return {
-        name: np.average(np.stack([state[name] for state in states]), axis=0, weights=weights).astype(np.float32)
-        for name in _AVERAGED
-        if name in states[0]
-    }
+
+    def mean(name: str) -> Vector:
+        terms = (weight * state[name].astype(np.float64) for weight, state in zip(weights, states, strict=True))
+        total: NDArray[np.float64] = reduce(np.add, terms) / np.sum(weights)
+        return total.astype(np.float32)
+
+    return {name: mean(name) for name in _AVERAGED if name in states[0]}

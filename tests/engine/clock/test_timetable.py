@@ -234,5 +234,6 @@ def test_the_bytes_are_those_of_the_method(make: Make, tmp_path: Path) -> None:
     workload = load_workload(tmp_path / "paper.yaml", keys).settled()
     learner = make_learner(setup_of(workload))
     timetable = Timetable.of(workload, assemble(workload).clients, learner)
+    assert timetable is not None
     sent = learner.shared.nbytes
     assert timetable.step(1).end_s == pytest.approx(2 * sent * 8e-6)

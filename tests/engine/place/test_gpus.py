@@ -90,7 +90,7 @@ def test_any_workload_runs_on_any_number_of_gpus_of_any_size(path: Path, workloa
         load = given.model_copy(update={"engine": engine}).settled()
         federation, learner = federation_of(load, like), make_learner(setup_of(load))
         for gpus, size in product((0, 1, 2, 8), (8, 24, 80)):
-            plan = make_plan(load, federation, learner, with_gpus(gpus, size))
+            plan = make_plan(load, federation, learner, None, with_gpus(gpus, size))
             placements = [actor.placement for actor in plan.actors]
             assert sorted(client.name for one in placements for client in one.clients) == sorted(federation.names)
             assert plan.device == ("cuda" if gpus else "cpu")

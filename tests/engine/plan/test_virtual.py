@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.engine.federation import assemble
-from fedsim.engine.host.training import make_learner
 from fedsim.engine.plan import virtual
-from fedsim.engine.plan.virtual import Virtual, foresee
-from fedsim.engine.record.run_directory import setup_of
+from fedsim.engine.plan.virtual import Apart, Virtual, foresee
+from fedsim.engine.record.run_directory import Run
 from fedsim.workload.reading import load_workload
-from tests.engine.plans import planned
+from fedsim.workload.schema import Workload
+from tests.engine.plans import TINY, parts, planned
 
 Fedsim = Callable[..., tuple[int, str, str]]
 SIX = """
@@ -40,7 +39,9 @@ def file(cache: Path, tmp_path: Path) -> Path:
 
 def foreseen(file: Path, *keys: str) -> Virtual:
     workload = load_workload(file, keys).settled()
-    return foresee(workload, assemble(workload).clients, make_learner(setup_of(workload)))
+    timetable = parts(workload)[-1]
+    assert timetable is not None
+    return foresee(timetable, workload.training.rounds)
 
 
 def test_synchronous_rounds_by_hand(fedsim: Fedsim, file: Path) -> None:
@@ -68,6 +69,53 @@ def test_staleness_by_hand(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(virtual, "_MOST", 15)
     found = foreseen(file, *keys)
     assert (found.rounds, found.seconds, found.stalest) == (3, 11, 0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        (("time.mode=deadline", "time.deadline_s=2"), Apart(asked=6)),
+        (("time.hierarchy={regions: 3}",), Apart(others=3, read=3, sums=3, asked=6)),
+        (("time.mode=buffered", "time.buffer=5"), Apart(others=1, read=2, asked=5)),
+        (("time.mode=asynchronous",), Apart(others=2, read=1, asked=1)),
+        (
+            ("time.mode=asynchronous", "metrics.every=4", "engine.checkpoint_every=0", "time.jitter=0.1"),
+            Apart(others=5, read=4, sums=4, asked=4),
+        ),
+    ],
+)
+def test_states_of_the_server_by_hand(file: Path, keys: tuple[str, ...], found: Apart) -> None:
+    assert planned(load_workload(file, keys)).apart == found
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "{mode: asynchronous, concurrency: 4, compute: {samples_per_s: 1}, jitter: 0.3}",
+        "{latency_s: 1, hierarchy: {regions: 2, rounds_per_sync: 3}}",
+    ],
+    ids=["asynchronous", "regions"],
+)
+def test_a_checkpoint_has_as_many_states_as_planned(
+    workload: Callable[..., Workload], simulate: Callable[..., Run], time: str
+) -> None:
+    keys = (*TINY, f"time={time}", "algorithm.name=fedadam", "training.rounds=8")
+    plan, run = planned(workload(*keys)), simulate(*keys)
+    files = [run.path / f"checkpoints/round-{round_:04d}/others.safetensors" for round_ in range(1, 9)]
+    most = max(file.stat().st_size for file in files)
+    assert plan.apart.others > 1
+    assert plan.apart.others * plan.traffic.server == pytest.approx(most, rel=0.1)
+    checkpoint = max(sum(one.stat().st_size for one in file.parent.rglob("*.*")) for file in files)
+    assert plan.checkpoint_bytes == pytest.approx(checkpoint, rel=0.15)
+
+
+def test_the_driver_has_room_for_them(file: Path) -> None:
+    """Regions have a state each, copied while a checkpoint is written, and a sum each."""
+    one, three = (planned(load_workload(file, keys)) for keys in ((), ("time.hierarchy={regions: 3}",)))
+    state, summed = one.traffic.server, 2 * one.traffic.server
+    assert three.nodes[0].other_bytes - one.nodes[0].other_bytes == 2 * 3 * state + 2 * summed
+    assert three.nodes[0].process_bytes - one.nodes[0].process_bytes == 2 * summed
+    assert three.checkpoint_bytes - one.checkpoint_bytes == pytest.approx(3 * state, abs=100)
 
 
 def test_a_trace_is_refused_before_a_client_is_timed(fedsim: Fedsim, file: Path) -> None:
