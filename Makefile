@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
-.PHONY: venv demo test test-quick test-long lint
+.PHONY: venv demo test test-quick test-long lint docs docs-serve
 
 venv: .venv/.ready
 
@@ -28,3 +28,11 @@ lint: venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs docs-serve: export NO_MKDOCS_2_WARNING = 1
+
+docs: venv  ## the documentation as a site, in site/index.html; a dead link is an error
+	$(BIN)/python -m mkdocs --quiet build --strict
+
+docs-serve: venv  ## the site on http://127.0.0.1:8000, built anew when a page changes
+	$(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8000

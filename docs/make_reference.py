@@ -260,8 +260,8 @@ def library() -> str:
     for name, thing in LIBRARY.items():
         parts.append(f"### {name}\n\n```text\n{name}{_signature(thing)}\n\n{inspect.getdoc(thing)}\n```")
         if inspect.isclass(thing):
-            parts += [f"* `{member}`: {said}" for member, said in _members(thing)]
-    return "\n\n".join(parts).replace("\n\n* ", "\n* ")
+            parts.append("\n".join(f"* `{member}`: {said}" for member, said in _members(thing)))
+    return "\n\n".join(parts)
 
 
 def _signature(thing: Callable[..., object]) -> str:

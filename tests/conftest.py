@@ -1,6 +1,7 @@
 """What tests of all folders share."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from fedsim.workload.schema import Workload
 Fedsim = Callable[..., tuple[int, str, str]]
 COMMAND = (sys.executable, "-c", "from fedsim.cli import main; main()")
 """`fedsim` in another process, whatever the PATH."""
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _PLACED = r"^(node|pid|slots|seconds|(driver_)?memory_bytes|\w+_sum_bytes|\w+_seconds)$"
 
 
@@ -76,6 +78,19 @@ def real_raw() -> Path:
     if not (root / "brain-8coil.cfl").is_file():
         pytest.skip(f"no raw data at {root}; set FEDSIM_REAL_RAW to a folder with brain-8coil.cfl and .hdr")
     return root
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real browser, headless."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip(f"none of {', '.join(PROGRAMS)} is on the PATH")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")
