@@ -62,6 +62,8 @@ class Received:
     """Each client's vector of every collected upload, in the order of phase.clients."""
     population: int
     """Number of clients in the federation, drawn for this round or not."""
+    stale: bool = False
+    """Whether some clients began with earlier states of the server, or count less: `shared` is no mean of uploads."""
 
     def mean(self, name: str) -> Vector:
         """The weighted mean of an upload.

@@ -108,7 +108,7 @@ class FedMRI(Algorithm):
             received: What they sent back.
         """
         clients = len(received.phase.clients)
-        weighted = "drift" in received.sums
+        weighted = "drift" in received.sums and (received.stale or self.weighting != "uniform")
         drift = received.sums["drift"] / clients if weighted else received.sums["shared"] / received.weight - sent
         deviation = gaussian_deviation(drift, received.sums["distance"] / clients)
         state = {"count": np.array([clients], np.float32), "deviation": deviation.astype(np.float32)}
@@ -178,7 +178,7 @@ class FedMRI(Algorithm):
 
 
 class _Overlapping(FedMRI):
-    """FedMRI where rounds overlap: late uploads count less in the server's encoder, and in full among the negatives."""
+    """FedMRI where rounds overlap: stale uploads count less in the server's encoder, in full among the negatives."""
 
     @property
     def sends_drift(self) -> bool:

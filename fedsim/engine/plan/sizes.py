@@ -195,7 +195,7 @@ class _Rehearsal:
 
 
 def as_if_all(phase: Phase, uploads: Sequence[Upload], sent: Sent, population: int) -> Received:
-    """What the server would receive if all clients of a phase sent the same.
+    """What the server would receive if all clients of a phase sent the same; with what only stale uploads add.
 
     Args:
         phase: With its clients.
@@ -206,7 +206,7 @@ def as_if_all(phase: Phase, uploads: Sequence[Upload], sent: Sent, population: i
     clients = len(phase.clients)
     sums = {u.name: sent[u.name].astype(np.float64) * (1 if u.weighted else clients) for u in uploads if u.summed}
     collected = {upload.name: [sent[upload.name]] * clients for upload in uploads if upload.collected}
-    return Received(phase=phase, sums=sums, weight=1.0, collected=collected, population=population)
+    return Received(phase=phase, sums=sums, weight=1.0, collected=collected, population=population, stale=True)
 
 
 def one_of_each(phases: Collection[Phase]) -> list[Phase]:

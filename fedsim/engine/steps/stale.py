@@ -53,4 +53,4 @@ def rebased(received: Received, clients: Collection[Stale], now: int, states: Ma
         sums[name] = sums[name] + rest * present
         for version, weights in sorted(terms.items()):
             sums[name] += math.fsum(weights) * (present - states[version][name])
-    return replace(received, sums=sums)
+    return replace(received, sums=sums, stale=True)

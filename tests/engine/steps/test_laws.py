@@ -59,6 +59,16 @@ def test_is_the_run_without_simulated_time(simulate: Simulate, whole: Run, time:
     assert_as_untimed(simulate(f"time={time}"), whole)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("weighting", ["uniform", "samples"])
+def test_moments_of_equal_speeds_are_those_of_rounds(simulate: Simulate, weighting: str) -> None:
+    """Clients send one vector more, which a buffer without stale uploads does not need."""
+    method = f"algorithm={{name: fedmri, beta: 1, negatives: moments, weighting: {weighting}}}"
+    modes = ("null", "{mode: buffered, buffer: 4, concurrency: 4, latency_s: 1}")
+    untimed, buffered = (simulate(*SMALL, method, f"time={mode}", "training.rounds=3") for mode in modes)
+    assert tensors(buffered) == tensors(untimed)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Callable[[str], Run]:
     """The serial run of a mode."""
