@@ -47,7 +47,7 @@ class Sampler(Extension):
         """The places of `size` different clients, a function of (seed, round) and the clients alone."""
 
     def drawn(self, clients: Registered, size: int, round_: int, seed: int) -> list[int]:
-        """The result of `draw` in ascending order, after checking that it is a cohort.
+        """The result of `draw` in ascending order; of a user's own class, after checking that it is a cohort.
 
         Args:
             clients: All clients.
@@ -58,8 +58,10 @@ class Sampler(Extension):
         Raises:
             InputError: `draw` raises, gives anything but `size` different places, or another cohort when asked again.
         """
+        if not self.foreign:
+            return sorted(map(int, self.draw(clients, size, round_, seed)))
         first = self._asked(clients, size, round_, seed)
-        if self.foreign and self._asked(clients, size, round_, seed) != first:
+        if self._asked(clients, size, round_, seed) != first:
             raise InputError(
                 f"training.sampler, round {round_}: draw of {self.label} gives two cohorts for one round; draw from "
                 "numpy_stream(seed, ..., round_) alone, not from np.random or random, and keep no state"
