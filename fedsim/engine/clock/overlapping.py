@@ -93,7 +93,6 @@ class Overlapping:
         places, missed, self._wake = self._draws.members(self._round), 0, -math.inf
         while (free := self._at_work() - len(self._queue)) > 0:
             if missed == 1 and len(places) <= _MOST_DRAWS and not len(self._look_through()):
-                self._number += _MOST_DRAWS - missed  # the others would be in vain, too
                 return
             if missed == _MOST_DRAWS:
                 places = self._look_through()
