@@ -74,6 +74,14 @@ class ExactSum:
         """The sum so far, to be merged elsewhere."""
         return PartialSum(total=self.total, grid=self._grid, bound=self._largest)
 
+    @classmethod
+    def of(cls, partial: PartialSum) -> Self:
+        """A sum that begins with a partial sum."""
+        begun = cls(0, partial.grid)
+        begun._grow(partial.bound)
+        begun._sum = partial.total.copy()
+        return begun
+
     def merge(self, partial: PartialSum) -> None:
         """Add a partial sum made with the same grid.
 
@@ -104,9 +112,10 @@ class Merger:
         """
         begun = time.perf_counter()
         for name, partial in sums.items():
-            if name not in self._totals:
-                self._totals[name] = ExactSum(partial.total.size, partial.grid)
-            total = self._totals[name]
+            total = self._totals.get(name)
+            if total is None:
+                self._totals[name] = ExactSum.of(partial)
+                continue
             if total.total.size != partial.total.size:
                 sizes = f"vectors of {total.total.size} and of {partial.total.size} values as {name!r}"
                 raise MethodError(f"clients sent {sizes}; what is summed must be alike")
