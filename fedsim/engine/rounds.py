@@ -4,8 +4,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
-
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Vector
 from fedsim.core.errors import InputError, RunError
@@ -71,7 +69,7 @@ class Rounds:
         """Whether no client has been trained for a round that is to come."""
         return self._aggregation.level
 
-    def play(self, round_: int, until: int = 0) -> tuple[Row, pd.DataFrame]:
+    def play(self, round_: int, until: int = 0) -> tuple[Row, list[Row]]:
         """Train and validate; the round's row, and a row for each client that was drawn or validated.
 
         Args:
@@ -110,16 +108,16 @@ class Rounds:
             first = next(f for f in self._failures.noted if f.round == step.round and f.action == "dropped")
             raise RunError(f"round {step.round}: every client has failed; {first.client} first: {first.message}")
 
-    def _rows(self, step: Step, done: Done, quality: Mapping[str, Row]) -> pd.DataFrame:
+    def _rows(self, step: Step, done: Done, quality: Mapping[str, Row]) -> list[Row]:
         """A row for each client that took part or was validated."""
         turns = {turn.client: turn for turn in step.turns}
-        return pd.DataFrame([
+        return [
             {
                 **(done.rows.get(name) or self._idle_row(step.round, name)), **UNKNOWN, **self._timed(turns.get(name)),
                 **({"outcome": "dropped", "weight": 0.0} if name in done.gone else {}), **quality.get(name, {}),
             }
             for name in sorted({*turns, *quality}, key=self._clients.place)
-        ])  # fmt: skip
+        ]  # fmt: skip
 
     def _timed(self, turn: Turn | None) -> Row:
         """The columns of simulated time, if the workload has it."""

@@ -197,9 +197,9 @@ class Simulation:
                 break
             round_ += 1
             row, clients = self._rounds.play(round_, round_ if stopping else self._until(round_))
-            self._manifest.add(clients["site"])
+            self._manifest.add(each["site"] for each in clients)
             self._ledger.append(row, clients)
-            self._snapshots.trained(clients.loc[clients["outcome"].isin(["trained", "dropped"]), "client"])
+            self._snapshots.trained(each["client"] for each in clients if each["outcome"] in ("trained", "dropped"))
             if self._on_schedule(round_):
                 if row["psnr"] > self._best[1]:
                     self._best = (round_, row["psnr"])

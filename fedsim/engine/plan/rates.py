@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from fedsim.engine.host.merging import Level, Merger, together
 from fedsim.engine.host.messages import Row
 from fedsim.engine.host.process import here
@@ -160,6 +158,6 @@ def _row_seconds(ray: Any) -> float:  # noqa: ANN401 - the module ray
 def _timed(ray: Any, ledger: Ledger, rows: Any) -> float:  # noqa: ANN401 - the module ray, and a reference
     """This thread's own time for a round's rows, as they come from hosts [s]."""
     begun = time.thread_time()
-    frame = pd.DataFrame([{**row, **UNKNOWN} for row in ray.get(rows)])
-    ledger.append(round_row(1, 1.0, frame, 1, 1), frame)
+    clients = [{**row, **UNKNOWN} for row in ray.get(rows)]
+    ledger.append(round_row(1, 1.0, clients, 1, 1), clients)
     return time.thread_time() - begun

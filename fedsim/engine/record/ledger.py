@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +21,8 @@ from fedsim.engine.record.appended import AppendedTable, read_arrow
 from fedsim.workload.schema import Workload
 
 _PATIENCE = 200  # times the duration of the last write, before the next one
+_MOST_HELD = 1000  # rows as dictionaries, which take ten times the memory of a table
+_AS_PANDAS = {pa.null(): pa.float64(), pa.string(): pa.large_string()}
 TIMES = ("wait_seconds", "load_seconds", "train_seconds", "send_seconds")
 """Columns of a client's row that add up over the phases of a round."""
 
@@ -35,6 +38,7 @@ class Ledger:
 
     def __init__(self, run: Path) -> None:
         self._tables = {name: AppendedTable(run / f"{name}.parquet") for name in ("rounds", "clients")}
+        self._held: dict[str, list[Row]] = {name: [] for name in self._tables}  # rows that are in no table yet
         self._quality: list[Row] = []  # of each round
         self._written, self._cost = -math.inf, 0.0
 
@@ -44,7 +48,8 @@ class Ledger:
         Raises:
             DamagedError: a table cannot be read, or lacks a round.
         """
-        for table in self._tables.values():
+        for name, table in self._tables.items():
+            self._held[name] = []
             if round_:
                 table.keep(pc.field("round") <= round_)
                 if pc.count_distinct(table.read(["round"])["round"]).as_py() != round_:
@@ -64,27 +69,48 @@ class Ledger:
         frame: pd.DataFrame = self._tables["clients"].read(columns).to_pandas()
         return frame
 
-    def append(self, round_row: Mapping[str, Any], clients: pd.DataFrame) -> None:
+    def append(self, round_row: Row, clients: Sequence[Row]) -> None:
         """Add a round; it is written unless that would take more than a few per cent of the time."""
-        for name, frame in {"rounds": pd.DataFrame([round_row]), "clients": clients}.items():
-            self._tables[name].append(pa.Table.from_pandas(frame, preserve_index=False))
+        self._held["rounds"].append(round_row)
+        self._held["clients"] += clients
         self._quality.append({key: round_row[key] for key in ("round", *QUALITY)})
         if time.monotonic() - self._written > _PATIENCE * self._cost:
             self.flush()
+        elif len(self._held["clients"]) > _MOST_HELD:
+            self._put()
 
     def flush(self) -> None:
         """Write all rounds; a checkpoint needs its rounds there."""
         begun = time.monotonic()
+        self._put()
         for table in self._tables.values():
             table.flush()
         self._written = time.monotonic()
         self._cost = self._written - begun
+
+    def _put(self) -> None:
+        """Put the rows that are held into their tables, all at once: a table of few takes as long as one of many."""
+        for name, rows in self._held.items():
+            if rows:
+                self._tables[name].append(table_of(rows))
+                self._held[name] = []
 
     def close(self) -> None:
         """Write all rounds, and make each table one file while it is small."""
         self.flush()
         for table in self._tables.values():
             table.merge()
+
+
+def table_of(rows: Sequence[Row]) -> pa.Table:
+    """Rows as a table with all their columns; NaN, and what a row lacks, is null, as in tables made with pandas."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return pa.table({key: _column([row.get(key) for row in rows]) for key in columns})
+
+
+def _column(values: Sequence[object]) -> pa.Array:
+    found = pa.array(values, from_pandas=True)
+    return found.cast(_AS_PANDAS.get(found.type, found.type))
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
@@ -131,7 +157,7 @@ def joined(before: Row | None, row: Row) -> Row:
     return {**before, **row, "begin_seconds": before["begin_seconds"], **{key: before[key] + row[key] for key in added}}
 
 
-def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int, threads: int) -> Row:
+def round_row(round_: int, seconds: float, clients: Sequence[Row], slots: int, threads: int) -> Row:
     """The row of a round: means over clients, sums of bytes.
 
     Args:
@@ -141,15 +167,21 @@ def round_row(round_: int, seconds: float, clients: pd.DataFrame, slots: int, th
         slots: How many can train at once.
         threads: torch threads of each.
     """
-    known = {key: clients[key].dropna() for key in ("loss", *QUALITY)}
-    means = {key: float(values.mean()) if len(values) else math.nan for key, values in known.items()}
-    byte_sums = {key: int(clients[key].sum()) for key in ("uplink_bytes", "downlink_bytes")}
-    memory = _memory(clients)
-    drawn, failed = int((clients["outcome"] != "idle").sum()), int((clients["outcome"] == "dropped").sum())
+    means = {key: _mean([row[key] for row in clients]) for key in ("loss", *QUALITY)}
+    byte_sums = {key: int(sum(row[key] for row in clients)) for key in ("uplink_bytes", "downlink_bytes")}
+    memory, outcomes = _memory(clients), Counter(row["outcome"] for row in clients)
     return {
-        "round": round_, "seconds": seconds, "clients": drawn, "failed": failed, "slots": slots, "threads": threads,
-        "memory_bytes": memory, "driver_memory_bytes": here()["memory_bytes"], **means, **byte_sums,
+        "round": round_, "seconds": seconds, "clients": len(clients) - outcomes["idle"], "failed": outcomes["dropped"],
+        "slots": slots, "threads": threads, "memory_bytes": memory, "driver_memory_bytes": here()["memory_bytes"],
+        **means, **byte_sums,
     }  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of those that are known; NaN if none is."""
+    known = np.array(values)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def sum_columns(levels: Levels) -> Row:
@@ -161,11 +193,12 @@ def sum_columns(levels: Levels) -> Row:
     return row
 
 
-def _memory(clients: pd.DataFrame) -> int:
+def _memory(clients: Sequence[Row]) -> int:
     """Memory of this process and of all hosts after their clients [bytes], without what they share."""
     driver, largest = here(), dict[tuple[str, int], int]()
-    for node, pid, size in zip(clients["node"], clients["pid"], clients["memory_bytes"], strict=True):
-        if pid > 0:
-            largest[node, pid] = max(size, largest.get((node, pid), 0))
+    for row in clients:
+        if row["pid"] > 0:
+            process = row["node"], row["pid"]
+            largest[process] = max(row["memory_bytes"], largest.get(process, 0))
     largest.pop((driver["node"], driver["pid"]), None)
     return int(driver["memory_bytes"] + sum(largest.values()))
