@@ -113,7 +113,8 @@ class Rounds:
         turns = {turn.client: turn for turn in step.turns}
         return [
             {
-                **(done.rows.get(name) or self._idle_row(step.round, name)), **UNKNOWN, **self._timed(turns.get(name)),
+                **(done.rows.get(name) or self._idle_row(step.round, name, done.given.get(name, 0))), **UNKNOWN,
+                **self._timed(turns.get(name)),
                 **({"outcome": "dropped", "weight": 0.0} if name in done.gone else {}), **quality.get(name, {}),
             }
             for name in sorted({*turns, *quality}, key=self._clients.place)
@@ -128,9 +129,10 @@ class Rounds:
         times = {"virtual_begin_s": turn.begin_s, "virtual_end_s": turn.end_s, "staleness": float(turn.staleness)}
         return times if turn.outcome == "trained" else {**times, "outcome": turn.outcome}
 
-    def _idle_row(self, round_: int, name: str) -> Row:
+    def _idle_row(self, round_: int, name: str, received: int) -> Row:
+        """The row of a client that has not trained, but may have received what the server sends [bytes]."""
         client = self._clients.named(name)
-        return idle_row(round_, name, client.site, client.data.samples())
+        return {**idle_row(round_, name, client.site, client.data.samples()), "downlink_bytes": received}
 
     def play_alone(self, client: str, round_: int) -> Row:
         """Repeat one client's last phase of a round, after all that precedes it in the round; nothing is recorded.

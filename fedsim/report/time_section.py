@@ -22,8 +22,8 @@ Draw = Callable[[str, Figure, str, str], Picture]
 
 _MEANINGS = {
     "trained": "the upload entered a server step",
-    "late": "not in time for its round: its work was lost",
-    "dropped": "left during its turn: used time, sent nothing",
+    "late": "not in time for its round: received the model, sent nothing",
+    "dropped": "left during its turn: received the model, used time, sent nothing",
     "unavailable": "absent when drawn, or left before it had finished",
 }
 

@@ -22,6 +22,11 @@ class Turn:
     outcome: Outcome
 
     @property
+    def in_vain(self) -> bool:
+        """Whether the client received what the server sends, and sent nothing; who was absent when drawn did not."""
+        return self.outcome != "trained" and (self.outcome != "unavailable" or self.begin_s < self.end_s)
+
+    @property
     def staleness(self) -> int:
         """Server steps between the parameters it began with and the step that it enters."""
         return self.round - 1 - self.version

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedsim.algorithms import hooks
-from fedsim.algorithms.base import Phase, Vector
+from fedsim.algorithms.base import Phase, ServerState, Vector
 from fedsim.core.errors import InputError
 from fedsim.engine.clients.sequence import Clients
-from fedsim.engine.clock.turns import Step
+from fedsim.engine.clock.turns import Step, Turn
 from fedsim.engine.gather import Gathered
 from fedsim.engine.host.merging import Levels, together
 from fedsim.engine.host.messages import Lot, Row
@@ -28,6 +28,8 @@ class Done:
     gone: set[str] = field(default_factory=set)
     """Clients that failed, or had been dropped from the round before."""
     levels: Levels = field(default_factory=dict)
+    given: dict[str, int] = field(default_factory=dict)
+    """What clients received who sent nothing [bytes]."""
     columns: Row = field(default_factory=dict)
     """Of the round's row."""
 
@@ -81,6 +83,23 @@ class Aggregation(ABC):
     def restart(self) -> None:  # noqa: B027 - most have nothing in progress
         """Forget whatever was in progress."""
 
+    @abstractmethod
+    def _began_with(self, turn: Turn) -> ServerState:
+        """The server's state that a client of the next step received."""
+
+    def _given(self, step: Step) -> dict[str, int]:
+        """What clients of the next step received who sent nothing [bytes]: what the round begins with."""
+        where, sent, given = f"round {step.round}", dict[int, dict[str, Vector]](), dict[str, int]()
+        for turn in step.turns:
+            if turn.in_vain:
+                phase, state = self._phases(step)[0].name, self._began_with(turn)
+                if id(state) not in sent:
+                    sent[id(state)] = self._server.broadcast(phase, where, state)
+                found = sent[id(state)]
+                down = hooks.downlink(self._algorithm, turn.client, found, phase)
+                given[turn.client] = sum(found[name].nbytes for name in down)
+        return given
+
     def _phases(self, step: Step) -> list[Phase]:
         clients = cohort(step, self._clients)
         return hooks.phases(self._algorithm, clients, step.round, self._workload.seed)
@@ -103,7 +122,7 @@ class Together(Aggregation):
 
     def play(self, step: Step, until: int) -> Done:
         """Phase after phase."""
-        done = Done()
+        done = Done(given=self._given(step))
         for phase in self._phases(step):
             self._exchange.now = (step.round, phase.name)
             done.gone |= self._exchange.leaving(step.round, phase.name)
@@ -132,6 +151,9 @@ class Together(Aggregation):
         last = phases[own[-1]]
         asked = self._asked(last, step.round, {*last.clients} - {client})
         return self._repeated(asked, client, self._server.broadcast(last.name, f"round {step.round}"))
+
+    def _began_with(self, turn: Turn) -> ServerState:
+        return self._server.state
 
     def _asked(self, phase: Phase, round_: int, gone: set[str]) -> Asked:
         asked = tuple(client for client in phase.clients if client not in gone)

@@ -68,7 +68,7 @@ class Overlapping(Aggregation):
             asked = [self._asked(at, turns) for at, turns in steps if turns]
             self._exchange.now = (step.round, asked[0].gathered.phase.name)
             self._exchange.train(asked, self._broadcast(asked, step.round))
-        gathered, done = self._waiting.pop(step.round), Done()
+        gathered, done = self._waiting.pop(step.round), Done(given=self._given(step))
         self._take_up(step, gathered)
         done.add(gathered)
         done.gone = {*gathered.phase.clients} - done.rows.keys()
@@ -81,6 +81,9 @@ class Overlapping(Aggregation):
             raise does_not_train(client, step.round, cohort(step, self._clients))
         asked = self._asked(step, turns)
         return self._repeated(asked, client, self._broadcast([asked], step.round))
+
+    def _began_with(self, turn: Turn) -> ServerState:
+        return self._states(turn.round)[turn.version]
 
     def _to_train(self, step: Step, now: int) -> list[Turn]:
         """The turns of a step that began before the server steps for round `now`, and that have not been asked for."""

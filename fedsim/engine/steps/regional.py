@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedsim.algorithms.base import Phase, ServerState, Vector
 from fedsim.engine.clients.sequence import Clients
-from fedsim.engine.clock.turns import Step
+from fedsim.engine.clock.turns import Step, Turn
 from fedsim.engine.host.messages import Lot, Row
 from fedsim.engine.plan.sizes import nbytes
 from fedsim.engine.server import Server
@@ -43,7 +43,7 @@ class Regional(Aggregation):
         asked = self._asked(step)
         self._exchange.now = (step.round, next(iter(asked.values())).gathered.phase.name)
         self._exchange.train(list(asked.values()), self._broadcast(asked, step.round))
-        done = Done()
+        done = Done(given=self._given(step))
         for region, one in asked.items():
             server = self._server_of(region)
             server.take_up(one.gathered.received(), f"round {step.round}")
@@ -71,6 +71,9 @@ class Regional(Aggregation):
             for name, vector in self._server_of(region).deployed().items()
         }
         return vectors, lots
+
+    def _began_with(self, turn: Turn) -> ServerState:
+        return self._server_of(self._region(turn.client)).state
 
     def _region(self, client: str) -> str:
         return str(self._hierarchy.region(self._clients.place(client), len(self._clients)))

@@ -121,6 +121,8 @@ def test_late_clients_do_not_train(undisturbed: Callable[[str], Run]) -> None:
     late, trained = rows[rows["outcome"] == "late"], rows[rows["outcome"] == "trained"]
     assert len(late)
     assert (late[["steps", "uplink_bytes", "weight"]] == 0).all(axis=None)
+    received = trained.groupby("round")["downlink_bytes"].first()
+    assert late["downlink_bytes"].tolist() == late["round"].map(received).tolist()
     assert (trained.groupby("round")["weight"].sum().round(12) == 1).all()
     ends = run.rounds.set_index("round")["virtual_s"]
     assert ends.is_monotonic_increasing
@@ -150,6 +152,19 @@ def test_clients_that_drop_out_have_not_failed(undisturbed: Callable[[str], Run]
     run = undisturbed("synchronous")
     assert (run.clients["outcome"] == "dropped").any()
     assert (run.rounds["failed"] == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["buffered", "asynchronous", "regions"])
+def test_who_drops_out_has_received_the_model(simulate: Simulate, mode: str) -> None:
+    """As it was when they began: the first one comes without negatives."""
+    method = "algorithm={name: fedmri, negatives: moments}"
+    rows = simulate(*keys(mode, method, "time.dropout=0.4", "metrics.every=0")).clients.dropna(subset="staleness")
+    received = rows.groupby(rows["round"] - rows["staleness"])["downlink_bytes"].unique().map(list)
+    dropped = rows[rows["outcome"] == "dropped"]
+    assert len(dropped)
+    assert received.map(len).eq(1).all()
+    assert len({size for (size,) in received}) > 1
+    assert (dropped["uplink_bytes"] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["scaffold", "feddyn", "transfer", "fl_mrcm"])
