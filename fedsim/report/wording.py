@@ -130,7 +130,7 @@ def caption(table: pd.DataFrame, regime: str) -> str:
     parts.append(_tests_told(of_mean))
     if of_mean["patient_p"].notna().any():
         parts.append(f"{P_SUBJECTS}: {WILCOXON} over test subjects, means over seeds, corrected likewise.")
-    if rows["seeds"].nunique() > 1:
+    if (rows.groupby("site")["seeds"].nunique() > 1).any():
         parts.append("Methods have different numbers of seeds: trust differences, not means.")
     if len(within) == rows["site"].nunique():
         parts.append("† All sites are within subject.")

@@ -63,7 +63,7 @@ class Compute(Section):
 
     samples_per_s: Speed = Field(
         description="Training slices that a client passes through its network in a second: a number, [low, high] "
-        "drawn log-uniform for each client, or {lognormal: {median, sigma}}.")  # fmt: skip
+        "drawn log-uniform for each client, or {lognormal: {median, sigma}}; 1e-9 to 1e12, sigma to 10.")  # fmt: skip
 
 
 class Shifts(Section):
@@ -107,8 +107,10 @@ class SiteTime(Section):
     downlink_mbps: Speed | None = Field(None, description="Its line from the server [Mbit/s].")
     latency_s: float | None = Field(None, ge=0, le=1e6, description="Seconds of a turn besides work and transfers.")
     available: Shifts | None = Field(None, description="When its clients are available.")
-    jitter: float | None = Field(None, ge=0, le=10, description="Spread of its turns' durations.")
-    dropout: float | None = Field(None, ge=0, lt=1, description="Probability that a turn ends before it is done.")
+    jitter: float | None = Field(
+        None, ge=0, le=10, description="Standard deviation of the logarithm of its turns' durations."
+    )
+    dropout: float | None = Field(None, ge=0, lt=1, description="Probability that its clients leave during a turn.")
 
 
 class Staleness(Section):
@@ -167,14 +169,19 @@ class Time(Section):
         None, gt=0, le=1e12, description="Mode deadline: seconds after which the server goes on with those it has."
     )
     over_select: float = Field(
-        1.0, ge=1, le=100, description="Mode deadline: draws this times the cohort, and takes the first of them."
+        1.0,
+        ge=1,
+        le=100,
+        description="Mode deadline: draws this times the cohort, and takes as many as a cohort, the first.",
     )
-    buffer: int | None = Field(None, ge=1, description="Mode buffered: uploads that the server steps with.")
+    buffer: int | None = Field(
+        None, ge=1, description="Mode buffered: uploads that the server steps with, at most the concurrency."
+    )
     concurrency: int | None = Field(
         None, ge=1, description="Modes buffered and asynchronous: clients at work at any time; default the cohort."
     )
     staleness: Staleness = Field(
-        default_factory=Staleness, description="Modes buffered and asynchronous: weight of a late upload."
+        default_factory=Staleness, description="Modes buffered and asynchronous: weight of a stale upload."
     )
     mixing: float = Field(0.6, gt=0, le=1, description="Mode asynchronous: weight of a fresh upload, FedAsync's alpha.")
     hierarchy: Hierarchy | None = Field(None, description="Regions, in mode synchronous; default none.")

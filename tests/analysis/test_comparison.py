@@ -147,6 +147,9 @@ def test_only_seeds_in_common_are_paired() -> None:
     assert (row(table, "fedavg")["seeds"], row(table, "fedavg")["pairs"]) == (3, 3)
     assert row(table, "single")["pairs"] == 4
     assert "different numbers of seeds" in caption(table, "all")
+    everywhere = results()
+    scored = everywhere[(everywhere["site"] != "A") | (everywhere["seed"] != 3)]
+    assert "different numbers of seeds" not in caption(compare(scored, "psnr", "fedmri"), "all"), "of sites alone"
     apart = frame[(frame["method"] != "fedavg") | (frame["seed"] == 0)]
     apart = apart[(apart["method"] != "fedmri") | (apart["seed"] != 0)]
     said = sentences(compare(apart, "psnr", "fedmri"), "psnr", "fedmri")

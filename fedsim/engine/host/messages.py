@@ -241,5 +241,10 @@ def under(prefix: str, vectors: Mapping[str, T]) -> dict[str, T]:
     return {name.removeprefix(prefix): vector for name, vector in vectors.items() if name.startswith(prefix)}
 
 
+def prefixed(vectors: Mapping[str, Mapping[str, T]]) -> dict[str, T]:
+    """Vectors by prefix and name, in one mapping from which `under` takes those of a prefix."""
+    return {prefix + name: vector for prefix, own in vectors.items() for name, vector in own.items()}
+
+
 def _of(by_client: Mapping[str, T], names: tuple[str, ...]) -> dict[str, T]:
     return {name: by_client[name] for name in names if name in by_client}

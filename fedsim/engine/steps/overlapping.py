@@ -6,7 +6,7 @@ from fedsim.algorithms.base import ServerState, Vector
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.turns import Step, Turn
 from fedsim.engine.gather import Gathered
-from fedsim.engine.host.messages import Lot, Row
+from fedsim.engine.host.messages import Lot, Row, prefixed
 from fedsim.engine.plan.sizes import nbytes
 from fedsim.engine.server import Server
 from fedsim.engine.steps.aggregation import Aggregation, Done, does_not_train
@@ -124,12 +124,13 @@ class Overlapping(Aggregation):
     def _broadcast(self, asked: Sequence[Asked], now: int) -> dict[str, Vector]:
         """What clients read, each under the prefix of the version at which it began."""
         phase, reads = asked[0].gathered.phase.name, {lot.reads for one in asked for lot in one.lots.values()}
-        sent = {
-            f"{version}/": self._server.broadcast(phase, f"round {now}", state)
-            for version, state in sorted(self._states(now).items())
-            if f"{version}/" in reads
-        }
-        return {prefix + name: vector for prefix, vectors in sent.items() for name, vector in vectors.items()}
+        return prefixed(
+            {
+                f"{version}/": self._server.broadcast(phase, f"round {now}", state)
+                for version, state in sorted(self._states(now).items())
+                if f"{version}/" in reads
+            }
+        )
 
     def _take_up(self, step: Step, gathered: Gathered) -> None:
         """Let the server step; its states at which clients at work have begun are kept."""

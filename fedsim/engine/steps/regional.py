@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedsim.algorithms.base import Phase, ServerState, Vector
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.turns import Step, Turn
-from fedsim.engine.host.messages import Lot, Row
+from fedsim.engine.host.messages import Lot, Row, prefixed
 from fedsim.engine.plan.sizes import nbytes
 from fedsim.engine.server import Server
 from fedsim.engine.steps.aggregation import Aggregation, Done, does_not_train
@@ -65,12 +65,7 @@ class Regional(Aggregation):
         """The parameters of each client's region."""
         lots = {name: Lot(round=round_, reads=f"{self._region(name)}/") for name in clients}
         regions = dict.fromkeys(self._region(name) for name in clients)
-        vectors = {
-            f"{region}/{name}": vector
-            for region in regions
-            for name, vector in self._server_of(region).deployed().items()
-        }
-        return vectors, lots
+        return prefixed({f"{region}/": self._server_of(region).deployed() for region in regions}), lots
 
     def _began_with(self, turn: Turn) -> ServerState:
         return self._server_of(self._region(turn.client)).state
@@ -97,11 +92,12 @@ class Regional(Aggregation):
         return found
 
     def _broadcast(self, asked: dict[str, Asked], round_: int) -> dict[str, Vector]:
-        return {
-            f"{region}/{name}": vector
-            for region, one in asked.items()
-            for name, vector in self._server_of(region).broadcast(one.gathered.phase.name, f"round {round_}").items()
-        }
+        return prefixed(
+            {
+                f"{region}/": self._server_of(region).broadcast(one.gathered.phase.name, f"round {round_}")
+                for region, one in asked.items()
+            }
+        )
 
     def _synchronise(self, round_: int) -> Row:
         """Average the regions, if it is time; the columns of the round's row that say what that sent [bytes]."""

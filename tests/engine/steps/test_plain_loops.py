@@ -48,19 +48,26 @@ def begin(queue: list[Turn], free: dict[str, int], now: float, server: Tensor, v
         free.clear()
 
 
-def fedbuff(server: Tensor, buffer: int) -> Tensor:
-    """Algorithm 1 of Nguyen et al. (2022) with s(tau) = (1 + tau)^-0.5 and a server learning rate of 1."""
+def mean(vectors: list[Tensor], weights: list[int]) -> Tensor:
+    """The weighted mean."""
+    return torch.stack([weight * vector for weight, vector in zip(weights, vectors, strict=True)]).sum(0) / sum(weights)
+
+
+def fedbuff(server: Tensor, buffer: int, counts: dict[str, int]) -> Tensor:
+    """Algorithm 1 of Nguyen et al. (2022) with s(tau) = (1 + tau)^-0.5, weights by counts, and a server rate of 1."""
     queue: list[Turn] = []
     now, version, held, free = 0.0, 0, {}, {client: place for place, client in enumerate(LATENCIES)}
     changes: list[Tensor] = []
+    weights: list[int] = []
     while version < STEPS:
         begin(queue, free, now, server, version)
         now, place, client, began, at = heapq.heappop(queue)
         held[client] = place
         changes.append((1 + version - at) ** -POWER * (trained(began, client) - began))
+        weights.append(counts[client])
         if len(changes) == buffer:
-            server, version = server + torch.stack(changes).mean(0), version + 1
-            free, held, changes = {**free, **held}, {}, []
+            server, version = server + mean(changes, weights), version + 1
+            free, held, changes, weights = {**free, **held}, {}, [], []
     return server
 
 
@@ -77,16 +84,17 @@ def fedasync(server: Tensor, mixing: float) -> Tensor:
     return server
 
 
-def regional(start: Tensor, rounds: int, every: int) -> list[Tensor]:
-    """Two servers that average their clients in every round, and then themselves in some."""
-    servers = [start, start]
+def regional(start: Tensor, rounds: int, every: int, counts: dict[str, int]) -> list[Tensor]:
+    """Two servers that average their clients in every round, and then themselves in some; weights by counts."""
+    servers, regions = [start, start], (("A.1", "A.2"), ("B", "C"))
+    weights = [[counts[client] for client in clients] for clients in regions]
     for round_ in range(1, rounds + 1):
         servers = [
-            torch.stack([trained(server, client) for client in clients]).mean(0)
-            for server, clients in zip(servers, (("A.1", "A.2"), ("B", "C")), strict=True)
+            mean([trained(server, client) for client in clients], own)
+            for server, clients, own in zip(servers, regions, weights, strict=True)
         ]
         if round_ % every == 0:
-            servers = [torch.stack(servers).mean(0)] * 2
+            servers = [mean(servers, list(map(sum, weights)))] * 2
     return servers
 
 
@@ -117,10 +125,22 @@ def assert_equal(found: Tensor, expected: Tensor) -> None:
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=2e-6 * float(expected.abs().max()))
 
 
+WEIGHTINGS = ["uniform", pytest.param("samples", marks=pytest.mark.slow)]
+
+
+def counts(run: Run, weighting: str) -> dict[str, int]:
+    """What clients weigh: the same, or as many as their slices, which are not the same."""
+    slices = dict(run.clients[["client", "samples"]].itertuples(index=False))
+    assert len({*slices.values()}) > 1
+    return slices if weighting == "samples" else dict.fromkeys(slices, 1)
+
+
 @pytest.mark.slow
-def test_buffered_is_fedbuff(pull: Callable[..., Run]) -> None:
-    run = pull("time={mode: buffered, buffer: 2, concurrency: 4}", f"training.rounds={STEPS}")
-    assert_equal(flat(run, load(run, STEPS, "shared")), fedbuff(start_of(run), 2))
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_buffered_is_fedbuff(pull: Callable[..., Run], weighting: str) -> None:
+    keys = ("time={mode: buffered, buffer: 2, concurrency: 4}", f"training.rounds={STEPS}")
+    run = pull(*keys, f"algorithm.weighting={weighting}")
+    assert_equal(flat(run, load(run, STEPS, "shared")), fedbuff(start_of(run), 2, counts(run, weighting)))
 
 
 @pytest.mark.slow
@@ -129,13 +149,17 @@ def test_asynchronous_is_fedasync(pull: Callable[..., Run]) -> None:
     assert_equal(flat(run, load(run, STEPS, "shared")), fedasync(start_of(run), 0.6))
 
 
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("rounds", [6, 7])
-def test_regions_average_their_clients_and_then_themselves(pull: Callable[..., Run], rounds: int) -> None:
-    run = pull("time={hierarchy: {regions: 2, rounds_per_sync: 3}}", f"training.rounds={rounds}")
-    expected = regional(start_of(run), rounds, 3)
+def test_regions_average_their_clients_and_then_themselves(
+    pull: Callable[..., Run], rounds: int, weighting: str
+) -> None:
+    keys = ("time={hierarchy: {regions: 2, rounds_per_sync: 3}}", f"training.rounds={rounds}")
+    run = pull(*keys, f"algorithm.weighting={weighting}")
+    expected = regional(start_of(run), rounds, 3, counts(run, weighting))
     for client, region in (("A.2", 0), ("B", 1)):
         assert_equal(run.learner(client).shared, expected[region])
-    synced = regional(start_of(run), 6, 3)
+    synced = regional(start_of(run), 6, 3, counts(run, weighting))
     assert_equal(flat(run, load(run, rounds, "shared")), synced[0])
     vector = synced[0].numel() * 4
     sent = [2 * vector if round_ % 3 == 0 else 0 for round_ in range(1, rounds + 1)]
