@@ -143,12 +143,10 @@ def test_an_exception_on_what_a_client_sent_is_no_plan(mine: Callable[..., Workl
         make_plan(workload, *parts(workload), machine_of(workload, tmp_path), calibration)
 
 
-ON_RAY = [
-    ("train", "sys.exit(0)"), pytest.param("downlink", "raise Stop('boom')", marks=pytest.mark.long),
-    pytest.param("train", f"return {NONSENSE['train'][-1]}", marks=pytest.mark.long),
-]  # fmt: skip
+ON_RAY = [("train", "sys.exit(0)"), ("downlink", "raise Stop('boom')"), ("train", f"return {NONSENSE['train'][-1]}")]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(("hook", "body"), ON_RAY)
 def test_it_is_shown_on_ray(mine: Callable[..., Workload], tmp_path: Path, hook: str, body: str) -> None:

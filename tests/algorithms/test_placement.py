@@ -13,16 +13,9 @@ DITTO = ("ditto", "training.participation=0.5", "model.norm=batch")
 SCAFFOLD = ("scaffold", "training.participation=0.75")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(
-    "what",
-    [
-        FL_MRCM,
-        pytest.param(SCAFFOLD, marks=pytest.mark.long),
-        pytest.param(DITTO, marks=pytest.mark.long),
-    ],
-    ids=lambda what: what[0],
-)
+@pytest.mark.parametrize("what", [FL_MRCM, SCAFFOLD, DITTO], ids=lambda what: what[0])
 def test_ray_gives_the_bits_of_one_process(simulate: Simulate, tmp_path: Path, what: tuple[str, ...]) -> None:
     packed = ("engine.backend=ray", "engine.clients_per_actor=2")
     assert_same_run(simulate(*what), simulate(*what, *packed, out=tmp_path / "ray"))

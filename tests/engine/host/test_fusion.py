@@ -91,6 +91,7 @@ def test_in_another_order_of_clients(simulate: Simulate) -> None:
     assert tensors(one) == tensors(other)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_on_other_actors(simulate: Simulate, fused: Run) -> None:
     assert_same(fused, simulate(*OF_SITES, "engine.backend=ray", "engine.clients_per_actor=2"))

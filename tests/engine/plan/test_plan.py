@@ -134,8 +134,9 @@ def test_activations_grow_with_pixels(workload: MakeWorkload, domain: str) -> No
 # Placement
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("size", [pytest.param("3", marks=pytest.mark.long), "auto"])
+@pytest.mark.parametrize("size", ["3", "auto"])
 def test_actors_are_where_the_plan_says(workload: MakeWorkload, tmp_path: Path, size: str) -> None:
     keys = ("federation.sites.2.resources.cpus=2", f"engine.clients_per_actor={size}", "engine.backend=ray")
     load = workload(*keys)
