@@ -20,6 +20,7 @@ ROOMS = (
     "data",
     "models",
     "algorithms",
+    "trackers",
     "workload",
     "engine",
     "analysis",

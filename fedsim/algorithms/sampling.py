@@ -6,21 +6,11 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    SerializeAsAny,
-    SerializerFunctionWrapHandler,
-    WrapValidator,
-    model_serializer,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator
 
 from fedsim.core.errors import InputError
-from fedsim.core.extension import Catalogue, Extension, blamed
+from fedsim.core.extension import Catalogue, blamed
+from fedsim.core.named import OR_NAME, Named
 from fedsim.core.seeds import numpy_stream
 
 
@@ -35,12 +25,10 @@ class Registered(Protocol):
         """Training slices of each client (N,); takes memory and time for all clients."""
 
 
-class Sampler(Extension):
+class Sampler(Named):
     """The base class of all samplers."""
 
     around: ClassVar[frozenset[str]] = frozenset({"drawn", "_asked"})
-
-    name: str
 
     @abstractmethod
     def draw(self, clients: Registered, size: int, round_: int, seed: int) -> Collection[int]:
@@ -82,12 +70,6 @@ class Sampler(Extension):
             )
         cohort: list[int] = places.tolist()
         return cohort
-
-    @model_serializer(mode="wrap")
-    def _by_name(self, keys: SerializerFunctionWrapHandler) -> object:
-        """The name alone, where there are no other keys."""
-        written = keys(self)
-        return self.name if written.keys() == {"name"} else written
 
 
 class Uniform(Sampler):
@@ -143,18 +125,10 @@ SAMPLERS = Catalogue(
 """Where a user's own samplers are found."""
 
 
-class _OrName:
-    """Describes to editors a section that may be its name alone."""
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, known: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "string"}, known(schema)]}
-
-
 AnySampler = Annotated[
     SerializeAsAny[Annotated[_Known, Field(discriminator="name")]],
     WrapValidator(SAMPLERS.read),
     SAMPLERS,
-    BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given),
-    _OrName(),
+    *OR_NAME,
 ]
 """A known sampler, or one of the user's own: a name, or a section with the keys of that sampler."""

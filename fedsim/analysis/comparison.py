@@ -23,7 +23,8 @@ from fedsim.analysis.patients import FEWEST_SUBJECTS, NO_PATIENTS, over_patients
 from fedsim.analysis.scores import qualities_in, scores, volume_rows, volume_table
 from fedsim.core.errors import InputError
 from fedsim.core.text import counted
-from fedsim.engine.record.run_directory import Run, flat
+from fedsim.core.yaml import flat
+from fedsim.engine.record.run_directory import Run
 from fedsim.mri.references import UNTRAINED
 
 MEAN = "mean over sites"
@@ -247,7 +248,9 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _settings(run: Run) -> dict[str, Any]:
     """Every setting that may change a result, but the seed."""
-    content = json.loads(run.workload.model_dump_json(exclude={"name", "tags", "seed", "engine", "provenance"}))
+    content = json.loads(
+        run.workload.model_dump_json(exclude={"name", "tags", "trackers", "seed", "engine", "provenance"})
+    )
     return {key: value for key, value in flat(content) if key not in {"federation.root", "federation.cache"}}
 
 

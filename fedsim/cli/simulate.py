@@ -25,6 +25,8 @@ from fedsim.cli.common import (
 from fedsim.core.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fedsim.engine.plan.plan import Plan
     from fedsim.engine.plan.scaling import Cluster
     from fedsim.workload.schema import Workload
@@ -44,9 +46,10 @@ def run(
 ) -> None:
     """Train a workload, test its best round, and write a report."""
     from fedsim.cli.progress import progress_of
-    from fedsim.cli.tables import evaluation_tables
+    from fedsim.engine.observer import Observers
     from fedsim.engine.record.claim import claim_numbered
     from fedsim.engine.simulation import Simulation
+    from fedsim.engine.tracking.tracking import tracked
     from fedsim.workload.reading import load_workload
     from fedsim.workload.superseded import superseded
 
@@ -57,27 +60,37 @@ def run(
     default = Path("runs") / loaded.name
     claimed = out_dir or (default if overwrite else claim_numbered(default))
     path = claimed if isinstance(claimed, Path) else claimed.folder
-    with (
-        replacing(path, overwrite) as begun,
-        progress_of(loaded, out) as observer,
-        Simulation(loaded, claimed, resume=resume, address=address, observer=observer) as simulation,
-    ):
-        out.print(f"{begins}, into {path}", soft_wrap=True)
-        for line in superseded(loaded, overrides or []) if not resume else ():
-            log.warning(line)
-        with stop_on_signal() as stopped:
-            done = simulation.run(begun(stopped))
-        if done:
-            out.print("testing the best round")
-        frame = simulation.evaluate() if done else None
+    with tracked(loaded.trackers, path) as trackers:
+        with (
+            replacing(path, overwrite) as begun,
+            progress_of(loaded, out) as shown,
+            Simulation(
+                loaded, claimed, resume=resume, address=address, observer=Observers(shown, trackers)
+            ) as simulation,
+        ):
+            out.print(f"{begins}, into {path}", soft_wrap=True)
+            for line in superseded(loaded, overrides or []) if not resume else ():
+                log.warning(line)
+            with stop_on_signal() as stopped:
+                done = simulation.run(begun(stopped))
+            if done:
+                out.print("testing the best round")
+            frame = simulation.evaluate() if done else None
+        if frame is not None:
+            _conclude(frame, path)
     if frame is None:
         command = shlex.join(["fedsim", "run", str(path / "workload.yaml"), "--out", str(path), "--resume"])
         err.print(f"stopped; resume with: {command}", soft_wrap=True, highlight=False)
         raise typer.Exit(130)
-    if len(frame):
-        out.print(*evaluation_tables(frame))
+
+
+def _conclude(evaluation: "pd.DataFrame", path: Path) -> None:
+    """Print the scores and write the report."""
+    from fedsim.cli.tables import evaluation_tables
     from fedsim.report.report import write_report  # imported late, so that training starts sooner
 
+    if len(evaluation):
+        out.print(*evaluation_tables(evaluation))
     out.print(f"report: {write_report(path, trust=None)}", soft_wrap=True, highlight=False)
 
 

@@ -35,6 +35,7 @@ def study(
 ) -> None:
     """Run every point of a study, in parallel where each needs one core; the same command resumes it."""
     from fedsim.cli.study_progress import study_progress
+    from fedsim.engine.tracking.tracking import tracked
     from fedsim.report.conclude import conclude
     from fedsim.study.runner import run_study
     from fedsim.study.study import load_study
@@ -43,14 +44,15 @@ def study(
     path = out_dir or Path("studies") / plan.study.name
     out.print(f"{plan.study.name}: {plan.describe()}, into {path}", soft_wrap=True)
     _leave_notes_to_points()
-    with replacing(path, overwrite) as begun, stop_on_signal() as stopped:
-        result = run_study(plan, path, partial(study_progress, out), begun(stopped), address)
-    if result.stopped:
-        where = ["--address", address] if address else []
-        command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path), *where])
-        err.print(f"stopped; resume with: {command}", soft_wrap=True, highlight=False)
-        raise typer.Exit(130)
-    conclude(path, out, trust=None)
+    with tracked(plan.trackers, path):
+        with replacing(path, overwrite) as begun, stop_on_signal() as stopped:
+            result = run_study(plan, path, partial(study_progress, out), begun(stopped), address)
+        if result.stopped:
+            where = ["--address", address] if address else []
+            command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path), *where])
+            err.print(f"stopped; resume with: {command}", soft_wrap=True, highlight=False)
+            raise typer.Exit(130)
+        conclude(path, out, trust=None)
     if result.failed:
         first, *others = result.failed
         named = f"; also {', '.join(line.partition(':')[0] for line in others[:10])}" if others else ""

@@ -93,6 +93,18 @@ class Catalogue(Generic[E]):
         """The plain names of fedsim's own classes."""
         return [name for kind in self.known for name in get_args(kind.model_fields[self.base.tag].annotation)]
 
+    def described(self) -> Iterator[tuple[str, str]]:
+        """The plain names, fedsim's own and then those of installed packages, each with one line about it."""
+        for kind in self.known:
+            for name in get_args(kind.model_fields[self.base.tag].annotation):
+                yield name, _first_line(kind)
+        for name in self._packages():
+            try:
+                point = _offered(self.group)[name]
+                yield name, f"{_first_line(self.find(name))} ({point.dist.name if point.dist else point.module})"
+            except InputError as error:
+                yield name, str(error)
+
     def read(self, value: Any, known: ValidatorFunctionWrapHandler, info: ValidationInfo) -> E:  # noqa: ANN401
         """A section from a file's content, for pydantic's WrapValidator; `known` reads fedsim's own classes.
 
@@ -158,6 +170,10 @@ class Catalogue(Generic[E]):
         return isinstance(one, type) and issubclass(one, self.base) and one.__module__ == module
 
 
+def _first_line(kind: type[Extension]) -> str:
+    return (kind.__doc__ or "").strip().partition("\n")[0]
+
+
 def _refuse_unknown_key(kind: type[Section], value: Mapping[str, object]) -> None:
     """Validate like pydantic, but with hints at the keys of this class, which the workload schema does not know."""
     for key in value:
@@ -195,7 +211,7 @@ def _offered(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
-GROUPS = ("fedsim.methods", "fedsim.networks", "fedsim.sources", "fedsim.masks", "fedsim.samplers")
+GROUPS = ("fedsim.methods", "fedsim.networks", "fedsim.sources", "fedsim.masks", "fedsim.samplers", "fedsim.trackers")
 """Entry points of a group."""
 
 

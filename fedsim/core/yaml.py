@@ -1,6 +1,7 @@
 """Reading untrusted YAML: plain values only, of reasonable size."""
 
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a mapping of keys such as name, federation and training")
     return content
+
+
+def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
+    """Keys of nested mappings and lists joined by dots, with their values."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else None
+    if items is None:
+        yield prefix, node
+        return
+    for key, value in items:
+        yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _text(path: Path) -> str:

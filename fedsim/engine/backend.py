@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fedsim.algorithms.base import Vector
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Setup
+from fedsim.engine.observer import Observer
 from fedsim.workload.engine import Engine
 
 _GB = 1e9
@@ -53,6 +54,10 @@ class Backend(ABC):
     @abstractmethod
     def slots(self) -> int:
         """How many clients can train at once."""
+
+    def observer(self) -> Observer:
+        """What wants to be told about the run."""
+        return Observer()
 
     @abstractmethod
     def close(self) -> None:

@@ -19,7 +19,7 @@ from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.messages import Evaluate, Row
 from fedsim.engine.host.training import make_learner
-from fedsim.engine.observer import Observer
+from fedsim.engine.observer import Observer, Observers
 from fedsim.engine.plan.fits import check_fits
 from fedsim.engine.record.claim import Claim, claimed
 from fedsim.engine.record.evaluation import keep_evaluation
@@ -35,6 +35,7 @@ from fedsim.engine.rounds import Rounds, check_phases
 from fedsim.engine.server import Server
 from fedsim.engine.state import checkpoint
 from fedsim.engine.state.snapshots import Snapshots
+from fedsim.engine.tracking.tracking import tracked
 from fedsim.workload.faults import CHECKPOINT
 from fedsim.workload.names import check_client
 from fedsim.workload.schema import Workload
@@ -87,6 +88,7 @@ class Simulation:
             check_phases(workload, self._federation.clients)
             self._backend = make_backend(workload.engine, address)
             closing.callback(self._backend.close)
+            self._observer = Observers(self._observer, self._backend.observer())
             self._server = Server(workload.algorithm, self._learner.fresh_server())
             hosted = self._federation, self._server, self._backend
             self._timetable = Timetable.of(workload, self._federation.clients, self._learner)
@@ -252,13 +254,10 @@ class Simulation:
             self._claim.check()
         best, psnr = self._best
         state: dict[str, Any] = {
-            "round": round_,
+            "round": round_, "clients": self._snapshots.clients(), "best_round": best, "best_psnr": best and psnr,
             "workload": json.loads(self._stamped.model_dump_json(exclude_none=True)),
-            "clients": self._snapshots.clients(),
-            "best_round": best,
-            "best_psnr": psnr if best else None,
             **({"stopped_early": reason} if (reason := self._stops_early()) else {}),
-        }
+        }  # fmt: skip
         self._rounds.saving(round_)
         layouts = self._snapshots.layouts(round_)
         struck = self._failures.strike(self.workload, tuple(layouts), round_, CHECKPOINT)
@@ -291,7 +290,10 @@ def run(
         InputError: the workload or its data are wrong.
         RunError: the run failed.
     """
-    with Simulation(workload, out, resume=resume, address=address, observer=observer) as simulation:
+    with (
+        tracked(workload.trackers, Path(out), observer) as told,
+        Simulation(workload, out, resume=resume, address=address, observer=told) as simulation,
+    ):
         if simulation.run(stop):
             simulation.evaluate()
     return Run(out)

@@ -15,6 +15,7 @@ from fedsim.core.own import find_own
 from fedsim.data.split import Part
 from fedsim.engine.host.messages import Row
 from fedsim.engine.simulation import Simulation
+from fedsim.engine.tracking.tracking import tracked
 from fedsim.study.bare_loop import Floor
 from fedsim.study.results import DIVERGED
 from fedsim.workload.reading import read_content
@@ -43,16 +44,26 @@ class Outcome:
 
 
 def run_point(
-    workload: Workload, path: Path, part: Part, stop: Stop, address: str | None = None, timed: bool = False
+    workload: Workload,
+    path: Path,
+    part: Part,
+    stop: Stop,
+    address: str | None = None,
+    *,
+    study: Path | None = None,
+    timed: bool = False,
 ) -> Outcome:
     """Train a point, or resume it, and evaluate its best round on a part; a failure is returned as an outcome.
 
-    With `timed`, a round of the bare loop follows every round.
+    Trackers are told that it belongs to `study`, a folder. With `timed`, a round of the bare loop follows every round.
     """
     since = time.monotonic()
     between: Callable[[Row], None] = Floor(workload, path).take_turn if timed else lambda _: None
     try:
-        with Simulation(workload, path, resume=True, address=address) as simulation:
+        with (
+            tracked(workload.trackers, path, study=study) as told,
+            Simulation(workload, path, resume=True, address=address, observer=told) as simulation,
+        ):
             if not simulation.run(stop, between):
                 return Outcome(stopped=True)
             frame = simulation.evaluate(part)
@@ -74,7 +85,7 @@ def run_until_flag(text: str, study: Path, path: Path, part: Part, flag: Path) -
     for name in workload.federation.own_datasets():
         find_own(name, (study,))
     with _collected_warnings() as warnings:
-        outcome = run_point(workload, path, part, flag.exists)
+        outcome = run_point(workload, path, part, flag.exists, study=study)
     return replace(outcome, warnings=tuple(warnings))
 
 

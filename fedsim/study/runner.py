@@ -184,8 +184,9 @@ class _Runner:
         """Run points that use all cores or a whole cluster, one after another."""
         for point in points:
             if point.workload.engine.backend == "ray" and not self.stopped:
-                path, timed = self._folder / point.folder, self._plan.study.has_floor
-                yield point, run_point(point.workload, path, point.part, self._stop, self._address, timed)
+                where = (self._folder / point.folder, point.part, self._stop, self._address)
+                timed = self._plan.study.has_floor
+                yield point, run_point(point.workload, *where, study=self._folder, timed=timed)
 
     def _side_by_side(self, points: Sequence[Point]) -> Iterator[tuple[Point, Outcome]]:
         """Run points in one process each, in parallel, one per core."""

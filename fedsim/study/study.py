@@ -17,6 +17,7 @@ from fedsim.core.text import counted
 from fedsim.core.yaml import read_yaml
 from fedsim.data.split import Part
 from fedsim.study.kinds import KINDS, Settings, Study
+from fedsim.trackers.base import Tracker
 from fedsim.workload.reading import load_workload, parse_section, parse_setting
 from fedsim.workload.schema import Workload
 
@@ -86,6 +87,11 @@ class StudyPlan:
     def pairs(self) -> list[Pair]:
         """Regimes and methods."""
         return [(regime, method) for regime in self.regimes for method in self.study.methods]
+
+    @property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """Those of its points."""
+        return next(iter(self._workloads.values())).trackers
 
     def describe(self) -> str:
         """The size of the study, in words."""

@@ -17,6 +17,7 @@ from fedsim.core.extension import Extension
 from fedsim.core.section import Name, Section, Tag
 from fedsim.models.catalogue import AnyModel
 from fedsim.models.reconstruction import UNetModel
+from fedsim.trackers.catalogue import AnyTracker
 from fedsim.workload.engine import Engine
 from fedsim.workload.faults import Fault
 from fedsim.workload.metrics import FEW, Metrics
@@ -31,6 +32,11 @@ class Workload(Section):
     name: Name = Field(description="Name of the workload; the default run folder is runs/NAME.")
     tags: tuple[Tag, ...] = Field(
         (), max_length=32, description="Labels to find the run by, in reports and comparisons; no effect on results."
+    )
+    trackers: tuple[AnyTracker, ...] = Field(
+        (),
+        max_length=8,
+        description="What is told about the run: tensorboard, mlflow, wandb, or your own; no effect on results.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Root of every random stream.")
     federation: Federation = Field(description="The sites.")
@@ -194,7 +200,7 @@ class Workload(Section):
     def extensions(self) -> list[Extension]:
         """The sections that may have a user's own class: method, network, sampler, every site's source and mask."""
         of_sites = (one for site in self.federation.sites for one in (site.source, site.mask))
-        return [self.algorithm, self.model, self.training.sampler, *of_sites]
+        return [self.algorithm, self.model, self.training.sampler, *of_sites, *self.trackers]
 
     def training_of(self, site: Site) -> Training:
         """Local training with the site's overrides."""

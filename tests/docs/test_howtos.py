@@ -10,7 +10,9 @@ from .blocks import DOCS, blocks, perform, workplace
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("page", ["howto-data.md", "howto-gpu.md", "howto-method.md", "howto-network.md"])
+@pytest.mark.parametrize(
+    "page", ["howto-data.md", "howto-gpu.md", "howto-method.md", "howto-network.md", "howto-trackers.md"]
+)
 def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
     folder = workplace(tmp_path)
     for step in blocks(DOCS / page):

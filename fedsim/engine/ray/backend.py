@@ -16,6 +16,7 @@ from fedsim.engine.clients.sequence import Clients, Listed
 from fedsim.engine.host.faulty import host_class
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Setup, Train
+from fedsim.engine.observer import Observer
 from fedsim.engine.place.machine import nodes_of
 from fedsim.engine.place.node import CUDA_BYTES, Node
 from fedsim.engine.place.placement import Placement, device_of, granted, placed, unplaced
@@ -27,6 +28,7 @@ from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.ray.errors import explained
 from fedsim.engine.ray.head import Head
 from fedsim.engine.ray.homes import Homes
+from fedsim.engine.ray.metrics import RayMetrics
 from fedsim.engine.ray.private import call_in
 from fedsim.engine.ray.tree import Tree
 from fedsim.workload.engine import Engine
@@ -49,6 +51,10 @@ class RayBackend(Backend):
         self._homes = Homes()
         self._tree = Tree(self._ray, self._head)
         self._calls: Calls | None = None
+
+    def observer(self) -> Observer:
+        """Ray's metrics."""
+        return RayMetrics()
 
     # Placement
 

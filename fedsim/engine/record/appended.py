@@ -169,16 +169,16 @@ class AppendedTable:
                 remove(path)
 
 
-def read_arrow(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A table that fedsim wrote, in one file or in parts, or some of its columns.
+def read_arrow(path: Path, columns: Sequence[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
+    """A table that fedsim wrote, in one file or in parts, or some of its columns and rows.
 
     Raises:
         DamagedError: it is missing, or is not what was written.
     """
     with suppress(OSError, pa.ArrowException, ValueError):  # the second try finds what has become one file meanwhile
-        return _read(path, columns)
+        return _read(path, columns, rows)
     try:
-        return _read(path, columns)
+        return _read(path, columns, rows)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise DamagedError(f"{path}: is damaged or missing ({' '.join(str(error).split())[:120]})") from error
 
@@ -193,8 +193,8 @@ def write_arrow(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, write_page_checksum=True)
 
 
-def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
-    return pq.read_table(path, columns=columns, page_checksum_verification=True)
+def _read(path: Path, columns: Sequence[str] | None, rows: pc.Expression | None) -> pa.Table:
+    return pq.read_table(path, columns=columns, filters=rows, page_checksum_verification=True)
 
 
 def _part(number: int) -> str:

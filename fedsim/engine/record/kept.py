@@ -15,9 +15,13 @@ _COPIES = {_INIT: ("init.safetensors",), _TRACE: ("trace.csv", "trace.parquet")}
 
 
 def keep_own(path: Path, workload: Workload) -> None:
-    """Keep the files of a user's own classes with the run, where they are found first when the run is opened again."""
+    """Keep the files of a user's own classes with the run, where they are found first when the run is opened again.
+
+    A tracker's may be another than the run began with.
+    """
+    lasting = own_files(_without_trackers(workload))
     for source in own_files(workload):
-        if not (path / source.name).exists():
+        if source not in lasting or not (path / source.name).exists():
             write_text(path / source.name, source.read_text(encoding="utf-8"))
 
 
@@ -32,9 +36,14 @@ def own_names(workload: Workload) -> list[str]:
     return list(dict.fromkeys(name for name in names if is_own(name)))
 
 
+def _without_trackers(workload: Workload) -> Workload:
+    """What can change a result."""
+    return workload.model_copy(update={"trackers": ()})
+
+
 def versions_of(workload: Workload) -> dict[str, str]:
     """What identifies the packages of a user's own classes, and the file that the networks start from."""
-    packages = {name: at for one in workload.extensions() for name, at in package_of(one)}
+    packages = {name: at for one in _without_trackers(workload).extensions() for name, at in package_of(one)}
     init = workload.training.init
     return packages | ({"init": f"sha256 {hashlib.sha256(init.read_bytes()).hexdigest()}"} if init else {})
 
@@ -71,7 +80,7 @@ def check_kept(path: Path, workload: Workload) -> None:
     Raises:
         InputError: naming the file.
     """
-    for source in own_files(workload):
+    for source in own_files(_without_trackers(workload)):
         kept = path / source.name
         if kept.exists() and kept.read_bytes() != source.read_bytes():
             raise InputError(

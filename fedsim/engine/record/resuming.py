@@ -10,10 +10,11 @@ import pandas as pd
 
 from fedsim.algorithms.training import Training
 from fedsim.core.errors import DamagedError, InputError
+from fedsim.core.yaml import flat
 from fedsim.engine.federation import Federation
 from fedsim.engine.record.claim import LOCK
 from fedsim.engine.record.kept import check_kept
-from fedsim.engine.record.run_directory import Run, flat
+from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state.checkpoint import complete_rounds, read_state
 from fedsim.workload.reading import read_content
 from fedsim.workload.schema import Workload
@@ -22,7 +23,7 @@ log = logging.getLogger("fedsim")
 
 _FREE_ON_RESUME = (
     "engine", "federation.root", "federation.cache", "training.rounds", "training.early_stopping", "training.init",
-    "tags", "time.available.trace", "metrics.references", "metrics.boxes", "provenance",
+    "tags", "trackers", "time.available.trace", "metrics.references", "metrics.boxes", "provenance",
 )  # fmt: skip
 _KEPT_ON_RESUME = ("engine.on_client_error",)
 """What a client that fails does to its round is part of what the run computes. A lost process (`on_lost_process`,

@@ -213,6 +213,12 @@ def segments_of(state: Mapping[str, Any]) -> Segments:
     return clientsegments.of_all(state["clients"], state["file_digests"], state["client_digests"])
 
 
+def digest_of_arrays(state: Mapping[str, Any]) -> str:
+    """Digest of all parameters and states, given the content of a state.json: the same for the same bits anywhere."""
+    clients = {name: digest for one in segments_of(state).values() for name, digest in one.clients.items()}
+    return _digest_of_json({"files": state["file_digests"], "clients": clients})
+
+
 def parts(run: Path, round_: int, segments: Segments) -> list[clientfiles.FilePart]:
     """The files of a round's checkpoint that hold clients' private state."""
     at = folder(run, round_).absolute() / "clients"

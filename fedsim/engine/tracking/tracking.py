@@ -1,0 +1,198 @@
+"""Trackers of a run or a study, off its critical path: whatever they do costs a round one byte and one warning.
+
+Each tracker has a process, which reads what is new in the run directory when it is told that the ledger has grown. The
+pipe to it is the queue: a write never waits, and a pipe that is full belongs to a tracker that hangs. So a slow tracker
+catches up later, and one that was lost does when the run is resumed.
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from fedsim.core.errors import InputError, RunError
+from fedsim.engine.host.messages import Row
+from fedsim.engine.observer import Observer, Observers
+from fedsim.engine.record.ending import is_trained
+from fedsim.engine.record.run_directory import Run
+from fedsim.engine.state.checkpoint import complete_rounds, digest_of_arrays, read_state
+from fedsim.engine.tracking import process
+from fedsim.trackers.base import Status, Tracker
+
+log = logging.getLogger("fedsim")
+
+PATIENCE_S = 5.0
+"""Seconds that trackers may take together after the end of a run."""
+
+
+class Trackers(Observers):
+    """The trackers of a run, which are told that its ledger has grown, or of a study."""
+
+    def __init__(
+        self, trackers: Sequence[Tracker], folder: Path, beside: Observer | None = None, study: Path | None = None
+    ) -> None:
+        """Start a process for each.
+
+        Args:
+            trackers: The workload's.
+            folder: Run directory, or folder of a study; may not exist yet.
+            beside: Is told all that happens, too.
+            study: Folder of the study that the run is a point of.
+
+        Raises:
+            InputError: a tracker's library is not installed.
+        """
+        super().__init__(*filter(None, (beside,)))
+        for tracker in trackers:
+            _check_installed(tracker)
+        self._folder, self._processes = folder, [_Process(tracker, folder, study) for tracker in trackers]
+        self.begun = False
+        """Whether a round has ended."""
+
+    def round_ends(self, row: Row) -> None:
+        """Say so."""
+        super().round_ends(row)
+        self.begun = True
+        for one in self._processes:
+            one.say(process.GREW)
+
+    def end(self, failed: bool = False) -> None:
+        """Let the trackers finish, all together in a few seconds."""
+        if not self._processes:
+            return
+        status, digest = ("finished", "") if (self._folder / "study.yaml").exists() else _ending(self._folder)
+        ending = json.dumps({"status": "failed" if failed else status, "digest": digest}).encode()
+        for one in self._processes:
+            one.say(ending)
+            one.close()
+        until = time.monotonic() + PATIENCE_S
+        for one in self._processes:
+            one.finish(until)
+
+    def leave(self) -> None:
+        """Kill what still runs."""
+        for one in self._processes:
+            one.kill()
+
+
+class _Process:
+    """A tracker's process; once it is lost, which one warning says, everything is ignored."""
+
+    def __init__(self, tracker: Tracker, folder: Path, study: Path | None) -> None:
+        self._name, self._folder, self._lost = tracker.name, folder, False
+        settings = json.dumps(tracker.model_dump(mode="json"))
+        places = [str(path.absolute()) for path in (study,) if path]
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", process.__name__, str(folder.absolute()), settings, *places],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C is for the run; and what the tracker starts is killed with it
+        )
+        os.set_blocking(self._input, False)
+
+    @property
+    def _input(self) -> int:
+        assert self._child.stdin is not None
+        return self._child.stdin.fileno()
+
+    def say(self, text: bytes) -> None:
+        """Write to the process without ever waiting for it."""
+        if self._lost:
+            return
+        try:
+            os.write(self._input, text)
+        except BlockingIOError:
+            self._lose("hangs")
+        except BrokenPipeError:
+            self._lose(self._error())
+
+    def close(self) -> None:
+        """Nothing more will be said."""
+        if not self._lost and self._child.stdin is not None:
+            self._child.stdin.close()
+
+    def finish(self, until: float) -> None:
+        """Wait for its end until a moment of the monotonic clock [s]."""
+        if self._lost:
+            return
+        try:
+            failed = self._child.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._lose(f"did not finish within {PATIENCE_S:.0f} s")
+        else:
+            if failed:
+                self._lose(self._error())
+            self.kill()
+
+    def kill(self) -> None:
+        """End it with all that it started, unless it has ended."""
+        if self._lost:
+            return
+        self._lost = True
+        with suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+        self._close()
+
+    def _error(self) -> str:
+        """What it says before it ends, which it has or is about to."""
+        assert self._child.stdout is not None
+        said = self._child.stdout.read().decode(errors="replace")
+        return said or f"its process was killed (status {self._child.wait()})"
+
+    def _lose(self, why: str) -> None:
+        self.kill()
+        rest = "has everything, and a resumed run tells it the rest"
+        log.warning("tracker %s: %s; %s %s", self._name, why, self._folder, rest)
+
+    def _close(self) -> None:
+        for stream in (self._child.stdin, self._child.stdout):
+            if stream is not None:
+                stream.close()
+
+
+@contextmanager
+def tracked(
+    trackers: Sequence[Tracker], folder: Path, beside: Observer | None = None, study: Path | None = None
+) -> Iterator[Trackers]:
+    """Trackers that end with the block, which may write a report for them; see `Trackers`.
+
+    Raises:
+        InputError: a tracker's library is not installed.
+    """
+    telling = Trackers(trackers, folder, beside, study)
+    try:
+        yield telling
+    except BaseException:
+        if telling.begun:
+            telling.end(failed=True)
+        raise
+    else:
+        telling.end()
+    finally:
+        telling.leave()
+
+
+def _ending(run: Path) -> tuple[Status, str]:
+    """Whether a run has all its rounds, and the digest of its last checkpoint's arrays, if there is one."""
+    complete = complete_rounds(run)
+    with suppress(InputError, RunError):
+        digest = digest_of_arrays(read_state(run, complete[-1])) if complete else ""
+        return "finished" if is_trained(Run(run)) else "stopped", digest
+    return "stopped", ""
+
+
+def _check_installed(tracker: Tracker) -> None:
+    missing = [name for name in (package.partition(".")[0] for package in tracker.packages) if find_spec(name) is None]
+    if missing:
+        what = f"{tracker.name} needs {missing[0]}, which is not installed; pip install 'fedsim[track]'"
+        raise InputError(f"trackers: {what}")

@@ -1,0 +1,1 @@
+"""Trackers: what tells TensorBoard, MLflow, Weights & Biases or a user's own service about a run."""
