@@ -16,6 +16,7 @@ from fedsim.cli.common import err
 from fedsim.cli.data import data
 from fedsim.cli.debug import debug
 from fedsim.cli.doctor import doctor
+from fedsim.cli.extend import list_, new
 from fedsim.cli.init import init, schema
 from fedsim.cli.jobs import jobs, submit
 from fedsim.cli.output import lasting_output
@@ -30,6 +31,7 @@ PANELS = {
     "Simulate": ("init", "run", "plan", "watch", "evaluate", "report"),
     "Use and compare runs": ("compare", "study", "unseen", "reconstruct", "checkpoints"),
     "Data": ("data",),
+    "Extend": ("list", "new"),
     "Clusters": ("submit", "jobs"),
     "When something is wrong": ("doctor", "debug", "schema"),
 }
@@ -49,7 +51,7 @@ class _Grouped(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Grouped, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    cls=_Grouped, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
     help="Simulate federated MR image reconstruction, on a laptop or a Ray cluster.",
     epilog="Start with: fedsim init DIR",
 )  # fmt: skip
@@ -68,12 +70,14 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     reconstruct: "fedsim reconstruct runs/try --client North head.nii.gz --out reconstructed",
     checkpoints: "fedsim checkpoints runs/try",
     submit: "fedsim submit workloads/quickstart.yaml --cluster local --wait",
+    list_: "fedsim list methods",
+    new: "fedsim new method damped && pytest test_damped.py",
     doctor: "fedsim doctor",
     debug: "fedsim debug runs/try --client North --round 3",
     schema: "fedsim schema > workload.schema.json",
 }
 for command, example in _EXAMPLES.items():
-    app.command(epilog=f"Example: {example}")(command)
+    app.command(command.__name__.rstrip("_"), epilog=f"Example: {example}")(command)
 app.command("replay", hidden=True)(debug)  # its old name
 
 

@@ -6,10 +6,16 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from fedsim.core.errors import InputError
-from fedsim.core.section import Text, distinct
+from fedsim.core.section import Text
 
 _Index = Annotated[int, Field(ge=0)]
 One = _Index | Text
+
+
+def _no_repeats(several: list[One]) -> list[One]:
+    if len(set(several)) < len(several):
+        raise ValueError(f"{several} repeats an entry; name each once")
+    return several
 
 
 def _apart(names: dict[int, str]) -> dict[int, str]:
@@ -18,7 +24,7 @@ def _apart(names: dict[int, str]) -> dict[int, str]:
     return names
 
 
-Choice = One | Annotated[list[One], Field(min_length=1), AfterValidator(distinct)] | None
+Choice = One | Annotated[list[One], Field(min_length=1), AfterValidator(_no_repeats)] | None
 """One, several, or None for the only one."""
 Names = Annotated[dict[_Index, Text], AfterValidator(_apart)]
 """Names by number."""
@@ -28,7 +34,7 @@ def numbers(choice: Choice, names: Mapping[int, str]) -> list[int]:
     """The chosen numbers; empty if nothing is chosen.
 
     Raises:
-        ValueError: a name is not in `names`, or two entries are the same one.
+        ValueError: a name is not in `names`.
     """
     wanted = [] if choice is None else choice if isinstance(choice, list) else [choice]
     by_name = {name.lower(): number for number, name in names.items()}
@@ -36,7 +42,7 @@ def numbers(choice: Choice, names: Mapping[int, str]) -> list[int]:
     if unknown:
         given = ", ".join(f"{number}: {name}" for number, name in names.items()) or "no names"
         raise ValueError(f"{unknown[0]!r} is neither a number nor one of the given names ({given})")
-    return [*distinct([by_name[one.lower()] if isinstance(one, str) else one for one in wanted])]
+    return [by_name[one.lower()] if isinstance(one, str) else one for one in wanted]
 
 
 def label(what: str, number: int | None, names: Mapping[int, str]) -> str:

@@ -12,7 +12,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.data.coils import Target
 from fedsim.models.base import Model, Network
 from fedsim.models.channels import as_channels, as_complex, by_coil, magnitude, sensitivities
 from fedsim.models.unet import Norm, UNet
@@ -123,9 +122,9 @@ class UNetModel(Model):
             + f"take {self.nearest(matrix)}"
         )
 
-    def build(self, generator: torch.Generator, target: Target = "rss") -> Network:
+    def build(self, generator: torch.Generator) -> Network:
         """As for any network; the last layer of a residual U-Net starts at zero, which makes it the identity."""
-        network = super().build(generator, target)
+        network = super().build(generator)
         for module in network.modules():
             if isinstance(module, UNet) and module.residual:
                 nn.init.zeros_(module.decoder.last.weight)

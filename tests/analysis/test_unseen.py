@@ -279,15 +279,11 @@ def test_a_site_without_the_data_is_refused(make_workload: Callable[..., Workloa
 
 
 def test_on_the_command_line(fedsim: Fedsim, fedmri: Run, finished: Run, tmp_path: Path) -> None:
-    keys = "--slices", "0", "--set", "metrics.references=[tv]"
-    status, out, err = fedsim("unseen", fedmri.path, *keys, "--out", tmp_path / "table.parquet")
+    status, out, err = fedsim("unseen", fedmri.path, "--slices", "0", "--out", tmp_path / "table.parquet")
     assert status == 0, err
     assert "ensemble" in out
     assert "PSNR [dB]" in out
-    table = pd.read_parquet(tmp_path / "table.parquet")
-    assert len(table) == 2
-    said = f"{table['zf_psnr'].iloc[0]:.2f} → {table['tv_psnr'].iloc[0]:.2f}"
-    assert [said in line for line in out.splitlines() if "total variation" in line] == [True]
+    assert len(pd.read_parquet(tmp_path / "table.parquet")) == 2
     for arguments, words in (
         ((finished.path,), "set `unseen: true` on a site"),
         ((fedmri.path, "--slices", "many"), "--slices many: 'many' must be a number"),

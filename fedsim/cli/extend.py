@@ -1,0 +1,79 @@
+"""fedsim list and fedsim new: what there is to choose from, and starting points for one's own."""
+
+import keyword
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fedsim.core.errors import InputError
+
+if TYPE_CHECKING:
+    from fedsim.core.extension import Catalogue
+
+_CATALOGUES = {
+    "methods": "fedsim.algorithms.catalogue:METHODS",
+    "networks": "fedsim.models.catalogue:NETWORKS",
+    "masks": "fedsim.data.masks:MASKS",
+    "formats": "fedsim.data.sources:SOURCES",
+    "samplers": "fedsim.algorithms.sampling:SAMPLERS",
+    "trackers": "fedsim.trackers.catalogue:TRACKERS",
+}
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def list_(
+    what: Annotated[
+        Literal["methods", "networks", "masks", "formats", "samplers", "trackers"],
+        typer.Argument(help="What to list.", metavar="methods|networks|masks|formats|samplers|trackers"),
+    ],
+) -> None:
+    """List the methods, networks, masks, formats, samplers or trackers, those of installed packages included."""
+    lines = list(_catalogue(what).described())
+    width = max(len(name) for name, _ in lines)
+    for name, line in lines:
+        typer.echo(f"{name:{width}}  {line}")
+
+
+def new(
+    kind: Annotated[
+        Literal["method", "network", "importer"],
+        typer.Argument(help="What to begin.", metavar="method|network|importer"),
+    ],
+    name: Annotated[str, typer.Argument(help="Name of the file, without .py.", metavar="NAME")],
+) -> None:
+    """Write a commented example of a method, network or importer, NAME.py, and its test, test_NAME.py."""
+    _check_name(name)
+    names = {"module": name, "Class": "".join(part[:1].upper() + part[1:] for part in name.split("_"))}
+    files = {Path(f"{name}.py"): f"{kind}.py.txt", Path(f"test_{name}.py"): f"test_{kind}.py.txt"}
+    for file in files:
+        if file.exists():
+            raise InputError(f"{file}: exists; choose another name, or remove it")
+    for file, template in files.items():
+        text = Template((_TEMPLATES / template).read_text(encoding="utf-8")).substitute(names)
+        _write(file, text)
+        typer.echo(file)
+
+
+def _catalogue(what: str) -> "Catalogue[Any]":
+    module, _, name = _CATALOGUES[what].partition(":")
+    catalogue: Catalogue[Any] = getattr(import_module(module), name)
+    return catalogue
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that Python cannot import, or that would hide another module."""
+    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+        raise InputError(f"NAME: {name!r:.80} must be a name in Python, such as my_method")
+    if not Path(f"{name}.py").exists() and find_spec(name) is not None:
+        raise InputError(f"NAME: {name} is the name of an installed module; choose another")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror})") from error
