@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from fedsim.engine.record.run_directory import Run
-from fedsim.engine.tracking import tracking
 from fedsim.engine.tracking.tracking import tracked
 from fedsim.study.runner import StudyResult
 from fedsim.study.study import StudyPlan
@@ -22,7 +21,6 @@ def test_the_points_of_a_study_are_children_of_its_run(
 ) -> None:
     from mlflow import MlflowClient
 
-    monkeypatch.setattr(tracking, "PATIENCE_S", 200.0)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = tmp_path / "tiny"
     plan = plan_of("set.trackers=[mlflow]", "seeds=[1]", methods={"single": {}, "fedavg": {}}, reference="fedavg")

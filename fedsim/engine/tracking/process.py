@@ -1,7 +1,8 @@
 """A tracker's process: `python -m fedsim.engine.tracking.process FOLDER SETTINGS [STUDY]`.
 
 Every byte on standard input says that the ledger has grown, a last line of JSON how the run ended. An error is one
-line on standard output. The process yields its core to whatever else wants it, and does not outlive its driver long.
+line on standard output. Once the service is open, the process yields its core to whoever trains; it does not outlive
+its driver long.
 """
 
 import importlib
@@ -23,6 +24,8 @@ from fedsim.trackers.tracked import Tracked
 
 GREW = b"."
 """What the driver writes when the ledger has grown."""
+NICE = 10
+"""How far it yields: on a core that also trains it gets a tenth."""
 LINGER_S = 60.0
 """Seconds that this process may live after its driver has closed its input."""
 
@@ -84,6 +87,7 @@ def _import(settings: object) -> None:
 
 def _follow(tracker: Tracker, run: Tracked, driver: Driver) -> None:
     tracker.begin(run)
+    os.nice(NICE)
     news = None if run.is_study else News(run.folder, tracker.reached(run))
     while True:
         silent = driver.silent  # then the ledger is complete
@@ -99,7 +103,6 @@ def _follow(tracker: Tracker, run: Tracked, driver: Driver) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(19)
     report = os.fdopen(os.dup(1), "w")
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)

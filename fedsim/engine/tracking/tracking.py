@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
+
 from fedsim.core.errors import InputError, RunError
 from fedsim.engine.host.messages import Row
 from fedsim.engine.observer import Observer, Observers
@@ -29,7 +31,11 @@ from fedsim.trackers.base import Status, Tracker
 log = logging.getLogger("fedsim")
 
 PATIENCE_S = 5.0
-"""Seconds that trackers may take together after the end of a run."""
+"""Seconds that a tracker may do nothing after the end of a run."""
+LONGEST_S = 30.0
+"""Seconds that it may go on working."""
+_LEAST_SHARE = 0.01  # of a core: more than a process that waits takes
+_LOOK_EVERY_S = 0.02
 
 
 class Trackers(Observers):
@@ -64,7 +70,7 @@ class Trackers(Observers):
             one.say(process.GREW)
 
     def end(self, failed: bool = False) -> None:
-        """Let the trackers finish, all together in a few seconds."""
+        """Let the trackers finish, all at the same time."""
         if not self._processes:
             return
         status, digest = ("finished", "") if (self._folder / "study.yaml").exists() else _ending(self._folder)
@@ -72,9 +78,9 @@ class Trackers(Observers):
         for one in self._processes:
             one.say(ending)
             one.close()
-        until = time.monotonic() + PATIENCE_S
-        for one in self._processes:
-            one.finish(until)
+        waiting = self._processes
+        while waiting := [one for one in waiting if not one.ended()]:
+            time.sleep(_LOOK_EVERY_S)
 
     def leave(self) -> None:
         """Kill what still runs."""
@@ -87,6 +93,7 @@ class _Process:
 
     def __init__(self, tracker: Tracker, folder: Path, study: Path | None) -> None:
         self._name, self._folder, self._lost = tracker.name, folder, False
+        self._closed = self._looked = self._used = 0.0
         settings = json.dumps(tracker.model_dump(mode="json"))
         places = [str(path.absolute()) for path in (study,) if path]
         self._child = subprocess.Popen(
@@ -117,21 +124,31 @@ class _Process:
 
     def close(self) -> None:
         """Nothing more will be said."""
+        self._closed = self._looked = time.monotonic()
         if not self._lost and self._child.stdin is not None:
             self._child.stdin.close()
 
-    def finish(self, until: float) -> None:
-        """Wait for its end until a moment of the monotonic clock [s]."""
+    def ended(self) -> bool:
+        """Whether it has ended, if only because it was lost; call it again and again after `close`."""
         if self._lost:
-            return
-        try:
-            failed = self._child.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self._lose(f"did not finish within {PATIENCE_S:.0f} s")
-        else:
-            if failed:
-                self._lose(self._error())
-            self.kill()
+            return True
+        status, now = self._child.poll(), time.monotonic()
+        if status is None and now - self._looked < PATIENCE_S:
+            return False
+        if status is None:
+            self._looked = now
+            if now - self._closed < LONGEST_S and self._works():
+                return False
+            self._lose(f"is not done {now - self._closed:.0f} s after the end")
+        elif status:
+            self._lose(self._error())
+        self.kill()
+        return True
+
+    def _works(self) -> bool:
+        """Whether it has computed since the last call."""
+        before, self._used = self._used, _cpu_seconds(self._child.pid)
+        return self._used - before > _LEAST_SHARE * PATIENCE_S
 
     def kill(self) -> None:
         """End it with all that it started, unless it has ended."""
@@ -180,6 +197,17 @@ def tracked(
         telling.end()
     finally:
         telling.leave()
+
+
+def _cpu_seconds(process: int) -> float:
+    """What a process and those that it started have computed [s]."""
+    total = 0.0
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process)
+        for one in (parent, *parent.children(recursive=True)):
+            times = one.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def _ending(run: Path) -> tuple[Status, str]:
