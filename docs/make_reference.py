@@ -21,8 +21,9 @@ from fedsim.algorithms.fedmri import contrastive_ratio
 from fedsim.cli import app as cli
 from fedsim.core.section import Section
 from fedsim.study import results
-from fedsim.study.kinds import KINDS, Study, Tune
+from fedsim.study.kinds import KINDS, Study
 from fedsim.study.study import load_study
+from fedsim.study.tune import Tune
 from fedsim.workload.schema import Workload
 
 DOCS = Path(__file__).parent
@@ -52,7 +53,8 @@ def study_keys() -> str:
     for name, kind in KINDS.items():
         own = {key: field for key, field in kind.model_fields.items() if key not in common}
         parts.append(f"### kind: {name}\n\n{_first(kind)}\n\n{_table(own)}")
-    return "\n\n".join([*parts, f"### tune\n\n{_first(Tune)}\n\n{_table(Tune.model_fields)}"])
+    _, *below = _keys_of(Tune, "tune", seen=set())
+    return "\n\n".join([*parts, f"### tune\n\n{_first(Tune)}\n\n{_table(Tune.model_fields)}", *below])
 
 
 def _keys_of(kind: type[Section], path: str, seen: set[type[Section]]) -> Iterator[str]:

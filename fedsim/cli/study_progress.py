@@ -9,8 +9,7 @@ from rich.progress import Progress
 
 from fedsim.cli.progress import columns
 from fedsim.core.text import duration
-from fedsim.study.point import Outcome
-from fedsim.study.results import diverged
+from fedsim.study.outcome import Outcome
 from fedsim.study.runner import Report
 from fedsim.study.study import Point
 
@@ -28,8 +27,11 @@ def study_progress(console: Console, name: str, total: int) -> Iterator[Report]:
         left = duration((time.monotonic() - since) / done * (total - done))
         part = "validation" if point.part == "val" else point.part
         what = f"{part} PSNR {outcome.psnr:.2f} dB"
+        if outcome.pruned:
+            last = max(outcome.rungs)
+            what = f"pruned after round {last}, {part} PSNR {outcome.rungs[last]:.2f} dB"
         if outcome.error:
-            what = outcome.error if diverged(outcome.error) else f"failed: {outcome.error}"
+            what = outcome.error if outcome.diverged else f"failed: {outcome.error}"
         line = f"{name} {done}/{total}  {point.label}  {what}  {outcome.seconds:.0f} s  {left} left"
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 

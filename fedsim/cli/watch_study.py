@@ -8,8 +8,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from fedsim.cli.watch_run import WatchedRun
+from fedsim.study.ended import is_finished, read_failures
 from fedsim.study.frozen import open_study
-from fedsim.study.results import is_finished, read_failures
+from fedsim.study.search import ended_trials
 from fedsim.study.study import Point
 
 _MOST_ROWS, _WIDTH = 12, 40
@@ -26,8 +27,14 @@ class WatchedStudy:
         """
         plan = open_study(path)
         self._path, self._name = path, plan.study.name
-        finals = plan.finals(dict.fromkeys(plan.pairs, 0))  # folder names do not depend on the tuning
-        self._open: dict[str, Point] = {point.label: point for point in (*plan.tuning(), *finals)}
+        trials = [
+            plan.trial(pair, plan.example(pair[1])._replace(number=number))
+            for pair in plan.searched
+            for number in range(plan.tune.runs(pair[1]))
+        ]
+        points = (*plan.tuning(), *trials, *plan.examples())  # folder names do not depend on the tuning
+        self._plan = plan
+        self._open: dict[str, Point] = {point.label: point for point in points}
         self._total, self._finished = len(self._open), 0
         self._failed: dict[str, str] = {}
         self._begun: dict[str, WatchedRun] = {}
@@ -45,11 +52,12 @@ class WatchedStudy:
             DamagedError: a file cannot be read.
         """
         self._failed = {label: error for label, error in read_failures(self._path).items() if label in self._open}
+        ended = ended_trials(self._plan, self._path)
         for label, point in list(self._open.items()):
             path = self._path / point.folder
             if label in self._failed or not (path / "workload.yaml").is_file():
                 continue
-            if is_finished(point, self._path):
+            if label in ended or is_finished(point, self._path):
                 del self._open[label]
                 self._begun.pop(label, None)
                 self._finished += 1

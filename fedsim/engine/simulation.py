@@ -84,7 +84,7 @@ class Simulation:
                 check_manifest(self.path, self._federation)
             self._learner = make_learner(setup)
             self._ledger, self._failures = Ledger(self.path), Failures(self.path)
-            self._manifest = Manifest(self.path, self._federation)
+            self._manifest, self.validated = Manifest(self.path, self._federation), self._ledger.quality
             check_phases(workload, self._federation.clients)
             self._backend = make_backend(workload.engine, address)
             closing.callback(self._backend.close)

@@ -185,7 +185,8 @@ def _without_cluster(receipt: Receipt) -> Status:
 
 
 def _failed_points(folder: Path) -> list[str]:
-    from fedsim.study.results import diverged, read_failures
+    from fedsim.study.ended import read_failures
+    from fedsim.study.outcome import diverged
 
     return [f"{label}: {error}" for label, error in read_failures(folder).items() if not diverged(error)]
 

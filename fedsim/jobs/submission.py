@@ -14,8 +14,8 @@ from fedsim.core.errors import InputError
 from fedsim.core.yaml import read_yaml
 from fedsim.engine.record.kept import keep_own
 from fedsim.jobs.target import Submission
+from fedsim.study.ended import is_finished
 from fedsim.study.frozen import check_folder, freeze
-from fedsim.study.results import is_finished
 from fedsim.study.runner import check_data
 from fedsim.study.study import Point, StudyPlan, load_study
 from fedsim.workload.reading import load_workload, write_yaml
@@ -56,7 +56,7 @@ def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path
     if study:
         plan = _plan(file, overrides, beside)
         name, keep = plan.study.name, partial(freeze, plan)
-        workloads = [point.workload for point in plan.finals(dict.fromkeys(plan.pairs, 0))][: len(plan.pairs)]
+        workloads = [point.workload for point in plan.examples()][: len(plan.pairs)]
     else:
         workload = _workload(file, overrides, beside)
         name, keep, workloads = workload.name, partial(_keep, workload), [workload]
@@ -89,14 +89,14 @@ def prepare_points(file: Path, overrides: Sequence[str], out: Path | None) -> tu
     if "workload" not in read_yaml(file):
         raise InputError(f"--per-point: {file} is a workload; only a study has points")
     plan = load_study(file, overrides)
-    if plan.tuning():
+    if plan.tuning_runs:
         raise InputError(f"{file}: tune: its points depend on the tuning; leave out --per-point")
     if plan.study.has_floor:
         raise InputError(f"{file}: kind: {plan.study.kind} is measured beside a bare loop; leave out --per-point")
     folder = Path.cwd() / (out.expanduser() if out else Path("studies") / plan.study.name)
     check_data(plan)
     check_folder(plan, folder)
-    points = plan.finals(dict.fromkeys(plan.pairs, 0))
+    points = plan.examples()
     jobs = [_of_point(point, folder) for point in points if not is_finished(point, folder)]
     return jobs, partial(freeze, plan, folder)
 
@@ -131,7 +131,7 @@ def _workload(file: Path, overrides: Sequence[str], beside: Path | None) -> Work
 
 def _plan(file: Path, overrides: Sequence[str], beside: Path | None) -> StudyPlan:
     plan = load_study(file, overrides)
-    cache = _cache(plan.finals(dict.fromkeys(plan.pairs, 0))[0].workload, beside)
+    cache = _cache(plan.examples()[0].workload, beside)
     return load_study(file, [*overrides, f"set.federation.cache={json.dumps(str(cache))}"])  # may be relative
 
 

@@ -17,6 +17,7 @@ from fedsim.report.overview import METHOD, columns_of
 from fedsim.report.study_report import write_study_report
 from fedsim.report.study_tables import SHARED, StudyTables, study_tables
 from fedsim.report.tables import write_columns, write_tables
+from fedsim.report.tuning_table import tuning_columns
 from fedsim.report.viewer import MOST_BYTES, MOST_SITES, Stack, stacks_of
 
 _IN_LATENT_SPACE = {"single", "fedavg", "fedmri"}
@@ -42,6 +43,8 @@ def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> N
         return
     write_tables(study.by_quality, study.reference, folder / "tables")
     write_columns(study.overview, columns_of(study.overview, study.reference), folder / "tables" / "overview")
+    if len(study.tuning):
+        write_columns(study.tuning, tuning_columns(study.tuning), folder / "tables" / "tuning")
     if len(study.times.reached):
         write_columns(study.times.reached, study.times.columns(), folder / "tables" / "time-to-quality")
     drawn = _save(study.figures(), folder / "figures")
@@ -52,6 +55,8 @@ def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> N
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     _say_study(study, console)
     say_times(study.times, console)
+    if len(study.tuning):
+        console.print(shown_table("tuning: what was chosen, and the cost of choosing", tuning_columns(study.tuning)))
     places = {"tables": folder / "tables", "figures": folder / "figures", "report": report}
     for what, path in places.items():
         console.print(f"{what}: {path}", soft_wrap=True, highlight=False)

@@ -1,6 +1,5 @@
 """A study's report: one self-contained HTML file."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,14 @@ from fedsim.analysis.comparison import FEWEST_SEEDS
 from fedsim.analysis.patients import FEWEST_SUBJECTS
 from fedsim.analysis.scores import QUALITIES
 from fedsim.core.text import precise_duration
-from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.overview import Cell, Column, columns_of
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.study_tables import SHARED, StudyTables
+from fedsim.report.tuning_table import tuning_columns
 from fedsim.report.viewer import Stack
 from fedsim.report.wording import AXIS_LABELS, CI, caption, number
+from fedsim.study.tune import Tune
 
 _MOST_POINTS = 300  # rows
 _MOST_PICTURES = 2_200_000  # bytes of PNG files in the page; further figures are only named
@@ -64,7 +64,7 @@ def write_study_report(
         "left_out": left_out,
         "stacks": stacks,
         "facts": dict(_facts(study)),
-        "tuning": _tuning(study.folder),
+        "tuning": tuning_columns(study.tuning) if len(study.tuning) else [],
         "files": {name: (study.folder / name).read_text(encoding="utf-8") for name in ("study.yaml", "base.yaml")},
         "provenance": _provenance(study),
     }
@@ -138,7 +138,10 @@ def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
     if study.shared_machine:
         yield "times", SHARED
     if file.tune is not None:
-        yield "tuning", f"by validation PSNR, seed {file.tune.seed}, which is not one of the study's"
+        yield (
+            "tuning",
+            f"by validation PSNR, seed {file.tune.seed}, which is not one of the study's; {_budget(file.tune)}",
+        )
 
 
 def _range(values: "pd.Series[float]", form: str = "g") -> str:
@@ -146,20 +149,12 @@ def _range(values: "pd.Series[float]", form: str = "g") -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _tuning(folder: Path) -> list[dict[str, str]]:
-    """What tuning chose, one row per regime and method; none for a study without tuning."""
-    path = folder / "tuning.parquet"
-    table = read_table(path) if path.exists() else pd.DataFrame()
-    if table.empty:
-        return []
-    rows = table[table["chosen"].astype(bool)].to_dict("records")
-    return [
-        {
-            "regime": str(row["regime"]), "method": str(row["method"]), "psnr": number(float(row["psnr"]), "psnr"),
-            "settings": ", ".join(f"{key} {value}" for key, value in json.loads(row["settings"]).items()),
-        }
-        for row in rows
-    ]  # fmt: skip
+def _budget(tune: Tune) -> str:
+    """What tuning spends on each method."""
+    if not tune.searches:
+        return "every combination of the values of a method, so methods may have unlike numbers of candidates"
+    pruned = f", pruned by {tune.pruner.kind} from round {tune.pruner.grace} on" if tune.pruner else ""
+    return f"{tune.trials} trials of as many rounds for every method (sampler {tune.sampler}{pruned})"
 
 
 def _provenance(study: StudyTables) -> dict[str, str]:

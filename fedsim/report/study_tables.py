@@ -19,9 +19,11 @@ from fedsim.report.overview import overview
 from fedsim.report.tables import Tables
 from fedsim.report.time_figures import quality_by_time
 from fedsim.report.time_table import Times, times_of
+from fedsim.report.tuning_table import tuning_costs
 from fedsim.study.beta import beta_told
+from fedsim.study.ended import read_failures
 from fedsim.study.frozen import open_study
-from fedsim.study.results import collect, finished_points, read_failures
+from fedsim.study.results import collect, finished_points
 from fedsim.study.study import Point, StudyPlan
 
 SHARED = "points shared the machine, one on each core: times are upper bounds"
@@ -56,9 +58,7 @@ class StudyTables:
     @property
     def shared_machine(self) -> bool:
         """Whether points ran in parallel, so that their times are those of a busy machine."""
-        return self.planned > 1 and any(
-            point.workload.engine.backend == "serial" for point in self.plan.finals(dict.fromkeys(self.plan.pairs, 0))
-        )
+        return self.planned > 1 and any(point.workload.engine.backend == "serial" for point in self.plan.examples())
 
     @cached_property
     def by_quality(self) -> Tables:
@@ -77,6 +77,12 @@ class StudyTables:
     def overview(self) -> pd.DataFrame:
         """One row per regime and method."""
         return overview(self.points, self.by_quality, self.kind)
+
+    @cached_property
+    def tuning(self) -> pd.DataFrame:
+        """What tuning chose and cost, from `tuning_costs`; empty for a study without tuning."""
+        path = self.folder / "tuning.parquet"
+        return tuning_costs(read_table(path)) if path.exists() else pd.DataFrame()
 
     @cached_property
     def times(self) -> Times:

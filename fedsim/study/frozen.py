@@ -36,7 +36,7 @@ def freeze(plan: StudyPlan, folder: Path) -> None:
     """
     check_folder(plan, folder)
     file = folder / "study.yaml"
-    first = plan.finals(dict.fromkeys(plan.pairs, 0))[0].workload
+    first = plan.examples()[0].workload
     init, trace = first.training.init, first.time.available.trace if first.time else None
     paths = {"federation.root": first.federation.root, "training.init": init, "time.available.trace": trace}
     given = {key: str(path) for key, path in paths.items() if path}
@@ -45,7 +45,7 @@ def freeze(plan: StudyPlan, folder: Path) -> None:
     base = write_yaml(read_yaml(plan.base))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for point in plan.finals(dict.fromkeys(plan.pairs, 0)):
+        for point in plan.examples():
             keep_own(folder, point.workload)
         write_text(folder / "base.yaml", base)
         write_text(file, write_yaml(content))
@@ -82,7 +82,7 @@ def check_same_point(name: str, was: Workload, is_: Workload) -> None:
 def _check_grown(before: StudyPlan, now: StudyPlan) -> None:
     """Refuse a study that differs in anything but additional seeds, methods and regimes."""
     old, new = before.study, now.study
-    for key in ("name", "kind", "tune.seed", "tune.regime"):
+    for key in ("name", "kind", "tune.seed", "tune.regime", "tune.sampler", "tune.trials", "tune.pruner"):
         was, is_ = (_at(study, key) for study in (old, new))
         if was != is_:
             raise InputError(f"{key}: was {was!r} and is now {is_!r}; a resumed study must keep it")
@@ -96,12 +96,18 @@ def _check_grown(before: StudyPlan, now: StudyPlan) -> None:
         if missing:
             raise InputError(f"{key}: {missing[0]} was in the study and is missing; a resumed study may only grow")
     for label in old.methods:
-        if before.candidates(label) != now.candidates(label):
+        if _tried(before, label) != _tried(now, label):
             raise InputError(f"tune: the candidates of {label} are not those the study began with")
     for regime, method in before.pairs:
-        for index in range(len(before.candidates(method)) or 1):
-            was, is_ = (plan.finals({(regime, method): index})[0].workload for plan in (before, now))
+        for candidate in before.candidates(method) if not before.searched else [before.example(method)]:
+            was, is_ = (plan.finals({(regime, method): candidate})[0].workload for plan in (before, now))
             check_same_point(f"regime {regime}, method {method}", was, is_.model_copy(update={"seed": was.seed}))
+
+
+def _tried(plan: StudyPlan, method: str) -> object:
+    """What tuning may try for a method."""
+    tune = plan.study.tune
+    return tune.space_of(method) if tune and tune.searches else plan.candidates(method)
 
 
 def _at(study: Study, key: str) -> object:

@@ -1,50 +1,23 @@
 """The kinds of study: each defines what a base workload is swept over, as regimes of dotted keys and values."""
 
-import itertools
-import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from fedsim.core.section import FolderPath, Name, Section, Text
-from fedsim.workload.old_keys import with_current_settings
+from fedsim.study.axes import Axes, Settings, product, size
+from fedsim.study.tune import Seed, Tune
 
-Settings = Annotated[
-    dict[str, Any],
-    BeforeValidator(lambda value: {} if value is None else value),
-    AfterValidator(with_current_settings),
-]
-"""Dotted keys of a workload with their values."""
-Axes = Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], AfterValidator(with_current_settings)]
-"""Dotted keys of a workload with the values to try."""
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 _MOST_RUNS = 10_000
 _SECTIONS = ("federation", "model", "algorithm", "training", "engine", "metrics", "time")
 _CUT, _MULTIPLY = "federation.clients", "federation.sites.0.count"
-
-
-class Tune(Section):
-    """Settings that are chosen for each method by validation PSNR, on a separate seed, before the study's seeds run.
-
-    Every seed divides the subjects anew, so a validation subject of the tuning seed may be a test subject of another.
-    """
-
-    seed: Seed = Field(description="Seed of the tuning runs; not one of the study's.")
-    regime: Name | None = Field(None, description="Tune in this regime only, for all; default: in each separately.")
-    grid: Axes = Field(default_factory=dict, description="Values to try for every method, by dotted workload key.")
-    methods: dict[Name, Axes] = Field(default_factory=dict, description="Additional axes for single methods.")
-
-    def candidates(self, method: str) -> list[Settings]:
-        """Every combination of the method's values; empty if there are none to choose from."""
-        axes = {**self.grid, **self.methods.get(method, {})}
-        return _product(axes) if axes else []
 
 
 class Study(Section, ABC):
@@ -113,8 +86,7 @@ class Study(Section, ABC):
                 raise ValueError(f"tune.methods: {label!r} is not one of methods ({', '.join(self.methods)})")
 
     def _check_size(self) -> None:
-        grids = [{**self.tune.grid, **self.tune.methods.get(label, {})} for label in self.methods] if self.tune else []
-        tuning = sum(_size(axes) for axes in grids)
+        tuning = sum(map(self.tune.runs, self.methods)) if self.tune else 0
         runs = self._regime_count() * (tuning + len(self.methods) * len(self.seeds))
         if runs > _MOST_RUNS:
             raise ValueError(f"methods, regimes, seeds and tune make more than {_MOST_RUNS:,} runs; split the study")
@@ -127,6 +99,7 @@ class Study(Section, ABC):
         yield from ((f"methods.{label}", settings) for label, settings in self.methods.items())
         if self.tune is not None:
             yield "tune.grid", self.tune.grid
+            yield "tune.space", self.tune.space
             yield from ((f"tune.methods.{label}", axes) for label, axes in self.tune.methods.items())
 
 
@@ -159,18 +132,18 @@ class Ablation(Study):
 
     def sweep(self) -> dict[str, Settings]:
         """One regime per combination, named by its values."""
-        return {_label(settings): settings for settings in _product(self.axes)}
+        return {_label(settings): settings for settings in product(self.axes)}
 
     @model_validator(mode="after")
     def _distinct(self) -> "Ablation":
-        labels = Counter(_label(settings) for settings in _product(self.axes))
+        labels = Counter(_label(settings) for settings in product(self.axes))
         twice = [label for label, count in labels.items() if count > 1]
         if twice:
             raise ValueError(f"axes: two combinations are both called {twice[0]}; values must differ as text")
         return self
 
     def _regime_count(self) -> int:
-        return _size(self.axes)
+        return size(self.axes)
 
     def _all_settings(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield from super()._all_settings()
@@ -251,14 +224,6 @@ KINDS: dict[str, type[Study]] = {
     "scaling-strong": StrongScaling, "scaling-weak": WeakScaling,
 }  # fmt: skip
 """Kinds of study by their name in study files, `kind`."""
-
-
-def _size(axes: Axes) -> int:
-    return math.prod(map(len, axes.values()))
-
-
-def _product(axes: Axes) -> list[Settings]:
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
 def _label(settings: Settings) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,12 @@ from fedsim.analysis.scores import (
     volume_table,
 )
 from fedsim.analysis.timeline import PHASES, round_shares, timeline_of
-from fedsim.engine.record.ending import is_trained
-from fedsim.engine.record.ledger import read_table, write_table
+from fedsim.engine.record.ledger import write_table
 from fedsim.engine.record.run_directory import Run
-from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.study.bare_loop import floor_seconds
-from fedsim.study.study import Pair, Point, StudyPlan
+from fedsim.study.choosing import choose, tuning_rows
+from fedsim.study.ended import is_finished, read_failures
+from fedsim.study.study import Point, StudyPlan
 from fedsim.workload.schema import Workload
 
 SHARES = (*PHASES, "idle")
@@ -52,12 +51,14 @@ CURVE_COLUMNS = ("regime", "method", "seed", "round", "psnr", "ssim", "bytes", "
 """curves.parquet: one row per point and round; validation, mean over clients; bytes both ways so far, all clients.
 
 With simulated time also virtual_s, when the round ended."""
-TUNING_COLUMNS = ("regime", "method", "candidate", "settings", "psnr", "error", "chosen")
-"""tuning.parquet: one row per candidate; validation PSNR of its best round, mean over sites (NaN: not finished)."""
+TUNING_COLUMNS = (
+    "regime", "method", "candidate", "settings", "psnr", "error", "state", "rounds", "core_hours", "chosen",
+)  # fmt: skip
+"""tuning.parquet: one row per candidate; validation PSNR of its best round, mean over sites (NaN: not finished).
 
-_FAILED = "failed.parquet"
-DIVERGED = "diverged: "
-"""Beginning of the error line of a point with diverged training."""
+state is finished, pruned, diverged, or running (also if it has not begun, or failed). core_hours are those of the cores
+that a candidate had, busy or not, in its rounds.
+"""
 
 
 def collect(plan: StudyPlan, folder: Path) -> None:
@@ -77,7 +78,7 @@ def collect(plan: StudyPlan, folder: Path) -> None:
     write_table(folder / "results.parquet", pd.DataFrame(rows, columns=columns))
     write_table(folder / "volumes.parquet", volume_table(volumes))
     write_table(folder / "curves.parquet", pd.concat(curves) if curves else pd.DataFrame(columns=list(CURVE_COLUMNS)))
-    tuning = pd.DataFrame(_tuning_rows(plan, folder, failures, chosen), columns=list(TUNING_COLUMNS))
+    tuning = pd.DataFrame(tuning_rows(plan, folder, failures, chosen), columns=list(TUNING_COLUMNS))
     write_table(folder / "tuning.parquet", tuning)
 
 
@@ -85,63 +86,6 @@ def finished_points(plan: StudyPlan, folder: Path) -> list[Point]:
     """The finished points, without those of tuning."""
     chosen = choose(plan, folder, read_failures(folder))
     return [point for point in plan.finals(chosen) if is_finished(point, folder)]
-
-
-def is_finished(point: Point, folder: Path) -> bool:
-    """Whether a point has all its rounds and the evaluation of its best one."""
-    path = folder / point.folder
-    return bool(complete_rounds(path)) and is_trained(Run(path)) and len(scores(Run(path), point.part)) > 0
-
-
-def choose(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Pair, int]:
-    """The candidate with the best validation PSNR, by (regime, method); pairs with unfinished tuning are missing."""
-    tuning = plan.tuning()
-    quality = {point.label: _tuning_psnr(point, folder, failures) for point in tuning}
-    chosen: dict[Pair, int] = {}
-    for regime, method in plan.pairs:
-        where = (plan.tuned_in(regime), method)
-        known = [quality[point.label] for point in tuning if (point.regime, point.method) == where]
-        best = max((psnr for psnr in known if psnr is not None), default=0.0)
-        if None not in known and best > -math.inf:
-            chosen[regime, method] = known.index(best) if known else 0
-    return chosen
-
-
-def read_failures(folder: Path) -> dict[str, str]:
-    """The error of each failed point, by its label."""
-    path = folder / _FAILED
-    return dict(read_table(path).itertuples(index=False, name=None)) if path.exists() else {}
-
-
-def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
-    """Write the error of each failed point to failed.parquet."""
-    write_table(folder / _FAILED, pd.DataFrame(list(failures.items()), columns=["point", "error"]))
-
-
-def diverged(error: str) -> bool:
-    """Whether an error line says that training diverged: for a tuning candidate this is a result, not a failure."""
-    return error.startswith(DIVERGED)
-
-
-def _tuning_psnr(point: Point, folder: Path, failures: Mapping[str, str]) -> float | None:
-    """Validation PSNR of a tuning point, mean over sites; -inf if it diverged, None if it is not finished."""
-    if is_finished(point, folder):
-        psnr = mean_over_sites(scores(Run(folder / point.folder), point.part), "psnr")
-        return -math.inf if math.isnan(psnr) else psnr
-    return -math.inf if diverged(failures.get(point.label, "")) else None
-
-
-def _tuning_rows(
-    plan: StudyPlan, folder: Path, failures: Mapping[str, str], chosen: Mapping[Pair, int]
-) -> Iterator[dict[str, Any]]:
-    for point in plan.tuning():
-        psnr = _tuning_psnr(point, folder, failures)
-        yield {
-            "regime": point.regime, "method": point.method, "candidate": point.candidate,
-            "settings": json.dumps(point.settings), "psnr": psnr if psnr not in {None, -math.inf} else math.nan,
-            "error": failures.get(point.label, ""),
-            "chosen": chosen.get((point.regime, point.method)) == point.candidate,
-        }  # fmt: skip
 
 
 def point_row(plan: StudyPlan, point: Point, run: Run) -> dict[str, Any]:

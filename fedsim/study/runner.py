@@ -21,18 +21,17 @@ from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.claim import Claim
 from fedsim.engine.record.run_directory import Run
 from fedsim.study.beta import beta_warning
+from fedsim.study.choosing import choose
+from fedsim.study.ended import is_finished, read_failures, write_failures
 from fedsim.study.frozen import check_same_point, freeze
-from fedsim.study.point import Outcome, Stop, run_point, run_until_flag
-from fedsim.study.results import (
-    choose,
-    collect,
-    diverged,
-    is_finished,
-    negatives_of,
-    read_failures,
-    write_failures,
-)
+from fedsim.study.journal import journal
+from fedsim.study.library import optuna
+from fedsim.study.outcome import Outcome, diverged
+from fedsim.study.point import Stop, run_point, run_until_flag
+from fedsim.study.results import collect, negatives_of
+from fedsim.study.search import Searches
 from fedsim.study.study import Pair, Point, StudyPlan
+from fedsim.study.tune import Candidate
 
 log = logging.getLogger("fedsim")
 
@@ -40,6 +39,9 @@ Report = Callable[[Point, Outcome], None]
 """Called with every point that has ended."""
 Progress = Callable[[str, int], AbstractContextManager[Report]]
 """Opens the display of some points, given their name (tuning or points) and number."""
+
+After = Callable[[Point, Outcome], Point | None]
+"""Given how a point ended, the point that follows it, if one does."""
 
 _LOOK_EVERY_S = 1.0  # a signal does not interrupt a wait for Ray
 
@@ -75,6 +77,8 @@ def run_study(
         InputError: a point's data are invalid (nothing is written then), the folder holds something else, or another
             process runs a study there.
     """
+    if plan.searched:
+        optuna()  # or refuse, before anything is written
     check_data(plan)
     _warn_of_switch(plan)
     beta = beta_warning(plan)
@@ -84,6 +88,7 @@ def run_study(
         freeze(plan, folder)
         runner = _Runner(plan, folder, progress, stop, address)
         runner.run(plan.tuning(), "tuning")
+        runner.search()
         chosen = choose(plan, folder, runner.failures)
         runner.run(plan.finals(chosen), "points")
         collect(plan, folder)
@@ -93,7 +98,7 @@ def run_study(
 def _warn_of_switch(plan: StudyPlan) -> None:
     """Warn if a method changes between FedMRI's two forms of negatives, which are not the same term."""
     forms: dict[str, set[str]] = {}
-    for point in plan.finals(dict.fromkeys(plan.pairs, 0)):
+    for point in plan.examples():
         form = negatives_of(point.workload)
         if form is not None:
             forms.setdefault(point.method, set()).add(form)
@@ -108,9 +113,9 @@ def check_data(plan: StudyPlan) -> None:
     Raises:
         InputError: a point's data are invalid, or two points could not be compared; names them.
     """
-    finals = plan.finals(dict.fromkeys(plan.pairs, 0))
+    finals, trials = plan.examples(), [plan.trial(pair, plan.example(pair[1])) for pair in plan.searched]
     manifests: dict[str, pd.DataFrame] = {}
-    for point in (*plan.tuning(), *finals):
+    for point in (*plan.tuning(), *trials, *finals):
         if _data_key(point) not in manifests:
             try:
                 manifests[_data_key(point)] = assemble(point.workload).manifest
@@ -137,7 +142,7 @@ class _Runner:
         self._flag = (folder / "stopping").absolute()
         self._flag.unlink(missing_ok=True)
         known = read_failures(folder)  # all are retried, except candidates that diverged
-        self.failures = {p.label: known[p.label] for p in plan.tuning() if diverged(known.get(p.label, ""))}
+        self.failures = {label: error for label, error in known.items() if _is_answer(label, error)}
         write_failures(folder, self.failures)
         self._warned: set[tuple[str, str]] = set()
         self.stopped = False
@@ -145,11 +150,21 @@ class _Runner:
     def run(self, points: Sequence[Point], name: str) -> None:
         """Run those points that are neither finished nor known to diverge."""
         left = [point for point in points if point.label not in self.failures and not self._is_finished(point)]
-        self.stopped |= bool(left) and self._stop()
-        if self.stopped or not left:
+        self._play(left, name, len(left), lambda _point, _outcome: None)
+
+    def search(self) -> None:
+        """Run the trials of every search: one after another in each, because a trial depends on those before it."""
+        if not self._plan.searched:
             return
-        with self._progress(name, len(left)) as report:
-            for point, outcome in chain(self._side_by_side(left), self._in_turn(left)):
+        searches = Searches(self._plan, journal(self._folder, writes=True))
+        self._play(searches.heads(), "tuning", searches.left, searches.after)
+
+    def _play(self, points: Sequence[Point], name: str, total: int, after: After) -> None:
+        self.stopped |= bool(points) and self._stop()
+        if self.stopped or not points:
+            return
+        with self._progress(name, total) as report:
+            for point, outcome in chain(self._side_by_side(points, after), self._in_turn(points, after)):
                 self.stopped |= outcome.stopped
                 self._warn_once(point, outcome)
                 if outcome.error:
@@ -164,11 +179,10 @@ class _Runner:
                 self._warned.add((point.method, text))
                 log.warning("%s: %s", point.label, text)
 
-    def failed_lines(self, chosen: Mapping[Pair, int]) -> Iterator[str]:
+    def failed_lines(self, chosen: Mapping[Pair, Candidate]) -> Iterator[str]:
         """A line for each point that failed, and for each method without a tuning result."""
-        tuning = {point.label for point in self._plan.tuning()}
         for label, error in self.failures.items():
-            if label not in tuning or not diverged(error):
+            if not _is_answer(label, error):
                 yield f"{label}: {error}"
         for regime, method in self._plan.pairs:
             if (regime, method) not in chosen:
@@ -180,28 +194,39 @@ class _Runner:
         check_same_point(point.label, Run(self._folder / point.folder).workload, point.workload)
         return True
 
-    def _in_turn(self, points: Sequence[Point]) -> Iterator[tuple[Point, Outcome]]:
-        """Run points that use all cores or a whole cluster, one after another."""
-        for point in points:
-            if point.workload.engine.backend == "ray" and not self.stopped:
-                where = (self._folder / point.folder, point.part, self._stop, self._address)
-                timed = self._plan.study.has_floor
-                yield point, run_point(point.workload, *where, study=self._folder, timed=timed)
+    def _in_turn(self, points: Sequence[Point], after: After) -> Iterator[tuple[Point, Outcome]]:
+        """Run points that use all cores or a whole cluster, and those that follow them, one after another."""
+        for first in points:
+            point = first if first.workload.engine.backend == "ray" else None
+            while point and not self.stopped:
+                outcome = self._run_here(point)
+                ended, point = point, after(point, outcome)
+                yield ended, outcome
 
-    def _side_by_side(self, points: Sequence[Point]) -> Iterator[tuple[Point, Outcome]]:
-        """Run points in one process each, in parallel, one per core."""
+    def _run_here(self, point: Point) -> Outcome:
+        return run_point(
+            point.workload, self._folder / point.folder, point.part, self._stop, judge=point.judge,
+            address=self._address, study=self._folder, timed=self._plan.study.has_floor,
+        )  # fmt: skip
+
+    def _side_by_side(self, points: Sequence[Point], after: After) -> Iterator[tuple[Point, Outcome]]:
+        """Run points in one process each, in parallel, one per core, and those that follow them."""
         serial = [point for point in points if point.workload.engine.backend == "serial"]
         if not serial:
             return
         ray, owned = connect(self._address)
-        running = self._submitted(ray, serial)
+        submit = self._submitter(ray)
+        running = {submit(point): point for point in serial}
         try:
             while running:
                 done, _ = ray.wait(list(running), timeout=_LOOK_EVERY_S)
                 if self._stop():
                     self._flag.touch()
                 for ref in done:
-                    yield running.pop(ref), _outcome_of(ray, ref)
+                    point, outcome = running.pop(ref), _outcome_of(ray, ref)
+                    if following := after(point, outcome):
+                        running[submit(following)] = following
+                    yield point, outcome
         finally:
             for ref in running:
                 ray.cancel(ref, force=True)
@@ -209,17 +234,24 @@ class _Runner:
                 disconnect()
             self._flag.unlink(missing_ok=True)
 
-    def _submitted(self, ray: Any, points: Sequence[Point]) -> dict[Any, Point]:  # noqa: ANN401 - Ray's module
-        """Submit the points as Ray tasks; returns them by reference."""
+    def _submitter(self, ray: Any) -> Callable[[Point], Any]:  # noqa: ANN401 - Ray's module
+        """What submits a point as a Ray task and returns its reference."""
         calls = 1 if self._plan.study.measures_memory else 0  # calls per process; 0: any number
         task = ray.remote(max_retries=0, max_calls=calls)(run_until_flag)
         cores = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())
-        study, running = self._folder.absolute(), {}
-        for point in points:
+        study = self._folder.absolute()
+
+        def submit(point: Point) -> Any:  # noqa: ANN401 - Ray's reference
             threads = min(point.workload.engine.threads, cores)  # a task that requires more would wait forever
-            arguments = (point.workload.model_dump_json(), study, study / point.folder, point.part, self._flag)
-            running[task.options(num_cpus=threads).remote(*arguments)] = point
-        return running
+            text, path = point.workload.model_dump_json(), study / point.folder
+            return task.options(num_cpus=threads).remote(text, study, path, point.part, self._flag, point.judge)
+
+        return submit
+
+
+def _is_answer(label: str, error: str) -> bool:
+    """Whether a failed point is a tuning candidate that diverged, which is a result and not tried again."""
+    return diverged(error) and label.rpartition("/")[2].startswith("tune-")
 
 
 def _outcome_of(ray: Any, ref: Any) -> Outcome:  # noqa: ANN401 - Ray's module and reference

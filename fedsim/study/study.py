@@ -16,7 +16,10 @@ from fedsim.core.errors import InputError, hint
 from fedsim.core.text import counted
 from fedsim.core.yaml import read_yaml
 from fedsim.data.split import Part
-from fedsim.study.kinds import KINDS, Settings, Study
+from fedsim.study.axes import Settings
+from fedsim.study.kinds import KINDS, Study
+from fedsim.study.pruning import Judge
+from fedsim.study.tune import UNTUNED, Candidate, Tune
 from fedsim.trackers.base import Tracker
 from fedsim.workload.reading import load_workload, parse_section, parse_setting
 from fedsim.workload.schema import Workload
@@ -31,6 +34,7 @@ _WORKLOAD_KEYS_BELOW = (
     ("regimes", "*"),
     ("axes",),
     ("tune", "grid"),
+    ("tune", "space"),
     ("tune", "methods", "*"),
 )
 
@@ -44,10 +48,12 @@ class Point:
     seed: int
     """Of its workload."""
     candidate: int | None
-    """Index among the method's tuning candidates; None for a point of the results."""
+    """Its number among the method's tuning candidates; None for a point of the results."""
     settings: Settings
     """The settings that tuning chose, or tries in this point."""
     workload: Workload
+    judge: Judge | None = None
+    """What may end a trial of a search early."""
 
     @property
     def folder(self) -> Path:
@@ -77,11 +83,11 @@ class StudyPlan:
         """
         self.study, self.base, self._where, self._code = study, base, where, code
         self.regimes = study.sweep()
-        self._workloads = {
-            (regime, method, index): self._load(regime, method, settings)
-            for regime, method in self.pairs
-            for index, settings in enumerate(self.candidates(method) or [{}])
-        }
+        self._workloads: dict[tuple[str, str, str], Workload] = {}
+        for regime, method in self.pairs:
+            for settings in self._samples(method):
+                self._workload(regime, method, settings)
+        self._check_search()
 
     @property
     def pairs(self) -> list[Pair]:
@@ -93,55 +99,107 @@ class StudyPlan:
         """Those of its points."""
         return next(iter(self._workloads.values())).trackers
 
+    @property
+    def searched(self) -> list[Pair]:
+        """The regimes and methods whose settings are searched for."""
+        tune = self.study.tune
+        found = tune is not None and tune.searches
+        return [pair for pair in self.pairs if found and self.tuned_in(pair[0]) == pair[0] and self.tune.runs(pair[1])]
+
+    @property
+    def tune(self) -> Tune:
+        """How settings are chosen, in a study that does so."""
+        assert self.study.tune is not None
+        return self.study.tune
+
+    @property
+    def tuning_runs(self) -> int:
+        """The number of runs that choose settings, at most."""
+        return len(self.tuning()) + sum(self.tune.runs(method) for _, method in self.searched)
+
     def describe(self) -> str:
         """The size of the study, in words."""
-        study, tuning = self.study, len(self.tuning())
+        study, tuning = self.study, self.tuning_runs
         parts = {"regime": self.regimes, "method": study.methods, "seed": study.seeds}
         counts = [counted(len(items), name) for name, items in parts.items()]
         return " x ".join(counts) + (f", after {tuning} tuning runs" if tuning else "")
 
-    def candidates(self, method: str) -> list[Settings]:
-        """The candidates of tuning."""
-        return self.study.tune.candidates(method) if self.study.tune else []
+    def candidates(self, method: str) -> list[Candidate]:
+        """The candidates of a method's grid; of a method without one, or whose settings are searched for, just one."""
+        grid = self.study.tune.candidates(method) if self.study.tune else []
+        return [Candidate(number, settings) for number, settings in enumerate(grid)] or [UNTUNED]
 
     def tuned_in(self, regime: str) -> str:
         """The regime that a regime takes its tuning from."""
         return (self.study.tune and self.study.tune.regime) or regime
 
     def tuning(self) -> list[Point]:
-        """The points of tuning; none for a method with a single candidate."""
-        tune = self.study.tune
+        """The points of tuning by a grid; none for a method with a single candidate."""
         return [
-            self._point(regime, method, tune.seed, index, tuning=True)
-            for regime, method in self.pairs
-            if tune and self.tuned_in(regime) == regime and len(self.candidates(method)) > 1
-            for index in range(len(self.candidates(method)))
+            self._point(pair, self.tune.seed, candidate, tuning=True)
+            for pair in self.pairs
+            if self.study.tune and self.tuned_in(pair[0]) == pair[0] and len(self.candidates(pair[1])) > 1
+            for candidate in self.candidates(pair[1])
         ]
 
-    def finals(self, chosen: Mapping[Pair, int]) -> list[Point]:
+    def trial(self, pair: Pair, candidate: Candidate) -> Point:
+        """A trial of a search.
+
+        Raises:
+            InputError: its workload is invalid.
+        """
+        return self._point(pair, self.tune.seed, candidate, tuning=True)
+
+    def finals(self, chosen: Mapping[Pair, Candidate]) -> list[Point]:
         """The points of the results, one complete comparison per seed after another.
 
         Args:
-            chosen: Index of the candidate by (regime, method); pairs that are missing have no points.
+            chosen: The candidate by (regime, method); pairs that are missing have no points.
         """
         return [
-            self._point(regime, method, seed, chosen[regime, method], tuning=False)
+            self._point(pair, seed, chosen[pair], tuning=False)
             for seed in self.study.seeds
-            for regime, method in self.pairs
-            if (regime, method) in chosen
+            for pair in self.pairs
+            if pair in chosen
         ]
 
-    def _point(self, regime: str, method: str, seed: int, index: int, *, tuning: bool) -> Point:
-        workload = self._workloads[regime, method, index].model_copy(update={"seed": seed})
-        settings = (self.candidates(method) or [{}])[index]
+    def example(self, method: str) -> Candidate:
+        """A candidate of a method."""
+        return Candidate(0, self._samples(method)[0])
+
+    def examples(self) -> list[Point]:
+        """The points of the results, with a candidate each, whichever is going to be chosen."""
+        return self.finals({pair: self.example(pair[1]) for pair in self.pairs})
+
+    def _point(self, pair: Pair, seed: int, candidate: Candidate, *, tuning: bool) -> Point:
+        regime, method = pair
         return Point(
             regime=regime,
             method=method,
             seed=seed,
-            candidate=index if tuning else None,
-            settings=settings,
-            workload=workload,
+            candidate=candidate.number if tuning else None,
+            settings=candidate.settings,
+            workload=self._workload(regime, method, candidate.settings).model_copy(update={"seed": seed}),
         )
+
+    def _samples(self, method: str) -> list[Settings]:
+        """The settings of a method to validate: all there are, or what stands for those that a search may draw."""
+        return (self.study.tune.samples(method) if self.study.tune else []) or [{}]
+
+    def _check_search(self) -> None:
+        """Refuse a search that gives methods unlike budgets, or that judges rounds which are not validated."""
+        for regime in dict.fromkeys(regime for regime, _ in self.searched):
+            methods = [method for one, method in self.searched if one == regime]
+            try:
+                self.tune.check_budgets({m: self._workload(regime, m, self._samples(m)[0]) for m in methods})
+            except ValueError as error:
+                raise InputError(f"{self._where}: regime {regime}, {error}") from error
+
+    def _workload(self, regime: str, method: str, settings: Settings) -> Workload:
+        key = regime, method, _as_yaml(settings)
+        if key not in self._workloads:
+            self._workloads[key] = self._load(regime, method, settings)
+        return self._workloads[key]
 
     def _load(self, regime: str, method: str, candidate: Settings) -> Workload:
         own = {"algorithm.name": method, **self.study.methods[method]}

@@ -134,7 +134,8 @@ def _sections_at(location: tuple[int | str, ...], root: type[Section]) -> list[t
         if isinstance(part, int):
             continue
         fields = [kind.model_fields[part].annotation for kind in kinds if part in kind.model_fields]
-        kinds = [k for f in fields for k in _sections_in(f)] if fields else [k for k in kinds if _tagged(k, part)]
+        tagged = [k for k in kinds if _tagged(k, part)] or kinds  # a key of a mapping leads to the same sections
+        kinds = [k for f in fields for k in _sections_in(f)] if fields else tagged
     return kinds
 
 

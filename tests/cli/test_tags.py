@@ -34,7 +34,7 @@ def test_a_studys_runs_get_them(workload: Path) -> None:
     path = workload.parent / "study.yaml"
     path.write_text(write_yaml(study))
     plan = load_study(path, ['set.tags=["a", "b"]'])
-    assert [point.workload.tags for point in plan.finals({("all", "fedavg"): 0})] == [("a", "b")]
+    assert [point.workload.tags for point in plan.examples()] == [("a", "b")]
 
 
 @pytest.mark.parametrize("tags", ['[""]', '[" a"]', '["a\\nb"]', "[3]", "a", f"[{'x' * 65}]"])

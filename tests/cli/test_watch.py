@@ -19,9 +19,9 @@ from fedsim.cli.watching import follow, watched
 from fedsim.core.errors import DamagedError
 from fedsim.engine.record.failures import Failure, Failures
 from fedsim.engine.record.ledger import write_table
+from fedsim.study.ended import write_failures
 from fedsim.study.frozen import freeze
 from fedsim.study.point import run_point
-from fedsim.study.results import write_failures
 from fedsim.study.study import load_study
 from tests.conftest import COMMAND
 
@@ -155,7 +155,7 @@ def test_a_study_is_counted_point_by_point(fedsim: Fedsim, workload: Path, tmp_p
     (tmp_path / "pair.yaml").write_text(STUDY)
     plan, folder = load_study(tmp_path / "pair.yaml"), tmp_path / "pair"
     freeze(plan, folder)
-    first, second = plan.finals(dict.fromkeys(plan.pairs, 0))
+    first, second = plan.examples()
     subject = watched(folder)
 
     def news() -> str:

@@ -11,7 +11,15 @@ from .blocks import DOCS, blocks, perform, workplace
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    "page", ["howto-data.md", "howto-gpu.md", "howto-method.md", "howto-network.md", "howto-trackers.md"]
+    "page",
+    [
+        "howto-data.md",
+        "howto-gpu.md",
+        "howto-method.md",
+        "howto-network.md",
+        "howto-trackers.md",
+        "howto-tuning.md",
+    ],
 )
 def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
     folder = workplace(tmp_path)

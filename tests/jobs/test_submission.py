@@ -94,7 +94,7 @@ def test_a_study_is_told_by_its_workload(workload: Path, tmp_path: Path, monkeyp
     for name, text in job.submission.files.items():
         (there / name).write_text(text)
     monkeypatch.chdir(there)
-    points = load_study(there / "study.yaml").finals({("all", "fedavg"): 0})
+    points = [point for point in load_study(there / "study.yaml").examples() if point.method == "fedavg"]
     assert [(point.seed, point.workload.federation.cache) for point in points] == [(3, tmp_path / "shards")]
     assert prepare(tmp_path / "pair.yaml", [], None, Path("/shared")).submission.out == Path("/shared/pair")
 

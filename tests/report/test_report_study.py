@@ -22,7 +22,7 @@ from fedsim.report.study_tables import study_tables
 from fedsim.report.tables import as_latex
 from fedsim.report.viewer import stacks_of
 from fedsim.report.wording import confidence, spread
-from fedsim.study.results import write_failures
+from fedsim.study.ended import write_failures
 
 Made = Callable[..., Path]
 Told = Callable[[str], tuple[Path, str]]

@@ -12,6 +12,10 @@ from fedsim.study.study import StudyPlan, load_study
 from fedsim.workload.reading import write_yaml
 from tests.conftest import site
 
+PlanOf = Callable[..., StudyPlan]
+SEARCH = {"seed": 9, "sampler": "random", "trials": 30, "space": {"training.lr": {"low": 1e-4, "high": 1e-2}}}
+"""What tune says in a study that searches."""
+
 
 def study_content(**keys: Any) -> dict[str, Any]:
     return {

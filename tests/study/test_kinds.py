@@ -54,7 +54,7 @@ def plan_of(tmp_path: Path) -> PlanOf:
 def clients_of(plan: StudyPlan) -> dict[str, int]:
     return {
         point.regime: point.workload.federation.clients or len(point.workload.federation.expanded_sites())
-        for point in plan.finals(dict.fromkeys(plan.pairs, 0))
+        for point in plan.examples()
     }
 
 
@@ -109,19 +109,19 @@ def test_an_ablation_has_every_combination(plan_of: PlanOf) -> None:
 def test_the_data_stay_the_same_or_grow_with_the_clients(plan_of: PlanOf) -> None:
     total = plan_of(kind="client-count", clients=[2, 4])
     assert clients_of(total) == {"clients-2": 2, "clients-4": 4}
-    assert all(len(p.workload.federation.expanded_sites()) == 2 for p in total.finals(dict.fromkeys(total.pairs, 0)))
+    assert all(len(p.workload.federation.expanded_sites()) == 2 for p in total.examples())
     more = plan_of(kind="client-count", clients=[2, 5], data="per_client")
     assert clients_of(more) == {"clients-2": 2, "clients-5": 5}
-    assert [len(p.workload.federation.expanded_sites()) for p in more.finals(dict.fromkeys(more.pairs, 0))] == [2, 5]
+    assert [len(p.workload.federation.expanded_sites()) for p in more.examples()] == [2, 5]
     half = plan_of(kind="client-count", clients=[1, 2], key="training.rounds")
-    assert [p.workload.training.rounds for p in half.finals(dict.fromkeys(half.pairs, 0))] == [1, 2]
+    assert [p.workload.training.rounds for p in half.examples()] == [1, 2]
 
 
 @pytest.mark.slow
 def test_a_point_of_many_registered_sites_has_the_costs_of_its_cohort(plan_of: PlanOf, tmp_path: Path) -> None:
     keys = {"engine.backend": "serial", "training.cohort": 2, "metrics.clients": 3, "training.rounds": 1}
     plan = plan_of(kind="client-count", clients=[300], data="per_client", set=keys)
-    (point,) = plan.finals(dict.fromkeys(plan.pairs, 0))
+    (point,) = plan.examples()
     assert run_point(point.workload, tmp_path / "run", "test", lambda: False).error == ""
     run = Run(tmp_path / "run")
     row = point_row(plan, point, run)
@@ -133,7 +133,7 @@ def test_a_point_of_many_registered_sites_has_the_costs_of_its_cohort(plan_of: P
 
 def test_scaling_grows_cores_and_with_weak_scaling_the_clients(plan_of: PlanOf) -> None:
     strong = plan_of(kind="scaling-strong", nodes=[1, 2], set={})
-    assert {p.workload.engine.nodes for p in strong.finals(dict.fromkeys(strong.pairs, 0))} == {1, 2}
+    assert {p.workload.engine.nodes for p in strong.examples()} == {1, 2}
     assert set(clients_of(strong).values()) == {2}
     weak = plan_of(kind="scaling-weak", cores=[1, 2], clients=3, set={})
     assert clients_of(weak) == {"cores-1": 3, "cores-2": 6}
@@ -205,7 +205,7 @@ TIMED = {"engine.backend": "serial", "time.latency_s": 10, "time.deadline_s": 5,
 
 def test_an_ablation_varies_modes_though_each_has_keys_of_its_own(plan_of: PlanOf) -> None:
     plan = plan_of(kind="ablation", set=TIMED, axes={"time.mode": ["synchronous", "deadline", "buffered"]})
-    modes = [point.workload.time and point.workload.time.mode for point in plan.finals(dict.fromkeys(plan.pairs, 0))]
+    modes = [point.workload.time and point.workload.time.mode for point in plan.examples()]
     assert modes == ["synchronous", "deadline", "buffered"]
     assert list(plan.study.axes_of("mode-deadline")) == ["time.mode"]
 
@@ -213,7 +213,7 @@ def test_an_ablation_varies_modes_though_each_has_keys_of_its_own(plan_of: PlanO
 def test_methods_of_a_comparison_set_several_keys_of_time_at_once(plan_of: PlanOf) -> None:
     buffered = {"algorithm.name": "fedavg", "time.mode": "buffered", "time.buffer": 2, "training.rounds": 4}
     plan = plan_of(set={"time.latency_s": 10}, methods={"fedavg": {}, "buffered": buffered}, reference="fedavg")
-    rounds = {p.method: p.workload.training.rounds for p in plan.finals(dict.fromkeys(plan.pairs, 0))}
+    rounds = {p.method: p.workload.training.rounds for p in plan.examples()}
     assert rounds == {"fedavg": 2, "buffered": 4}
     with pytest.raises(InputError, match=r"time would replace the whole section; write time.KEY"):
         plan_of(set={"time": {"latency_s": 10}})

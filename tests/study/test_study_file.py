@@ -8,6 +8,7 @@ import pytest
 from fedsim.core.errors import InputError
 from fedsim.study.runner import check_data
 from fedsim.study.study import StudyPlan, load_study
+from fedsim.study.tune import UNTUNED
 from fedsim.workload.reading import read_yaml, write_yaml
 from tests.conftest import Fedsim
 
@@ -21,7 +22,7 @@ STUDIES = [p for p in sorted((Path(__file__).parents[2] / "workloads").glob("*.y
 def test_every_study_is_valid(path: Path) -> None:
     plan = load_study(path)
     assert plan.study.name == path.stem
-    assert plan.finals(dict.fromkeys(plan.pairs, 0))
+    assert plan.examples()
 
 
 def test_layers_override_one_another(plan_of: Callable[..., StudyPlan]) -> None:
@@ -33,16 +34,16 @@ def test_layers_override_one_another(plan_of: Callable[..., StudyPlan]) -> None:
         methods={"fedmri": {"training.lr_step": 2, "algorithm.beta": 7}, "again": {"algorithm.name": "fedavg"}},
         tune={"seed": 9, "methods": {"fedmri": {"algorithm.beta": [1, 5]}}},
     )
-    workload = plan.finals({("slow", "fedmri"): 1})[1].workload
+    workload = plan.finals({("slow", "fedmri"): plan.candidates("fedmri")[1]})[1].workload
     assert (workload.training.lr, workload.training.batch_size, workload.training.lr_step) == (2e-3, 2, 2)
     assert (workload.algorithm.name, workload.algorithm.model_dump()["beta"], workload.seed) == ("fedmri", 5, 2)
-    assert plan.finals({("slow", "again"): 0})[0].workload.algorithm.name == "fedavg"
+    assert plan.finals({("slow", "again"): UNTUNED})[0].workload.algorithm.name == "fedavg"
 
 
 @pytest.mark.parametrize(
     ("setting", "found"),
     [
-        ("seeds=[7]", lambda plan: [p.seed for p in plan.finals({("all", "single"): 0})] == [7]),
+        ("seeds=[7]", lambda plan: {p.seed for p in plan.examples()} == {7}),
         ("methods.fedmri.algorithm.beta=3", lambda plan: plan.study.methods["fedmri"] == {"algorithm.beta": 3}),
         ("methods.fedprox={}", lambda plan: plan.study.methods["fedprox"] == {}),
         ("regimes.few.training.lr=1", lambda plan: plan.study.regimes == {"few": {"training.lr": 1}}),

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from fedsim.engine.record.run_directory import Run
-from fedsim.study.kinds import Tune
 from fedsim.study.runner import StudyResult
 from fedsim.study.study import StudyPlan
+from fedsim.study.tune import Tune
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ _OF_A_RUN = {
 }  # fmt: skip
 _OF_A_STUDY = {
     "study.yaml", "base.yaml", "runs", "tables", "figures", "results.parquet", "volumes.parquet", "curves.parquet",
-    "tuning.parquet", "failed.parquet", "report.html", "stopping", "log.txt", LOCK,
+    "tuning.parquet", "failed.parquet", "search.journal", "report.html", "stopping", "log.txt", LOCK,
 }  # fmt: skip
 
 _UNFINISHED = {".part", ".next", ".previous"}

@@ -1,0 +1,92 @@
+"""What became of the candidates of tuning, and which were chosen."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsim.analysis.scores import mean_over_sites, scores
+from fedsim.engine.record.run_directory import Run
+from fedsim.study.ended import is_finished
+from fedsim.study.outcome import diverged
+from fedsim.study.search import State, trials_of
+from fedsim.study.study import Pair, Point, StudyPlan
+from fedsim.study.tune import Candidate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A candidate that tuning has tried, or is going to."""
+
+    point: Point
+    state: State
+    psnr: float
+    """Validation PSNR [dB] of its best round, mean over sites; NaN unless it finished."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """Its number and settings."""
+        assert self.point.candidate is not None
+        return Candidate(self.point.candidate, self.point.settings)
+
+
+def tried(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Pair, list[Tried]]:
+    """The candidates of each method and regime that is tuned: all of a grid, those of a search that have begun."""
+    found: dict[Pair, list[Tried]] = {}
+    for point in plan.tuning():
+        found.setdefault((point.regime, point.method), []).append(_of_grid(point, folder, failures))
+    for pair, trials in trials_of(plan, folder).items():
+        found[pair] = [
+            Tried(point=plan.trial(pair, Candidate(trial.number, trial.settings)), state=trial.state, psnr=trial.psnr)
+            for trial in trials
+        ]
+    return found
+
+
+def _of_grid(point: Point, folder: Path, failures: Mapping[str, str]) -> Tried:
+    if is_finished(point, folder):
+        psnr = mean_over_sites(scores(Run(folder / point.folder), point.part), "psnr")
+        return Tried(point=point, state="finished", psnr=psnr)
+    state: State = "diverged" if diverged(failures.get(point.label, "")) else "running"
+    return Tried(point=point, state=state, psnr=math.nan)
+
+
+def choose(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Pair, Candidate]:
+    """The candidate with the best validation PSNR, by (regime, method); pairs with unfinished tuning are missing."""
+    found = tried(plan, folder, failures)
+    chosen: dict[Pair, Candidate] = {}
+    for regime, method in plan.pairs:
+        where = (plan.tuned_in(regime), method)
+        known = found.get(where)
+        if known is None:
+            chosen[regime, method] = plan.candidates(method)[0]
+        elif len(known) == plan.tune.runs(method) and all(one.state != "running" for one in known):
+            scored = [one for one in known if not math.isnan(one.psnr)]
+            if scored:
+                chosen[regime, method] = max(scored, key=lambda one: one.psnr).candidate
+    return chosen
+
+
+def tuning_rows(
+    plan: StudyPlan, folder: Path, failures: Mapping[str, str], chosen: Mapping[Pair, Candidate]
+) -> Iterator[dict[str, Any]]:
+    """The rows of tuning.parquet."""
+    for pair, candidates in tried(plan, folder, failures).items():
+        for one in candidates:
+            yield {
+                "regime": pair[0], "method": pair[1], "candidate": one.candidate.number,
+                "settings": json.dumps(one.candidate.settings), "psnr": one.psnr,
+                "error": failures.get(one.point.label, ""), "state": one.state, **_spent(folder / one.point.folder),
+                "chosen": pair in chosen and chosen[pair].number == one.candidate.number,
+            }  # fmt: skip
+
+
+def _spent(run: Path) -> dict[str, float]:
+    """The rounds of a candidate so far, and the time of the cores that it had [h]."""
+    if not (run / "rounds.parquet").exists():
+        return {"rounds": 0, "core_hours": 0.0}
+    rounds = Run(run).rounds
+    core_seconds = rounds["seconds"] * rounds["slots"] * rounds["threads"]
+    return {"rounds": len(rounds), "core_hours": float(core_seconds.sum()) / 3600}

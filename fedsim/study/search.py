@@ -1,0 +1,198 @@
+"""Searches: each draws the trials of one method in one regime, one after another, and learns from those that ended.
+
+What a trial is drawn from is the seed, its number and the trials that ended before it, nothing else. So it does not
+matter how often a study was interrupted; a trial that was interrupted is in the journal with its settings, and its run
+resumes.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fedsim.core.seeds import derive
+from fedsim.study.axes import Settings
+from fedsim.study.journal import FILE, journal
+from fedsim.study.library import optuna
+from fedsim.study.outcome import Outcome
+from fedsim.study.pruning import Judge
+from fedsim.study.space import Range, applies
+from fedsim.study.study import Pair, Point, StudyPlan
+from fedsim.study.tune import Candidate
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.storages import JournalStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+    from optuna.trial import Trial as Drawing
+
+
+State = Literal["running", "finished", "pruned", "diverged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A trial of a search."""
+
+    number: int
+    """Its place in its search, counted from 0."""
+    settings: Settings
+    state: State
+    psnr: float
+    """Validation PSNR [dB] of its best round, mean over sites; NaN unless it finished."""
+
+
+class Searches:
+    """The searches of a study, which write to its journal."""
+
+    def __init__(self, plan: StudyPlan, storage: "JournalStorage") -> None:
+        self._by_pair = {pair: _Search(plan, pair, storage) for pair in plan.searched}
+
+    def heads(self) -> list[Point]:
+        """The next trial of each search that has not ended."""
+        return [point for search in self._by_pair.values() if (point := search.next())]
+
+    @property
+    def left(self) -> int:
+        """The number of trials that have not ended."""
+        return sum(search.left for search in self._by_pair.values())
+
+    def after(self, point: Point, outcome: Outcome) -> Point | None:
+        """Take up how a trial ended; the next of its search, if there is one."""
+        return self._by_pair[point.regime, point.method].after(point, outcome)
+
+
+class _Search:
+    """Draws and judges the trials of one method in one regime."""
+
+    def __init__(self, plan: StudyPlan, pair: Pair, storage: "JournalStorage") -> None:
+        self._plan, self._pair, self._storage = plan, pair, storage
+        self._study: Study = optuna().create_study(
+            study_name=_name(pair), storage=storage, direction="maximize", load_if_exists=True
+        )
+        self._tune, self._space = plan.tune, plan.tune.space_of(pair[1])
+
+    @property
+    def left(self) -> int:
+        """The number of its trials that have not ended."""
+        return self._tune.runs(self._pair[1]) - len(self._ended())
+
+    def _ended(self) -> "list[FrozenTrial]":
+        return [trial for trial in self._study.trials if trial.state.is_finished()]
+
+    def next(self) -> Point | None:
+        """The trial that was interrupted, or else a new one, as a point; None after the last."""
+        ended = self._ended()
+        if not self.left:
+            return None
+        if len(self._study.trials) == len(ended):
+            self._study.add_trial(self._drawn(ended))
+        trial = self._study.trials[len(ended)]
+        point = self._plan.trial(self._pair, Candidate(trial.number, _settings(trial, self._space)))
+        rounds = point.workload.training.rounds
+        return replace(point, judge=Judge(pruner=self._tune.pruner, rounds=rounds, before=tuple(ended)))
+
+    def _drawn(self, ended: "list[FrozenTrial]") -> "FrozenTrial":
+        """A new trial, drawn in memory and then recorded at once, so that none is ever recorded in part."""
+        number = len(ended)
+        study = optuna().create_study(direction="maximize", sampler=_sampler(self._tune.sampler, self._seed(number)))
+        study.add_trials(ended)
+        drawing, drawn = study.ask(), dict[str, Any]()
+        for key, range_ in self._space.items():
+            if applies(range_, drawn):
+                drawn[key] = _draw(drawing, key, range_)
+        trial = optuna().trial
+        return trial.create_trial(  # type: ignore[no-any-return]
+            state=trial.TrialState.RUNNING, params=drawing.params, distributions=drawing.distributions
+        )
+
+    def _seed(self, number: int) -> int:
+        """Of a trial; that of another method is the same, so that all methods begin with the same settings."""
+        return derive(self._tune.seed, "trial", number) % 2**32
+
+    def after(self, point: Point, outcome: Outcome) -> Point | None:
+        """Record how a trial ended, and draw the next; a trial that was stopped or failed is neither."""
+        if outcome.stopped or (outcome.error and not outcome.diverged):
+            return None
+        assert point.judge is not None
+        assert point.candidate is not None
+        trial, states = self._study.trials[point.candidate], optuna().trial.TrialState
+        _, judged = point.judge.replayed({} if outcome.error else outcome.rungs)
+        for round_, value in judged.intermediate_values.items():
+            self._storage.set_trial_intermediate_value(trial._trial_id, round_, value)
+        for key, value in judged.system_attrs.items():
+            self._storage.set_trial_system_attr(trial._trial_id, key, value)
+        whole = not outcome.pruned and math.isfinite(outcome.psnr)
+        state, values = (states.COMPLETE, [outcome.psnr]) if whole else (states.PRUNED, None)
+        self._storage.set_trial_state_values(trial._trial_id, state, values)
+        return self.next()
+
+
+def trials_of(plan: StudyPlan, folder: Path) -> dict[Pair, list[Trial]]:
+    """The trials of every search of a study's folder that have begun, in their order.
+
+    Raises:
+        InputError: optuna is not installed.
+        DamagedError: the journal is damaged.
+    """
+    found: dict[Pair, list[Trial]] = {pair: [] for pair in plan.searched}
+    if not found or not (folder / FILE).exists():
+        return found
+    storage = journal(folder)
+    names = {study.study_name: study._study_id for study in storage.get_all_studies()}
+    for pair in found:
+        space = plan.tune.space_of(pair[1])
+        known = storage.get_all_trials(names[_name(pair)]) if _name(pair) in names else []
+        found[pair] = [_trial(trial, space) for trial in known]
+    return found
+
+
+def ended_trials(plan: StudyPlan, folder: Path) -> set[str]:
+    """The labels of the trials that have ended, as `trials_of` knows them."""
+    return {
+        plan.trial(pair, Candidate(trial.number, trial.settings)).label
+        for pair, trials in trials_of(plan, folder).items()
+        for trial in trials
+        if trial.state != "running"
+    }
+
+
+def _trial(trial: "FrozenTrial", space: Mapping[str, Range]) -> Trial:
+    states = optuna().trial.TrialState
+    ends: dict[Any, State] = {states.COMPLETE: "finished", states.PRUNED: "pruned"}
+    state = ends.get(trial.state, "running")
+    if state == "pruned" and not trial.intermediate_values:
+        state = "diverged"
+    psnr = trial.values[0] if trial.values else math.nan
+    return Trial(number=trial.number, settings=_settings(trial, space), state=state, psnr=psnr)
+
+
+def _name(pair: Pair) -> str:
+    return "/".join(pair)
+
+
+def _settings(trial: "FrozenTrial", space: Mapping[str, Range]) -> Settings:
+    return {
+        key: trial.params[key] if range_.values is None else json.loads(trial.params[key])
+        for key, range_ in space.items()
+        if key in trial.params
+    }
+
+
+def _sampler(name: str, seed: int) -> "BaseSampler":
+    samplers = optuna().samplers
+    return samplers.TPESampler(seed=seed) if name == "tpe" else samplers.RandomSampler(seed=seed)  # type: ignore[no-any-return]
+
+
+def _draw(drawing: "Drawing", key: str, range_: Range) -> object:
+    """A key's value; one of a list is drawn as JSON text, because Optuna takes only plain values."""
+    if range_.values is not None:
+        texts = [json.dumps(value, default=str) for value in range_.values]
+        return json.loads(drawing.suggest_categorical(key, texts))
+    low, high = range_.ends
+    if range_.whole:
+        return drawing.suggest_int(key, int(low), int(high), step=int(range_.step or 1), log=range_.log)
+    return drawing.suggest_float(key, low, high, step=range_.step, log=range_.log)
