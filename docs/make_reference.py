@@ -1,14 +1,14 @@
 """Writes docs/reference.md from the code: python docs/make_reference.py.
 
-Keys, ranges and descriptions come from the schema, commands from the command line, the library from its docstrings. The
-text between them, and the meaning of tables' columns, are in reference.md.j2.
+Keys, ranges and descriptions come from the schema, commands from the command line. The text between them, and the
+meaning of tables' columns, are in reference.md.j2. What scripts use is on a page of its own: make_python.py.
 """
 
 import ast
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -16,23 +16,14 @@ import jinja2
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
-from fedsim import Run, load_workload, run
-from fedsim.algorithms.fedmri import contrastive_ratio
 from fedsim.cli import app as cli
 from fedsim.core.section import Section
 from fedsim.study import results
 from fedsim.study.kinds import KINDS, Study
-from fedsim.study.study import load_study
 from fedsim.study.tune import Tune
 from fedsim.workload.schema import Workload
 
 DOCS = Path(__file__).parent
-LIBRARY: dict[str, Callable[..., object]] = {
-    "fedsim.load_workload": load_workload, "fedsim.run": run, "fedsim.Run": Run,
-    "fedsim.study.study.load_study": load_study,
-    "fedsim.algorithms.fedmri.contrastive_ratio": contrastive_ratio,
-}  # fmt: skip
-"""What scripts may rely on; public methods and properties of classes follow by themselves."""
 
 _PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Any: "any"}
 _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "of length ≥"}
@@ -239,7 +230,7 @@ def _value(parameter: Any) -> str:  # noqa: ANN401 - of typer's own copy of clic
     return {Path: "PATH", int: "N", float: "X"}.get(annotation, "TEXT")
 
 
-# Tables and the library
+# Tables
 
 
 def study_tables() -> str:
@@ -256,40 +247,11 @@ def study_tables() -> str:
     return "\n\n".join(parts)
 
 
-def library() -> str:
-    """The public functions and classes with their docstrings."""
-    parts = []
-    for name, thing in LIBRARY.items():
-        parts.append(f"### {name}\n\n```text\n{name}{_signature(thing)}\n\n{inspect.getdoc(thing)}\n```")
-        if inspect.isclass(thing):
-            parts.append("\n".join(f"* `{member}`: {said}" for member, said in _members(thing)))
-    return "\n\n".join(parts)
-
-
-def _signature(thing: Callable[..., object]) -> str:
-    """A signature as it is written, without the modules of its types; a function as default is left out."""
-    signature = inspect.signature(thing)
-    given = [p.replace(default=...) if inspect.isfunction(p.default) else p for p in signature.parameters.values()]
-    text = str(signature.replace(parameters=given)).replace("Ellipsis", "...")
-    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
-
-
-def _members(kind: type) -> Iterator[tuple[str, str]]:
-    for name, member in vars(kind).items():
-        if name.startswith("_") or not (inspect.isfunction(member) or isinstance(member, property)):
-            continue
-        if isinstance(member, property):
-            yield name, _first(member)
-        else:
-            given = [p.name for p in inspect.signature(member).parameters.values() if p.name != "self"]
-            yield f"{name}({', '.join(given)})", _first(member)
-
-
 def render() -> str:
     """The text of docs/reference.md."""
     loader = jinja2.FileSystemLoader(DOCS)
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False)
-    makers = (workload_keys, study_keys, commands, study_tables, library)
+    makers = (workload_keys, study_keys, commands, study_tables)
     return environment.get_template("reference.md.j2").render({maker.__name__: maker() for maker in makers})
 
 

@@ -1,4 +1,4 @@
-"""The pages of the site that are not files of docs/: README.md as its home, and each file that a page links to.
+"""What the site has besides the files of docs/: README.md as its home, every file that a page links to, and notebooks.
 
 MkDocs calls the functions whose names begin with `on_` (mkdocs.yml names this file under `hooks`). The Markdown files
 stay as a code host shows them; what the site needs otherwise is changed here, as they are read.
@@ -6,6 +6,7 @@ stay as a code host shows them; what the site needs otherwise is changed here, a
 
 import posixpath
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,13 +15,19 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(Path(__file__).parent))
+
+from make_notebooks import CHAPTERS, notebook  # noqa: E402 - MkDocs runs this file by its path
+
 LANGUAGES = {".yaml": "yaml", ".py": "python", ".sh": "bash", ".sbatch": "bash"}
 _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)\s#]+)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the home and the files that pages link to."""
+    """Add the home, the files that pages link to, and the notebooks."""
+    for chapter in CHAPTERS:
+        files.append(File.generated(config, f"tutorial/{chapter.stem}.ipynb", content=notebook(chapter)))
     waiting = ["README.md", *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
     seen = set(waiting)
     while waiting:
@@ -40,8 +47,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     path = file_of(here)
     if not path.endswith(".md"):
         return markdown
-    page_markdown = outside_code(markdown, lambda text: _LINK.sub(lambda found: _relative(path, here, found[1]), text))
-    return re.sub(r"^```(\w+) (\S+)$", r'```\1 title="\2"', page_markdown, flags=re.MULTILINE)
+    changed = outside_code(markdown, lambda text: _LINK.sub(lambda found: _relative(path, here, found[1]), text))
+    changed = re.sub(r"^```(\w+) (\S+)$", r'```\1 title="\2"', changed, flags=re.MULTILINE)
+    if ROOT / path in CHAPTERS:
+        changed += f"\n[This chapter as a notebook]({Path(path).stem}.ipynb)\n"
+    return changed
 
 
 def linked(path: str) -> set[str]:
@@ -53,6 +63,8 @@ def linked(path: str) -> set[str]:
 def shown(path: str) -> str:
     """A file of the project as a Markdown page; its links are still those of the file."""
     text = (ROOT / path).read_text(encoding="utf-8")
+    if path == "README.md":
+        return f"---\nhide: [navigation]\n---\n{text}"
     if path.endswith(".md"):
         return text
     fence = f"````{LANGUAGES.get(Path(path).suffix, 'text')}"

@@ -3,15 +3,23 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 
-out, err = Console(), Console(stderr=True)
+
+def _terminal(stream: TextIO | None) -> bool:
+    """Whether lines can be drawn over: colours may be forced (FORCE_COLOR, as in notebooks), a terminal cannot."""
+    return stream is not None and stream.isatty()
+
+
+out = Console(force_interactive=_terminal(sys.stdout))
+err = Console(stderr=True, force_interactive=_terminal(sys.stderr))
 
 
 def readable(path: Path) -> Path:

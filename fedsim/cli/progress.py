@@ -82,7 +82,7 @@ class _Clock:
 @contextmanager
 def progress_of(workload: Workload, console: Console) -> Iterator[Observer]:
     """A live display on a terminal, one line per round elsewhere."""
-    if not console.is_terminal:
+    if not console.is_interactive:
         yield PlainProgress(workload, console)
         return
     with Progress(*columns(), console=console) as progress:
@@ -92,7 +92,7 @@ def progress_of(workload: Workload, console: Console) -> Iterator[Observer]:
 @contextmanager
 def bars_of(console: Console, *names: str) -> Iterator[Callable[[str, str, int], None]]:
     """Bars on a terminal, nothing elsewhere; yields a function that reports a step: which bar, a note, the total."""
-    with Progress(*columns(), console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns(), console=console, disable=not console.is_interactive) as progress:
         bars = {name: progress.add_task(name, total=None, note="", visible=False) for name in names}
         yield lambda name, note, total: progress.update(bars[name], advance=1, note=note, total=total, visible=True)
 

@@ -17,7 +17,7 @@ from fedsim.study.study import Point
 @contextmanager
 def study_progress(console: Console, name: str, total: int) -> Iterator[Report]:
     """Prints a line for each finished point, on a terminal with a bar below the lines."""
-    bar = Progress(*columns(), console=console, disable=not console.is_terminal)
+    bar = Progress(*columns(), console=console, disable=not console.is_interactive)
     task, since, done = bar.add_task(name, total=total, note=""), time.monotonic(), 0
 
     def report(point: Point, outcome: Outcome) -> None:

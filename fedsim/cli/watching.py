@@ -50,7 +50,7 @@ def watched(path: Path) -> Watched:
 
 def follow(subject: Watched, console: Console) -> None:
     """Show it until it is done: live on a terminal, a line for each piece of news elsewhere."""
-    if not console.is_terminal:
+    if not console.is_interactive:
         for _ in _looks(subject):
             for line in subject.news():
                 console.print(line, highlight=False, soft_wrap=True, markup=False)

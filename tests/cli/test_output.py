@@ -75,3 +75,15 @@ def test_the_log_is_appended_to_and_says_why_a_run_ended(workload: Path, tmp_pat
     assert fedsim("run", "run/workload.yaml", "--out", "run", "--resume")[0] == 1
     assert log.read_text().startswith(before)
     assert "resumes after round 1" in log.read_text()[len(before) :]
+
+
+@pytest.mark.slow
+def test_forced_colours_do_not_make_a_terminal(
+    workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fedsim: Fedsim
+) -> None:
+    """As in a notebook: nothing is drawn over, and every round is a line."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    status, out, err = fedsim("run", workload, "--set", "training.rounds=1", "--out", tmp_path / "run")
+    assert status == 0
+    assert "\x1b[2K" not in out + err
+    assert "round 1/1" in out

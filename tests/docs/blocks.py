@@ -71,9 +71,14 @@ def perform(step: File | Command, folder: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, f"$ {step.line}\n{done.stdout}"
-    rest = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    for wanted in step.expected:
+    check(step, done.stdout)
+
+
+def check(command: Command, printed: str) -> None:
+    """Assert that a command printed the lines that the document shows, in their order."""
+    rest = [" ".join(line.split()) for line in printed.splitlines()]
+    for wanted in command.expected:
         pattern = re.escape(" ".join(wanted.split())).replace(r"\.\.\.", ".*")
         at = next((i for i, line in enumerate(rest) if re.fullmatch(pattern, line)), None)
-        assert at is not None, f"$ {step.line}\nhas no line {wanted!r} (any more) in\n{done.stdout}"
+        assert at is not None, f"$ {command.line}\nhas no line {wanted!r} (any more) in\n{printed}"
         rest = rest[at + 1 :]

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
+import make_python
 import pandas as pd
 import pytest
 from typer.main import get_command
@@ -37,6 +38,13 @@ def page() -> str:
 def test_the_page_is_what_the_script_makes(make_reference: ModuleType, page: str) -> None:
     """On failure: python docs/make_reference.py."""
     assert page == make_reference.render() + "\n"
+
+
+def test_the_page_about_python_is_what_its_script_makes() -> None:
+    """On failure: python docs/make_python.py."""
+    page = (DOCS / "python.md").read_text(encoding="utf-8")
+    assert page == make_python.render() + "\n"
+    assert all(f"### fedsim.{name}\n" in page for name in fedsim.__all__)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +99,7 @@ def sections_of_the_schema() -> list[dict[str, object]]:
 
 
 def test_every_link_of_the_documents_leads_somewhere() -> None:
-    for file in [*DOCS.glob("*.md"), DOCS.parent / "README.md", DOCS.parent / "clusters" / "README.md"]:
+    for file in [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "clusters" / "README.md"]:
         for target in re.findall(r"\]\(([^)\s]+)\)", prose(file)):
             if re.match(r"https?:", target):
                 continue
@@ -105,7 +113,7 @@ def test_every_file_that_the_documents_name_is_there() -> None:
     named = re.compile(r"(?<![\w./-])((?:fedsim|tests|benchmarks|docs|workloads|clusters)/[\w./*-]*\.\w+)")
     missing = {
         f"{file.name}: {path}"
-        for file in [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md"), DOCS.parent / "clusters" / "README.md"]
+        for file in [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md"), DOCS.parent / "clusters" / "README.md"]
         if file.name != "CHANGELOG.md"  # tells what files were called before
         for path in named.findall(file.read_text(encoding="utf-8"))
         if not [*DOCS.parent.glob(path)]

@@ -105,7 +105,7 @@ def test_no_page_loads_anything_from_elsewhere(site: Path, pages: dict[Path, Htm
     assert len(loaded) > 100
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("*.md")))
+@pytest.mark.parametrize("name", sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")))
 def test_a_page_has_the_same_parts_as_on_a_code_host(name: str, site: Path, pages: dict[Path, Html]) -> None:
     """Headings, lists and tables: the site reads another dialect of Markdown than code hosts do."""
     tokens = MarkdownIt("commonmark").enable("table").parse((DOCS / name).read_text(encoding="utf-8"))

@@ -1,26 +1,33 @@
-"""docs/tutorial.md: every command is run as it stands there; a quick look finds what no longer exists."""
+"""The tutorial: every chapter is run, as a notebook; a quick look at it and the how-tos finds what no longer exists."""
 
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import make_notebooks
+import nbformat
 import pytest
+from make_notebooks import CHAPTERS
+from nbclient import NotebookClient
 from typer.main import get_command
 
 from fedsim.cli import app as cli
 from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload
 
-from .blocks import DOCS, ROOT, File, blocks, perform, surroundings, workplace
+from .blocks import DOCS, Command, File, blocks, check, perform, surroundings, workplace
 
-PAGES = [*sorted(path.name for path in DOCS.glob("howto-*.md")), "tutorial.md"]
+PAGES = {path.stem: (path,) for path in sorted(DOCS.glob("howto-*.md"))} | {"tutorial": CHAPTERS}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What a clone is to its reader; no cluster is left running."""
+    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path / f".{name}"))
     yield workplace(tmp_path)
     subprocess.run(["clusters/local.sh", "down"], cwd=tmp_path, env=surroundings(tmp_path), check=True)
 
@@ -28,9 +35,44 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
-def test_the_tutorial_does_what_it_says(folder: Path) -> None:
-    for step in blocks(DOCS / "tutorial.md"):
-        perform(step, folder)
+def test_the_chapters_do_what_they_say_as_notebooks(folder: Path) -> None:
+    """In order and in one folder; a cell that fails raises, and each command prints what its chapter says."""
+    for chapter in CHAPTERS:
+        book = executed(make_notebooks.notebook(chapter), folder)
+        printed = [printed_by(cell) for cell in book.cells if cell.source.startswith("%%bash")]
+        commands = [step for step in blocks(chapter) if isinstance(step, Command)]
+        for command, text in zip(commands, printed, strict=True):
+            check(command, text)
+        assert all(cell.outputs for cell in book.cells if cell.cell_type == "code"), chapter
+
+
+def executed(text: str, folder: Path) -> nbformat.NotebookNode:
+    """The notebook with its outputs, run in the folder."""
+    client = NotebookClient(nbformat.reads(text, 4), timeout=900, resources={"metadata": {"path": str(folder)}})
+    return client.execute(env=surroundings(folder))
+
+
+def printed_by(cell: nbformat.NotebookNode) -> str:
+    """What a cell's command printed: the stream of errors, then that of results."""
+    streams = [output for output in cell.outputs if output.output_type == "stream"]
+    text = "".join(one.text for one in sorted(streams, key=lambda one: one.name))
+    return re.sub(r"\x1b\[[\d;]*m", "", text)  # colours
+
+
+def test_a_notebook_has_the_chapter_in_cells_and_is_the_same_every_time() -> None:
+    texts = [make_notebooks.notebook(chapter) for chapter in CHAPTERS]
+    assert texts == [make_notebooks.notebook(chapter) for chapter in CHAPTERS]
+    for chapter, text in zip(CHAPTERS, texts, strict=True):
+        book = nbformat.reads(text, 4)
+        nbformat.validate(book)
+        sources = [cell.source for cell in book.cells if cell.cell_type == "code"]
+        for step in blocks(chapter):
+            wanted = (
+                f"%%writefile {step.name}\n{step.text}".rstrip() if isinstance(step, File) else f"%%bash\n{step.line}"
+            )
+            assert wanted in sources
+        assert "](../" not in text
+        assert "](attachment:quickstart-panel.png)" in text or chapter != CHAPTERS[0]
 
 
 def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
@@ -51,24 +93,24 @@ def fedsim_commands(line: str) -> list[list[str]]:
     return [words[1:] for words in parts if words[:1] == ["fedsim"]]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", PAGES)
 def test_every_command_can_be_read_and_every_file_is_there(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workplace(tmp_path)
     monkeypatch.chdir(tmp_path)
-    steps, checked = blocks(DOCS / page), 0
-    for step in steps:
+    checked = 0
+    for step in (step for page in PAGES[name] for step in blocks(page)):
         if isinstance(step, File):
             perform(step, tmp_path)
             continue
         for words in fedsim_commands(step.line):
-            name, given = parsed(words)
+            command, given = parsed(words)
             checked += 1
             if "status 2" not in step.expected and "model.name=cascade" not in words:
-                load(name, given)
-    assert checked >= (1 if any(word in page for word in ("network", "cluster", "gpu")) else 5)
-    assert (ROOT / "docs" / page).read_text().count("```") % 2 == 0
+                load(command, given)
+    assert checked >= (1 if any(word in name for word in ("network", "cluster", "gpu", "trackers")) else 5)
+    assert all(page.read_text(encoding="utf-8").count("```") % 2 == 0 for page in PAGES[name])
 
 
 def load(name: str, given: dict[str, Any]) -> None:
