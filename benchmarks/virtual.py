@@ -1,16 +1,19 @@
 """What simulated time costs the engine for each event, and how well clients of overlapping rounds use two cores.
 
-    python benchmarks/virtual.py [--n 10000] [--concurrency 200] [--buffer 50] [--steps 60] [--channels 8]
-                                 [--clients 64] [--cores 2] [--turns 384] [--out FOLDER] [--quick]
+    python benchmarks/virtual.py [--n 10000] [--concurrency 200] [--buffer 50] [--steps 200] [--repeats 3]
+                                 [--channels 8] [--clients 64] [--cores 2] [--turns 384] [--out FOLDER] [--quick]
 
-JSON lines, then a table. Two parts:
+JSON lines, then a table. Everything is wall time between the ends of rounds, with the ledger, the log and the timetable.
 
-    events    In one process, clients of workload W that train nothing (`noop.py`): buffered, and without `time` as many
-              clients a round as a buffer has. `event_ms` is the difference for each client's turn, beginning and end
-              together; `timetable_ms` what computing the timetable alone takes of it.
-    speedup   Clients of workload W that train, in modes buffered (a quarter of the clients at work make a buffer) and
-              asynchronous, in one process and on Ray with some cores; `speedup` is the ratio of the seconds of all
-              rounds, without start-up and checkpoints. A round is validated never and kept at the end.
+    events    In one process, clients of workload W that train nothing (`noop.py`) and keep no optimizer: buffered, and
+              without `time` as many clients a round as a buffer has, in turn. `event_ms` is the difference for each
+              client's turn, beginning and end together, the median over repeats; `timetable_ms` what computing the
+              timetable alone takes of it. Measured are rounds in the middle: in one round clients of the next are
+              trained, too, so only over many does each have its own.
+    speedup   Clients of workload W that train, in one process and on Ray with some cores: in rounds without `time`, and
+              in modes buffered (a quarter of the clients at work make a buffer) and asynchronous. `speedup` is the
+              ratio of the seconds of all rounds, without start-up and checkpoints; of rounds without `time`, of all but
+              the first, which makes the data. A round is validated never and kept at the end.
 
 `--quick` is a small form that takes a minute, to check that everything runs.
 """
@@ -20,6 +23,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from workload import Case, free_run, scratch_folder
@@ -27,7 +31,8 @@ from workload import Case, free_run, scratch_folder
 from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.training import make_learner
-from fedsim.engine.record.run_directory import Run, setup_of
+from fedsim.engine.observer import Observer
+from fedsim.engine.record.run_directory import setup_of
 from fedsim.engine.simulation import Simulation
 from fedsim.workload.reading import load_workload
 
@@ -35,18 +40,41 @@ Row = dict[str, Any]
 SPEEDS = "compute: {samples_per_s: [20, 400]}, uplink_mbps: [5, 100], downlink_mbps: [20, 500], jitter: 0.1"
 
 
-def run(case: Case, scratch: Path) -> Run:
-    """A finished run of a case."""
-    out = free_run(scratch)
-    with Simulation(load_workload(case.write(scratch), case.overrides), out) as simulation:
-        simulation.run()
-    return Run(out)
+class Clock(Observer):
+    """The times at which the first round begins and each round ends [s]."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def round_begins(self, round_: int, clients: int) -> None:
+        """Note the first."""
+        if round_ == 1:
+            self.times = [time.perf_counter()]
+
+    def ended(self, row: Row) -> None:
+        """Note the end of a round, which is in the ledger."""
+        self.times.append(time.perf_counter())
 
 
-def turn_ms(run: Run, first: int) -> float:
-    """Milliseconds of a client's turn with all else that a round costs, the median over rounds from some on."""
-    rounds = run.rounds[run.rounds["round"] > first]
-    return float(1e3 * (rounds["seconds"] / rounds["clients"]).median())
+def times(case: Case, scratch: Path) -> list[float]:
+    """When the first round of a case begins and each ends [s]."""
+    clock, workload = Clock(), load_workload(case.write(scratch), case.overrides)
+    with Simulation(workload, free_run(scratch), observer=clock) as simulation:
+        simulation.run(between=clock.ended)
+    return clock.times
+
+
+def turn_ms(case: Case, scratch: Path, turns: int) -> float:
+    """Milliseconds of a client's turn with all else that a round costs, over rounds in the middle.
+
+    Args:
+        case: To run.
+        scratch: For its run.
+        turns: Of a round.
+    """
+    first, last = case.rounds // 4, 5 * case.rounds // 8
+    ends = times(case, scratch)
+    return 1e3 * (ends[last] - ends[first]) / ((last - first) * turns)
 
 
 def timetable_ms(case: Case, scratch: Path) -> float:
@@ -63,14 +91,16 @@ def events(given: argparse.Namespace, scratch: Path) -> Row:
     """The cost of an event over training."""
     every = ("engine.backend=serial", f"training.cohort={given.buffer}")
     mode = f"time={{mode: buffered, buffer: {given.buffer}, concurrency: {given.concurrency}, {SPEEDS}}}"
-    plain = Case(given.n, given.channels, mode="noop", rounds=given.steps, overrides=every)
-    timed = Case(given.n, given.channels, mode="noop", rounds=given.steps, overrides=(*every, mode))
-    first = given.steps // 3
-    with_time, without = (turn_ms(run(case, scratch), first) for case in (timed, plain))
+    plain, timed = (
+        Case(given.n, given.channels, mode="noop", optimizer="sgd", rounds=given.steps, overrides=overrides)
+        for overrides in (every, (*every, mode))
+    )
+    pairs = [[turn_ms(case, scratch, given.buffer) for case in (plain, timed)] for _ in range(given.repeats)]
+    costs = [with_time - without for without, with_time in pairs]
     return {
         "part": "events", "n": given.n, "concurrency": given.concurrency, "buffer": given.buffer,
-        "turn_ms": with_time, "untimed_turn_ms": without, "event_ms": with_time - without,
-        "timetable_ms": timetable_ms(timed, scratch),
+        "untimed_turn_ms": median(without for without, _ in pairs), "event_ms": median(costs),
+        "event_ms_range": [min(costs), max(costs)], "timetable_ms": timetable_ms(timed, scratch),
     }  # fmt: skip
 
 
@@ -78,16 +108,21 @@ def speedups(given: argparse.Namespace, scratch: Path) -> Iterator[Row]:
     """Seconds of the rounds of a run in one process, and on some cores."""
     at_work = 3 * given.clients // 4
     buffer = at_work // 4
-    modes = {"buffered": (f"buffer: {buffer}, ", given.turns // buffer), "asynchronous": ("", given.turns)}
-    for mode, (more, rounds) in modes.items():
-        keys = f"time={{mode: {mode}, {more}concurrency: {at_work}, {SPEEDS}}}"
+    modes = {
+        "without time": ((), 1 + given.turns // given.clients, 1),
+        "buffered": ((f"time={{mode: buffered, buffer: {buffer}, concurrency: {at_work}, {SPEEDS}}}",),
+                     given.turns // buffer, 0),
+        "asynchronous": ((f"time={{mode: asynchronous, concurrency: {at_work}, {SPEEDS}}}",), given.turns, 0),
+    }  # fmt: skip
+    for mode, (keys, rounds, left_out) in modes.items():
         seconds = {}
         for backend in ("serial", "ray"):
             where = (f"engine.backend={backend}", *((f"engine.cores={given.cores}",) if backend == "ray" else ()))
-            case = Case(given.clients, given.channels, rounds=rounds, overrides=(keys, *where))
-            seconds[backend] = float(run(case, scratch).rounds["seconds"].sum())
+            case = Case(given.clients, given.channels, rounds=rounds, overrides=(*keys, *where))
+            found = times(case, scratch)
+            seconds[backend] = found[-1] - found[left_out]
         yield {
-            "part": "speedup", "mode": mode, "clients": given.clients, "concurrency": at_work, "rounds": rounds,
+            "part": "speedup", "mode": mode, "clients": given.clients, "rounds": rounds - left_out,
             "cores": given.cores, **{f"{backend}_seconds": taken for backend, taken in seconds.items()},
             "speedup": seconds["serial"] / seconds["ray"],
         }  # fmt: skip
@@ -99,7 +134,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000, help="clients that train nothing")
     parser.add_argument("--concurrency", type=int, default=200, help="of them at work at once")
     parser.add_argument("--buffer", type=int, default=50, help="uploads of a server step")
-    parser.add_argument("--steps", type=int, default=60, help="server steps; the first third is not measured")
+    parser.add_argument("--steps", type=int, default=200, help="server steps, of which three eighths are measured")
+    parser.add_argument("--repeats", type=int, default=3, help="of the cost of an event")
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--clients", type=int, default=64, help="clients that train")
     parser.add_argument("--cores", type=int, default=2)
@@ -108,7 +144,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few steps of small networks")
     given = parser.parse_args()
     if given.quick:
-        given.steps, given.channels, given.clients, given.turns = 9, 2, 12, 36
+        given.steps, given.repeats, given.channels, given.clients, given.turns = 16, 1, 2, 12, 36
     with scratch_folder(given.out) as scratch:
         rows = [events(given, scratch)]
         print(json.dumps(rows[0]), flush=True)
@@ -123,7 +159,8 @@ def table(rows: list[Row]) -> str:
     first = rows[0]
     lines = [
         f"{first['n']:,} clients, concurrency {first['concurrency']}, buffer {first['buffer']}: "
-        f"{first['event_ms']:.3f} ms an event over {first['untimed_turn_ms']:.3f} ms a turn; "
+        f"{first['event_ms']:.3f} ({first['event_ms_range'][0]:.3f} to {first['event_ms_range'][1]:.3f}) ms an event "
+        f"over {first['untimed_turn_ms']:.3f} ms a turn; "
         f"the timetable alone {first['timetable_ms']:.3f} ms"
     ]
     lines += [
