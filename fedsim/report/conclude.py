@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -55,8 +56,7 @@ def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> N
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     _say_study(study, console)
     say_times(study.times, console)
-    if len(study.tuning):
-        console.print(shown_table("tuning: what was chosen, and the cost of choosing", tuning_columns(study.tuning)))
+    _say_tuning(study.tuning, console)
     places = {"tables": folder / "tables", "figures": folder / "figures", "report": report}
     for what, path in places.items():
         console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
@@ -101,6 +101,16 @@ def _save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
         paths.append(save_figure(figure, folder / f"{name}.png"))
         save_figure(figure, folder / f"{name}.pdf")
     return paths
+
+
+def _say_tuning(tuning: pd.DataFrame, console: Console) -> None:
+    if tuning.empty:
+        return
+    *costs, chosen = tuning_columns(tuning)
+    console.print(shown_table("what choosing settings has cost", costs))
+    for regime, method, cell in zip(tuning["regime"], tuning["method"], chosen.cells, strict=True):
+        line = f"chosen for {regime}/{method}: {cell.text or 'nothing yet'}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _say_study(study: StudyTables, console: Console) -> None:

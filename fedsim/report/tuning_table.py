@@ -11,7 +11,7 @@ from fedsim.report.wording import number
 _COUNTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "candidates": ("candidates", "{:.0f}".format), "pruned": ("pruned", "{:.0f}".format),
     "diverged": ("diverged", "{:.0f}".format), "rounds": ("rounds", "{:,.0f}".format),
-    "core_hours": ("core-hours", "{:.2f}".format),
+    "core_hours": ("core-hours", "{:.3g}".format),
 }  # fmt: skip
 
 

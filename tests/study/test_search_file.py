@@ -123,7 +123,7 @@ def test_the_table_says_what_each_method_was_given(plan_of: PlanOf) -> None:
     shown = {column.head: [cell.text for cell in column.cells] for column in tuning_columns(tuning_costs(frame))}
     assert shown == {
         "method": ["fedavg", "fedmri"], "candidates": ["2", "2"], "pruned": ["0", "1"], "rounds": ["18", "12"],
-        "core-hours": ["1.00", "0.80"], "validation PSNR [dB]": ["21.00", "22.00"],
+        "core-hours": ["1", "0.8"], "validation PSNR [dB]": ["21.00", "22.00"],
         "chosen": ["training.lr 0.00123"] * 2,
     }  # fmt: skip
     older = frame.drop(columns=["state", "rounds", "core_hours"])
