@@ -1,7 +1,7 @@
 """Reconstructing one file with a client's model."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from fedsim.analysis.adaptation import joined_network
 from fedsim.core.errors import InputError
-from fedsim.data.evaluation import Network, reconstruct_coils, reconstruct_volumes, save_images
+from fedsim.data.evaluation import Network, ReconstructedVolume, reconstruct_coils, reconstruct_volumes, save_images
 from fedsim.data.kspace import KSpaceSource, at_matrix, is_undersampled, measured
 from fedsim.data.left_out import some
 from fedsim.data.samples import ClientData
@@ -20,6 +20,8 @@ from fedsim.data.sources import detect
 from fedsim.data.split import Piece
 from fedsim.engine.record.run_directory import Run, Which
 from fedsim.mri.masks import measured_acceleration
+from fedsim.mri.metrics import Protocol
+from fedsim.mri.references import UNTRAINED
 from fedsim.workload.names import POOLED
 from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Site
@@ -119,18 +121,21 @@ def _with_mask_of(
             coil_settings=coils,
             coils=max(coils.count(volume.coils) for volume in volumes),
         )
-        for volume in reconstruct_volumes(network, data, "test", run.workload.training_of(site).batch_size):
+        size, references = run.workload.training_of(site).batch_size, run.workload.metrics.references
+        for volume in reconstruct_volumes(network, data, "test", size, references=references):
             target = out / f"{volume.piece.volume}.h5"
             volume.save(target, **attributes, protocol=run.workload.protocol, mask_from="client")
-            yield target, _scored(volume.score(protocol), volume.mask.shape)
+            yield target, _scored(volume, protocol)
 
 
-def _scored(score: Mapping[str, str | float], matrix: tuple[int, ...]) -> str:
+def _scored(volume: ReconstructedVolume, protocol: Protocol) -> str:
+    score, (height, width) = volume.score(protocol), volume.mask.shape
     figures = (
         f"PSNR {score['zf_psnr']:.2f} -> {score['psnr']:.2f} dB, SSIM {score['zf_ssim']:.4f} -> {score['ssim']:.4f}"
     )
-    refused = f"; {_REFUSED}" if matrix[1] > matrix[0] else ""
-    return f"{figures} (zero-filled -> reconstructed, at {matrix[0]}x{matrix[1]}){refused}"
+    beside = "".join(f"; {UNTRAINED[name]} {score[f'{name}_psnr']:.2f} dB" for name in volume.references)
+    refused = f"; {_REFUSED}" if width > height else ""
+    return f"{figures} (zero-filled -> reconstructed, at {height}x{width}){beside}{refused}"
 
 
 def _chosen(run: Run, client: str, which: Which) -> tuple[Network, Site]:

@@ -52,6 +52,7 @@ from fedsim.engine.host.messages import Row
 from fedsim.engine.record.ledger import stamped
 from fedsim.engine.record.run_directory import Run, Which
 from fedsim.mri.metrics import Protocol
+from fedsim.mri.references import UNTRAINED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ def unseen(
     Returns:
         One row per rule, K and test volume: round, site, subject, volume, split, rule, asked (K as given), slices (K as
         a number), steps (chosen), client (of the model, under `best`), protocol, nmse, psnr [dB], ssim, zf_nmse,
-        zf_psnr, zf_ssim, acceleration, within_subject, normalise, algorithm, seed.
+        zf_psnr, zf_ssim, those of metrics.references, acceleration, within_subject, normalise, algorithm, seed.
 
     Raises:
         InputError: no site is unseen, a site has too little data, or the data are not those of the run.
@@ -151,10 +152,10 @@ def _check(site: ClientSpec, budgets: Sequence[Budget]) -> None:
 
 def _serve(models: Deployed, site: ClientSpec, budgets: Sequence[Budget], steps: Sequence[int]) -> Iterator[Served]:
     (data,) = site.data.members
-    size = site.training.batch_size
+    size, references = site.training.batch_size, models.run.workload.metrics.references
 
     def images(network: nn.Module) -> list[ReconstructedVolume]:
-        return list(reconstruct_volumes(network, data, "test", size))
+        return list(reconstruct_volumes(network, data, "test", size, references=references))
 
     for budget in budgets:
         if budget == 0:
@@ -208,7 +209,7 @@ def line_of(served: Served) -> str:
 
 
 def unseen_table(frame: pd.DataFrame) -> Table:
-    """Zero-filled and reconstructed images side by side: a row per site, rule and K, means over volumes."""
+    """Zero-filled and reconstructed images side by side: a row per site and reference, and per site, rule and K."""
     protocol, round_, algorithm = (frame[column].iloc[0] for column in ("protocol", "round", "algorithm"))
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -219,14 +220,25 @@ def unseen_table(frame: pd.DataFrame) -> Table:
     table.add_column("rule", no_wrap=True)
     for column in ("K", "steps", "n", r"PSNR \[dB]", "gain", "SSIM"):
         table.add_column(column, justify="right", no_wrap=True)
-    for names, group in frame.groupby(["site", "asked", "rule"], sort=False):
-        site, asked, rule = map(str, names)
-        mean = group[["psnr", "ssim", "zf_psnr", "zf_ssim", "steps"]].mean()
-        told = rule if group["client"].isna().all() else f"{rule}: {group['client'].iloc[0]}"
-        table.add_row(
-            site, told, asked,
-            "" if np.isnan(mean["steps"]) else f"{mean['steps']:.0f}", str(len(group)),
-            f"{mean['zf_psnr']:.2f} → {mean['psnr']:.2f}", f"{mean['psnr'] - mean['zf_psnr']:+.2f}",
-            f"{mean['zf_ssim']:.3f} → {mean['ssim']:.3f}",
-        )  # fmt: skip
+    for site, own in frame.groupby("site", sort=False):
+        (_, first), *_ = own.groupby(["asked", "rule"], sort=False)
+        for prefix, name in UNTRAINED.items():
+            suited = first[first[f"{prefix}_psnr"].notna()] if f"{prefix}_psnr" in first else first[:0]
+            if prefix != "zf" and len(suited):
+                table.add_row(str(site), name, "", "", *_gains(suited, f"{prefix}_"))
+        for (asked, rule), group in own.groupby(["asked", "rule"], sort=False):
+            told = rule if group["client"].isna().all() else f"{rule}: {group['client'].iloc[0]}"
+            steps = group["steps"].mean()
+            table.add_row(
+                str(site), str(told), str(asked), "" if np.isnan(steps) else f"{steps:.0f}", *_gains(group, "")
+            )
     return table
+
+
+def _gains(rows: pd.DataFrame, prefix: str) -> tuple[str, str, str, str]:
+    """Volumes, and means over them: PSNR beside that of zero-filled images, the gain, and SSIM likewise."""
+    psnr, ssim, before, ssim_before = (
+        rows[column].mean() for column in (f"{prefix}psnr", f"{prefix}ssim", "zf_psnr", "zf_ssim")
+    )
+    gains = f"{before:.2f} → {psnr:.2f}", f"{psnr - before:+.2f}", f"{ssim_before:.3f} → {ssim:.3f}"
+    return str(len(rows)), *gains

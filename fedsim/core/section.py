@@ -7,9 +7,9 @@ method, network, importer or mask is one new file, with its keys next to the cod
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn, Self
+from typing import Annotated, NoReturn, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+T = TypeVar("T")
 
 
 class Section(BaseModel):
@@ -76,6 +78,18 @@ def _plain(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_plain)]
 """Text that is safe to show in messages."""
+
+
+def distinct(values: Sequence[T]) -> Sequence[T]:
+    """The values of a list, none of which may be there twice.
+
+    Raises:
+        ValueError: one is.
+    """
+    twice = next((value for at, value in enumerate(values) if value in values[:at]), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is listed twice; list each once")
+    return values
 
 
 def _tag(text: str) -> str:

@@ -6,16 +6,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from fedsim.core.errors import InputError
-from fedsim.core.section import Text
+from fedsim.core.section import Text, distinct
 
 _Index = Annotated[int, Field(ge=0)]
 One = _Index | Text
-
-
-def _no_repeats(several: list[One]) -> list[One]:
-    if len(set(several)) < len(several):
-        raise ValueError(f"{several} repeats an entry; name each once")
-    return several
 
 
 def _apart(names: dict[int, str]) -> dict[int, str]:
@@ -24,7 +18,7 @@ def _apart(names: dict[int, str]) -> dict[int, str]:
     return names
 
 
-Choice = One | Annotated[list[One], Field(min_length=1), AfterValidator(_no_repeats)] | None
+Choice = One | Annotated[list[One], Field(min_length=1), AfterValidator(distinct)] | None
 """One, several, or None for the only one."""
 Names = Annotated[dict[_Index, Text], AfterValidator(_apart)]
 """Names by number."""
@@ -34,7 +28,7 @@ def numbers(choice: Choice, names: Mapping[int, str]) -> list[int]:
     """The chosen numbers; empty if nothing is chosen.
 
     Raises:
-        ValueError: a name is not in `names`.
+        ValueError: a name is not in `names`, or two entries are the same one.
     """
     wanted = [] if choice is None else choice if isinstance(choice, list) else [choice]
     by_name = {name.lower(): number for number, name in names.items()}
@@ -42,7 +36,7 @@ def numbers(choice: Choice, names: Mapping[int, str]) -> list[int]:
     if unknown:
         given = ", ".join(f"{number}: {name}" for number, name in names.items()) or "no names"
         raise ValueError(f"{unknown[0]!r} is neither a number nor one of the given names ({given})")
-    return [by_name[one.lower()] if isinstance(one, str) else one for one in wanted]
+    return [*distinct([by_name[one.lower()] if isinstance(one, str) else one for one in wanted])]
 
 
 def label(what: str, number: int | None, names: Mapping[int, str]) -> str:

@@ -1,7 +1,7 @@
 """What becomes of the coils of raw data when a shard is made: combined, kept, or compressed to fewer virtual coils."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from fedsim.data.source import Source, Volume
 from fedsim.mri.coils import combined, compressed, compression, estimated_maps, normalised
 from fedsim.mri.espirit import espirit_maps
 from fedsim.mri.fft import fft2c, ifft2c
-from fedsim.mri.geometry import Matrix, kspace_at, square
+from fedsim.mri.geometry import kspace_at, square
 
 Coils = Literal["combine", "keep"] | Annotated[int, Field(ge=1, le=256)]
 Target = Literal["rss", "combined"]
@@ -71,8 +71,8 @@ def maps_at(kspace: ComplexArray, volume: Volume, kept: list[int], source: Sourc
     Raises:
         InputError: they are to come from the source's files, which hold none that suit.
     """
-    if _method(source) != "file":
-        return _estimated(kspace, _method(source))
+    if method_of(source) != "file":
+        return _estimated(kspace, method_of(source))
     images = torch.from_numpy(kspace_at(square(_of_files(volume)[kept]), (kspace.shape[-2], kspace.shape[-1])))
     return normalised(ifft2c(images)).numpy()
 
@@ -92,8 +92,9 @@ def maps_within(kspace: torch.Tensor, region: torch.Tensor, method: Maps) -> tor
     return estimated_maps(kspace) if len(kspace) > 1 else torch.ones_like(kspace)
 
 
-def _method(source: Source) -> str:
-    return str(getattr(source, "maps", "estimate"))
+def method_of(source: Source) -> Maps:
+    """Where the sensitivities of a source's coils come from."""
+    return cast(Maps, getattr(source, "maps", "estimate"))
 
 
 def _of_files(volume: Volume) -> ComplexArray:
@@ -116,10 +117,10 @@ def _estimated(kspace: ComplexArray, method: str) -> ComplexArray:
     return np.stack([estimated_maps(torch.from_numpy(one)).numpy() for one in kspace])
 
 
-def by_slice(source: Source, matrix: Matrix, settings: CoilSettings) -> bool:
+def by_slice(source: Source, settings: CoilSettings) -> bool:
     """Whether coils can be combined as each slice is read, because nothing else of their volume is needed for it."""
-    maps_of_volume = settings.target == "combined" and _method(source) == "file"
-    return not settings.kept and matrix != "native" and not maps_of_volume
+    maps_of_volume = settings.target == "combined" and method_of(source) == "file"
+    return not settings.kept and not maps_of_volume
 
 
 def one_of(images: ComplexArray, source: Source, target: Target) -> NDArray[Any]:
@@ -128,14 +129,14 @@ def one_of(images: ComplexArray, source: Source, target: Target) -> NDArray[Any]
     if len(images) > 1 and target == "rss":
         image = np.linalg.norm(images, axis=0)
     elif len(images) > 1:
-        maps = _estimated(_spectrum(images).numpy()[None], _method(source))[0]
+        maps = _estimated(_spectrum(images).numpy()[None], method_of(source))[0]
         image = combined(torch.from_numpy(images), torch.from_numpy(maps)).numpy()
     return image
 
 
 def _combined(volume: Volume, source: Source, target: Target) -> NDArray[np.float32] | ComplexArray:
     """(slices, H, W): magnitudes by root sum of squares, or complex, weighted by sensitivities."""
-    if volume.coils > 1 and target == "combined" and _method(source) == "file":
+    if volume.coils > 1 and target == "combined" and method_of(source) == "file":
         images: ComplexArray = combined(torch.from_numpy(volume.images), torch.from_numpy(_of_files(volume))).numpy()
         return images
     return np.stack([one_of(one, source, target) for one in volume.images])

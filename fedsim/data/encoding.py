@@ -8,54 +8,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsim.data.left_out import leave_out
+from fedsim.data.echo import Echo, Fraction
 from fedsim.data.source import Volume
-from fedsim.mri.fft import fft2c, ifft2c
+from fedsim.mri.fft import fft2c
 from fedsim.mri.geometry import Matrix, centre_crop_or_pad, kspace_at, square
-
-Fraction = tuple[float, float]
-"""Ends of what was measured along the phase encoding, from -0.5 to 0.5 of the width of k-space; the echo is at 0."""
-
-_EMPTY = 1e-6  # of the strongest line: what the rounding of a transform leaves of lines that are zero
-_OFF_CENTRE = 1 / 32  # of the width: echoes closer to the middle are taken to be there
 
 
 def with_centred_echo(volume: Volume, root: Path) -> tuple[Volume, Fraction | None]:
-    """The volume with its echo in the middle of its phase-encoding lines, and what of them was measured.
+    """The volume with its echo in the middle of its phase-encoding lines, and what of them was measured; notes both.
 
-    Lines that were not measured are zero at the edges of k-space, as partial Fourier leaves them; both are noted. None:
-    all were measured, or the images have no phase.
+    None: all lines were measured, or the images have no phase.
     """
+    if volume.echo is not None:
+        return volume, volume.echo.measured
     if not np.iscomplexobj(volume.images):
         return volume, None
-    profile = np.zeros(volume.images.shape[-1])
-    for image in volume.images:
-        kspace = fft2c(torch.from_numpy(image))
-        profile += kspace.abs().square().reshape(-1, len(profile)).sum(0).double().numpy()
-    width = len(profile)
-    off = int(profile.argmax()) - width // 2
-    off = off if abs(off) > width * _OFF_CENTRE else 0
-    there = np.flatnonzero(profile > _EMPTY**2 * profile.max())
-    if not len(there) or not np.isfinite(profile).all():
-        return volume, None
-    first, end = max(int(there[0]) - off, 0), min(int(there[-1]) + 1 - off, width)
-    if off:
-        volume = replace(volume, images=np.stack([_rolled(image, off) for image in volume.images]))
-        leave_out(
-            root / volume.origin, "volume's echo that was off the centre, moved there", f"(by {-off} of {width} lines)"
-        )
-    if end - first == width:
-        return volume, None
-    leave_out(root / volume.origin, "volume's lines that were not measured", f"({width - (end - first)} of {width})")
-    return volume, ((first - width // 2) / width, (end - width // 2) / width)
-
-
-def _rolled(image: NDArray[Any], off: int) -> NDArray[np.complex64]:
-    """An image (..., H, W) whose k-space lines are moved by -off; those beyond the edge are lost."""
-    kspace = torch.roll(fft2c(torch.from_numpy(image)), -off, dims=-1)
-    kspace[..., slice(-off, None) if off > 0 else slice(0, -off)] = 0
-    rolled: NDArray[np.complex64] = ifft2c(kspace).numpy()
-    return rolled
+    echo = Echo.of(volume.images)
+    echo.note(root / volume.origin)
+    images = volume.images if not echo.off else np.stack([echo.centred(image) for image in volume.images])
+    return replace(volume, images=images), echo.measured
 
 
 def cropped(volume: Volume, matrix: Matrix) -> Volume:

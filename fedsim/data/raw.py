@@ -1,9 +1,9 @@
 """Sources that hold nothing but k-space: an importer says which scans there are and how a slice of each is read."""
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, PrivateAttr
 
 from fedsim.core.errors import InputError
-from fedsim.data.coils import CoilSettings, by_slice, one_of
+from fedsim.data.coils import CoilSettings, Target, by_slice, one_of
+from fedsim.data.echo import Echo
 from fedsim.data.kspace import KSpaceSource, RawVolume, truth
 from fedsim.data.reading import reading
 from fedsim.data.source import Source, Volume
@@ -48,8 +49,10 @@ class RawSource(KSpaceSource):
 
     expected: ClassVar[str]
     """Description of a valid file, for messages."""
-    _combine: Callable[[NDArray[Any]], NDArray[Any]] | None = PrivateAttr(None)
-    """Makes an image (h, w) of a slice's coil images (coils, h, w) as it is read; None: they are kept."""
+    _target: Target | None = PrivateAttr(None)
+    """How a slice's coil images (coils, h, w) become one (h, w) as they are read; None: they are kept."""
+    _native: bool = PrivateAttr(False)
+    """Whether they are combined at their own size, with the volume's echo in the middle."""
 
     @abstractmethod
     def scans(self, root: Path) -> Iterator[Scan]:
@@ -65,11 +68,13 @@ class RawSource(KSpaceSource):
         Raises:
             InputError: a scan is undersampled, so that its images are no ground truth, or cannot be read.
         """
-        for scan in self.scans(root):
+        twice = self.scans(root) if self._native else itertools.repeat(None)
+        for scan, again in zip(self.scans(root), twice, strict=False):
+            echo = None if again is None else self._echo(again)
             coils, images = 0, []
             for kspace in scan.slices:
                 coils = len(kspace)
-                images.append(self._image(scan, kspace))
+                images.append(self._image(scan, kspace, echo))
             yield Volume(
                 scan.who,
                 scan.name,
@@ -79,20 +84,32 @@ class RawSource(KSpaceSource):
                 maps=scan.maps() if scan.maps and self.maps == "file" and images[0].ndim == 3 else None,
                 size=scan.size,
                 combined=coils if images[0].ndim == 2 else 0,
+                echo=echo,
             )
 
     def raw(self, root: Path) -> Iterator[RawVolume]:
         """The k-space of every scan."""
         return self.scans(root)
 
-    def _image(self, scan: Scan, kspace: NDArray[Any]) -> NDArray[Any]:
+    def _image(self, scan: Scan, kspace: NDArray[Any], echo: Echo | None) -> NDArray[Any]:
         """The image (h, w), or the coils' images (coils, h, w), of a slice's k-space."""
-        with reading(scan.file, self.expected):
-            image = truth(kspace, scan.size)
-        if self._combine is None or image.ndim == 2:
-            return image
+        image = self._whole(scan, kspace)
         with np.errstate(all="ignore"):  # values are judged later
-            return self._combine(centre_crop_or_pad(image, scan.size))
+            image = image if echo is None else echo.centred(image)
+            if self._target is None or image.ndim == 2:
+                return image
+            image = image if self._native else centre_crop_or_pad(image, scan.size)
+            return one_of(image, self, self._target)
+
+    def _echo(self, scan: Scan) -> Echo:
+        """The scan's echo, which all its slices tell, one after the other."""
+        echo = Echo.of(self._whole(scan, kspace) for kspace in scan.slices)
+        echo.note(scan.file)
+        return echo
+
+    def _whole(self, scan: Scan, kspace: NDArray[Any]) -> NDArray[Any]:
+        with reading(scan.file, self.expected):
+            return truth(kspace, scan.size)
 
     def each(self, file: Path, indices: range, read: Callable[[int], NDArray[Any]]) -> Iterator[NDArray[np.complex64]]:
         """Slices (coils, H, W) of a file, one at a time; what `read` raises becomes a message that names the file."""
@@ -104,10 +121,10 @@ class RawSource(KSpaceSource):
 
 def sparing(source: Source, matrix: Matrix, settings: CoilSettings) -> Source:
     """The source; of raw data whose coils are combined, one that combines each slice's as soon as they are read."""
-    if not (isinstance(source, RawSource) and by_slice(source, matrix, settings)):
+    if not (isinstance(source, RawSource) and by_slice(source, settings)):
         return source
     found = source.model_copy()
-    found._combine = partial(one_of, source=source, target=settings.target)
+    found._target, found._native = settings.target, matrix == "native"
     return found
 
 

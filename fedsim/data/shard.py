@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.core.files import lease, replacing, writing
 from fedsim.data.coils import COMBINED, CoilSettings, as_kept, maps_at
-from fedsim.data.encoding import Fraction, cropped, kspace_of, lines_at, with_centred_echo
+from fedsim.data.echo import Fraction
+from fedsim.data.encoding import cropped, kspace_of, lines_at, with_centred_echo
 from fedsim.data.left_out import LeftOut, lines, noting
 from fedsim.data.phase import with_phase
 from fedsim.data.raw import sparing

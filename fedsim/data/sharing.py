@@ -32,6 +32,8 @@ class SiteVolumes:
     site: str
     source: Source
     split: Split
+    unseen: bool = False
+    """Whether it takes no part in training."""
     volumes: Sequence[StoredVolume]
 
     @cached_property
@@ -129,13 +131,17 @@ def _divided(sites: list[SiteVolumes], who: People, seed: int) -> dict[str, dict
 
 
 def _told(one: SiteVolumes) -> str:
-    """How the subjects were identified, and the keys to say it; empty if every volume is a separate subject."""
+    """What helps: the split that an unseen site may have, and the keys that say how subjects are identified, with how
+    they were; the latter only if some volumes share a subject.
+    """
+    unseen = " for an unseen site set `split: {train: 0, val: 0, test: 1}`, or" if one.unseen else ""
     ways = dict.fromkeys(volume.who.told for volume in one.volumes)
     apart = len(one.subjects) == len(one.volumes)
     if apart and SITE not in ways:
-        return ""
+        return f";{unseen}" if unseen else ""
     keys = "`subject: {pattern: ...}`" if apart else "`subject: file` or `subject: {pattern: ...}`"
-    return f" ({len(one.volumes)} volume(s), identified by {', '.join(ways)}): if they show more people, set {keys}; or"
+    how = f"{len(one.volumes)} volume(s), identified by {', '.join(ways)}"
+    return f" ({how}): if they show more people, set {keys}; or{unseen}"
 
 
 def _jointly(

@@ -16,6 +16,7 @@ from fedsim.core.extension import Extension
 from fedsim.core.section import InsidePath
 from fedsim.core.seeds import derive, numpy_stream
 from fedsim.data.discovery import fetched, matching
+from fedsim.data.echo import Echo
 from fedsim.data.labels import looks_like_label
 from fedsim.data.left_out import leave_out
 from fedsim.data.names import safe_name, stem
@@ -43,6 +44,7 @@ class Volume:
     """Sensitivities (slices, coils, H, W), if the source holds them."""
     size: tuple[int, int] | None = None  # (h, w) that images are cropped to unless the matrix is native
     combined: int = 0  # coils that the images (slices, H, W) were combined from as they were read
+    echo: Echo | None = None  # moved to the middle of the lines as they were read; None: it still is where it was
 
     @property
     def coils(self) -> int:

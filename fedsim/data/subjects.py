@@ -151,6 +151,7 @@ _CONTRAST = (
     r"|asl|bold|dti|tof|mprage|mp2rage|cine|lge|dess|gre|fse|tse|stir|ax|axial|sag|sagittal|cor|coronal|tra"
     r"|anat|func|fmap|perf|brain)"
 )
+_COILS = r"\d+[-_]?(?:coils?|channels?|ch)"
 _DATE = (
     r"(?:(?:19|20)\d\d(?:[01]\d[0-3]\d|[-._]\d\d[-._]\d\d)|\d\d?[-._]\d\d?[-._](?:19|20)\d\d"
     r"|\d{0,2}[-._]?(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[-._]?(?:19|20)\d\d)"
@@ -165,7 +166,7 @@ _HOLDER = (
 _NUMBERED = re.compile(r"(?i)(\d{2,})(?:[-_.]\d|[ab])")
 """A person's number followed by that of a visit, such as 101-2 or 101b."""
 _EDGE = r"(?<![^-_. ])", r"(?![^-_. ])"
-_NOT_WHO = re.compile(rf"(?i){_EDGE[0]}(?:{_VISIT}|{_CONTRAST}|{_DATE}|{_SIDE}){_EDGE[1]}")
+_NOT_WHO = re.compile(rf"(?i){_EDGE[0]}(?:{_VISIT}|{_CONTRAST}|{_COILS}|{_DATE}|{_SIDE}){_EDGE[1]}")
 _PERHAPS_NOT = re.compile(rf"(?i){_EDGE[0]}{_BESIDE}{_EDGE[1]}")
 _NOBODY = re.compile(rf"(?i)(?:{_HOLDER}|[vt]\d|[-_. ]+)*")
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import InputError, OwnCodeError
 from fedsim.core.extension import Extension, blamed
+from fedsim.data.coils import Target
 from fedsim.models.reset import reset
 
 _LEAST = 16  # the smallest side of a matrix
@@ -31,6 +32,8 @@ class Network(nn.Module):
     """Whether it is called with the sensitivities of the coils."""
     label = ""
     """Its name in the workload, if it is a user's own."""
+    target: Target = "rss"
+    """How the coils of the images that it is trained to are combined: `federation.target`."""
 
     def __call__(self, kspace: Tensor, mask: Tensor, maps: Tensor | None = None) -> Tensor:
         """The image (B, H, W) float.
@@ -134,8 +137,8 @@ class Model(Extension):
     def network(self) -> Network:
         """The network; called on the meta device, where computed values are lost; `reset_parameters` sets them."""
 
-    def build(self, generator: torch.Generator) -> Network:
-        """The network, initialised from `generator` alone; torch's global stream is left untouched.
+    def build(self, generator: torch.Generator, target: Target = "rss") -> Network:
+        """The network for a target, initialised from `generator` alone; torch's global stream is left untouched.
 
         Raises:
             InputError: a parameter or a buffer is left unset (named); or a user's class raises or returns no network.
@@ -149,6 +152,7 @@ class Model(Extension):
             network = network.to_empty(device="cpu")
             reset(network, generator)
         network.label = self.label if self.foreign else ""
+        network.target = target
         return network
 
     def fits(self, matrix: tuple[int, int]) -> bool:

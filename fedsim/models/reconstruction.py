@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.data.coils import Target
 from fedsim.models.base import Model, Network
 from fedsim.models.channels import as_channels, as_complex, by_coil, magnitude, sensitivities
 from fedsim.models.unet import Norm, UNet
@@ -122,9 +123,9 @@ class UNetModel(Model):
             + f"take {self.nearest(matrix)}"
         )
 
-    def build(self, generator: torch.Generator) -> Network:
+    def build(self, generator: torch.Generator, target: Target = "rss") -> Network:
         """As for any network; the last layer of a residual U-Net starts at zero, which makes it the identity."""
-        network = super().build(generator)
+        network = super().build(generator, target)
         for module in network.modules():
             if isinstance(module, UNet) and module.residual:
                 nn.init.zeros_(module.decoder.last.weight)

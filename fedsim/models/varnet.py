@@ -5,10 +5,10 @@ the calibration region:
 
     k_0 = y,   k_{t+1} = k_t - eta_t M (k_t - y) - F S U_t(S^H F^-1 k_t),   image = root sum of squares of F^-1 k_T
 
-Every cascade t has its own U-Net U_t and its own weight eta_t. At its default sizes the network has the 29,936,966
-parameters of the original, of which 18,179,280 are its encoders'. Their initial values are not the original's: the
-sensitivities start near the images of the calibration region over their root sum of squares, and every U_t at the mean
-of its image.
+Trained to `federation.target: combined` it gives |S^H F^-1 k_T| instead. Every cascade t has its own U-Net U_t and its
+own weight eta_t. At its default sizes the network has the 29,936,966 parameters of the original, of which 18,179,280
+are its encoders'. Their initial values are not the original's: the sensitivities start near the images of the
+calibration region over their root sum of squares, and every U_t at the mean of its image.
 """
 
 from typing import Literal
@@ -146,7 +146,12 @@ class VarNet(Network):
         maps, current = self.sensitivity(measured, mask), measured
         for cascade in self.cascades:
             current, latent = cascade(current, measured, mask[:, None], maps)
-        return magnitude(ifft2c(current)), latent
+        return self._image(ifft2c(current), maps), latent
+
+    def _image(self, images: Tensor, maps: Tensor) -> Tensor:
+        """The magnitude (B, H, W) of coil images (B, C, H, W), combined as its target is."""
+        by_maps = self.target == "combined" and images.shape[1] > 1
+        return combined(images, maps).abs() if by_maps else magnitude(images)
 
 
 class VarNetModel(Model):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fedsim.core.files import replacing
 from fedsim.engine.record.ledger import row_key
 from fedsim.engine.record.term import NEAR
-from fedsim.mri.references import HEADS
+from fedsim.mri.references import HEADS, UNTRAINED
 from fedsim.report.panels import Panel
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
@@ -30,6 +30,7 @@ MOST_NAMED = 12
 
 _DASHES = ("-", "--")
 _PALE, _DARK = "#B8BEC4", "#404040"
+_GREYS = dict(zip(UNTRAINED, (_PALE, "#D9C8AE", "#A9BFA6", "#8C96A0"), strict=True))
 _MOST_THIN = 100  # single lines that are drawn in a crowd
 _MOST_TICKS = 24  # bars that are named
 ERROR_COLOURS = "inferno"
@@ -74,7 +75,7 @@ def learning_curves(clients: pd.DataFrame, best: int | None) -> Figure:
 
 
 def quality_bars(evaluation: pd.DataFrame, clients: Sequence[str]) -> Figure:
-    """PSNR and SSIM, zero-filled against reconstructed; a pair of bars per client, or per site if clients are many.
+    """PSNR and SSIM, without training against reconstructed; bars per client, or per site if clients are many.
 
     Args:
         evaluation: One row per client and volume, of one round and split, in the federation's order.
@@ -86,26 +87,31 @@ def quality_bars(evaluation: pd.DataFrame, clients: Sequence[str]) -> Figure:
     names = [str(name) for name in mean.index]
     stamped = list(mean["within_subject"] > 0)
     colours = [PALETTE[list(clients).index(n) % len(PALETTE)] if key == "client" else PALETTE[0] for n in names]
+    untrained = [prefix for prefix in UNTRAINED if mean.get(f"{prefix}_psnr", pd.Series(np.nan)).notna().any()]
+    bars = {**{f"{prefix}_": [_GREYS[prefix]] for prefix in untrained}, "": colours}
+    width = 0.8 / len(bars)
     figure, axes = _figure(9.2, 3.1, 2)
     at = np.arange(len(names), dtype=np.float64)
     for axis, (column, label, form) in zip(axes, (("psnr", "PSNR [dB]", ".1f"), ("ssim", "SSIM", ".2f")), strict=True):
-        for shift, prefix, shades in ((-0.2, "zf_", [_PALE]), (0.2, "", colours)):
+        for place, (prefix, shades) in enumerate(bars.items()):
+            x = at + (place - (len(bars) - 1) / 2) * width
             heights, error = (frame[prefix + column].to_numpy(np.float64) for frame in (mean, spread))
-            axis.bar(at + shift, heights, 0.38, color=shades, yerr=error, error_kw={"lw": 1, "ecolor": _DARK})
-            if len(names) <= MOST_NAMED:
-                _write_heights(axis, at + shift, heights, np.nan_to_num(error), form)
+            axis.bar(x, heights, 0.95 * width, color=shades, yerr=error, error_kw={"lw": 1, "ecolor": _DARK})
+            if len(names) * len(bars) <= 2 * MOST_NAMED:
+                _write_heights(axis, x, heights, np.nan_to_num(error), form)
         _name_bars(axis, [name + " †" * within for name, within in zip(names, stamped, strict=True)])
         axis.margins(y=0.1)
         axis.set_ylabel(f"{label}, protocol {evaluation['protocol'].iloc[0]}")
         axis.grid(visible=False, axis="x")
     shown = tuple(Patch(color=colour) for colour in dict.fromkeys(colours))
-    labels = ["zero-filled", f"reconstruction (one colour a {key})" if len(shown) > 1 else "reconstruction"]
-    handles: list[Any] = [Patch(color=_PALE), shown]
+    labels = [UNTRAINED[prefix] for prefix in untrained]
+    labels += [f"reconstruction (one colour a {key})" if len(shown) > 1 else "reconstruction"]
+    handles: list[Any] = [*(Patch(color=_GREYS[prefix]) for prefix in untrained), shown]
     if any(stamped):
         handles.append(Patch(visible=False))
         labels.append("† within subject")
     side_by_side = {tuple: HandlerTuple(ndivide=None, pad=0)}
-    figure.legend(handles, labels, ncols=3, handler_map=side_by_side, handlelength=2.5, **LEGEND)
+    figure.legend(handles, labels, ncols=len(labels), handler_map=side_by_side, handlelength=2.5, **LEGEND)
     return figure
 
 

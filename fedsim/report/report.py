@@ -190,7 +190,7 @@ class _Report:
             )  # fmt: skip
             if len(headline):
                 yield self._picture(
-                    "quality", figures.quality_bars(headline, names), "Zero-filled against reconstructed",
+                    "quality", figures.quality_bars(headline, names), "Reconstructed, and without training",
                     f"Mean over volumes of the {headline['split'].iloc[0]} split, round {headline['round'].iloc[0]}; "
                     "whiskers: standard deviation, where there is more than one volume.",
                 )  # fmt: skip

@@ -103,12 +103,15 @@ def test_fastmris_evaluation_takes_the_files_and_gives_the_same_numbers(finished
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["kspace"] = kspace(images())
         file.attrs["acquisition"] = "AXT2"
-    ((path, said),) = reconstruct_file(finished, "A.1", tmp_path / "a.h5", "last", tmp_path / "out")
+    beside = Run(finished.path, ["metrics.references=[tv]"])
+    ((path, said),) = reconstruct_file(beside, "A.1", tmp_path / "a.h5", "last", tmp_path / "out")
+    assert "at 32x32); total variation " in said
     scores = by_fastmri(tmp_path / "out", tmp_path / "out")
     assert f"-> {scores['psnr'][0]:.2f} dB" in said
     assert f"-> {scores['ssim'][0]:.4f}" in said
     with h5py.File(path) as file:
         attributes = dict(file.attrs)
+        assert file["tv"].shape == file["target"].shape
         assert attributes["acceleration"] == pytest.approx(32**2 / file["mask"][()].sum())
     assert (attributes["client"], attributes["round"], attributes["protocol"]) == (
         "A.1",

@@ -279,11 +279,15 @@ def test_a_site_without_the_data_is_refused(make_workload: Callable[..., Workloa
 
 
 def test_on_the_command_line(fedsim: Fedsim, fedmri: Run, finished: Run, tmp_path: Path) -> None:
-    status, out, err = fedsim("unseen", fedmri.path, "--slices", "0", "--out", tmp_path / "table.parquet")
+    keys = "--slices", "0", "--set", "metrics.references=[tv]"
+    status, out, err = fedsim("unseen", fedmri.path, *keys, "--out", tmp_path / "table.parquet")
     assert status == 0, err
     assert "ensemble" in out
     assert "PSNR [dB]" in out
-    assert len(pd.read_parquet(tmp_path / "table.parquet")) == 2
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    assert len(table) == 2
+    said = f"{table['zf_psnr'].iloc[0]:.2f} → {table['tv_psnr'].iloc[0]:.2f}"
+    assert [said in line for line in out.splitlines() if "total variation" in line] == [True]
     for arguments, words in (
         ((finished.path,), "set `unseen: true` on a site"),
         ((fedmri.path, "--slices", "many"), "--slices many: 'many' must be a number"),

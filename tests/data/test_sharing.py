@@ -1,6 +1,7 @@
 """No person is ever in two splits, whatever the layout and whoever shares sites, or the workload is refused."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,17 @@ def test_files_are_offered_as_subjects_only_where_they_are_volumes(volumes: int,
     assert f"({volumes} volume(s), identified by {SITE}): if they show more people, set {keys}; or set" in str(
         refused.value
     )
+
+
+def test_an_unseen_site_of_few_subjects_is_told_to_test_on_all() -> None:
+    split = r"for an unseen site set `split: \{train: 0, val: 0, test: 1\}`, or set shares to 0"
+    with pytest.raises(InputError, match=rf"^site A: 1 subject\(s\) cannot fill 3 parts by subject; {split}"):
+        divided(replace(site("A", ["sub-1"]), unseen=True))
+    with pytest.raises(InputError, match=r"by subject; set shares to 0"):
+        divided(site("A", ["sub-1"]))
+    assert divided(replace(site("A", ["sub-1"], split=Split(train=0, val=0, test=1)), unseen=True)) == {
+        "A": {"sub-1": "test"}
+    }
 
 
 def test_phantoms_of_other_seeds_and_whole_sites_are_other_people() -> None:

@@ -77,6 +77,13 @@ def test_files_with_two_parts_that_vary_are_told_apart_by_the_first() -> None:
     assert set(apart([Path(f"c1_rep{i}.h5") for i in range(3)]).values()) == {"c1"}
 
 
+def test_a_number_of_coils_is_nobody() -> None:
+    files = [Path(f"{name}.cfl") for name in ("brain-8coil", "anna_12ch", "anna_32-channels_t1")]
+    assert list(apart(files).values()) == ["brain-8coil", "anna", "anna"]
+    assert by_file("brain-8coil").name == "brain-8coil"
+    assert by_file("coil8_anna").name == "coil8_anna"
+
+
 def test_two_texts_never_make_one_name() -> None:
     texts = ["患者甲", "患者乙", "Müller", "Muller", "a b", "a-b", "a.b", "a_b"]
     names = [unique_name(text) for text in texts]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedsim.core.errors import InputError
+from fedsim.data.evaluation import reconstruct_volumes
 from fedsim.engine.federation import assemble
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
@@ -68,12 +69,33 @@ def test_virtual_coils_and_combined_targets(
     raw: Callable[..., Workload], tmp_path: Path, keys: tuple[str, ...]
 ) -> None:
     done = run(raw(*(f"federation.{key}" for key in keys), "training.rounds=1"), tmp_path / "run")
+    assert done.learner("A").network.target == done.workload.federation.target
     assert np.isfinite(done.rounds["psnr"]).all()
 
 
 def test_an_image_unet_sees_the_coils_combined(raw: Callable[..., Workload], tmp_path: Path) -> None:
     done = run(raw("model={name: unet, channels: 2, pools: 2}", "training.rounds=1"), tmp_path / "run")
     assert np.isfinite(done.rounds["psnr"]).all()
+
+
+def test_raw_kspace_of_several_coils_becomes_one_image(raw: Callable[..., Workload], tmp_path: Path) -> None:
+    done = run(raw("training.rounds=1", "federation.matrix=[32, 32]"), tmp_path / "run")
+    (client,) = (one for one in assemble(done.workload).clients if one.name == "A")
+    (volume,) = reconstruct_volumes(done.model("A"), client.data, "test", 1)
+    with client.data.members[0].open() as shard:
+        kspace = shard.kspace(volume.piece.volume, slice(None))
+    assert kspace.shape == (1, 4, 32, 32)
+    undersampled = kspace * volume.mask
+    for given, shape in (
+        (undersampled, (1, 32, 32)),
+        (undersampled[0], (32, 32)),
+        (undersampled[None], (1, 1, 32, 32)),
+    ):
+        found = done.reconstruct(given, "A")
+        assert found.shape == shape
+        np.testing.assert_allclose(found.reshape(1, 32, 32), volume.reconstruction, rtol=1e-3, atol=1e-4)
+    with pytest.raises(InputError, match=r"\(8, 8\): must be \(\.\.\., H, W\), H and W at least 32; take \[32, 32\]"):
+        done.reconstruct(np.ones((8, 8)), "A")
 
 
 def test_a_volume_that_the_network_does_not_take_is_refused(raw: Callable[..., Workload]) -> None:

@@ -65,7 +65,9 @@ def normed_unet(given: Parameters, image: Tensor, pools: int) -> Tensor:
     return torch.complex(real, imaginary)
 
 
-def varnet(given: Parameters, kspace: Tensor, mask: Tensor, *, cascades: int, pools: int, centre: int) -> Tensor:
+def varnet(
+    given: Parameters, kspace: Tensor, mask: Tensor, *, cascades: int, pools: int, centre: int, target: str
+) -> Tensor:
     """The image (H, W) of one slice's k-space (C, H, W) and mask of lines (H, W) with so many lines in its centre."""
     width = mask.shape[-1]
     start = (width - centre + 1) // 2
@@ -83,6 +85,8 @@ def varnet(given: Parameters, kspace: Tensor, mask: Tensor, *, cascades: int, po
             now - eta * torch.where(mask, now - measured, torch.zeros(())) - fourier(one * update)
             for now, measured, one in zip(current, kspace, maps, strict=True)
         ]
+    if target == "combined":
+        return sum(one.conj() * inverse(coil) for one, coil in zip(maps, current, strict=True)).abs()
     return sum(inverse(coil).abs() ** 2 for coil in current).sqrt()
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import InputError
+from fedsim.data.coils import Target
 from fedsim.models.base import Model, Network, is_encoder
 from fedsim.models.channels import magnitude
 from fedsim.models.modl import MoDLModel
@@ -54,13 +55,12 @@ def assert_same_gradients(network: nn.Module, expected: dict[str, Tensor]) -> No
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (20, 36)])
-def test_varnet_is_its_definition(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("target", ["rss", "combined"])
+def test_varnet_is_its_definition(shape: tuple[int, int], target: Target) -> None:
     kspace, mask, _ = slices(shape=shape)
-    network = built("varnet")
-    given = plain.parameters(network)
-    expected = torch.stack(
-        [plain.varnet(given, *one, cascades=2, pools=2, centre=6) for one in zip(kspace, mask, strict=True)]
-    )
+    network = SMALL["varnet"].build(torch.Generator().manual_seed(0), target)
+    given, each = plain.parameters(network), zip(kspace, mask, strict=True)
+    expected = torch.stack([plain.varnet(given, *one, cascades=2, pools=2, centre=6, target=target) for one in each])
     output = network(kspace, mask)
     torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
     for image in (output, expected):
@@ -119,6 +119,13 @@ def test_one_coil_is_one_of_several(name: str) -> None:
     network = built(name)
     plain.parameters(network)
     torch.testing.assert_close(network(kspace[:, 0], mask), network(kspace, mask, torch.ones_like(kspace)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_one_coil_is_its_own_combination(name: str) -> None:
+    kspace, mask, _ = slices(1)
+    combining = SMALL[name].build(torch.Generator().manual_seed(0), "combined")
+    torch.testing.assert_close(combining(kspace[:, 0], mask), built(name)(kspace[:, 0], mask), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", SMALL)

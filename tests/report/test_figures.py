@@ -122,6 +122,16 @@ def test_bars_of_many_clients_are_bars_of_sites(finished: Run) -> None:
     assert "protocol fastmri" in figure.axes[0].get_ylabel()
 
 
+def test_bars_of_references_stand_beside_zero_filled_and_reconstruction(finished: Run) -> None:
+    found = finished.evaluation
+    found = found.assign(tv_psnr=found["zf_psnr"] + 1, tv_ssim=found["zf_ssim"], sense_psnr=np.nan, sense_ssim=np.nan)
+    figure = figures.quality_bars(found, list(finished.clients["client"].unique()))
+    assert [text.get_text() for text in figure.legends[0].texts[:2]] == ["zero-filled", "total variation"]
+    bars = [container for container in figure.axes[0].containers if hasattr(container, "patches")]
+    zero_filled, by_reference, _ = ([bar.get_height() for bar in own.patches] for own in bars)
+    assert by_reference == pytest.approx([height + 1 for height in zero_filled])
+
+
 def test_a_single_round_gets_a_bound_and_no_fractions_of_rounds() -> None:
     figure = figures.contrastive_ratio(pd.DataFrame({"ratio": [0.1], "bound": [0.25]}, index=[2]))
     figure.canvas.draw()

@@ -145,6 +145,7 @@ def test_count_makes_sites(load) -> None:  # noqa: ANN001
         ),
         ("federation.split={train: 0.5}", "must be 1, they are 0.8"),
         ("metrics.references=[sense]", "metrics.references: sense needs several coils; set federation.coils to keep"),
+        ("metrics.references=[tv, tv]", "metrics.references: tv is listed twice; list each once"),
         ("metrics.references=[grappa]", "metrics.references.0: Input should be 'conjugate', 'sense' or 'tv'"),
         ("metrics.boxes=/brain.csv", "metrics.boxes: must be a path inside federation.root"),
         (

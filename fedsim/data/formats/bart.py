@@ -43,6 +43,12 @@ class Bart(RawSource):
         """.cfl and .hdr."""
         return (".cfl", ".hdr")
 
+    def files(self, root: Path) -> list[Path]:
+        """Every .cfl and .hdr file; of a .cfl that `path` names, its header too, which is part of what it says."""
+        found = super().files(root)
+        headers = (file.with_suffix(".hdr") for file in found if file.suffix == ".cfl")
+        return list(dict.fromkeys([*found, *(header for header in headers if header.exists())]))
+
     def recognises(self, file: Path) -> bool:
         """Whether the file has its other half beside it."""
         return file.with_suffix(".cfl").exists() and file.with_suffix(".hdr").exists()

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from fedsim.core.section import distinct
 from fedsim.core.seeds import numpy_stream
 from fedsim.data.coils import Maps
 from fedsim.data.source import Source, StoredVolume, Volume
@@ -34,12 +35,6 @@ def _ascending(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-def _distinct(value: list[Weighting]) -> list[Weighting]:
-    if len(set(value)) < len(value):
-        raise ValueError(f"must not repeat a contrast, got {value}")
-    return value
-
-
 def _form(value: object) -> str:
     """Whether a number or a range is meant, so that an error mentions only that form."""
     return "list" if isinstance(value, list | tuple) else "value"
@@ -58,7 +53,7 @@ Count = Annotated[int, Field(ge=1, le=64)]
 Correlation = Annotated[float, Field(ge=0, le=0.95)]
 Contrasts = Annotated[
     Annotated[Weighting, Tag("value")]
-    | Annotated[list[Weighting], Field(min_length=1), AfterValidator(_distinct), Tag("list")],
+    | Annotated[list[Weighting], Field(min_length=1), AfterValidator(distinct), Tag("list")],
     Discriminator(_form),
 ]
 

@@ -85,8 +85,8 @@ def find(workload: Workload, site: Site) -> Found:
 
 def read(workload: Workload, found: Found) -> SiteVolumes:
     """What is needed to identify its subjects and to split it."""
-    split = found.site.split or workload.federation.split
-    return SiteVolumes(site=found.site.name, source=found.site.source, split=split, volumes=found.volumes)
+    site, split = found.site, found.site.split or workload.federation.split
+    return SiteVolumes(site=site.name, source=site.source, split=split, unseen=site.unseen, volumes=found.volumes)
 
 
 def made_alone(workload: Workload, site: Site, count: int) -> Made:

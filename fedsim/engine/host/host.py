@@ -109,11 +109,15 @@ class Host(TrainingClients):
         for name in order.clients:
             for volume in self._reconstruct(order, name, received, order.part, self._setup.references):
                 who: dict[str, str | int] = {"round": order.round, "client": name}
-                reply.rows.append({**who, "protocol": self._setup.protocol, **volume.score(self._setup.protocol)})
+                scores: dict[str, str | float] = {
+                    "protocol": self._setup.protocol,
+                    **volume.score(self._setup.protocol),
+                }
+                reply.rows.append({**who, **scores})
                 if order.images is not None:
                     own = len(self._clients[name].data.members) == 1
                     target = order.images / (name if own else volume.site) / f"{volume.piece.volume}.h5"
-                    volume.save(target, **who, protocol=self._setup.protocol)
+                    volume.save(target, **who, protocol=scores["protocol"])
             if pace.due():
                 yield reply
                 reply = Reply()

@@ -8,6 +8,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 from fedsim.algorithms.base import Algorithm, Vector
 from fedsim.core.errors import ClientError
+from fedsim.data.coils import Target
 from fedsim.data.split import Part
 from fedsim.engine.host.merging import Levels, Sums
 from fedsim.engine.state.client_files import Digests, FilePart, Layout
@@ -37,6 +38,8 @@ class Setup:
     threads: int
     """Of torch, in each host's process."""
     protocol: Protocol
+    target: Target = "rss"
+    """How the coils of the images that networks are trained to are combined."""
     references: tuple[Reference, ...] = ()
     """Reconstructions without training that evaluations score."""
     channels_last: bool = False

@@ -50,7 +50,7 @@ def initial_network(setup: Setup) -> Network:
     Raises:
         InputError: what it is to start from is another network's.
     """
-    network = setup.model.build(torch_stream(setup.seed, "model"))
+    network = setup.model.build(torch_stream(setup.seed, "model"), setup.target)
     if setup.start is not None:
         start_from(network, setup.start)
     return network

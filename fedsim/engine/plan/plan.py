@@ -5,7 +5,7 @@ knows of, come from a calibration if there is one.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from fedsim.algorithms.fusing import one_by_one
@@ -156,12 +156,12 @@ def make_plan(
     device = device_of(workload.engine, nodes)
     private = _Private(learner, clients, calibration)
     sent = _traffic(workload, learner, tuple(client.name for client in clients), calibration)
-    gpu = gpu_needs(workload.algorithm, learner, clients, workload.model.smallest) if device == "cuda" else None
+    beside = apart(given, timetable, sent.server)
+    gpu = _gpu(workload, learner, clients, sent, beside) if device == "cuda" else None
     placements = placed(workload.engine, clients, nodes, gpu.total if gpu else CUDA_BYTES)
     actors = filled(workload.engine, placements, nodes, private.bytes, gpu.total if gpu else 0.0, each)
     fuse = 1 if gpu else workload.training.fuse
     step = (lambda _: 0.0) if gpu else step_bytes(learner, workload.model.smallest, clients)
-    beside = apart(given, timetable, sent.server)
     working = Working(learner=learner, step_bytes=step, sent=sent, apart=beside, fuse=fuse)
     states, others = each * private.saved_bytes(), _driver_files_bytes(learner, clients, sent)
     others += beside.others * sent.server
@@ -226,6 +226,13 @@ class _Private:
             optimizer = client.training.optimizer
             total += self.bytes(client) + headers[optimizer] + prefix * len(self._layouts[optimizer])
         return total
+
+
+def _gpu(workload: Workload, learner: Learner, clients: Sequence[ClientSpec], sent: Traffic, beside: Apart) -> GpuNeeds:
+    """What an actor needs of a GPU, where clients of a call may read several states and enter several sums."""
+    one = gpu_needs(workload.algorithm, learner, clients, workload.model.smallest)
+    sums = (beside.sums - 1) * max((phase.summed for phase in sent.phases.values()), default=0.0)
+    return replace(one, received=beside.read * one.received, vectors=one.vectors + sums)
 
 
 def _shard_bytes(member: ClientData, pixels: float) -> float:

@@ -122,7 +122,7 @@ def test_settings_reach_the_scanner(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"contrast": "flair", "ti": 8950}, r"ti \+ te \(9060 ms\) must be shorter"),
         ({"ti": 2000}, "ti belongs to contrast flair"),
         ({"contrast": ["t1", "t2"], "tr": 500}, "tr can be set for one contrast"),
-        ({"contrast": ["t1", "t1"]}, "must not repeat"),
+        ({"contrast": ["t1", "t1"]}, "t1 is listed twice"),
         ({"contrast": []}, "at least 1 item"),
         ({"contrast": "t1ce"}, "'t1', 't2', 'pd' or 'flair'"),
         ({"noise": [0.1]}, "required"),

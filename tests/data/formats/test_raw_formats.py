@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from fedsim.core.errors import InputError
 from fedsim.data.kspace import KSpaceSource, is_undersampled, measured
+from fedsim.data.shard import shard_path
 from fedsim.data.source import Volume
 from fedsim.data.sources import AnySource, detect
 
@@ -183,6 +184,17 @@ def test_bart_in_three_dimensions_and_without_a_readout(tmp_path: Path) -> None:
     write.bart(tmp_path / "site" / "volume.cfl", plane)
     (read,) = of(tmp_path, "bart")
     np.testing.assert_allclose(magnitude(read.images), magnitude(coil_images(1)), atol=1e-3)
+
+
+def test_a_changed_header_of_bart_is_a_changed_site(tmp_path: Path) -> None:
+    file = write.bart(tmp_path / "head.cfl", to_bart(write.transformed(coil_images(1))))
+    source = TypeAdapter(AnySource).validate_python({"format": "bart", "path": "head.cfl"})
+    before = shard_path(source, tmp_path, tmp_path, "native")
+    assert shard_path(source, tmp_path, tmp_path, "native") == before
+    with file.with_suffix(".hdr").open("a") as header:
+        header.write("# Command\nfft\n")
+    assert shard_path(source, tmp_path, tmp_path, "native") != before
+    assert len(list(source.volumes(tmp_path))) == 1
 
 
 def test_bart_by_the_name_of_its_header(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from fedsim.data.coils import CoilSettings, as_kept
-from fedsim.data.encoding import cropped
+from fedsim.data.encoding import cropped, with_centred_echo
 from fedsim.data.formats.fastmri import FastMRI
+from fedsim.data.left_out import noting
 from fedsim.data.raw import RawSource, sparing
 from fedsim.data.shard import write_shard
+from fedsim.mri.geometry import Matrix
 
 from .raw_files import coil_images, fastmri
 from .test_raw_formats import LAYOUTS, Layout, made
@@ -22,28 +24,34 @@ RAW = pytest.mark.parametrize(
 
 
 @RAW
+@pytest.mark.parametrize("matrix", [(16, 16), "native"])
 @pytest.mark.parametrize("target", ["rss", "combined"])
 def test_coils_combined_slice_by_slice_give_the_bits_of_the_whole_volume(
-    layout: Layout, target: Literal["rss", "combined"], tmp_path: Path
+    layout: Layout, target: Literal["rss", "combined"], matrix: Matrix, tmp_path: Path
 ) -> None:
-    source, settings = made(tmp_path, layout, coil_images(coils=3)), CoilSettings("combine", target)
+    """Also where the echo lies 3 lines off the centre, which then lacks 3 lines at an edge."""
+    settings, off_centre = CoilSettings("combine", target), np.exp(2j * np.pi * 3 * np.arange(20) / 20)
+    source = made(tmp_path, layout, (coil_images(coils=3) * off_centre).astype(np.complex64))
     assert isinstance(source, RawSource)
-    (whole,), (sliced,) = source.volumes(tmp_path), sparing(source, (16, 16), settings).volumes(tmp_path)
+    (whole,), (sliced,) = source.volumes(tmp_path), sparing(source, matrix, settings).volumes(tmp_path)
     assert (whole.images.ndim, sliced.images.ndim) == (4, 3)
     assert whole.coils == sliced.coils == 3
-    expected = as_kept(cropped(whole, (16, 16)), source, settings).images
+    measured = None
+    if matrix == "native":
+        with noting(tmp_path) as left_out:
+            whole, measured = with_centred_echo(whole, tmp_path)
+        assert "(by -3 of 20 lines)" in {one.part for one in left_out}
+        assert measured is not None
+        assert with_centred_echo(sliced, tmp_path) == (sliced, measured)
+    expected = as_kept(cropped(whole, matrix), source, settings).images
     assert sliced.images.dtype == expected.dtype
     np.testing.assert_array_equal(sliced.images, expected)
 
 
-@pytest.mark.parametrize(
-    ("settings", "matrix"), [(CoilSettings("keep"), (16, 16)), (CoilSettings(2), (16, 16)), (CoilSettings(), "native")]
-)
-def test_what_needs_the_whole_volume_is_read_whole(
-    settings: CoilSettings, matrix: tuple[int, int] | Literal["native"]
-) -> None:
+@pytest.mark.parametrize("settings", [CoilSettings("keep"), CoilSettings(2)])
+def test_what_needs_the_whole_volume_is_read_whole(settings: CoilSettings) -> None:
     source = FastMRI(path="site")
-    assert sparing(source, matrix, settings) is source
+    assert sparing(source, (16, 16), settings) is source
 
 
 @pytest.mark.slow
@@ -52,10 +60,15 @@ def test_an_import_never_holds_all_coils_of_a_volume(tmp_path: Path) -> None:
     images = coil_images(24, coils=16, height=64, width=64)
     fastmri(tmp_path / "site" / "a.h5", images)
     peaks = {}
-    for name, settings in {"combined": CoilSettings(), "kept": CoilSettings("keep")}.items():
+    cases: dict[str, tuple[CoilSettings, Matrix]] = {
+        "kept": (CoilSettings("keep"), (64, 64)),
+        "combined": (CoilSettings(), (64, 64)),
+        "native": (CoilSettings(target="combined"), "native"),
+    }
+    for name, (settings, matrix) in cases.items():
         tracemalloc.start()
-        write_shard(FastMRI(path="site"), tmp_path, (64, 64), tmp_path / f"{name}.h5", settings)
+        write_shard(FastMRI(path="site"), tmp_path, matrix, tmp_path / f"{name}.h5", settings)
         peaks[name] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peaks["kept"] > images.nbytes
-    assert peaks["combined"] < images.nbytes / 2
+    assert max(peaks["combined"], peaks["native"]) < images.nbytes / 2

@@ -10,7 +10,7 @@ from fedsim.engine.plan.virtual import Apart, Virtual, foresee
 from fedsim.engine.record.run_directory import Run
 from fedsim.workload.reading import load_workload
 from fedsim.workload.schema import Workload
-from tests.engine.plans import TINY, parts, planned
+from tests.engine.plans import GB, TINY, machine, parts, planned
 
 Fedsim = Callable[..., tuple[int, str, str]]
 SIX = """
@@ -116,6 +116,15 @@ def test_the_driver_has_room_for_them(file: Path) -> None:
     assert three.nodes[0].other_bytes - one.nodes[0].other_bytes == 2 * 3 * state + 2 * summed
     assert three.nodes[0].process_bytes - one.nodes[0].process_bytes == 2 * summed
     assert three.checkpoint_bytes - one.checkpoint_bytes == pytest.approx(3 * state, abs=100)
+
+
+def test_a_gpu_has_room_for_them(file: Path) -> None:
+    there, regions = machine(gpus_one=1, gpus_two=1, gpu_memory=8 * GB), "time.hierarchy={regions: 3}"
+    one, three = (planned(load_workload(file, ("engine.backend=ray", *keys)), there).gpu for keys in ((), (regions,)))
+    assert one is not None
+    assert three is not None
+    assert three.received == 3 * one.received > 0
+    assert three.vectors - one.vectors == 2 * 2 * one.received, "two more sums in float64"
 
 
 def test_a_trace_is_refused_before_a_client_is_timed(fedsim: Fedsim, file: Path) -> None:
