@@ -95,7 +95,7 @@ class _BareLoop:
     def __init__(self, workload: Workload, clients: Sequence[ClientSpec]) -> None:
         torch.set_num_threads(workload.engine.threads)
         keep_freed_memory()
-        self._network = workload.model.build(torch_stream(workload.seed, "model"))
+        self._network = workload.model.build(torch_stream(workload.seed, "model"), workload.federation.target)
         start, shares = self._network.state_dict(), workload.algorithm.shares
         self._shared = {name: value.clone() for name, value in start.items() if shares(name)}
         self._own = {

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from fedsim.core.section import FolderPath, Name, Section, Text
+from fedsim.core.section import FolderPath, Name, Section, Text, distinct
 from fedsim.study.axes import Axes, Settings, product, size
 from fedsim.study.tune import Seed, Tune
 
 Count = Annotated[int, Field(ge=1)]
-Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(distinct)]
 
 _MOST_RUNS = 10_000
 _SECTIONS = ("federation", "model", "algorithm", "training", "engine", "metrics", "time")
@@ -34,7 +34,9 @@ class Study(Section, ABC):
     kind: str = Field(description="Its kind.")
     workload: FolderPath = Field(description="Base workload file, relative to the study file.")
     set: Settings = Field(default_factory=dict, description="Overrides of the base for every point, by dotted key.")
-    seeds: tuple[Seed, ...] = Field(min_length=1, description="Each is a repetition with a separate split and start.")
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(distinct)] = Field(
+        description="Each is a repetition with a separate split and start."
+    )
     methods: dict[Name, Settings] = Field(
         min_length=1, description="Overrides by label; algorithm.name defaults to the label."
     )
@@ -60,9 +62,6 @@ class Study(Section, ABC):
     def _consistent(self) -> "Study":
         if self.reference is not None and self.reference not in self.methods:
             raise ValueError(f"reference: {self.reference!r} is not one of methods ({', '.join(self.methods)})")
-        twice = [seed for seed, count in Counter(self.seeds).items() if count > 1]
-        if twice:
-            raise ValueError(f"seeds: {twice[0]} is listed twice")
         self._check_tune()
         self._check_size()
         for where, settings in self._all_settings():

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from fedsim.core.section import InsidePath, Section
+from fedsim.core.section import InsidePath, Section, distinct
 from fedsim.core.seeds import numpy_stream
 from fedsim.mri.metrics import Protocol
 from fedsim.mri.references import Reference
@@ -17,7 +17,7 @@ class Metrics(Section):
     """How images are scored, and whose."""
 
     protocol: Protocol = Field("fastmri", description="fastmri: over the volume; slice: each slice separately.")
-    references: tuple[Reference, ...] = Field(
+    references: Annotated[tuple[Reference, ...], AfterValidator(distinct)] = Field(
         (), description="Reconstructions without training to score beside zero-filled images in evaluations: "
         "conjugate (filling by conjugate symmetry, of images without phase), sense (CG-SENSE, of several coils), "
         "tv (total variation). Made once for each volume and mask, and kept beside the shard.")  # fmt: skip

@@ -19,6 +19,7 @@ from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import DamagedError, InputError, WriteError
 from fedsim.core.files import write_text
 from fedsim.core.own import check_owner
+from fedsim.data.coils import method_of
 from fedsim.data.evaluation import reconstruct_coils
 from fedsim.data.kspace import is_undersampled, measured
 from fedsim.data.samples import ClientData
@@ -36,6 +37,7 @@ from fedsim.workload.metrics import FEW
 from fedsim.workload.names import check_client
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
+from fedsim.workload.sites import Site
 
 log = logging.getLogger("fedsim")
 
@@ -52,6 +54,7 @@ def setup_of(workload: Workload) -> Setup:
         seed=workload.seed,
         threads=engine.threads,
         protocol=workload.metrics.protocol,
+        target=workload.federation.target,
         references=workload.metrics.references,
         channels_last=training.memory_format == "channels_last",
         deterministic=engine.deterministic,
@@ -169,11 +172,12 @@ class Run:
         return self.learner(client, which).network
 
     def reconstruct(self, raw: NDArray[Any], client: str, which: Which = "best") -> NDArray[np.float32]:
-        """Images of raw data by a client's network, in the input's units.
+        """Images (..., H, W) of raw data by a client's network, in the input's units.
 
         Args:
             raw: Complex k-space (..., H, W), centred and orthonormal, or real images (..., H, W), at the matrix that
-                the client was trained with or any other that its network takes. k-space with zeros between its samples
+                the client was trained with or any other that its network takes. A run that keeps coils takes k-space
+                (..., C, H, W), with sensitivities from its calibration region. k-space with zeros between its samples
                 keeps its own mask; what is fully sampled is undersampled with the mask of the client's site.
             client: Whose network, and whose mask.
             which: The round.
@@ -181,24 +185,27 @@ class Run:
         Raises:
             InputError: the run has no such client, or the shape does not suit its network.
         """
-        multiple = self.runnable.model.multiple
-        if raw.ndim < 2 or any(side % multiple for side in raw.shape[-2:]):
-            raise InputError(f"{raw.shape}: must be (..., H, W), H and W multiples of {multiple}, as its network needs")
+        model, federation = self.runnable.model, self.workload.federation
+        if raw.ndim < 2 or not model.fits(raw.shape[-2:]):
+            raise InputError(f"{raw.shape}: must be (..., H, W), H and W {model.remedy(raw.shape[-2:])}")
         network = self.model(client, which)
         kspace = raw if np.iscomplexobj(raw) else fft2c(torch.from_numpy(raw.astype(np.complex64))).numpy()
-        kspace = kspace.astype(np.complex64).reshape(-1, 1, *raw.shape[-2:])
-        mask = self._mask(client, raw.shape[-2:])
+        together = federation.coil_settings.kept and np.iscomplexobj(raw) and raw.ndim > 2
+        kspace = kspace.astype(np.complex64).reshape(-1, raw.shape[-3] if together else 1, *raw.shape[-2:])
+        site = self._site(client)
+        mask = self._mask(site, raw.shape[-2:])
         masks = [measured(one) if is_undersampled(one) else mask for one in kspace]
-        federation, pairs = self.workload.federation, zip(kspace, masks, strict=True)
-        how = federation.normalise, federation.coil_settings
-        images = [reconstruct_coils(network, one, sampled, *how)[0] for one, sampled in pairs]
-        return np.stack(images).reshape(raw.shape)
+        how = federation.normalise, federation.coil_settings, method_of(site.source)
+        images = [reconstruct_coils(network, one, sampled, *how)[0] for one, sampled in zip(kspace, masks, strict=True)]
+        return np.stack(images).reshape(*raw.shape[: -3 if together else -2], *raw.shape[-2:])
 
-    def _mask(self, client: str, shape: tuple[int, int]) -> BoolArray:
-        """A mask of the client's site; if each volume has its own, the one of a volume named raw."""
+    def _site(self, client: str) -> Site:
+        sites = self.runnable.federation.expanded_sites()
+        return sites[sites.place(client.partition(".")[0]) or 0]
+
+    def _mask(self, site: Site, shape: tuple[int, int]) -> BoolArray:
+        """A mask of a site; if each volume has its own, the one of a volume named raw."""
         federation = self.runnable.federation
-        sites = federation.expanded_sites()
-        site = sites[sites.place(client.partition(".")[0]) or 0]
         data = ClientData(
             shard=Path(),
             site=site.name,
