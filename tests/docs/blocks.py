@@ -74,11 +74,12 @@ def perform(step: File | Command, folder: Path) -> None:
     check(step, done.stdout)
 
 
-def check(command: Command, printed: str) -> None:
-    """Assert that a command printed the lines that the document shows, in their order."""
-    rest = [" ".join(line.split()) for line in printed.splitlines()]
+def check(command: Command, *streams: str) -> None:
+    """Assert that a command printed the lines that the document shows, those of a stream in their order."""
+    rests = [[" ".join(line.split()) for line in printed.splitlines()] for printed in streams]
     for wanted in command.expected:
         pattern = re.escape(" ".join(wanted.split())).replace(r"\.\.\.", ".*")
-        at = next((i for i, line in enumerate(rest) if re.fullmatch(pattern, line)), None)
-        assert at is not None, f"$ {command.line}\nhas no line {wanted!r} (any more) in\n{printed}"
-        rest = rest[at + 1 :]
+        found = [(rest, at) for rest in rests for at, line in enumerate(rest) if re.fullmatch(pattern, line)]
+        assert found, f"$ {command.line}\nhas no line {wanted!r} (any more) in\n{''.join(streams)}"
+        rest, at = found[0]
+        del rest[: at + 1]
