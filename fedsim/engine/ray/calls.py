@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TypeAlias
 
 from fedsim.core.errors import WorkerLostError
-from fedsim.engine.host.merging import Level, Subtotal, together
+from fedsim.engine.host.merging import Level, together
 from fedsim.engine.host.messages import Reply
 from fedsim.engine.place.placement import Placement
 from fedsim.engine.ray.head import Head
@@ -148,14 +148,8 @@ class Calls:
                     continue
                 call.hear(piece)
                 yield piece
-            yield from self._timed(self._tree.ready())
-        yield from self._timed(self._tree.subtotals())
-
-    @staticmethod
-    def _timed(subtotals: Iterator[Subtotal]) -> Iterator[Reply]:
-        """Subtotals as pieces of an answer, with the driver's time for fetching each."""
         begun = time.perf_counter()
-        for subtotal in subtotals:
+        for subtotal in self._tree.subtotals():
             waited = {"driver": Level(seconds=time.perf_counter() - begun)}
             yield Reply(sums=subtotal.sums, levels=together(subtotal.levels, waited))
             begun = time.perf_counter()

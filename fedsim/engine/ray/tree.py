@@ -59,22 +59,8 @@ class Tree:
             adder = self._used[node]
             self._asked.append((adder, adder.subtotal.remote()))
 
-    def ready(self) -> Iterator[Subtotal]:
-        """What adders have added whose hosts have ended, without waiting; none where groups add them first.
-
-        Raises:
-            WorkerLostError: an adder is gone.
-            RunError: it could not add.
-        """
-        if not self._asked or len(self._used) > MOST_NODES:
-            return
-        found = self._head.wait([subtotal for _, subtotal in self._asked], len(self._asked), 0.0)
-        self._asked = [(adder, subtotal) for adder, subtotal in self._asked if subtotal not in found]
-        for subtotal in found:
-            yield self._head.get(subtotal)
-
     def subtotals(self) -> Iterator[Subtotal]:
-        """What the other adders have added, once the hosts of all nodes have ended.
+        """What the adders have added, once the hosts of all nodes have ended.
 
         Raises:
             WorkerLostError: an adder is gone.
