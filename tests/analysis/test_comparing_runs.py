@@ -36,6 +36,7 @@ def simulate(make_workload: Callable[..., Workload], tmp_path_factory: pytest.Te
     return simulate
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_plain_runs_compare_like_a_study(simulate: Callable[..., Run], tmp_path: Path) -> None:
     runs = [simulate(f"algorithm.name={name}", f"seed={seed}") for name in ("single", "fedavg") for seed in (1, 2)]

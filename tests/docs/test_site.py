@@ -113,6 +113,7 @@ def test_a_page_has_the_same_parts_as_on_a_code_host(name: str, site: Path, page
     assert pages[site / name.replace(".md", ".html")].elements == wanted
 
 
+@pytest.mark.long
 def test_a_page_asks_for_files_of_the_site_only_and_fits_its_window(browser: Any, site: Path) -> None:
     """In a browser: what scripts ask for counts too. Wide tables and code scroll in their own boxes."""
     asked: list[str] = []

@@ -88,6 +88,7 @@ def test_a_calibrated_plan_has_the_bytes_of_the_run(
         assert plan.checkpoint_bytes == pytest.approx(checkpoint, rel=0.04)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_block_files_of_many_clients_are_foreseen(workload: MakeWorkload, simulate: Callable[..., Run]) -> None:
     source = "{format: phantom, subjects: 1, slices: 1, size: 32}"
