@@ -34,7 +34,7 @@ def journal(folder: Path, *, writes: bool = False) -> "JournalStorage":
 
 
 def _backend(path: Path) -> "JournalFileBackend":
-    """The file, without a lock: whoever writes has claimed the study's folder, and a killed process leaves no lock."""
+    """The file, without a lock: its writer has claimed the study's folder, and a killed process leaves no lock."""
     library = optuna().storages.journal
 
     class Unlocked(library.JournalFileOpenLock):  # type: ignore[misc, name-defined]

@@ -44,7 +44,9 @@ class Asha(Pruner):
     """
 
     kind: Literal["asha"] = Field("asha", description="asha: the best of those that came as far go on.")
-    factor: int = Field(4, ge=2, description="One in so many goes on; also how much later the next rung is.")
+    factor: int = Field(
+        4, ge=2, description="Of so many trials that reach a rung one goes on; the next rung is as many times later."
+    )
 
     def rungs(self, rounds: int) -> list[int]:
         """Grace, grace x factor, grace x factor^2, ..."""

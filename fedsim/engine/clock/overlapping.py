@@ -86,7 +86,7 @@ class Overlapping:
         return self._time.concurrency or self._draws.cohort(self._round)
 
     def _fill(self) -> None:
-        """Draw until all places are taken; whoever is at work, has ended or is not available is passed over."""
+        """Draw until all places are taken, passing over clients that are at work, have ended or are not available."""
         if len(self._out) == len(self._clients):
             self._wake = math.inf
             return

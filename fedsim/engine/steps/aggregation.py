@@ -89,15 +89,17 @@ class Aggregation(ABC):
 
     def _given(self, step: Step) -> dict[str, int]:
         """What clients of the next step received who sent nothing [bytes]: what the round begins with."""
-        where, sent, given = f"round {step.round}", dict[int, dict[str, Vector]](), dict[str, int]()
-        for turn in step.turns:
-            if turn.in_vain:
-                phase, state = self._phases(step)[0].name, self._began_with(turn)
-                if id(state) not in sent:
-                    sent[id(state)] = self._server.broadcast(phase, where, state)
-                found = sent[id(state)]
-                down = hooks.downlink(self._algorithm, turn.client, found, phase)
-                given[turn.client] = sum(found[name].nbytes for name in down)
+        in_vain = [turn for turn in step.turns if turn.in_vain]
+        if not in_vain:
+            return {}
+        phase, sent, given = self._phases(step)[0].name, dict[int, dict[str, Vector]](), dict[str, int]()
+        for turn in in_vain:
+            state = self._began_with(turn)
+            if id(state) not in sent:
+                sent[id(state)] = self._server.broadcast(phase, f"round {step.round}", state)
+            found = sent[id(state)]
+            down = hooks.downlink(self._algorithm, turn.client, found, phase)
+            given[turn.client] = sum(found[name].nbytes for name in down)
         return given
 
     def _phases(self, step: Step) -> list[Phase]:

@@ -1,8 +1,8 @@
 """A tracker's process: `python -m fedsim.engine.tracking.process FOLDER SETTINGS [STUDY]`.
 
 Every byte on standard input says that the ledger has grown, a last line of JSON how the run ended. An error is one
-line on standard output. Once the service is open, the process yields its core to whoever trains; it does not outlive
-its driver long.
+line on standard output. Once the service is open, the process has the lowest priority; it does not outlive its driver
+long.
 """
 
 import importlib
