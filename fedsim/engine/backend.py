@@ -47,10 +47,6 @@ class Backend(ABC):
             ClientError: a client failed.
         """
 
-    def queues(self) -> bool:
-        """Whether hosts may be sent a second message before they have answered the first, and are better off so."""
-        return False
-
     @abstractmethod
     def learn(self, rows: Iterable[Row]) -> None:
         """Learn from the ledger how long clients take."""

@@ -112,8 +112,8 @@ def _ray() -> Iterator[tuple[Any, Head]]:
 def _calling(calls: Calls, hosts: list[Actor], pieces: int) -> tuple[float, float]:
     """The driver's own time for each call: until all are made, and from then until all are heard [s]."""
     waiting: Queues = {hosts[0].node: [(hosts[at % len(hosts)], ("",)) for at in range(_CALLS)]}
-    begun = time.thread_time()
     answers = calls.answers(Outgoing(message=Work(pieces=pieces), sums=True), waiting)
+    begun = time.thread_time()
     next(answers)
     made = time.thread_time()
     for _ in answers:

@@ -50,7 +50,7 @@ class RayBackend(Backend):
         self._clients: Clients = Listed(())
         self._homes = Homes()
         self._tree = Tree(self._ray, self._head)
-        self._calls: list[Calls] = []
+        self._calls: Calls | None = None
 
     def observer(self) -> Observer:
         """Ray's metrics."""
@@ -66,7 +66,7 @@ class RayBackend(Backend):
         """
         self._head.check()
         self._clients = clients
-        busy, self._calls = [call.actor for call in self.running.values()], []
+        busy, self._calls = [call.actor for call in self.running.values()], None
         self._tree.end()
         self._vacate(busy)  # first: they wait for their streams to be read, and would answer no question
         self._vacate(self._silent())
@@ -178,11 +178,7 @@ class RayBackend(Backend):
         self._homes.expected.learn(seconds, {row["client"]: row["private_bytes"] for row in rows})
 
     def call(self, message: Message, broadcast: Mapping[str, Vector] = NOTHING) -> Iterator[Reply]:
-        """Send a message to its clients' hosts at once, longest call first.
-
-        A node starts its next call when one finishes and what is returned is read; a host answers in the order in which
-        it was called.
-        """
+        """Send a message to its clients' hosts, longest call first; a node starts its next call when one finishes."""
         moved = self._admit(message.clients)
         with explained(self._ray):
             put = (self._ray.put(dict(broadcast)),) if broadcast else ()
@@ -194,12 +190,9 @@ class RayBackend(Backend):
             waiting[actor.node].append((actor, tuple(mine)))
         for queue in waiting.values():
             queue.sort(key=lambda call: -sum(map(self._homes.expected.seconds, call[1])))
-        self._calls = [*(calls for calls in self._calls if calls.running), self._made()]
-        return self._answers(self._calls[-1].answers(sent, waiting), moved)
-
-    def _answers(self, pieces: Iterator[Reply], moved: list[Any]) -> Iterator[Reply]:
+        self._calls = self._made()
         try:
-            yield from pieces
+            yield from self._calls.answers(sent, waiting)
         except RunError:
             self._head.get(moved)  # if a client could not be moved, that is the cause
             raise
@@ -208,14 +201,7 @@ class RayBackend(Backend):
     @property
     def running(self) -> Mapping[Any, Call]:
         """The calls in progress, by the streams of their answers."""
-        return {stream: call for calls in self._calls for stream, call in calls.running.items()}
-
-    def queues(self) -> bool:
-        """Where every actor has cores of its own, no adder waits for a message's end, and no client can be late."""
-        here = [[actor.placement.cpus for actor in self.actors if actor.node == node] for node in self._nodes]
-        apart = all(sum(cpus) <= node.cpus for cpus, node in zip(here, self._nodes.values(), strict=True))
-        adders = any(Tree.worthwhile(len(cpus), len(here)) for cpus in here)
-        return apart and not adders and self._engine.client_timeout_s is None
+        return self._calls.running if self._calls else {}
 
     def _made(self) -> Calls:
         cpus = {node.id: node.cpus for node in self._nodes.values()}

@@ -120,22 +120,16 @@ class Calls:
         self._left: dict[str, int] = {}  # calls that have not ended, by node
 
     def answers(self, sent: Outgoing, waiting: Queues) -> Iterator[Reply]:
-        """Make the calls that there are cores for; what is returned makes the others while it is read.
-
-        Returns:
-            The pieces of all answers as they arrive, and the sums of those that train.
+        """Make all calls; yields the pieces of their answers as they arrive, and the sums of those that train.
 
         Raises:
-            WorkerLostError: while it is read: a process is gone, or a client took too long.
-            RunError: likewise: an actor failed.
+            WorkerLostError: a process is gone, or a client took too long.
+            RunError: an actor failed.
         """
         self.running, self._left = {}, {node: len(queue) for node, queue in waiting.items()}
         self._tree.begin(self._left if sent.sums else {})
         for node, queue in waiting.items():
             self._launch(sent, queue, node)
-        return self._pieces(sent, waiting)
-
-    def _pieces(self, sent: Outgoing, waiting: Queues) -> Iterator[Reply]:
         while self.running:
             for stream in self._ready():
                 call = self.running[stream]

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedsim.algorithms.base import Phase, Upload, Vector
@@ -32,15 +32,6 @@ class Asked:
     """By client; empty where all that are asked in a call read the same and enter the same sum."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Underway:
-    """Clients that are doing a phase."""
-
-    asked: Sequence[Asked]
-    order: Train
-    replies: Iterator[Reply]
-
-
 class Exchange:
     """The hosts as the server sees them. Clients that fail are left out of a round if the run allows it."""
 
@@ -63,10 +54,6 @@ class Exchange:
         """Stand after a round; whatever was in progress is void."""
         self.now, self._at_work = (round_, ""), {}
 
-    def queues(self) -> bool:
-        """Whether clients may be asked while others are underway, and hosts then have something to do next."""
-        return self._backend.queues()
-
     def at(self, client: str) -> tuple[int, str]:
         """The round and phase that a client is at work for; of one that is not, the present ones."""
         return self._at_work.get(client, self.now)
@@ -85,66 +72,47 @@ class Exchange:
         return by_client(one for one in struck if not one.fault.once)
 
     def train(self, asked: Sequence[Asked], broadcast: Mapping[str, Vector]) -> None:
-        """Let clients do a phase, and wait for them; see `begin` and `end`."""
-        self.end(self.begin(asked, broadcast))
-
-    def begin(self, asked: Sequence[Asked], broadcast: Mapping[str, Vector]) -> Underway:
-        """Ask clients to do a phase.
+        """Let clients do a phase.
 
         Args:
             asked: Clients of one round, or of several; no client twice.
             broadcast: What the server sends, under the prefixes of the lots.
-        """
-        faults: Faults = {}
-        for one in asked:
-            struck = self._failures.strike(self._workload, one.clients, one.round, one.gathered.phase.name)
-            faults = {**faults, **struck}
-        return self._sent(asked, broadcast, faults)
-
-    def end(self, underway: Underway) -> None:
-        """Wait for clients that were asked; those asked first must be waited for first.
 
         Raises:
             WorkerLostError: a process was lost; the round does not count.
             ClientError: a client failed, and the run may not continue without it.
         """
-        self._add_up(underway)
-        for one in underway.asked:
+        faults: Faults = {}
+        for one in asked:
+            struck = self._failures.strike(self._workload, one.clients, one.round, one.gathered.phase.name)
+            faults = {**faults, **struck}
+        self.gather(asked, broadcast, faults)
+        for one in asked:
             self._note(one)
-        asked_now = {name for one in underway.asked for name in one.clients}
-        self._backend.learn(row for one in underway.asked for row in one.gathered.rows if row["client"] in asked_now)
+        asked_now = {name for one in asked for name in one.clients}
+        self._backend.learn(row for one in asked for row in one.gathered.rows if row["client"] in asked_now)
 
     def gather(self, asked: Sequence[Asked], broadcast: Mapping[str, Vector], faults: Faults) -> None:
-        """Let clients do a phase; nothing is recorded."""
-        self._add_up(self._sent(asked, broadcast, faults))
-
-    def _sent(self, asked: Sequence[Asked], broadcast: Mapping[str, Vector], faults: Faults) -> Underway:
-        """Call the hosts."""
+        """Call the hosts and add up their replies as they arrive; `begin_seconds` of a row are those since 1970."""
         phase = asked[0].gathered.phase.name
         weights = {name: one.gathered.weights[name] for one in asked for name in one.clients}
         lots = {name: lot for one in asked for name, lot in one.lots.items()}
-        self._at_work |= {name: (one.round, phase) for one in asked for name in one.clients}
+        self._at_work = {name: (one.round, phase) for one in asked for name in one.clients}
+        sums = {lot.enters: one.gathered for one in asked for lot in one.lots.values()}
         order = Train(
             clients=tuple(weights), round=asked[0].round, phase=phase, since=time.time(), weights=weights,
             faults=faults, lots=lots,
         )  # fmt: skip
-        return Underway(asked=asked, order=order, replies=self._backend.call(order, broadcast))
-
-    def _add_up(self, underway: Underway) -> None:
-        """Add up the replies of hosts as they arrive; `begin_seconds` of a row are those since 1970."""
-        asked, order = underway.asked, underway.order
-        sums = {lot.enters: one.gathered for one in asked for lot in one.lots.values()}
-        for reply in underway.replies:
+        for reply in self._backend.call(order, broadcast):
             for row in reply.rows:
                 row["begin_seconds"] = order.since + row["wait_seconds"]
-            for enters, part in self._parts(reply, order.lots).items():
+            for enters, part in self._parts(reply, lots).items():
                 sums.get(enters, asked[0].gathered).add(part)
             if reply.rows:
                 self._observer.clients_done(reply.rows)
             if reply.failed and self._workload.engine.on_client_error == "abort":
                 break
-        for name in order.clients:
-            self._at_work.pop(name, None)
+        self._at_work = {}
 
     @staticmethod
     def _parts(reply: Reply, lots: Mapping[str, Lot]) -> Mapping[str, Reply]:

@@ -1,10 +1,6 @@
 """Server steps whose clients began with different states of the server: buffered and asynchronous aggregation."""
 
-import math
-from collections import deque
 from collections.abc import Sequence
-from itertools import groupby
-from operator import itemgetter
 
 from fedsim.algorithms.base import ServerState, Vector
 from fedsim.engine.clients.sequence import Clients
@@ -14,7 +10,7 @@ from fedsim.engine.host.messages import Lot, Row, prefixed
 from fedsim.engine.plan.sizes import nbytes
 from fedsim.engine.server import Server
 from fedsim.engine.steps.aggregation import Aggregation, Done, does_not_train
-from fedsim.engine.steps.exchange import Asked, Exchange, Underway
+from fedsim.engine.steps.exchange import Asked, Exchange
 from fedsim.engine.steps.stale import Stale, rebased
 from fedsim.engine.steps.steps import StepOf, cohort
 from fedsim.workload.schema import Workload
@@ -53,7 +49,6 @@ class Overlapping(Aggregation):
         super().__init__(workload, clients, server, exchange)
         self._time, self._step_of = time, step_of
         self._waiting: dict[int, Gathered] = {}  # by round
-        self._underway = deque[Underway]()  # in the order in which hosts answer
 
     @property
     def level(self) -> bool:
@@ -63,13 +58,16 @@ class Overlapping(Aggregation):
     def restart(self) -> None:
         """Forget what waits."""
         self._waiting = {}
-        self._underway.clear()
 
     def play(self, step: Step, until: int) -> Done:
         """Train the clients of the step that have not been trained yet and, with them, others that have begun."""
-        while self._lacks(step):
-            self._ask(step, until)
-            self._exchange.end(self._underway.popleft())
+        if self._to_train(step, step.round):
+            last = step.round + most_ahead(nbytes(self._server.state))
+            ahead = range(step.round, min(until, last) + 1)
+            steps = ((at, self._to_train(at, step.round)) for at in map(self._step_of, ahead))
+            asked = [self._asked(at, turns) for at, turns in steps if turns]
+            self._exchange.now = (step.round, asked[0].gathered.phase.name)
+            self._exchange.train(asked, self._broadcast(asked, step.round))
         gathered, done = self._waiting.pop(step.round), Done(given=self._given(step))
         self._take_up(step, gathered)
         done.add(gathered)
@@ -86,31 +84,6 @@ class Overlapping(Aggregation):
 
     def _began_with(self, turn: Turn) -> ServerState:
         return self._states(turn.round)[turn.version]
-
-    def _lacks(self, step: Step) -> bool:
-        """Whether clients of a step have not been asked, or not answered."""
-        return bool(self._to_train(step, step.round)) or any(
-            one.round == step.round for underway in self._underway for one in underway.asked
-        )
-
-    def _ask(self, step: Step, until: int) -> None:
-        """Ask clients that have begun, those of the next steps first.
-
-        Where hosts queue, half of them are asked, and then again half: so hosts always have something to do next, while
-        the server steps with what the first half has sent.
-        """
-        last = step.round + most_ahead(nbytes(self._server.state))
-        ahead = range(step.round, min(until, last) + 1)
-        halves = len(ahead) > 1 and self._exchange.queues()
-        while len(self._underway) < 1 + halves:
-            steps = ((at, self._to_train(at, step.round)) for at in map(self._step_of, ahead))
-            turns = [(at, turn) for at, found in steps for turn in found]
-            if not turns:
-                return
-            part = turns[: math.ceil(len(turns) / 2)] if halves else turns
-            asked = [self._asked(at, [turn for _, turn in own]) for at, own in groupby(part, key=itemgetter(0))]
-            self._exchange.now = (step.round, asked[0].gathered.phase.name)
-            self._underway.append(self._exchange.begin(asked, self._broadcast(asked, step.round)))
 
     def _to_train(self, step: Step, now: int) -> list[Turn]:
         """The turns of a step that began before the server steps for round `now`, and that have not been asked for."""

@@ -1,7 +1,6 @@
 """The laws of simulated time: what it must not change, and what must not change it."""
 
 import functools
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +9,7 @@ import pytest
 
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
-from fedsim.engine.serial import SerialBackend
 from fedsim.engine.simulation import Simulation, run
-from fedsim.engine.steps.exchange import Exchange, Underway
 from fedsim.workload.reading import load_workload
 from fedsim.workload.schema import Workload
 from tests.conftest import unplaced
@@ -30,7 +27,6 @@ SMALL = (
     "model={domain: image, channels: 2, pools: 1}", "federation.matrix=[16, 16]", "federation.sites.1.matrix=[32, 32]",
     "training.rounds=6", "metrics.every=3", "engine.checkpoint_every=3",
 )  # fmt: skip
-KILLED = "faults=[{kind: kill, round: 2, client: B}, {kind: kill, round: 5, client: A.1}]"
 TIMED = ["virtual_begin_s", "virtual_end_s", "staleness", "virtual_s"]
 
 
@@ -117,25 +113,6 @@ def test_training_ahead_changes_nothing(simulate: Simulate, undisturbed: Callabl
     ahead, not_ahead = undisturbed("asynchronous"), simulate(*keys("asynchronous", "engine.checkpoint_every=1"))
     assert tensors(ahead).items() <= tensors(not_ahead).items()
     pd.testing.assert_frame_equal(unplaced(ahead.clients), unplaced(not_ahead.clients), check_exact=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["buffered", "asynchronous"])
-def test_asking_half_of_them_at_a_time_changes_nothing(
-    simulate: Simulate, undisturbed: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    """As where hosts queue: the server steps while clients that were asked before are still underway."""
-    underway = Counter[int]()
-    end = Exchange.end
-
-    def counted(exchange: Exchange, first: Underway) -> None:
-        underway[len(exchange._at_work) - len(first.order.clients)] += 1
-        end(exchange, first)
-
-    monkeypatch.setattr(SerialBackend, "queues", lambda self: True)
-    monkeypatch.setattr(Exchange, "end", counted)
-    assert_same(undisturbed(mode), simulate(*keys(mode)))
-    assert underway.keys() - {0}, "some were asked while others were underway"
 
 
 def test_late_clients_do_not_train(undisturbed: Callable[[str], Run]) -> None:
@@ -226,8 +203,7 @@ def test_fused_clients_give_the_same_ledger(simulate: Simulate, undisturbed: Cal
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_on_two_actors(simulate: Simulate, undisturbed: Callable[[str], Run]) -> None:
-    packed = keys("buffered", "engine.backend=ray", "engine.clients_per_actor=auto")
-    assert_same(undisturbed("buffered"), simulate(*packed))
+    assert_same(undisturbed("buffered"), simulate(*keys("buffered", "engine.backend=ray")))
 
 
 @pytest.mark.long
@@ -239,10 +215,9 @@ def test_on_two_actors(simulate: Simulate, undisturbed: Callable[[str], Run]) ->
     [
         ["engine.cores=1"],
         ["engine.clients_per_actor=auto"],
-        [KILLED],
-        ["engine.clients_per_actor=auto", KILLED],
+        ["faults=[{kind: kill, round: 2, client: B}, {kind: kill, round: 5, client: A.1}]"],
     ],
-    ids=["one actor at a time", "packed", "killed", "packed and killed"],
+    ids=["one actor at a time", "packed", "killed"],
 )
 def test_wherever_clients_are(simulate: Simulate, undisturbed: Callable[[str], Run], mode: str, how: list[str]) -> None:
     assert_same(undisturbed(mode), simulate(*keys(mode, "engine.backend=ray", *how)))
