@@ -3,7 +3,7 @@
     python benchmarks/virtual.py [--n 10000] [--concurrency 200] [--buffer 50] [--steps 200] [--repeats 3]
                                  [--channels 8] [--clients 64] [--cores 2] [--turns 384] [--out FOLDER] [--quick]
 
-JSON lines, then a table. Everything is wall time between the ends of rounds, with the ledger, the log and the timetable.
+JSON lines, then a table. All times are those between the ends of rounds, with ledger, log and timetable.
 
     events    In one process, clients of workload W that train nothing (`noop.py`) and keep no optimizer: buffered, and
               without `time` as many clients a round as a buffer has, in turn. `event_ms` is the difference for each
