@@ -81,10 +81,14 @@ def traffic(pid: int) -> tuple[int, int]:
 
 
 class Watch:
-    """Samples a process and its descendants every N seconds, until closed."""
+    """Samples a process, and all its descendants unless told otherwise, every N seconds, until closed.
 
-    def __init__(self, pid: int, interval_s: float = 1.0) -> None:
-        self._process = psutil.Process(pid)
+    The kernel walks all pages of a process for its PSS and stops it meanwhile: a watch on processes of several GB, a
+    few times a second, takes half a core and makes them slower.
+    """
+
+    def __init__(self, pid: int, interval_s: float = 1.0, *, descendants: bool = True) -> None:
+        self._process, self._descendants = psutil.Process(pid), descendants
         self._peak = Lap()
         self._traffic: dict[int, tuple[int, int]] = {}
         self._told = (0, 0)
@@ -126,7 +130,7 @@ class Watch:
     def _sample(self) -> None:
         found: dict[int, tuple[int, int]] = {}
         with suppress(psutil.NoSuchProcess):
-            for process in [self._process, *self._process.children(recursive=True)]:
+            for process in [self._process, *(self._process.children(recursive=True) if self._descendants else ())]:
                 with suppress(OSError, IndexError, KeyError):  # it ended meanwhile
                     found[process.pid] = memory(process.pid)
                     self._traffic[process.pid] = traffic(process.pid)
@@ -159,10 +163,12 @@ def _events(process: subprocess.Popen[str]) -> Iterator[Event]:
 
 
 @contextmanager
-def watched(interval_s: float, *arguments: str | Path) -> Iterator[tuple[Watch, Iterator[Event]]]:
+def watched(
+    interval_s: float, *arguments: str | Path, descendants: bool = True
+) -> Iterator[tuple[Watch, Iterator[Event]]]:
     """Like `driven`, with the watch on the process."""
     with driven(*arguments) as (process, events):
-        watch = Watch(process.pid, interval_s)
+        watch = Watch(process.pid, interval_s, descendants=descendants)
         try:
             yield watch, events
         finally:

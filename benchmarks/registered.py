@@ -37,7 +37,7 @@ def measured(case: Case, scratch: Path) -> Row:
     out, begun = free_run(scratch), time.time()
     rounds: list[float] = []
     start = 0.0
-    with watched(0.2, *case.arguments(scratch, out)) as (watch, events):
+    with watched(0.2, *case.arguments(scratch, out), descendants=False) as (watch, events):
         for event in events:
             if event["event"] == "round_begins" and event["round"] == 1:
                 start = event["time"] - begun
