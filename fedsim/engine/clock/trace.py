@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,11 @@ import pyarrow
 
 from fedsim.core.errors import InputError
 from fedsim.engine.clients.sequence import Clients
-from fedsim.engine.clock.windows import Traced
+from fedsim.engine.clock.windows import ALWAYS, Traced
 from fedsim.workload.time import Available
 
 _COLUMNS = ("client", "from_s", "to_s")
+_AS_WRITTEN: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": [""]}  # a hospital may be called NA
 
 
 def read_trace(available: Available, clients: Clients) -> dict[int, Traced]:
@@ -33,7 +35,7 @@ def read_trace(available: Available, clients: Clients) -> dict[int, Traced]:
     windows = {}
     for name, rows in table.groupby("client", sort=False):
         try:
-            place = clients.place(str(name))
+            place = clients.place(name)
         except KeyError:
             line = f"{where}, row {rows.index[0] + 1}"
             raise InputError(f"{line}: {name!r:.80} is not a client; {_some(clients)} are") from None
@@ -45,7 +47,7 @@ def _table(path: Path, where: str) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{where}: no such file")
     try:
-        table = pd.read_csv(path, dtype={"client": str}) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+        table = pd.read_csv(path, **_AS_WRITTEN) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError, pyarrow.ArrowException) as error:
         raise InputError(f"{where}: is not a table ({' '.join(str(error).split())[:80]})") from error
     missing = [name for name in _COLUMNS if name not in table]
@@ -57,9 +59,10 @@ def _table(path: Path, where: str) -> pd.DataFrame:
 
 
 def _check_times(table: pd.DataFrame, period: float, where: str) -> None:
-    """Turn the times into numbers, and refuse those that cannot be a window's, naming the first row from 1."""
+    """Turn names into text and times into numbers; refuse times that cannot be a window's, naming the first row."""
+    table["client"] = table["client"].astype(object).map(str, na_action="ignore")
     for name in ("from_s", "to_s"):
-        table[name] = pd.to_numeric(table[name], errors="coerce").astype(np.float64)
+        table[name] = pd.to_numeric(table[name].astype(str), errors="coerce").astype(np.float64)  # no dates, no truths
     begin, end = table["from_s"], table["to_s"]
     for wrong, what in (
         (table["client"].isna(), "has no client"),
@@ -73,7 +76,7 @@ def _check_times(table: pd.DataFrame, period: float, where: str) -> None:
 
 
 def _windows(rows: pd.DataFrame, period: float, where: str) -> Traced:
-    """A client's windows, those that touch joined."""
+    """A client's windows, those that touch joined, also where a period ends and the next begins."""
     begins, ends, lines = rows["from_s"].tolist(), rows["to_s"].tolist(), rows.index.tolist()
     for (_, before), (at, now) in pairwise(enumerate(begins)):
         line = f"{where}, row {lines[at] + 1}"
@@ -84,7 +87,9 @@ def _windows(rows: pd.DataFrame, period: float, where: str) -> Traced:
     apart = [True, *(now > before for now, before in zip(begins[1:], ends, strict=False))]
     firsts = [begin for begin, first in zip(begins, apart, strict=True) if first]
     lasts = [end for end, next_apart in zip(ends, [*apart[1:], True], strict=True) if next_apart]
-    return Traced(firsts, lasts, period)
+    if firsts[0] > 0 or lasts[-1] < period:
+        return Traced(firsts, lasts, period)
+    return Traced([firsts[-1] - period, *firsts[1:-1]], lasts[:-1], period) if len(firsts) > 1 else ALWAYS
 
 
 def _some(clients: Clients) -> str:

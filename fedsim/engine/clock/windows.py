@@ -42,7 +42,7 @@ class Traced:
     """Windows that are listed, once or in every period."""
 
     begins: Sequence[float]
-    """Ascending [s]."""
+    """Ascending [s]; below 0 for a window that begins before its period does."""
     ends: Sequence[float]
     """Of each window, before the next begins [s]."""
     period: float = math.inf

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -33,6 +34,9 @@ BAD = {
     "beyond the period": ("client,from_s,to_s\nA.1,1,90000\n", "row 1: to_s must be within the period of 24 h"),
     "too many columns": ("client,from_s,to_s\nA.1,1,2,3,4,5\nA.1\n", "time.available.trace"),
     "binary": (b"\x00\xff\xfe\x81", "is not a table"),
+    "truth": ("client,from_s,to_s\nA.1,False,True\n", "row 1: from_s and to_s must be numbers of seconds"),
+    "dates": ("client,from_s,to_s\nA.1,2026-01-01,2026-01-02\n", "row 1: from_s and to_s must be numbers of seconds"),
+    "no hospital of that name": ("client,from_s,to_s\nNA,0,1\n", "row 1: 'NA' is not a client; A.1, "),
 }
 
 
@@ -73,6 +77,49 @@ def test_windows_are_those_of_the_table(clients: Clients, tmp_path: Path, name: 
     at = {now: read[1].at(now) for now in (0, 1, 4, 5.5, 6, 9.5, 10, 21, 26)}
     one, two, three = (1, 6), (9, 10), (21, 26)
     assert at == {0: one, 1: one, 4: one, 5.5: one, 6: two, 9.5: two, 10: three, 21: three, 26: (29, 30)}
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("from_s", pd.to_datetime(["2026-01-01"])), ("to_s", pd.to_timedelta(["4s"])), ("to_s", [[4.0, 5.0]]),
+        ("from_s", [True]), ("to_s", [None]),
+    ],
+)  # fmt: skip
+def test_a_table_of_other_things_than_seconds(
+    clients: Clients, tmp_path: Path, column: str, values: "pd.Index[Any] | list[Any]"
+) -> None:
+    table = pd.DataFrame({"client": [clients.names[0]], "from_s": [0.0], "to_s": [4.0]})
+    table.assign(**{column: values}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"row 1: from_s and to_s must be numbers of seconds$"):
+        read_trace(Available(trace=tmp_path / "t.parquet"), clients)
+
+
+def test_clients_may_be_categories(clients: Clients, tmp_path: Path) -> None:
+    names = pd.Categorical([clients.names[0]], categories=["Z", clients.names[0]])
+    pd.DataFrame({"client": names, "from_s": [0], "to_s": [4]}).to_parquet(tmp_path / "t.parquet")
+    assert list(read_trace(Available(trace=tmp_path / "t.parquet"), clients)) == [0]
+
+
+def test_a_night_is_one_window(clients: Clients, tmp_path: Path) -> None:
+    """From 20 to 8 o'clock, every day, with a nap at noon; and a client that is there all day."""
+    night, day = clients.names[:2]
+    rows = [
+        (night, 0, 28_800),
+        (night, 43_200, 46_800),
+        (night, 72_000, 86_400),
+        (day, 0, 43_200),
+        (day, 43_200, 86_400),
+    ]
+    pd.DataFrame(rows, columns=["client", "from_s", "to_s"]).to_csv(tmp_path / "t.csv", index=False)
+    read = read_trace(Available(trace=tmp_path / "t.csv", period_h=24), clients)
+    first, nap, next_ = (-14_400, 28_800), (43_200, 46_800), (72_000, 115_200)
+    at = {now: read[0].at(now) for now in (0, 28_799, 28_800, 46_799, 46_800, 80_000, 86_400, 115_199)}
+    assert list(at.values()) == [first, first, nap, nap, next_, next_, next_, next_]
+    assert read[0].at(115_200) == (129_600, 133_200)
+    assert read[1].at(86_400) == (-math.inf, math.inf)
+    once = read_trace(Available(trace=tmp_path / "t.csv"), clients)
+    assert (once[0].at(80_000), once[0].at(86_400)) == ((72_000, 86_400), (math.inf, math.inf))
 
 
 def test_shifts_come_once_in_a_period() -> None:
