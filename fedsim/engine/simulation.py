@@ -21,6 +21,7 @@ from fedsim.engine.host.messages import Evaluate, Row
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.observer import Observer, Observers
 from fedsim.engine.plan.fits import check_fits
+from fedsim.engine.plan.virtual import held_by
 from fedsim.engine.record.claim import Claim, claimed
 from fedsim.engine.record.evaluation import keep_evaluation
 from fedsim.engine.record.failures import Failures
@@ -93,6 +94,7 @@ class Simulation:
             hosted = self._federation, self._server, self._backend
             self._timetable = Timetable.of(workload, self._federation.clients, self._learner)
             self._rounds = Rounds(workload, *hosted, self._observer, self._failures, self._timetable)
+            setup = held_by(setup, workload, self._federation.clients, self._learner, self._timetable)
             self._snapshots = Snapshots(self.path, setup, self._learner, *hosted)
             self._recovery = Recovery(workload.engine, self._rounds, self._failures, self._snapshots.reached)
             self._closing = closing.pop_all()
@@ -242,12 +244,10 @@ class Simulation:
     def _until(self, round_: int) -> int:
         """The next round after which every client must be where the server is: it validates or writes a checkpoint."""
         often = filter(None, (self.workload.metrics.every, self.workload.engine.checkpoint_every))
-        due = [math.ceil(round_ / every) * every for every in often]
-        return min([self.workload.training.rounds, *due])
+        return min([self.workload.training.rounds, *(math.ceil(round_ / every) * every for every in often)])
 
     def _on_schedule(self, round_: int) -> bool:
-        every = self.workload.engine.checkpoint_every
-        return bool(every) and round_ % every == 0
+        return bool(every := self.workload.engine.checkpoint_every) and round_ % every == 0
 
     def _checkpoint(self, round_: int) -> None:
         if self._claim is not None:

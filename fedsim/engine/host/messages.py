@@ -51,6 +51,10 @@ class Setup:
     """Whether a GPU replays captured steps."""
     fuse: int = 1
     """Clients that train as one network."""
+    states: int = 1
+    """States of the server that clients of a call read, at most."""
+    sums: int = 1
+    """Sums that their uploads enter, at most."""
     tolerant: bool = False
     """Whether a client that fails is dropped, its private state unchanged, instead of failing the run."""
     faulty: bool = False

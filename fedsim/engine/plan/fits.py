@@ -135,6 +135,10 @@ def _gpu_memory(plan: Plan) -> str | None:
         return None
     fuse, usable = plan.workload.training.fuse, min(sizes)
     needed = f"need {bytes_text(plan.gpu.total)} of a GPU, and {bytes_text(usable)} of it can be used"
+    time = plan.workload.time
+    if time and plan.gpu.total - plan.gpu.apart <= usable:
+        key = "time.hierarchy.regions" if time.hierarchy else "time.concurrency"
+        return f"{key}: clients that read {plan.apart.read} states of the server at once {needed}; lower it"
     once = CUDA_BYTES + plan.gpu.received
     fitting = math.floor(fuse * (usable - once) / (plan.gpu.total - once))
     if fitting >= 1:

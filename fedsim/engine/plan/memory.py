@@ -59,11 +59,14 @@ class GpuNeeds:
     """Memory of a GPU that an actor takes to train [bytes], beside its clients' private state and slices."""
 
     vectors: float
-    """Parameters, gradients, and the optimizer's state of the clients that train and of those that follow them."""
+    """Parameters, gradients, sums, and the optimizer's state of clients that train and of those that follow them."""
     received: float
-    """The largest broadcast of a phase, as far as it is known before clients have trained."""
+    """The largest broadcast of a phase, as far as it is known before clients have trained; of each state of the server
+    that clients of a call read."""
     activations: float
     """What a training step keeps, for the largest batch."""
+    apart: float
+    """How much of vectors and of what is received is there because clients of a call begin with several states."""
 
     @property
     def total(self) -> float:
@@ -71,7 +74,15 @@ class GpuNeeds:
         return CUDA_BYTES + self.vectors + self.received + self.activations
 
 
-def gpu_needs(algorithm: Algorithm, learner: Learner, clients: Sequence[ClientSpec], side: int) -> GpuNeeds:
+def gpu_needs(
+    algorithm: Algorithm,
+    learner: Learner,
+    clients: Sequence[ClientSpec],
+    side: int,
+    *,
+    states: int = 1,
+    sums: int = 1,
+) -> GpuNeeds:
     """What the largest of some clients needs of a GPU.
 
     Args:
@@ -79,6 +90,8 @@ def gpu_needs(algorithm: Algorithm, learner: Learner, clients: Sequence[ClientSp
         learner: Has the network, on the CPU.
         clients: The federation's.
         side: Pixels [one side] of the slice that its activations are counted on.
+        states: States of the server that clients of a call read.
+        sums: Sums that their uploads enter.
     """
     fuse = clients[0].training.fuse
     optimizers = sorted({client.training.optimizer for client in clients})
@@ -86,10 +99,13 @@ def gpu_needs(algorithm: Algorithm, learner: Learner, clients: Sequence[ClientSp
     step = max(map(step_bytes(learner, side, clients), clients))
     names = tuple(client.name for client in clients)
     known = traffic_of_zeros(algorithm, learner.fresh_server(), names, clients[0].training.drawn(len(clients)))
+    broadcast = max((phase.broadcast for phase in known.phases.values()), default=0.0)
+    further = (sums - 1) * max((phase.summed for phase in known.phases.values()), default=0.0)
     return GpuNeeds(
-        vectors=vectors_bytes(learner, fuse) + 2 * fuse * optimizer,
-        received=max((phase.broadcast for phase in known.phases.values()), default=0.0),
+        vectors=vectors_bytes(learner, fuse) + 2 * fuse * optimizer + further,
+        received=states * broadcast,
         activations=fused_step_bytes(step, fuse),
+        apart=(states - 1) * broadcast + further,
     )
 
 
@@ -98,7 +114,8 @@ def work_bytes(setup: Setup, clients: Sequence[ClientSpec]) -> float:
     if setup.device == "cpu":
         return 0.0
     learner = make_learner(replace(setup, device="cpu"))
-    return gpu_needs(setup.algorithm, learner, clients, setup.model.smallest).total
+    held = {"states": setup.states, "sums": setup.sums}
+    return gpu_needs(setup.algorithm, learner, clients, setup.model.smallest, **held).total
 
 
 def batch_pixels(client: ClientSpec) -> float:

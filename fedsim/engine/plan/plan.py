@@ -5,7 +5,7 @@ knows of, come from a calibration if there is one.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 from fedsim.algorithms.fusing import one_by_one
@@ -157,7 +157,7 @@ def make_plan(
     private = _Private(learner, clients, calibration)
     sent = _traffic(workload, learner, tuple(client.name for client in clients), calibration)
     beside = apart(given, timetable, sent.server)
-    gpu = _gpu(workload, learner, clients, sent, beside) if device == "cuda" else None
+    gpu = _gpu(workload, learner, clients, beside) if device == "cuda" else None
     placements = placed(workload.engine, clients, nodes, gpu.total if gpu else CUDA_BYTES)
     actors = filled(workload.engine, placements, nodes, private.bytes, gpu.total if gpu else 0.0, each)
     fuse = 1 if gpu else workload.training.fuse
@@ -228,11 +228,10 @@ class _Private:
         return total
 
 
-def _gpu(workload: Workload, learner: Learner, clients: Sequence[ClientSpec], sent: Traffic, beside: Apart) -> GpuNeeds:
+def _gpu(workload: Workload, learner: Learner, clients: Sequence[ClientSpec], beside: Apart) -> GpuNeeds:
     """What an actor needs of a GPU, where clients of a call may read several states and enter several sums."""
-    one = gpu_needs(workload.algorithm, learner, clients, workload.model.smallest)
-    sums = (beside.sums - 1) * max((phase.summed for phase in sent.phases.values()), default=0.0)
-    return replace(one, received=beside.read * one.received, vectors=one.vectors + sums)
+    side, held = workload.model.smallest, {"states": beside.read, "sums": beside.sums}
+    return gpu_needs(workload.algorithm, learner, clients, side, **held)
 
 
 def _shard_bytes(member: ClientData, pixels: float) -> float:

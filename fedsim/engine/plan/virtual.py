@@ -3,11 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import InputError
+from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.clock.turns import Outcome, Step, Turn
+from fedsim.engine.host.messages import Setup
+from fedsim.engine.plan.sizes import traffic_of_zeros
 from fedsim.engine.steps.overlapping import most_ahead
 from fedsim.workload.schema import Workload
 
@@ -68,6 +72,23 @@ def apart(workload: Workload, timetable: Timetable | None, state: float) -> Apar
     sums = min(together, 1 + most_ahead(state))
     asked = min(workload.at_work, sums * asked)
     return Apart(others=others, read=min(others + 1, asked), sums=min(sums, asked), asked=asked)
+
+
+def held_by(setup: Setup, workload: Workload, clients: Clients, learner: Learner, timetable: Timetable | None) -> Setup:
+    """What hosts are made with, and how many states of the server and sums they will hold at once.
+
+    Args:
+        setup: Without that.
+        workload: Settled.
+        clients: The federation's.
+        learner: Their working network, as initialised.
+        timetable: Of the run; None without simulated time.
+    """
+    if timetable is None:
+        return setup
+    sent = traffic_of_zeros(workload.algorithm, learner.fresh_server(), clients.names, workload.uploads)
+    beside = apart(workload, timetable, sent.server)
+    return replace(setup, states=beside.read, sums=beside.sums)
 
 
 def foresee(timetable: Timetable, rounds: int) -> Virtual:

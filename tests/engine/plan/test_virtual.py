@@ -1,16 +1,23 @@
 """A plan says what a run will be in simulated time."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fedsim.core.errors import InputError
+from fedsim.engine.clients.sequence import Clients
+from fedsim.engine.host.messages import Setup
 from fedsim.engine.plan import virtual
+from fedsim.engine.plan.memory import work_bytes
 from fedsim.engine.plan.virtual import Apart, Virtual, foresee
 from fedsim.engine.record.run_directory import Run
+from fedsim.engine.serial import SerialBackend
+from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload
 from fedsim.workload.schema import Workload
-from tests.engine.plans import GB, TINY, machine, parts, planned
+from tests.engine.plans import GB, TINY, checked, machine, parts, planned
 
 Fedsim = Callable[..., tuple[int, str, str]]
 SIX = """
@@ -125,6 +132,50 @@ def test_a_gpu_has_room_for_them(file: Path) -> None:
     assert three is not None
     assert three.received == 3 * one.received > 0
     assert three.vectors - one.vectors == 2 * 2 * one.received, "two more sums in float64"
+
+
+ASYNCHRONOUS = ("time.mode=asynchronous", "metrics.every=0", "engine.checkpoint_every=0", "time.jitter=0.1")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        (),
+        ("time=null", "federation.sites.1.time=null"),
+        ("time.hierarchy={regions: 3}",),
+        (*ASYNCHRONOUS, "algorithm.name=fedadam"),
+    ],
+    ids=["synchronous", "no time", "regions", "asynchronous"],
+)
+def test_hosts_keep_as_much_of_a_gpu_free_as_planned(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
+) -> None:
+    """Also where clients of a call read several states of the server, and enter several sums."""
+    told, start = [], SerialBackend.start
+
+    def noted(self: SerialBackend, setup: Setup, clients: Clients) -> None:
+        told.append((setup, clients.typical))
+        start(self, setup, clients)
+
+    monkeypatch.setattr(SerialBackend, "start", noted)
+    run(load_workload(file, (*keys, "training.rounds=2")), tmp_path / "run")
+    setup, clients = told[0]
+    there = machine(gpus_one=1, gpus_two=1, gpu_memory=8 * GB)
+    plan = planned(load_workload(file, ("engine.backend=ray", *keys, "training.rounds=2")), there)
+    assert plan.gpu is not None
+    assert work_bytes(replace(setup, device="cuda"), clients) == plan.gpu.total
+    assert (setup.states > 1) == plan.workload.time.apart if plan.workload.time else setup.states == 1
+
+
+def test_a_gpu_that_cannot_hold_them_is_told_by_their_key(file: Path) -> None:
+    keys = ("engine.backend=ray", "model.channels=32", "model.pools=4")
+    alone = planned(load_workload(file, keys), machine(gpus_one=1, gpus_two=1, gpu_memory=8 * GB)).gpu
+    assert alone is not None
+    there = machine(gpus_one=1, gpus_two=1, gpu_memory=1.2 * alone.total)
+    assert checked(load_workload(file, keys), there) == []
+    for mode, key in ((("time.hierarchy={regions: 6}",), "hierarchy.regions"), (ASYNCHRONOUS, "concurrency")):
+        with pytest.raises(InputError, match=rf"^time\.{key}: clients that read \d states of the server at once need"):
+            checked(load_workload(file, (*keys, *mode)), there)
 
 
 def test_a_trace_is_refused_before_a_client_is_timed(fedsim: Fedsim, file: Path) -> None:
