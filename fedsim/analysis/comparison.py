@@ -12,6 +12,7 @@ of these seeds, stands beside it (`patients`).
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from fedsim.analysis.scores import qualities_in, scores, volume_rows, volume_tab
 from fedsim.core.errors import InputError
 from fedsim.core.text import counted
 from fedsim.core.yaml import flat
+from fedsim.engine.record.kept import files_of
 from fedsim.engine.record.run_directory import Run
 from fedsim.mri.references import UNTRAINED
 
@@ -247,11 +249,13 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Every setting that may change a result, but the seed."""
+    """Every setting that may change a result, but the seed; of files that runs keep copies of, the content."""
     content = json.loads(
         run.workload.model_dump_json(exclude={"name", "tags", "trackers", "seed", "engine", "provenance"})
     )
-    return {key: value for key, value in flat(content) if key not in {"federation.root", "federation.cache"}}
+    of_keys = {key: value for key, value in flat(content) if key not in {"federation.root", "federation.cache"}}
+    copies = ((key, file) for key, file in files_of(run.workload).items() if file is not None and file.is_file())
+    return of_keys | {key: f"{file.name} {sha256(file.read_bytes()).hexdigest()[:8]}" for key, file in copies}
 
 
 def _devices(run: Run) -> dict[str, Any]:

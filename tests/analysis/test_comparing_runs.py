@@ -64,6 +64,18 @@ def test_runs_of_one_method_are_told_apart_by_their_settings(simulate: Callable[
 
 
 @pytest.mark.slow
+def test_copies_of_one_trace_are_one_setting(simulate: Callable[..., Run], tmp_path: Path) -> None:
+    for name, end in (("short.csv", 9), ("long.csv", 99)):
+        (tmp_path / name).write_text(f"client,from_s,to_s\nW,0,{end}\n")
+    timed = ("algorithm.name=fedavg", "time={latency_s: 1}")
+    keys = [(f"seed={seed}", f"time.available.trace={tmp_path / 'short.csv'}") for seed in (1, 2)]
+    runs = {str(at): simulate(*timed, *own) for at, own in enumerate(keys)}
+    assert set(results_of(runs)["method"]) == {"fedavg"}
+    other = simulate(*timed, "seed=1", f"time.available.trace={tmp_path / 'long.csv'}")
+    assert len(set(results_of({**runs, "other": other})["method"])) == 2
+
+
+@pytest.mark.slow
 def test_settings_that_differ_beside_the_method_are_named(simulate: Callable[..., Run]) -> None:
     text, runs = StringIO(), (simulate("algorithm.name=fedavg"), simulate("training.lr=2e-3"))
     compare_runs([one.path for one in runs], None, None, Console(file=text, width=120))
