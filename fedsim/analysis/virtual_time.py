@@ -4,12 +4,14 @@ Virtual times are seconds since the start of the run. They follow from the workl
 simulation itself takes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fedsim.analysis.comparison import FEWEST_SEEDS, holm, interval, p_value
+from fedsim.core.text import value_text
 
 OUTCOMES = ("trained", "late", "dropped", "unavailable")
 """How a turn of a client can end, in the order of tables and figures."""
@@ -22,8 +24,8 @@ _REACHED = ["regime", "method", "seed", "target", "virtual_s", "bytes", "end_s"]
 
 
 def has_virtual_time(rounds: pd.DataFrame) -> bool:
-    """Whether a run's rounds, or a study's curves, say when they ended in simulated time."""
-    return "virtual_s" in rounds and bool(rounds["virtual_s"].notna().any())
+    """Whether a run's rounds, or a study's curves, say when they ended in simulated time, and any has passed."""
+    return "virtual_s" in rounds and bool((rounds["virtual_s"] > 0).any())
 
 
 def milestones(rounds: pd.DataFrame) -> pd.DataFrame:
@@ -40,20 +42,31 @@ def milestones(rounds: pd.DataFrame) -> pd.DataFrame:
     return found.assign(share=shares, target=[share * best for share in shares])
 
 
-def as_methods(curves: pd.DataFrame, axes: Sequence[str], reference: str) -> tuple[pd.DataFrame, str]:
-    """Curves and reference for `time_to_quality`: of a study that varies `time` alone, each regime counts as a method.
+def as_methods(curves: pd.DataFrame, axes: Mapping[str, Mapping[str, Any]], reference: str) -> tuple[pd.DataFrame, str]:
+    """Curves and reference for `time_to_quality`: of a study that varies keys of `time`, their values count as methods.
+
+    The other keys that it varies make its regimes; the reference is that of the first values.
 
     Args:
         curves: Rows of curves.parquet.
-        axes: Dotted keys that the study varies.
+        axes: By regime, the values of the keys that the study varies, by dotted key.
         reference: A method.
     """
-    if not axes or not all(axis.startswith("time.") for axis in axes):
+    told = {regime: _told(values, timed=True) for regime, values in axes.items()}
+    if not any(told.values()):
         return curves, reference
+    apart = {regime: _told(values, timed=False) or "all" for regime, values in axes.items()}
     several = curves["method"].nunique() > 1
-    labels = curves["regime"] + " " + curves["method"] if several else curves["regime"]
+    labels = curves["regime"].map(told) + (", " + curves["method"] if several else "")
     first = labels[curves["method"] == reference]
-    return curves.assign(method=labels, regime="all"), str(first.iloc[0]) if len(first) else reference
+    known = curves.assign(method=labels, regime=curves["regime"].map(apart))
+    return known, str(first.iloc[0]) if len(first) else reference
+
+
+def _told(values: Mapping[str, Any], *, timed: bool) -> str:
+    """The values of the keys of `time`, or of the others, in words: buffer 4, concurrency 8."""
+    chosen = {key: value for key, value in values.items() if key.startswith("time.") == timed}
+    return ", ".join(f"{key.rpartition('.')[2]} {value_text(value)}" for key, value in chosen.items())
 
 
 def time_to_quality(curves: pd.DataFrame, reference: str) -> pd.DataFrame:

@@ -1,4 +1,6 @@
-"""Numbers in readable form: sizes, durations, and counted nouns."""
+"""Numbers in readable form: sizes, durations, counted nouns, and the values of keys."""
+
+import json
 
 from humanize.filesize import naturalsize
 
@@ -31,3 +33,8 @@ def time_unit(seconds: float) -> tuple[float, str]:
     """The unit for an axis of times up to this one: its seconds, and its name."""
     units = ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min"))
     return next((unit for unit in units if seconds >= 3 * unit[0]), (1.0, "s"))
+
+
+def value_text(value: object) -> str:
+    """The value of a key as a file has it: `4`, `buffered`, `[20, 400]`, `null`."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

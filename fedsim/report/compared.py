@@ -54,7 +54,7 @@ def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | Non
     console.print(by_site(tables["psnr"], reference))
     labels = labels_of(runs)
     curves = [learning_curve(run, regime="all", method=labels[at], seed=run.workload.seed) for at, run in runs.items()]
-    say_times(times_of(pd.concat(curves), (), reference), console)
+    say_times(times_of(pd.concat(curves), {}, reference), console)
     for name, run in runs.items():
         if run.workload.tags:
             console.print(f"{name}: {', '.join(run.workload.tags)}", highlight=False, soft_wrap=True, markup=False)

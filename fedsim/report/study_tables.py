@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from fedsim.analysis.comparable import check_comparable, terms_of
 from fedsim.analysis.comparison import compare
-from fedsim.analysis.scores import axes_in, qualities_in
+from fedsim.analysis.scores import qualities_in
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.kinds.base import Found, StudyKind
@@ -87,7 +87,8 @@ class StudyTables:
     @cached_property
     def times(self) -> Times:
         """The time to quality in simulated time."""
-        return times_of(self.curves, axes_in(self.points), self.reference)
+        axes = {regime: self.plan.study.axes_of(regime) for regime in self.plan.regimes}
+        return times_of(self.curves, axes, self.reference)
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         """Every figure that the tables allow, with its name."""

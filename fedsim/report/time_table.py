@@ -1,8 +1,9 @@
 """Time to quality of several methods in simulated time: as a table and in sentences."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import starmap
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,12 +66,12 @@ class Times:
         return ", ".join(parts)
 
 
-def times_of(curves: pd.DataFrame, axes: Sequence[str], reference: str) -> Times:
+def times_of(curves: pd.DataFrame, axes: Mapping[str, Mapping[str, Any]], reference: str) -> Times:
     """The time to quality of a study, or of runs.
 
     Args:
         curves: Rows of curves.parquet.
-        axes: Dotted keys that the study varies.
+        axes: By regime, the values of the keys that the study varies, by dotted key; empty for runs.
         reference: The method that others are compared with.
     """
     if not has_virtual_time(curves):

@@ -24,6 +24,12 @@ def size(axes: Mapping[str, Sequence[Any]]) -> int:
     return math.prod(map(len, axes.values()))
 
 
+def alike(values: Sequence[Any]) -> bool:
+    """Whether a column of a table can hold all of some values: numbers, text, or true and false."""
+    kinds = {type(value) for value in values}
+    return kinds <= {int, float} or kinds in ({str}, {bool})
+
+
 def product(axes: Mapping[str, Sequence[Any]]) -> list[Settings]:
     """Every combination; that of no axes is empty."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from fedsim.core.section import FolderPath, Name, Section, Text, distinct
-from fedsim.study.axes import Axes, Settings, product, size
+from fedsim.core.text import value_text
+from fedsim.study.axes import Axes, Settings, alike, product, size
 from fedsim.study.tune import Seed, Tune
 
 Count = Annotated[int, Field(ge=1)]
@@ -132,6 +133,11 @@ class Ablation(Study):
     def sweep(self) -> dict[str, Settings]:
         """One regime per combination, named by its values."""
         return {_label(settings): settings for settings in product(self.axes)}
+
+    def axes_of(self, regime: str) -> dict[str, Any]:
+        """A combination's values, by dotted key; as text where no column of a table could hold all of an axis."""
+        values = self.sweep()[regime]
+        return {key: value if alike(self.axes[key]) else value_text(value) for key, value in values.items()}
 
     @model_validator(mode="after")
     def _distinct(self) -> "Ablation":

@@ -38,7 +38,8 @@ POINT_COLUMNS = (
     "tested", "seconds", "round_seconds", "uplink_bytes", "downlink_bytes", "memory_bytes", "driver_memory_bytes",
     "floor_seconds", *(f"{part}_share" for part in SHARES), "settings", "workload",
 )  # fmt: skip
-"""results.parquet: one row per point; ablations have another column for each axis, named by its dotted key.
+"""results.parquet: one row per point; ablations have another column for each axis, named by its dotted key
+(text, where its values are neither all numbers nor all text).
 
 Quality is that of the best round on the test split, mean over sites (`mean_over_sites`) of the `tested` clients; _low
 and _high are the ends of its confidence interval over sites. seconds are those of all rounds, round_seconds is the

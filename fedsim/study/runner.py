@@ -12,13 +12,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from fedsim.analysis.comparable import Terms, check_comparable
 from fedsim.core.errors import InputError
-from fedsim.engine.federation import assemble
+from fedsim.engine.clock.trace import read_trace
+from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.claim import Claim
+from fedsim.engine.record.kept import check_kept
 from fedsim.engine.record.run_directory import Run
 from fedsim.study.beta import beta_warning
 from fedsim.study.choosing import choose
@@ -108,22 +108,25 @@ def _warn_of_switch(plan: StudyPlan) -> None:
 
 
 def check_data(plan: StudyPlan) -> None:
-    """Import and divide the data of every point, so that invalid data are refused before anything runs.
+    """Import and divide the data of every point, so that invalid data, and traces, are refused before anything runs.
 
     Raises:
-        InputError: a point's data are invalid, or two points could not be compared; names them.
+        InputError: a point's data or trace are invalid, or two points could not be compared; names them.
     """
     finals, trials = plan.examples(), [plan.trial(pair, plan.example(pair[1])) for pair in plan.searched]
-    manifests: dict[str, pd.DataFrame] = {}
+    federations: dict[str, Federation] = {}
     for point in (*plan.tuning(), *trials, *finals):
-        if _data_key(point) not in manifests:
-            try:
-                manifests[_data_key(point)] = assemble(point.workload).manifest
-            except InputError as error:
-                raise InputError(f"{point.label}: {error}") from error
+        key, time = _data_key(point), point.workload.time
+        try:
+            if key not in federations:
+                federations[key] = assemble(point.workload)
+            if time is not None:
+                read_trace(time.available, federations[key].clients)
+        except InputError as error:
+            raise InputError(f"{point.label}: {error}") from error
     for regime in plan.regimes:
         points = [point for point in finals if point.regime == regime]
-        terms = {p.label: Terms(workload=p.workload, manifest=manifests[_data_key(p)]) for p in points}
+        terms = {p.label: Terms(workload=p.workload, manifest=federations[_data_key(p)].manifest) for p in points}
         check_comparable(terms)
 
 
@@ -191,6 +194,7 @@ class _Runner:
     def _is_finished(self, point: Point) -> bool:
         if not is_finished(point, self._folder):
             return False
+        check_kept(self._folder / point.folder, point.workload)
         check_same_point(point.label, Run(self._folder / point.folder).workload, point.workload)
         return True
 

@@ -28,6 +28,7 @@ def test_a_ledger_without_simulated_time() -> None:
     assert has_virtual_time(ROUNDS)
     assert not has_virtual_time(ROUNDS.drop(columns="virtual_s"))
     assert not has_virtual_time(ROUNDS.assign(virtual_s=NAN))
+    assert not has_virtual_time(ROUNDS.assign(virtual_s=0.0)), "clients that take none, as if it stood still"
 
 
 def test_turns_use_time_until_the_run_ends() -> None:
@@ -115,16 +116,29 @@ def test_two_seeds_are_too_few_for_a_test() -> None:
     assert np.isnan(table.loc["buffered", "p"])
 
 
-def test_a_study_that_varies_time_alone_compares_its_regimes() -> None:
+def test_values_of_time_that_a_study_varies_count_as_methods() -> None:
     curves = pd.concat([
-        curve("fedavg", 1, [10, 20], [20, 30], "mode-synchronous"),
-        curve("fedavg", 1, [5, 10], [20, 30], "mode-buffered"),
+        curve("fedavg", 1, [10, 20], [20, 30], "buffer-2"),
+        curve("fedavg", 1, [5, 10], [20, 30], "buffer-4"),
     ])  # fmt: skip
-    known, reference = as_methods(curves, ["time.mode"], "fedavg")
-    assert reference == "mode-synchronous"
+    axes = {"buffer-2": {"time.buffer": 2}, "buffer-4": {"time.buffer": 4}}
+    known, reference = as_methods(curves, axes, "fedavg")
+    assert reference == "buffer 2"
     table = over_seeds(time_to_quality(known, reference), reference).set_index("method")
-    assert table.loc["mode-buffered", "speed_up"] == 2
-    assert as_methods(curves, ["time.mode", "training.lr"], "fedavg") == (curves, "fedavg")
-    assert as_methods(curves, [], "fedavg")[1] == "fedavg"
+    assert table.loc["buffer 4", "speed_up"] == 2
     both = pd.concat([curves, curves.assign(method="fedmri")])
-    assert as_methods(both, ["time.mode"], "fedmri")[1] == "mode-synchronous fedmri"
+    assert as_methods(both, axes, "fedmri")[1] == "buffer 2, fedmri"
+    assert as_methods(curves, {"buffer-2": {}, "buffer-4": {}}, "fedavg") == (curves, "fedavg")
+
+
+def test_other_keys_that_it_varies_make_regimes() -> None:
+    axes = {
+        f"{lr}-{at}": {"training.lr": lr, "time.mode": mode, "time.compute.samples_per_s": [1, 9]}
+        for lr in (0.1, 0.2) for at, mode in enumerate(("synchronous", "asynchronous"))
+    }  # fmt: skip
+    curves = pd.concat([curve("fedavg", 1, [10, 20], [20, 30], regime) for regime in axes])
+    known, reference = as_methods(curves, axes, "fedavg")
+    assert reference == "mode synchronous, samples_per_s [1, 9]"
+    reached = time_to_quality(known, reference)
+    assert list(reached["regime"]) == ["lr 0.1", "lr 0.1", "lr 0.2", "lr 0.2"]
+    assert list(reached["method"].unique()) == [reference, "mode asynchronous, samples_per_s [1, 9]"]

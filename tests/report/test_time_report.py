@@ -121,7 +121,7 @@ def test_watch_says_the_simulated_time_so_far_and_of_a_round() -> None:
 
 
 def test_a_study_says_its_times_and_who_never_got_there() -> None:
-    times = times_of(three_modes(), (), "synchronous")
+    times = times_of(three_modes(), {}, "synchronous")
     assert list(times.sentences()) == [
         "buffered reaches 98 % of synchronous's best validation PSNR after 2 min 32 s of simulated time, "
         "1.97 times as fast as synchronous, 95 % CI [1.94, 2.01], p < 0.001 after Holm's correction for 1 comparison",
@@ -131,7 +131,7 @@ def test_a_study_says_its_times_and_who_never_got_there() -> None:
     columns = {column.head: [cell.text for cell in column.cells] for column in times.columns()}
     assert columns["reached by"] == ["3 of 3 seeds", "3 of 3 seeds", "2 of 3 seeds"]
     assert columns["simulated time [95 % CI]"][2] == "", "no mean over some of the seeds"
-    assert times_of(three_modes().drop(columns="virtual_s"), (), "synchronous").reached.empty
+    assert times_of(three_modes().drop(columns="virtual_s"), {}, "synchronous").reached.empty
 
 
 @pytest.mark.slow
