@@ -13,7 +13,9 @@ JSON lines, then a table. All times are those between the ends of rounds, with l
     speedup   Clients of workload W that train, in one process and on Ray with some cores: in rounds without `time`, and
               in modes buffered (a quarter of the clients at work make a buffer) and asynchronous. `speedup` is the
               ratio of the seconds of all rounds, without start-up and checkpoints; of rounds without `time`, of all but
-              the first, which makes the data. A round is validated never and kept at the end.
+              the first, which makes the data. A round is validated never and kept at the end. `floor_speedup` is what
+              the bare loop of `floor.py` gains on the same cores: rounds of as many clients in one process and in
+              several, in turn, before and after each mode; the median. `of_floor` is the ratio of the two.
 
 `--quick` is a small form that takes a minute, to check that everything runs.
 """
@@ -26,6 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from floor import Floor
 from workload import Case, free_run, scratch_folder
 
 from fedsim.engine.clock.timetable import Timetable
@@ -37,6 +40,8 @@ from fedsim.engine.simulation import Simulation
 from fedsim.workload.reading import load_workload
 
 Row = dict[str, Any]
+PAIRS = 3
+"""Of rounds of the bare loop, after one to warm up."""
 SPEEDS = "compute: {samples_per_s: [20, 400]}, uplink_mbps: [5, 100], downlink_mbps: [20, 500], jitter: 0.1"
 
 
@@ -114,18 +119,29 @@ def speedups(given: argparse.Namespace, scratch: Path) -> Iterator[Row]:
                      given.turns // buffer, 0),
         "asynchronous": ((f"time={{mode: asynchronous, concurrency: {at_work}, {SPEEDS}}}",), given.turns, 0),
     }  # fmt: skip
+    after = gains(given)
     for mode, (keys, rounds, left_out) in modes.items():
-        seconds = {}
+        before, seconds = after, {}
         for backend in ("serial", "ray"):
             where = (f"engine.backend={backend}", *((f"engine.cores={given.cores}",) if backend == "ray" else ()))
             case = Case(given.clients, given.channels, rounds=rounds, overrides=(*keys, *where))
             found = times(case, scratch)
             seconds[backend] = found[-1] - found[left_out]
+        after = gains(given)
+        speedup, floor = seconds["serial"] / seconds["ray"], before + after
         yield {
             "part": "speedup", "mode": mode, "clients": given.clients, "rounds": rounds - left_out,
             "cores": given.cores, **{f"{backend}_seconds": taken for backend, taken in seconds.items()},
-            "speedup": seconds["serial"] / seconds["ray"],
+            "speedup": speedup, "floor_speedup": median(floor), "floor_speedup_range": [min(floor), max(floor)],
+            "of_floor": speedup / median(floor),
         }  # fmt: skip
+
+
+def gains(given: argparse.Namespace) -> list[float]:
+    """How many times as fast the bare loop is in several processes as in one, by pairs of rounds."""
+    with Floor(given.clients, 1, given.channels) as one, Floor(given.clients, given.cores, given.channels) as several:
+        pairs = [(one.round(), several.round()) for _ in range(1 + PAIRS)]
+    return [alone / together for alone, together in pairs[1:]]
 
 
 def main() -> None:
@@ -165,7 +181,8 @@ def table(rows: list[Row]) -> str:
     ]
     lines += [
         f"{row['mode']:>13}: {row['serial_seconds']:7.1f} s in one process, {row['ray_seconds']:7.1f} s on "
-        f"{row['cores']} cores, {row['speedup']:.2f} times as fast"
+        f"{row['cores']} cores, {row['speedup']:.2f} times as fast; the bare loop {row['floor_speedup']:.2f} times "
+        f"({row['floor_speedup_range'][0]:.2f} to {row['floor_speedup_range'][1]:.2f}): {row['of_floor']:.2f} of it"
         for row in rows[1:]
     ]
     return "\n".join(lines)
