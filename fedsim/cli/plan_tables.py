@@ -244,7 +244,7 @@ def _add_times(table: Table, plan: Plan, times: Times) -> None:
     table.add_row("writing a checkpoint", f"{_short(times.checkpoint)} on an ordinary disk")
     shards = f", and {_short(times.shards)} in round 1 for shards" if plan.missing_shards else ""
     table.add_row("start-up", f"{_short(times.start)}{shards}")
-    most = "at most " if plan.workload.training.early_stopping else ""
+    most = "at most " if plan.workload.training.early_stopping or plan.apart.asked > plan.cohort else ""
     table.add_row(f"all {rounds} rounds" if rounds > 1 else "in all", f"[bold]{most}{_short(times.total)}")
 
 

@@ -138,7 +138,7 @@ class Staleness(Section):
 class Hierarchy(Section):
     """Regions with servers of their own, which average among themselves now and then."""
 
-    regions: int = Field(ge=1, description="Number of regions: contiguous parts of the federation, of equal size.")
+    regions: int = Field(ge=1, description="Number of regions: contiguous, about equal parts of the federation.")
     rounds_per_sync: int = Field(1, ge=1, description="Rounds between averages of the regions' servers.")
 
     def region(self, place: int, clients: int) -> int:
