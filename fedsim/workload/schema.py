@@ -114,9 +114,14 @@ class Workload(Section):
 
     @model_validator(mode="after")
     def _turns_take_time(self) -> "Workload":
-        if self.time and not any(self.time.of_site(site.time).takes_time for site in self.federation.sites):
-            keys = "time.compute.samples_per_s, uplink_mbps, downlink_mbps or latency_s"
+        time, sites = self.time, [site for site in self.federation.sites if not site.unseen]
+        timeless = [site.name for site in sites if time and not time.of_site(site.time).takes_time]
+        keys = "time.compute.samples_per_s, uplink_mbps, downlink_mbps or latency_s"
+        if time and len(timeless) == len(sites):
             raise ValueError(f"time: no turn would take any; set {keys}")
+        if time and time.overlaps and timeless:
+            what = f"turns of site {timeless[0]} would take none, and the server would step with those alone"
+            raise ValueError(f"time: {what}; set {keys}")
         return self
 
     @model_validator(mode="after")

@@ -30,6 +30,10 @@ BAD = [
     ("time=3", "time: must have keys"),
     ("time={}", "time: no turn would take any; set time.compute.samples_per_s"),
     ("time={latency_s: 0}", "time: no turn would take any"),
+    (
+        ("time={mode: asynchronous}", f"{SITE}.time.latency_s=1"),
+        "time: turns of site B would take none, and the server would step with those alone; set time.compute",
+    ),
     ("time.speed=3", "time.speed: unknown key"),
     ("time.mode=async", "time.mode: "),
     ("time.mode=null", "time.mode: "),
