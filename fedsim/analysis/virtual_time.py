@@ -60,7 +60,8 @@ def as_methods(curves: pd.DataFrame, axes: Mapping[str, Mapping[str, Any]], refe
     labels = curves["regime"].map(told) + (", " + curves["method"] if several else "")
     first = labels[curves["method"] == reference]
     known = curves.assign(method=labels, regime=curves["regime"].map(apart))
-    return known, str(first.iloc[0]) if len(first) else reference
+    together = pd.concat([own for _, own in known.groupby("regime", sort=False)])
+    return together, str(first.iloc[0]) if len(first) else reference
 
 
 def _told(values: Mapping[str, Any], *, timed: bool) -> str:

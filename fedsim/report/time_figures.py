@@ -132,7 +132,7 @@ def quality_by_time(curves: pd.DataFrame, reached: pd.DataFrame, reference: str)
             _over_seeds(curve, own.assign(virtual_s=own["virtual_s"] / size), look_of[str(method)])
         _to_quality(times, reached[reached["regime"] == regime], look_of, size)
         curve.set(xlabel=f"simulated time [{unit}]", ylabel=titled("validation PSNR [dB]", regime, regimes))
-        times.set_xlabel(f"time [{unit}] to {100 * SHARE:g} % of {reference}'s best PSNR")
+        times.set_xlabel(f"time [{unit}] to {100 * SHARE:g} % of the best PSNR of\n{reference}", parse_math=False)
     legend(figure, axes[0][0])
     return figure
 

@@ -134,7 +134,7 @@ def test_values_of_time_that_a_study_varies_count_as_methods() -> None:
 def test_other_keys_that_it_varies_make_regimes() -> None:
     axes = {
         f"{lr}-{at}": {"training.lr": lr, "time.mode": mode, "time.compute.samples_per_s": [1, 9]}
-        for lr in (0.1, 0.2) for at, mode in enumerate(("synchronous", "asynchronous"))
+        for at, mode in enumerate(("synchronous", "asynchronous")) for lr in (0.1, 0.2)
     }  # fmt: skip
     curves = pd.concat([curve("fedavg", 1, [10, 20], [20, 30], regime) for regime in axes])
     known, reference = as_methods(curves, axes, "fedavg")
