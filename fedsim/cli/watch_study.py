@@ -1,6 +1,8 @@
 """A study's folder as it fills: which points are done, which have failed, and how far the others are."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from rich.console import RenderableType
 from rich.markup import escape
@@ -8,12 +10,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from fedsim.cli.watch_run import WatchedRun
+from fedsim.core.errors import InputError, RunError
 from fedsim.study.ended import is_finished, read_failures
 from fedsim.study.frozen import open_study
 from fedsim.study.search import ended_trials
 from fedsim.study.study import Point
 
 _MOST_ROWS, _WIDTH = 12, 40
+
+PointState = Literal["finished", "running", "failed", "not started"]
+"""How a point stands; one that was stopped counts as running, since its folder does not say."""
 
 
 class WatchedStudy:
@@ -26,7 +32,9 @@ class WatchedStudy:
             InputError: its study.yaml is wrong.
         """
         plan = open_study(path)
-        self._path, self._name = path, plan.study.name
+        self._path, self.name = path, plan.study.name
+        self.about = f"{plan.study.kind}: {plan.describe()}"
+        """Its kind and size, in words."""
         trials = [
             plan.trial(pair, plan.example(pair[1])._replace(number=number))
             for pair in plan.searched
@@ -35,63 +43,91 @@ class WatchedStudy:
         points = (*plan.tuning(), *trials, *plan.examples())  # folder names do not depend on the tuning
         self._plan = plan
         self._open: dict[str, Point] = {point.label: point for point in points}
-        self._total, self._finished = len(self._open), 0
-        self._failed: dict[str, str] = {}
+        self.folders = {label: path / point.folder for label, point in self._open.items()}
+        """The run directory of every point, which may not exist yet."""
+        self.failed: dict[str, str] = {}
+        """The error of each failed point."""
+        self.unreadable: Mapping[str, Exception] = {}
+        """The points of which something could not be read, with the reason."""
         self._begun: dict[str, WatchedRun] = {}
         self._told = ""
 
     @property
     def done(self) -> bool:
         """Whether every point has finished or failed; running the study again retries those that failed."""
-        return self._open.keys() <= self._failed.keys()
+        return self._open.keys() <= self.failed.keys()
 
     def look(self) -> None:
-        """Update the points that were not finished at the last look.
+        """Update the points that were not finished at the last look; one that cannot be read stops none of the others.
 
         Raises:
-            DamagedError: a file cannot be read.
+            InputError: a file cannot be read.
+            RunError: the system refuses to read one.
         """
-        self._failed = {label: error for label, error in read_failures(self._path).items() if label in self._open}
+        self.failed = {label: error for label, error in read_failures(self._path).items() if label in self._open}
         ended = ended_trials(self._plan, self._path)
+        unreadable: dict[str, Exception] = {}
         for label, point in list(self._open.items()):
-            path = self._path / point.folder
-            if label in self._failed or not (path / "workload.yaml").is_file():
+            if label in self.failed or not (self.folders[label] / "workload.yaml").is_file():
                 continue
-            if label in ended or is_finished(point, self._path):
-                del self._open[label]
-                self._begun.pop(label, None)
-                self._finished += 1
-            else:
-                self._begun[label] = self._begun.get(label) or WatchedRun(path)
-                self._begun[label].look()
+            try:
+                self._look_at(label, ended=label in ended or is_finished(point, self._path))
+            except (InputError, RunError) as error:
+                unreadable[label] = error
+        self.unreadable = unreadable
+        for first in unreadable.values():
+            raise first
+
+    def _look_at(self, label: str, *, ended: bool) -> None:
+        if ended:
+            del self._open[label]
+            self._begun.pop(label, None)
+        else:
+            self._begun[label] = self._begun.get(label) or WatchedRun(self.folders[label])
+            self._begun[label].look()
 
     @property
-    def _running(self) -> dict[str, WatchedRun]:
-        return {label: run for label, run in self._begun.items() if label not in self._failed}
+    def running(self) -> dict[str, WatchedRun]:
+        """The points that have begun and not ended."""
+        return {label: run for label, run in self._begun.items() if label not in self.failed}
+
+    @property
+    def states(self) -> dict[str, PointState]:
+        """How every point stands."""
+        begun = self.running
+        return {
+            label: "finished" if label not in self._open else "failed" if label in self.failed
+            else "running" if label in begun else "not started"
+            for label in self.folders
+        }  # fmt: skip
 
     def news(self) -> list[str]:
         """The counts, if they have changed."""
-        counts = self._counts()
+        counts = self.counts()
         new = counts != self._told
         self._told = counts
         return [f"{counts}{'  done' if self.done else ''}"] if new else []
 
-    def _counts(self) -> str:
-        running, failed = len(self._running), len(self._failed)
-        waiting = self._total - self._finished - running - failed
-        return (
-            f"points {self._finished}/{self._total} finished, {running} running, {failed} failed, {waiting} not started"
-        )
+    @property
+    def finished(self) -> int:
+        """Number of points."""
+        return len(self.folders) - len(self._open)
+
+    def counts(self) -> str:
+        """How many points there are of each state."""
+        total, running, failed = len(self.folders), len(self.running), len(self.failed)
+        waiting = total - self.finished - running - failed
+        return f"points {self.finished}/{total} finished, {running} running, {failed} failed, {waiting} not started"
 
     def view(self) -> RenderableType:
         """The counts, and the progress of each point that is running."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
-        table.add_row(escape(self._name), self._counts())
-        table.add_row("", ProgressBar(total=self._total, completed=self._finished, width=_WIDTH))
-        for label, run in list(self._running.items())[:_MOST_ROWS]:
+        table.add_row(escape(self.name), self.counts())
+        table.add_row("", ProgressBar(total=len(self.folders), completed=self.finished, width=_WIDTH))
+        for label, run in list(self.running.items())[:_MOST_ROWS]:
             table.add_row("running", f"{escape(label)}  round {run.reached} of {run.total}")
-        for label, error in list(self._failed.items())[:_MOST_ROWS]:
+        for label, error in list(self.failed.items())[:_MOST_ROWS]:
             table.add_row("failed", f"{escape(label)}: {escape(error)}", style="red")
         return table

@@ -16,7 +16,7 @@ from fedsim.analysis.scores import QUALITIES, mean_over_sites
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.yaml import read_yaml
 from fedsim.data.reading import one_line
-from fedsim.engine.record.claim import check_unclaimed
+from fedsim.engine.record.ending import state_of
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.state.checkpoint import complete_rounds, read_state
 from fedsim.report.overview import Cell
@@ -48,7 +48,7 @@ def write_runs_page(folder: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    runs, studies = _below(folder)
+    runs, studies = runs_below(folder)
     if not runs and not studies:
         raise InputError(f"{folder}: holds no run and no study; name a run, a study, or a folder of them")
     damaged: dict[str, str] = {}
@@ -73,7 +73,7 @@ def _reason(error: Exception, run: Path) -> str:
     return one_line(what)[:_MOST_TEXT] or type(error).__name__
 
 
-def _below(folder: Path) -> tuple[list[Path], list[Path]]:
+def runs_below(folder: Path) -> tuple[list[Path], list[Path]]:
     """The runs and studies at or below a folder, without the runs of studies and hidden folders."""
     runs, studies = [], []
     for at, folders, files in os.walk(folder):
@@ -98,7 +98,7 @@ def _run_row(run: Path, folder: Path) -> Row:
     scores = _scores(run, complete)
     planned = int(training["rounds"])
     early = _stopped_early(training, rounds, complete)
-    state = _state(run, trained=planned in complete or early, early=early)
+    state = state_of(run, trained=planned in complete or early, early=early)
     quality = (_number(mean_over_sites(scores, name) if len(scores) else math.nan, name) for name in QUALITIES)
     protocol = str(scores["protocol"].iloc[0]) if len(scores) else ""
     tags = ", ".join(map(str, workload.get("tags", ())))
@@ -142,18 +142,6 @@ def _stopped_early(training: dict[str, Any], rounds: pd.DataFrame, complete: lis
     rule = EarlyStopping.model_validate(given)
     done = rounds[rounds["round"] <= complete[-1]]
     return bool(rule.verdict(zip(done["round"], done[rule.metric], strict=True)))
-
-
-def _state(run: Path, *, trained: bool, early: bool) -> str:
-    try:
-        check_unclaimed(run)
-    except InputError:
-        return "running"
-    if trained:
-        return "finished early" if early else "finished"
-    failures = run / "failures.parquet"
-    aborted = failures.exists() and (read_table(failures, ["action"])["action"] == "aborted").any()
-    return "failed" if aborted else "stopped"
 
 
 def _clients(run: Path, workload: Mapping[str, Any]) -> Cell:

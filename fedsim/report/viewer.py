@@ -31,6 +31,8 @@ _ERROR_LEVELS = 64  # levels of the error maps: fewer make smaller pictures
 
 Images = NDArray[np.float32]
 """Slices (D, H, W)."""
+Score = tuple[float, float]
+"""PSNR [dB] and SSIM."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,23 +112,38 @@ def _stack(of_site: Mapping[str, tuple[Panel, ReconstructedVolume]], step: int) 
     scores = {method: own.scored("") for method, (own, _) in of_site.items()}
     outputs |= {UNTRAINED[name]: images for name, images in volume.references.items()}
     scores |= {UNTRAINED[name]: panel.scored(name) for name in volume.references}
-    white = float(np.percentile(target, _WHITE)) or 1.0
-    errors = {method: 100 * np.abs(output - target) / white for method, output in outputs.items()}
-    top = float(np.percentile([*errors.values(), 100 * np.abs(zero_filled - target) / white], _WHITE)) or 1.0
-    pictures = [_grey("target", "", target, white, step, ""),
-                _grey("zero_filled", "", zero_filled, white, step, _score(*panel.scored("zf")))]  # fmt: skip
-    for method, output in outputs.items():
-        pictures.append(_grey("reconstruction", method, output, white, step, _score(*scores[method])))
-        pictures.append(Picture(kind="error", method=method, note=f"black 0, yellow {top:.3g} % of white",
-                                png=_png(errors[method][::step], top, _ERROR_LEVELS, colours=True)))  # fmt: skip
+    zero_score = _score(*panel.scored("zf"))
+    told = {method: _score(*numbers) for method, numbers in scores.items()}
+    pictures = _pictures(target, zero_filled, outputs, zero_score, told, step)
     height, width = target.shape[1:]
     first = panel.slice - panel.slices // 2  # the panel's slice is the middle one
     slices = tuple(first + index for index in range(0, len(target), step))
     return Stack(
         name=panel.site, note=_note(panel, step), methods=tuple(outputs), slices=slices,
         height=height, width=width, aspect=width / height / panel.aspect, columns=_columns(len(slices)),
-        pictures=tuple(pictures),
+        pictures=pictures,
     )  # fmt: skip
+
+
+def _pictures(
+    target: Images,
+    zero_filled: Images,
+    outputs: Mapping[str, Images],
+    zero_note: str,
+    notes: Mapping[str, str],
+    step: int,
+) -> tuple[Picture, ...]:
+    """Truth, zero-filled, and of every method its images and their error map; every `step`-th slice."""
+    white = float(np.percentile(target, _WHITE)) or 1.0
+    errors = {method: 100 * np.abs(output - target) / white for method, output in outputs.items()}
+    top = float(np.percentile([*errors.values(), 100 * np.abs(zero_filled - target) / white], _WHITE)) or 1.0
+    pictures = [_grey("target", "", target, white, step, ""),
+                _grey("zero_filled", "", zero_filled, white, step, zero_note)]  # fmt: skip
+    for method, output in outputs.items():
+        pictures.append(_grey("reconstruction", method, output, white, step, notes[method]))
+        pictures.append(Picture(kind="error", method=method, note=f"black 0, yellow {top:.3g} % of white",
+                                png=_png(errors[method][::step], top, _ERROR_LEVELS, colours=True)))  # fmt: skip
+    return tuple(pictures)
 
 
 def _grey(kind: str, method: str, images: Images, white: float, step: int, note: str) -> Picture:
@@ -173,3 +190,37 @@ def _note(panel: Panel, step: int) -> str:
         *([f"one of {step} slices shown"] if step > 1 else []),
     ]
     return "; ".join(parts)
+
+
+def stack_of(
+    name: str,
+    note: str,
+    method: str,
+    slices: tuple[int, ...],
+    target: Images,
+    zero_filled: Images,
+    output: Images,
+    *,
+    aspect: float,
+    scores: tuple[Score, Score],
+) -> Stack:
+    """A stack of images that were saved, by one method.
+
+    Args:
+        name: Of the site.
+        note: What is shown.
+        method: Whose reconstruction it is.
+        slices: Index of each slice in the volume.
+        target: Ground truth.
+        zero_filled: Without training.
+        output: The reconstruction.
+        aspect: Width of the field of view divided by its height.
+        scores: Of the zero-filled volume and of the reconstruction; NaN where there is none.
+    """
+    height, width = target.shape[1:]
+    without, reached = ("" if math.isnan(psnr) else _score(psnr, ssim) for psnr, ssim in scores)
+    return Stack(
+        name=name, note=note, methods=(method,), slices=slices, height=height, width=width, aspect=aspect,
+        columns=_columns(len(slices)),
+        pictures=_pictures(target, zero_filled, {method: output}, without, {method: reached}, 1),
+    )  # fmt: skip

@@ -18,6 +18,8 @@ _FAILED = "failed.parquet"
 def is_finished(point: Point, folder: Path) -> bool:
     """Whether a point has all its rounds and the evaluation of its best one."""
     path = folder / point.folder
+    if not (path / "evaluation.parquet").exists():  # which spares opening a run that is under way
+        return False
     return bool(complete_rounds(path)) and is_trained(Run(path)) and len(scores(Run(path), point.part)) > 0
 
 
