@@ -179,7 +179,7 @@
       parts.push(made("svg:text", { x: box.left - 6, y: up(value) + 4, "text-anchor": "end" }, String(value)));
     }
     const unit = chosen.axis === "virtual_s" ? timeUnit(to) : [1, "round"];
-    for (const value of ticks(from / unit[0], to / unit[0], Math.max(2, Math.floor(width / 110)))) {
+    for (const value of ticks(from / unit[0], to / unit[0], Math.max(3, Math.floor(width / 90)))) {
       if (unit[1] === "round" && !Number.isInteger(value)) continue;
       parts.push(made("svg:text", { x: across(value * unit[0]), y: box.bottom + 16, "text-anchor": "middle" }, value.toLocaleString("en")));
     }

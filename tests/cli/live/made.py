@@ -28,9 +28,11 @@ class MadeRun:
         """Write some rounds, in each of which a part of the clients trains; virtual time is 100 s a round."""
         for _ in range(count):
             self.reached += 1
-            self._write(self.reached, np.random.default_rng(self.reached), part, failing)
+            self._append(self.reached, np.random.default_rng(self.reached), part, failing)
+        for table in self.tables.values():
+            table.flush()
 
-    def _write(self, round_: int, rng: np.random.Generator, part: float, failing: float) -> None:
+    def _append(self, round_: int, rng: np.random.Generator, part: float, failing: float) -> None:
         drawn = np.flatnonzero(rng.random(len(self.names)) < part)
         psnr = 24 + 8 * (1 - np.exp(-round_ / 15)) + (drawn * 7 % 11) / 4 + rng.normal(0, 0.15, drawn.size)
         clients = pa.table({
@@ -38,18 +40,19 @@ class MadeRun:
             "site": [self.sites[at] for at in drawn],
             "outcome": np.where(rng.random(drawn.size) < failing, "dropped", "trained"),
             "train_seconds": rng.uniform(1, 2, drawn.size),
-            "loss": 0.2 * np.exp(-round_ / 20) + 0.01 * rng.random(drawn.size), "psnr": psnr, "ssim": psnr / 40, "nmse": 1 / psnr,
+            "loss": 0.2 * np.exp(-round_ / 20) + 0.01 * rng.random(drawn.size),
+            "psnr": psnr, "ssim": psnr / 40, "nmse": 1 / psnr,
         })  # fmt: skip
         row: dict[str, Any] = {
             "round": round_, "seconds": 20.0, "clients": drawn.size, "failed": 0,
-            "loss": clients["loss"].to_numpy().mean(), "psnr": psnr.mean(), "ssim": psnr.mean() / 40, "nmse": 1 / psnr.mean(),
+            "loss": clients["loss"].to_numpy().mean(), "psnr": psnr.mean(),
+            "ssim": psnr.mean() / 40, "nmse": 1 / psnr.mean(),
             "uplink_bytes": 1_200_000 * drawn.size, "downlink_bytes": 2_400_000 * drawn.size,
         }  # fmt: skip
         if self.workload.time is not None:
             row["virtual_s"] = 100.0 * round_
         for name, table in (("clients", clients), ("rounds", pa.table({key: [value] for key, value in row.items()}))):
             self.tables[name].append(table)
-            self.tables[name].flush()
 
     def fail(self, client: str, message: str) -> None:
         """Note that a client was dropped in the newest round."""
