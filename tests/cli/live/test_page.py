@@ -56,7 +56,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     for page in pages:
         page.close()
     assert elsewhere == []
-    assert complaints == []
+    assert [text for text in complaints if "ERR_CONNECTION_REFUSED" not in text] == []
 
 
 def shows(page: Any, selector: str, text: str) -> None:
@@ -98,7 +98,8 @@ def test_a_finished_run_in_a_copied_folder(
     shows(page, "#image figcaption", "the report shows every site")
     assert page.locator("#legend li").count() == 4, "what is shown, and three sites"
     page.get_by_role("radio", name="SSIM").check()
-    shows(page, "#legend", f"A {finished.clients.query('round == 2 and site == "A"')['ssim'].mean():.4g}"[:6])
+    ssim = finished.clients.query("round == 2 and site == 'A'")["ssim"].mean()
+    shows(page, "#legend", f"A {float(f'{ssim:.4g}')}")
 
 
 def test_a_study_fills_and_its_points_can_be_opened(
@@ -170,7 +171,6 @@ def test_what_cannot_be_read_is_said_and_a_closed_server_too(
     server.closing.set()
     server.shutdown()
     server.server_close()
-    page.on("console", lambda _message: None)
     shows(page, "#link", "Not connected")
 
 
