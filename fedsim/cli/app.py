@@ -61,7 +61,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     init: "fedsim init try",
     run: "fedsim run workloads/quickstart.yaml --set training.rounds=5 --out runs/try",
     plan: "fedsim plan workloads/quickstart.yaml --set engine.clients_per_actor=auto",
-    watch: "fedsim watch runs/quickstart",
+    watch: "fedsim watch runs/quickstart --web",
     evaluate: "fedsim evaluate runs/try --split val --round last --save-images",
     report: "fedsim report runs/try",
     compare: "fedsim compare runs/fedavg runs/fedmri --reference fedmri --out comparison",

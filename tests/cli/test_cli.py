@@ -105,7 +105,7 @@ def test_the_contract_of_commands_and_flags() -> None:
         "unseen": {"--slices", "--round", "--out"},
         "study": {"--set", "--out", "--address"},
         "submit": {"--cluster", "--set", "--out", "--wait", "--dry-run"},
-        "watch": {"--once"},
+        "watch": {"--once", "--web"},
         "compare": {"--reference", "--out"},
         "reconstruct": {"--client", "--round", "--out"},
         "report": set(),
