@@ -44,14 +44,18 @@ class Cohorts:
         """The rows of the newest round."""
         self.placed = len(clients) <= MOST_PLACED
         """Whether every client has a place."""
-        count = len(clients) if self.placed else 0
+        self.names: tuple[str, ...] = tuple(clients) if self.placed else ()
+        """Of the clients that have a place, in order."""
+        self.clients = len(clients)
+        """Number of all clients."""
+        count = len(self.names)
         self.turn: NDArray[np.int8] = np.full(count, -1, np.int8)
         """Of each client (N,): how its last turn ended, an index in TURNS; -1 before the first."""
         self.round: NDArray[np.int32] = np.zeros(count, np.int32)
         """Of each client (N,): the round of that turn; 0 before the first."""
         self.changed_from = 1
         """The first round whose quality may have changed since this was set."""
-        self._names = pa.array(clients[:count] if count else [], pa.string())
+        self._names = pa.array(self.names, pa.string())
         self._sites = pa.array(self.lines if self.lines is not RANGE else [], pa.string())
         self._unsure = np.zeros(count, np.bool_)  # those whose last turn is void, and which had an earlier one perhaps
 

@@ -56,6 +56,9 @@
     return minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
   }
 
+  /* Text in which a number and its unit stay on one line. */
+  const together = (text) => text.replace(/(\d) (?=(m?s|min|h|dB|[kMGT]?B)\b)/g, "$1\u00a0");
+
   /* An estimate: to ten seconds below ten minutes, to the minute above. */
   const roughly = (seconds) => duration(seconds < 600 ? Math.max(10, 10 * Math.round(seconds / 10)) : 60 * Math.round(seconds / 60)).replace(" 0 s", "");
 
@@ -100,7 +103,7 @@
   }
 
   function drawFacts() {
-    const facts = (got.facts ?? []).map(([name, text]) => made("div", {}, made("dt", {}, name), made("dd", {}, text)));
+    const facts = (got.facts ?? []).map(([name, text]) => made("div", {}, made("dt", {}, name), made("dd", {}, together(text))));
     find("facts").replaceChildren(...facts);
   }
 
@@ -358,7 +361,7 @@
       const bar = total === null ? [] : [made("progress", { max: total, value: reached, "aria-label": `rounds of ${name}` })];
       return made("tr", {}, made("td", {}, title),
         made("td", { class: "left" }, made("span", { class: `state ${state.split(" ")[0]}` }, state)), made("td", {}, round, ...bar),
-        made("td", {}, psnr === null ? "–" : psnr.toFixed(2)), made("td", {}, left || "–"), made("td", { class: "left note" }, note));
+        made("td", {}, psnr === null ? "–" : psnr.toFixed(2)), made("td", {}, left === null ? "–" : roughly(left)), made("td", { class: "left note" }, note));
     }));
     find("items-note").textContent = items.rows.length < items.all ? `The first ${items.rows.length} of ${items.all}; running ones come first.` : "";
   }

@@ -1,6 +1,7 @@
 """The live page of a study, or of a folder of runs and studies."""
 
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from fedsim.cli.live.subject import Section, Subject, number, reason
 from fedsim.cli.watch_run import WatchedRun
 from fedsim.cli.watch_study import WatchedStudy
 from fedsim.core.errors import InputError, RunError
-from fedsim.core.text import counted, duration
+from fedsim.core.text import counted
 from fedsim.report.runs_page import runs_below
 
 _MOST_ROWS = 200
@@ -41,7 +42,8 @@ class Item(NamedTuple):
     """Rounds."""
     psnr: float | None = None
     """Of the newest validation [dB]."""
-    left: str = ""
+    left_s: float | None = None
+    """Time left [s], while it runs."""
     note: str = ""
 
 
@@ -62,10 +64,15 @@ def item_of(name: str, run: WatchedRun, state: str) -> Item:
     """A run that has been looked at."""
     quality = run.rounds["psnr"].dropna().tolist() if len(run.rounds) else []
     ahead = run.left(run.reached) if run.reached else math.nan
-    left = duration(ahead) if state == "running" and math.isfinite(ahead) else ""
+    left = number(ahead) if state == "running" else None
     error = next(iter(run.unreadable.values()), None)
     psnr = number(quality[-1]) if quality else None
-    return Item(name, state, run.reached, run.total, psnr, left, reason(error) if error else run.early)
+    return Item(name, state, run.reached, run.total, psnr, left, _short(error, run.run.path) if error else run.early)
+
+
+def _short(error: Exception, path: Path) -> str:
+    """Why a run cannot be read; its files are named relative to it."""
+    return reason(error).replace(f"{path}{os.sep}", "")
 
 
 class LiveStudy:
@@ -104,7 +111,7 @@ class LiveStudy:
             return Item(
                 label,
                 "damaged" if damaged else state,
-                note=reason(damaged) if damaged else watched.failed.get(label, ""),
+                note=_short(damaged, watched.folders[label]) if damaged else watched.failed.get(label, ""),
             )
         standing = self._standing.setdefault(label, Standing(watched.folders[label]))
         return item_of(label, run, standing.state(run))
@@ -179,7 +186,7 @@ class LiveFolder:
         if path in self._studies:
             return Item(name, "study")
         if run is None:
-            return Item(name, "damaged", note=reason(error)) if error else Item(name, "not read yet")
+            return Item(name, "damaged", note=_short(error, path)) if error else Item(name, "not read yet")
         standing = self._standing.setdefault(path, Standing(path))
         return item_of(name, run, standing.state(run))
 

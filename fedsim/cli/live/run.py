@@ -59,7 +59,9 @@ class LiveRun:
         watched = self._watched
         if watched is None:
             return {"head": {"kind": "run", "name": self._name, "about": ""}, "unreadable": self._unreadable}
-        names, states = cells(watched.cohorts, watched.run.workload.client_names())
+        names, states = cells(watched.cohorts)
+        facts = dict(watched.facts())
+        clock = facts.pop("simulated", None)
         return {
             "head": {"kind": "run", "name": watched.run.workload.name, "about": _about(watched)},
             "state": {
@@ -67,8 +69,8 @@ class LiveRun:
                 "written": number(watched.written, 14), "round_s": number(watched.round_seconds),
                 "left_s": number(watched.left(watched.reached)) if watched.reached else None,
             },
-            "facts": [fact for fact in watched.facts() if fact[0] != "simulated"],
-            "clock": _clock(watched),
+            "facts": list(facts.items()),
+            "clock": clock,
             "names": names,
             "cells": states,
             "lines": watched.cohorts.lines,
@@ -112,16 +114,9 @@ def _curve(watched: WatchedRun, rounds: list[int]) -> dict[str, Section]:
 
 def _about(watched: WatchedRun) -> str:
     workload = watched.run.workload
-    clients, sites = len(workload.client_names()), len(workload.federation.expanded_sites())
+    clients, sites = watched.cohorts.clients, len(workload.federation.expanded_sites())
     who = f"{clients:,} client{'' if clients == 1 else 's'} of {sites:,} site{'' if sites == 1 else 's'}"
     return f"{workload.algorithm.name} · {workload.model.name} · {who} · seed {workload.seed}"
-
-
-def _clock(watched: WatchedRun) -> Section:
-    """Simulated time so far, and of a round lately; None without it."""
-    if "virtual_s" not in watched.rounds or not len(watched.rounds):
-        return None
-    return dict(watched.facts())["simulated"]
 
 
 def _failures(watched: WatchedRun) -> Section:

@@ -32,6 +32,8 @@ class LiveServer(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    server_name: str
+    server_port: int
 
     def __init__(self, subject: Subject) -> None:
         """Listen on a port that is free."""
