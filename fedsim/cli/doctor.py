@@ -80,12 +80,18 @@ def _cache() -> tuple[str, bool]:
 
 
 def _ray() -> tuple[str, bool]:
+    import ray
+
+    from fedsim.engine.place.labels import labels_text
+    from fedsim.engine.place.machine import nodes_of
     from fedsim.engine.ray.backend import RayBackend
     from fedsim.workload.engine import Engine
 
     backend = RayBackend(Engine())
     try:
-        return f"starts, {backend.slots()} slots, on loopback, with a token", os.environ.get("RAY_AUTH_MODE") == "token"
+        labels = labels_text(nodes_of(ray)[0].labels) or "no labels"
+        found = f"starts, {backend.slots()} slots, {labels}, on loopback, with a token"
+        return found, os.environ.get("RAY_AUTH_MODE") == "token"
     finally:
         backend.close()
 

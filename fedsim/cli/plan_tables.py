@@ -3,31 +3,25 @@
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
 
 import torch
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from fedsim.core.text import bytes_text, duration
+from fedsim.core.text import bytes_text, counted, duration
 from fedsim.engine.place.gpus import Gpu, driver_version, software_text
+from fedsim.engine.place.labels import kinds_text, labels_text
 from fedsim.engine.place.node import CUDA_BYTES
+from fedsim.engine.place.placement import usable
 from fedsim.engine.plan.disks import disk_needs
 from fedsim.engine.plan.memory import GpuNeeds
 from fedsim.engine.plan.needs import NodeNeeds, usable_bytes
 from fedsim.engine.plan.plan import Plan, Spread, spread
-from fedsim.engine.plan.scaling import Prediction, Rates
 from fedsim.engine.plan.times import Times
 from fedsim.engine.plan.virtual import Virtual
 
 _MOST_ROWS = 40
-_PARTS = {
-    "training": "training", "broadcast": "sending the broadcast", "calls": "the driver's calls",
-    "nodes": "adding sums on nodes", "groups": "adding sums for groups of nodes", "link": "the driver's link",
-    "driver": "adding sums in the driver", "ledger": "the ledger",
-    "reports": "the driver's other work for hosts",
-}  # fmt: skip
 _NOTICEABLE = 1.2  # of a run's time
 
 
@@ -77,12 +71,14 @@ def _runs_table(plan: Plan) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     table.add_row("method", f"{workload.algorithm.name}, {workload.training.rounds} rounds{_fused(plan)}")
-    counted = f"{clients:,} of {sites:,} sites, {plan.cohort:,} in a round"
+    who = f"{clients:,} of {sites:,} sites, {plan.cohort:,} in a round"
     if plan.registered > clients:
-        counted = f"{plan.registered:,} registered, {plan.cohort:,} in a round"
-    table.add_row("clients", counted)
+        who = f"{plan.registered:,} registered, {plan.cohort:,} in a round"
+    table.add_row("clients", who)
     table.add_row("training slices", f"{_between(plan.slices, '{:.0f}'.format)} per client")
     table.add_row("actors", _actors(plan))
+    if plan.workload.engine.backend == "ray" and any(client.resources.labels for client in plan.clients):
+        table.add_row("node labels", escape(_labels(plan)))
     if any(node.gpus for node in plan.machine.nodes):
         table.add_row("GPUs", escape(_gpus(plan)))
     grows = (
@@ -127,6 +123,17 @@ def _actors(plan: Plan) -> str:
     share = f", each with {gpus} of a GPU" if any(actor.placement.gpus for actor in plan.actors) else ""
     at_once = f"{slots} train at once{_in_turns(plan, slots)} ({plan.device})"
     return f"{len(plan.actors)} with {each} on {where}{share}; {at_once}"
+
+
+def _labels(plan: Plan) -> str:
+    """The labels that clients ask for and how many nodes carry them; then the labels that nodes have."""
+    nodes, counts = plan.machine.nodes, Counter(client.resources for client in plan.clients)
+    asked = [
+        f"{labels_text(needs.labels) or 'any'} for {counted(clients, 'client')}, "
+        f"on {len(usable(nodes, [needs]))} of {counted(len(nodes), 'node')}"
+        for needs, clients in counts.items()
+    ]
+    return "; ".join(asked) + f" (Ray has {kinds_text(node.labels for node in nodes)})"
 
 
 def _in_turns(plan: Plan, slots: int) -> str:
@@ -262,23 +269,6 @@ def _virtual_table(plan: Plan, virtual: Virtual) -> Table:
         table.add_row("staleness", f"{virtual.staleness:.2g} server steps on average, {virtual.stalest} at most")
     shares = ", ".join(f"{100 * share:.3g} % {outcome}" for outcome, share in virtual.shares.items())
     table.add_row("turns", shares)
-    return table
-
-
-def scaling_table(made: Prediction, rates: Rates) -> Table:
-    """What a round would take on another cluster, and what the prediction rests on."""
-    table = Table(box=box.SIMPLE, show_header=False, title=f"a round on {made.cluster}, predicted")
-    table.add_column(no_wrap=True)
-    table.add_column()
-    for name, seconds in asdict(made.parts).items():
-        if seconds:
-            table.add_row(_PARTS[name], f"{seconds:.2g} s")
-    table.add_row("a round", f"[bold]{made.seconds:.3g} s, efficiency {made.efficiency:.2f}")
-    table.add_row("bottleneck", _PARTS[made.bottleneck])
-    calls = f"calls a host in {1e3 * rates.launch:.2g} ms, hears its end in {1e3 * rates.end:.2g} ms"
-    adding = f"adds {bytes_text(rates.driver)} of sums a second, an adder {bytes_text(rates.adder)}"
-    rows = f"writes {1 / rates.row:,.0f} rows a second"
-    table.add_row("measured here", f"the driver {calls}; it {adding}; it {rows}")
     return table
 
 

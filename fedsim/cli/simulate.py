@@ -144,7 +144,7 @@ def plan(
 
 def _predict(made: "Plan", cluster: "Cluster") -> None:
     """Print what a round would take on a cluster."""
-    from fedsim.cli.plan_tables import scaling_table
+    from fedsim.cli.scaling_table import scaling_table
     from fedsim.engine.plan.rates import measure
     from fedsim.engine.plan.scaling import predict, round_of
 

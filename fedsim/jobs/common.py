@@ -99,12 +99,24 @@ def _reason_in(messages: str, program: str) -> str:
     return "; ".join(errors or lines[:1])[:300]
 
 
-def planned_node(name: str, cpus: float, gpus: float, memory: float) -> "Node":
-    """A node that a job would get, as Ray would count its resources; memory in bytes."""
+def planned_node(name: str, cpus: float, gpus: float, memory: float, labels: Mapping[str, str] | None = None) -> "Node":
+    """A node that a job would get, as Ray would count its resources.
+
+    Args:
+        name: For messages.
+        cpus: Cores.
+        gpus: Number of GPUs.
+        memory: All of its memory [bytes].
+        labels: What Ray will be given there; None: that is not known.
+    """
+    from fedsim.engine.place.labels import OF_RAY
     from fedsim.engine.place.machine import RAY_COUNTS
     from fedsim.engine.place.node import Node
 
-    return Node(id=name, name=name, cpus=cpus, gpus=gpus, actor_memory=RAY_COUNTS * memory, total_memory=memory)
+    return Node(
+        id=name, name=name, cpus=cpus, gpus=gpus, actor_memory=RAY_COUNTS * memory, total_memory=memory,
+        labels=labels or {}, unknown_labels="" if labels is None else OF_RAY,
+    )  # fmt: skip
 
 
 def fetch_shared(out: Path, to: Path, absent: str) -> None:

@@ -84,11 +84,12 @@ class Local(RayJobs):
 
 def _node(number: int, amounts: list[str]) -> "Node":
     """A node from its cores and its memory for actors and for the object store [bytes]."""
+    from fedsim.engine.place.labels import OF_RAY
     from fedsim.engine.place.node import Node
 
     cores, memory, store = map(int, amounts)
     name = f"node {number}"
-    return Node(id=name, name=name, cpus=cores, actor_memory=memory, total_memory=memory + store)
+    return Node(id=name, name=name, cpus=cores, actor_memory=memory, total_memory=memory + store, unknown_labels=OF_RAY)
 
 
 def _reason_of(stderr: str) -> str:

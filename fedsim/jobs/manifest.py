@@ -89,10 +89,12 @@ def nodes_of(cluster: Mapping[str, Any], path: Path) -> "tuple[Node, ...] | None
         cpus = started.get("num-cpus", limits.get("cpu"))
         if replicas is None or cpus is None or "memory" not in limits:
             return None
-        has = [
+        cores, gpus, memory = (
             quantity(value, f"{path}: {name}") for value in (cpus, limits.get("nvidia.com/gpu", 0), limits["memory"])
-        ]
-        nodes += [planned_node(f"{name} {at + 1}", *has) for at in range(replicas) if has[0]]
+        )
+        labels = group.get("labels") or {}
+        numbers = range(1, replicas + 1 if cores else 1)
+        nodes += [planned_node(f"{name} {number}", cores, gpus, memory, labels) for number in numbers]
     return tuple(nodes)
 
 

@@ -235,6 +235,7 @@ def _node(known: dict[str, Any]) -> "Node":
         gpus=has.get("GPU", 0),
         actor_memory=memory,
         total_memory=memory + has.get("object_store_memory", 0),
+        labels=known.get("labels") or {},
     )
 
 

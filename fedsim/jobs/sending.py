@@ -192,7 +192,7 @@ def _warnings(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool
 
 def _machine(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool) -> Machine:
     """The target's nodes that the workload asks for, with this machine's disks if the target shares them."""
-    allowed = tuple(granted(workload.engine, nodes))
+    allowed = tuple(granted(workload.engine, nodes, workload.federation.kinds_of_needs))
     every = workload.engine.model_copy(update={"nodes": None, "cores": None})  # limits on the target
     machine = replace(machine_of(workload.model_copy(update={"engine": every}), out), nodes=allowed)
     if here:

@@ -28,7 +28,7 @@ from fedsim.engine.host.messages import Row
 from fedsim.engine.host.process import keep_freed_memory
 from fedsim.engine.place.machine import nodes_of
 from fedsim.engine.place.node import Node
-from fedsim.engine.place.placement import device_of, granted
+from fedsim.engine.place.placement import device_of, granted, usable
 from fedsim.engine.place.schedule import spread
 from fedsim.engine.record.ledger import read_table, write_table
 from fedsim.workload.schema import Workload
@@ -66,7 +66,8 @@ class Floor:
         """Run one round of the bare loop, after the run's round with this row."""
         import ray  # noqa: PLC0415 - the run has started it
 
-        nodes = granted(self._workload.engine, nodes_of(ray))
+        kinds = self._workload.federation.kinds_of_needs
+        nodes = usable(granted(self._workload.engine, nodes_of(ray), kinds), kinds)
         if not comparable(self._workload, nodes):
             return
         self._processes = self._processes or self._started(ray, nodes)

@@ -135,6 +135,11 @@ class Federation(Section):
         """Every site that takes part, with `count` expanded."""
         return Sites(site for site in self.sites if not site.unseen)
 
+    @property
+    def kinds_of_needs(self) -> tuple[Resources, ...]:
+        """What clients of the sites that take part need, each kind once."""
+        return tuple(dict.fromkeys(site.resources for site in self.expanded_sites().entries))
+
     def unseen_sites(self) -> Sites[Site]:
         """Every site that takes no part, with `count` expanded."""
         return Sites(site for site in self.sites if site.unseen)

@@ -15,9 +15,9 @@ import torch
 
 from fedsim.engine.place.cores import cores_here
 from fedsim.engine.place.gpus import Gpu, gpus_here
+from fedsim.engine.place.labels import OF_RAY
 from fedsim.engine.place.node import Disk, Node
 from fedsim.engine.place.placement import granted
-from fedsim.workload.engine import Engine
 from fedsim.workload.schema import Workload
 
 RAY_COUNTS = 0.7
@@ -53,7 +53,7 @@ def machine_of(workload: Workload, out: Path, *, look: bool = False) -> Machine:
     ray = sys.modules.get("ray")
     connected = workload.engine.backend == "ray" and ray is not None and ray.is_initialized()
     scratch = workload.engine.scratch or Path(tempfile.gettempdir())
-    nodes = _nodes(ray, workload.engine, scratch, look) if connected else (_this_machine(workload, scratch),)
+    nodes = _nodes(ray, workload, scratch, look) if connected else (_this_machine(workload, scratch),)
     files = _open_files(raised=workload.engine.backend == "ray")
     files_there = map(Path.stat, out.glob("checkpoints/**/*.safetensors"))
     kept = sum({(file.st_dev, file.st_ino): file.st_size for file in files_there}.values())  # some share a file
@@ -73,7 +73,7 @@ def _this_machine(workload: Workload, scratch: Path) -> Node:
     memory, gpu = memory_here(), _gpu_here()
     node = Node(
         id="", cpus=cores_here(), gpus=torch.cuda.device_count(), actor_memory=RAY_COUNTS * memory,
-        total_memory=memory, gpu_name=gpu.name, gpu_memory=gpu.memory, scratch=disk_of(scratch),
+        total_memory=memory, gpu_name=gpu.name, gpu_memory=gpu.memory, scratch=disk_of(scratch), unknown_labels=OF_RAY,
     )  # fmt: skip
     return granted(workload.engine, [node])[0] if workload.engine.backend == "ray" else node
 
@@ -90,10 +90,10 @@ def _open_files(raised: bool) -> int:
     return max(soft, min(hard, _RAY_RAISES_TO)) if raised else soft
 
 
-def _nodes(ray: Any, engine: Engine, scratch: Path, look: bool) -> tuple[Node, ...]:  # noqa: ANN401 - the module ray
+def _nodes(ray: Any, workload: Workload, scratch: Path, look: bool) -> tuple[Node, ...]:  # noqa: ANN401 - the module
     """The nodes of a cluster that the run may use, with their scratch disks."""
     here = ray.get_runtime_context().get_node_id()
-    nodes = granted(engine, nodes_of(ray))
+    nodes = granted(workload.engine, nodes_of(ray), workload.federation.kinds_of_needs)
     others = [node.id for node in nodes if node.id != here]
     disks = {here: disk_of(scratch), **(_disks_of(ray, scratch, others) if look else {})}
     return tuple(replace(node, scratch=disks.get(node.id)) for node in nodes)
@@ -122,6 +122,7 @@ def _node(known: dict[str, Any], here: bool) -> Node:
         cuda=torch.cuda.is_available() if here else torch.version.cuda is not None,
         gpu_name=gpu.name,
         gpu_memory=gpu.memory,
+        labels=known.get("Labels") or {},
     )
 
 

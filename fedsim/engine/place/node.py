@@ -1,9 +1,11 @@
 """A node of the cluster with its resources."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedsim.engine.place.labels import selects
 from fedsim.workload.resources import Resources
 
 SMALLEST_SHARE = 1e-4  # of a GPU, that Ray can tell from none
@@ -49,6 +51,20 @@ class Node:
     """Memory of its smallest GPU [bytes]; infinite if it is not known."""
     scratch: Disk | None = None
     """Disk of the scratch folder; None if it was not examined."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Ray's labels of the node, as far as they are known."""
+    unknown_labels: str | None = None
+    """Beginning of the keys that it may have besides, before Ray runs there; empty: any key; None: none."""
+
+    def carries(self, needs: Resources) -> bool:
+        """Whether it has the labels that clients ask for, or may have them once Ray runs there."""
+        return all(
+            selects(selector, self.labels.get(key)) or (key not in self.labels and self._may_have(key))
+            for key, selector in (needs.labels or {}).items()
+        )
+
+    def _may_have(self, key: str) -> bool:
+        return self.unknown_labels is not None and key.startswith(self.unknown_labels)
 
     def slots(self, needs: Resources, threads: int, share: float | None = None) -> int:
         """How many actors whose clients have such needs can train here at once; where any can, at least one.

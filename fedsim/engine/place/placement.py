@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from fedsim.core.errors import InputError
 from fedsim.engine.host.client import ClientSpec
+from fedsim.engine.place.labels import kinds_text, labels_text
 from fedsim.engine.place.node import CUDA_BYTES, SMALLEST_SHARE, Node
 from fedsim.engine.place.schedule import spread
 from fedsim.workload.engine import Engine
@@ -36,17 +37,25 @@ class Placement:
     """What each of its clients asks for."""
 
 
-def granted(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
+def granted(engine: Engine, nodes: Sequence[Node], kinds: Collection[Resources] = ()) -> list[Node]:
     """The nodes and cores that `engine.nodes` and `engine.cores` allow: the first nodes, cores taken from each in turn.
+
+    Args:
+        engine: The limits.
+        nodes: Of the cluster.
+        kinds: What clients need; under a limit, nodes that carry the labels of some come first.
 
     Raises:
         InputError: there are fewer.
     """
     if engine.nodes is not None and engine.nodes > len(nodes):
         raise InputError(f"engine.nodes: {engine.nodes}, and the Ray cluster has {len(nodes)}; lower it")
-    nodes = nodes[: engine.nodes]
-    if engine.cores is None:
+    if engine.nodes is None and engine.cores is None:
         return list(nodes)
+    labelled = {node.id for node in usable(nodes, kinds)}
+    nodes = sorted(nodes, key=lambda node: node.id not in labelled)[: engine.nodes]
+    if engine.cores is None:
+        return nodes
     turns = [at for turn in range(engine.cores) for at, node in enumerate(nodes) if turn < math.floor(node.cpus)]
     if engine.cores > len(turns):
         raise InputError(f"engine.cores: {engine.cores}, and there are {len(turns)}; lower it")
@@ -54,12 +63,27 @@ def granted(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
     return [replace(nodes[at], cpus=shares[at]) for at in sorted(shares)]
 
 
+def usable(nodes: Iterable[Node], kinds: Collection[Resources]) -> list[Node]:
+    """The nodes that carry the labels of clients of some kind; without any kinds, all nodes."""
+    return [node for node in nodes if not kinds or any(map(node.carries, kinds))]
+
+
+def unlabelled(clients: Iterable[ClientSpec], nodes: Sequence[Node]) -> str | None:
+    """Why a run is refused, if no node carries the labels that some client asks for."""
+    for client in clients:
+        if not usable(nodes, [client.resources]):
+            asked = f"site {client.site}: resources.labels: {labels_text(client.resources.labels)}"
+            there = f"Ray has {kinds_text(node.labels for node in nodes)}"
+            return f"{asked}, and {there}; ray start --labels gives a node some, and engine.backend serial needs none"
+    return None
+
+
 def placed(
     engine: Engine, clients: Sequence[ClientSpec], nodes: Sequence[Node], gpu_bytes: float = CUDA_BYTES
 ) -> list[Placement]:
     """The placements of a run's actors; where Ray chooses the nodes, they are counted over all nodes in turn.
 
-    With `clients_per_actor: auto`, clients get no placement if no node has the GPUs that they ask for.
+    Clients get no placement if no node has the labels or, with `clients_per_actor: auto`, the GPUs that they ask for.
 
     Args:
         engine: Says how many clients share an actor.
@@ -73,19 +97,35 @@ def placed(
     limited = engine.nodes is not None or engine.cores is not None  # Ray would choose among all nodes
     needed = gpu_bytes if on_gpus else None
     groups = (_pinned if engine.clients_per_actor == "auto" else _cut)(engine, clients, nodes, needed)
-    turns = [at for at, node in enumerate(nodes) if node.gpus or not on_gpus]
+    turns = _Turns(nodes, on_gpus)
     placements = [
         Placement(
-            node=turns[number % len(turns)] if node is None else node,
+            node=at,
             pinned=node is not None or limited,
             clients=tuple(group),
             needs=group[0].resources,
             gpus=_share(group[0].resources, nodes if node is None else nodes[node : node + 1], needed),
             **_reserves(engine, group),
         )
-        for number, (node, group) in enumerate(groups)
+        for node, group in groups
+        if (at := turns.next(group[0].resources) if node is None else node) is not None
     ]
     return _sharing(placements, nodes) if on_gpus else placements
+
+
+class _Turns:
+    """The nodes that actors get in turn, those that may run on the same nodes together."""
+
+    def __init__(self, nodes: Sequence[Node], on_gpus: bool) -> None:
+        self._nodes, self._on_gpus = nodes, on_gpus
+        self._given = Counter[tuple[int, ...]]()
+
+    def next(self, needs: Resources) -> int | None:
+        """Index of the next node for clients with such needs; None if no node is for them."""
+        nodes = enumerate(self._nodes)
+        ours = tuple(at for at, node in nodes if node.carries(needs) and (node.gpus or not self._on_gpus))
+        self._given[ours] += 1
+        return ours[(self._given[ours] - 1) % len(ours)] if ours else None
 
 
 def uses_gpus(engine: Engine, nodes: Sequence[Node]) -> bool:
@@ -133,7 +173,7 @@ def _cut(
         members, most = list(group), size
         if gpu_bytes is not None:
             share = _share(needs, nodes, gpu_bytes)
-            held = sum(node.slots(needs, engine.threads, share) for node in nodes)
+            held = sum(node.slots(needs, engine.threads, share) for node in nodes if node.carries(needs))
             most = max(size, math.ceil(alike[needs] / max(held // len(_rivals(needs, alike)), 1)))
         yield from ((None, members[at : at + most]) for at in range(0, len(members), most))
 
@@ -145,7 +185,8 @@ def _rivals(needs: Resources, kinds: Iterable[Resources]) -> list[Resources]:
 
 def _share(needs: Resources, nodes: Sequence[Node], gpu_bytes: float | None) -> float:
     """The least share of a GPU with which an actor can train on any of some nodes; 0 if it needs none."""
-    return max((node.gpu_share(needs, gpu_bytes) for node in nodes if node.gpus and gpu_bytes), default=0.0)
+    fitting = (node for node in nodes if node.gpus and node.carries(needs))
+    return max((node.gpu_share(needs, gpu_bytes) for node in fitting if gpu_bytes), default=0.0)
 
 
 def _pinned(
@@ -163,7 +204,10 @@ def _pinned(
     for needs, members in alike.items():
         least = _HALF if needs.gpus is None else 0.0
         shares = [None if gpu_bytes is None else max(least, node.gpu_share(needs, gpu_bytes)) for node in nodes]
-        counts = [node.slots(needs, engine.threads, share) for node, share in zip(nodes, shares, strict=True)]
+        counts = [
+            node.slots(needs, engine.threads, share) if node.carries(needs) else 0
+            for node, share in zip(nodes, shares, strict=True)
+        ]
         slots = [node for turn in range(max(counts)) for node, count in enumerate(counts) if turn < count]
         if gpu_bytes is not None and slots:
             rivals = _rivals(needs, alike)
@@ -188,7 +232,9 @@ def unplaced(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[Pla
         fitting = [
             at
             for at in candidates
-            if placement.memory <= memory[at] and _free_gpus(gpus[at], placement.gpus) is not None
+            if nodes[at].carries(placement.needs)
+            and placement.memory <= memory[at]
+            and _free_gpus(gpus[at], placement.gpus) is not None
         ]
         at = max(fitting, key=memory.__getitem__, default=None)
         if at is None:

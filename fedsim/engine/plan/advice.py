@@ -5,13 +5,14 @@ import math
 import torch
 
 from fedsim.engine.host.kernels import WITHOUT_DETERMINISM
-from fedsim.engine.place.placement import uses_gpus
+from fedsim.engine.place.labels import labels_text
+from fedsim.engine.place.placement import usable, uses_gpus
 from fedsim.engine.plan.plan import Plan
 
 
 def warnings(plan: Plan) -> list[str]:
     """Warnings about settings that are valid but perhaps not intended."""
-    return _wide(plan) + _idle_gpus(plan) + _idle_rows(plan) + _numerics(plan)
+    return _wide(plan) + _unused_labels(plan) + _idle_gpus(plan) + _idle_rows(plan) + _numerics(plan)
 
 
 def _wide(plan: Plan) -> list[str]:
@@ -22,6 +23,15 @@ def _wide(plan: Plan) -> list[str]:
         return []
     asked = f"site {wide[0].site}: resources.cpus: {wide[0].resources.cpus:g}, and no node has more than {cores:g}"
     return [f"{asked}; {len(wide)} of {len(plan.clients)} clients train alone on their node"]
+
+
+def _unused_labels(plan: Plan) -> list[str]:
+    """Labels of nodes that clients ask for in a run without Ray."""
+    asking = [client for client in plan.clients if client.resources.labels]
+    if not asking or plan.workload.engine.backend == "ray":
+        return []
+    what = f"site {asking[0].site}: resources.labels: {labels_text(asking[0].resources.labels)}"
+    return [f"{what}, and a serial run has one process, on this machine; labels are for engine.backend ray"]
 
 
 def _idle_gpus(plan: Plan) -> list[str]:
@@ -58,7 +68,8 @@ def _idle_rows(plan: Plan) -> list[str]:
 def _idle_cores(plan: Plan) -> list[str]:
     """Cores without an actor, since all clients of a round fit into the fused networks of fewer."""
     engine = plan.workload.engine
-    slots = sum(max(1, math.floor(node.cpus / engine.threads)) for node in plan.machine.nodes)
+    nodes = usable(plan.machine.nodes, {client.resources for client in plan.clients})
+    slots = sum(max(1, math.floor(node.cpus / engine.threads)) for node in nodes)
     busy = min(slots, plan.cohort)
     if engine.backend == "serial" or engine.clients_per_actor != "auto" or plan.device != "cpu":
         return []

@@ -12,9 +12,10 @@ from fedsim.core.text import bytes_text
 from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host.training import make_learner
+from fedsim.engine.place.labels import labels_text
 from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.node import CUDA_BYTES, SMALLEST_SHARE
-from fedsim.engine.place.placement import unasked, unplaced
+from fedsim.engine.place.placement import unasked, unlabelled, unplaced, usable, uses_gpus
 from fedsim.engine.plan import disks
 from fedsim.engine.plan.advice import warnings
 from fedsim.engine.plan.calibration import calibrate
@@ -108,6 +109,19 @@ def machine_at(workload: Workload, out: Path, address: str) -> Machine:
 
 
 # Resources for actors
+
+
+def _labels(plan: Plan) -> str | None:
+    """Labels that no node carries, or none that has a GPU where clients train on GPUs."""
+    engine, nodes = plan.workload.engine, plan.machine.nodes
+    if engine.backend != "ray":
+        return None
+    for client in plan.clients if uses_gpus(engine, nodes) else ():
+        there = usable(nodes, [client.resources])
+        if there and not any(node.gpus for node in there):
+            what = f"site {client.site}: resources.labels: {labels_text(client.resources.labels)}"
+            return f"{what}: nodes with them have no GPU, and clients train on GPUs; set engine.device to cpu"
+    return unlabelled(plan.clients, nodes)
 
 
 def _gpus(plan: Plan) -> str | None:
@@ -241,7 +255,7 @@ def _memory(plan: Plan) -> str | None:
     return None
 
 
-_BEFORE = (_gpus, _gpu_memory, _reservations, _gpu_shares, _driver, _actors, _memory)
+_BEFORE = (_labels, _gpus, _gpu_memory, _reservations, _gpu_shares, _driver, _actors, _memory)
 
 
 def _floor(value: float) -> str:

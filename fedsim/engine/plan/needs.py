@@ -94,7 +94,7 @@ def filled(
         work_bytes: Memory of a GPU that an actor takes to train [bytes]; 0: it trains on the CPU.
         each: Number of clients over all rounds that one of the placements stands for.
     """
-    limits = _limits(engine, nodes, len(placements), work_bytes)
+    limits = _limits(engine, nodes, placements, work_bytes)
     actors = [ActorNeeds(placement=placement, on_gpu=work_bytes > 0) for placement in placements]
     for actor in actors:
         own, usable = replace(limits, device_bytes=0.0), nodes[actor.placement.node].gpu_usable
@@ -106,12 +106,13 @@ def filled(
     return actors
 
 
-def _limits(engine: Engine, nodes: Sequence[Node], actors: int, work_bytes: float) -> Limits:
+def _limits(engine: Engine, nodes: Sequence[Node], placements: Sequence[Placement], work_bytes: float) -> Limits:
     """Limits of an actor: an even share of its node's memory, or all that this process may use."""
     if engine.backend == "serial":
         return limits_of(engine, nodes[0].total_memory, 1, work_bytes)
     memory = min(node.actor_memory for node in nodes)
-    return limits_of(engine, memory, math.ceil(max(actors, 1) / len(nodes)), work_bytes)
+    there = max(1, len({placement.node for placement in placements}))
+    return limits_of(engine, memory, math.ceil(max(len(placements), 1) / there), work_bytes)
 
 
 def _keep_state(actor: ActorNeeds, size: float, limits: Limits) -> None:

@@ -19,7 +19,7 @@ from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Se
 from fedsim.engine.observer import Observer
 from fedsim.engine.place.machine import nodes_of
 from fedsim.engine.place.node import CUDA_BYTES, Node
-from fedsim.engine.place.placement import Placement, device_of, granted, placed, unplaced
+from fedsim.engine.place.placement import Placement, device_of, granted, placed, unlabelled, unplaced, usable
 from fedsim.engine.place.schedule import balance
 from fedsim.engine.plan.memory import work_bytes
 from fedsim.engine.ray.adder import handing_in
@@ -32,6 +32,7 @@ from fedsim.engine.ray.metrics import RayMetrics
 from fedsim.engine.ray.private import call_in
 from fedsim.engine.ray.tree import Tree
 from fedsim.workload.engine import Engine
+from fedsim.workload.resources import Resources
 
 
 class RayBackend(Backend):
@@ -99,17 +100,20 @@ class RayBackend(Backend):
         work = work_bytes(self._setup, clients)
         placements = placed(self._engine, clients, nodes, work or CUDA_BYTES)
         self._vacant = sorted(placements, key=lambda placement: -placement.gpus)
-        if sum(len(placement.clients) for placement in self._vacant) < len(clients):
-            raise InputError("resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share")
-        if before is not None and unplaced(self._vacant, nodes):
+        lacking = sum(len(placement.clients) for placement in self._vacant) < len(clients)
+        if before is not None and (lacking or unplaced(self._vacant, nodes)):
             raise RunError(
                 "the remaining nodes cannot hold all clients (site resources); add nodes, and continue with --resume"
             )
+        if lacking:
+            gpus = "resources.gpus: no node has the GPUs that some clients ask for; ask for a smaller share"
+            raise InputError(unlabelled(clients, nodes) or gpus)
         if not federation.listed:
             self._vacant = [replace(placement, clients=()) for placement in self._vacant]
         memory = min(node.actor_memory for node in nodes)
         hosts = len(self._vacant)
-        self._limits = limits_of(self._engine, memory, math.ceil(hosts / len(nodes)), work, all_hosts=hosts)
+        there = len({placement.node for placement in placements})
+        self._limits = limits_of(self._engine, memory, math.ceil(hosts / there), work, all_hosts=hosts)
 
     def _silent(self) -> list[Actor]:
         """Actors that are lost, or that lack clients because a move was interrupted."""
@@ -167,6 +171,7 @@ class RayBackend(Backend):
         return {
             "num_cpus": 0, "num_gpus": placement.gpus, "memory": math.ceil(placement.memory) or None, "max_restarts": 0,
             "scheduling_strategy": pinned if placement.pinned or not (placement.gpus or placement.memory) else "SPREAD",
+            "label_selector": dict(placement.needs.labels or {}) or None,
         }  # fmt: skip
 
     # Calls
@@ -243,12 +248,17 @@ class RayBackend(Backend):
 
     def slots(self) -> int:
         """How many clients without special resources can train at once, over all nodes."""
-        nodes = self._nodes.values() or self._alive()
+        nodes = usable(self._nodes.values() or self._alive(), self._kinds())
         return sum(max(1, math.floor(node.cpus / self._engine.threads)) for node in nodes)
+
+    def _kinds(self) -> set[Resources]:
+        """What clients need."""
+        return {client.resources for client in self._clients.typical}
 
     def _alive(self) -> list[Node]:
         """The living nodes that the run may use; those that it uses already come first."""
-        return granted(self._engine, sorted(nodes_of(self._ray), key=lambda node: node.id not in self._nodes))
+        nodes = sorted(nodes_of(self._ray), key=lambda node: node.id not in self._nodes)
+        return granted(self._engine, nodes, self._kinds())
 
 
 def _node_id(host: Host) -> str:
