@@ -2,6 +2,9 @@
 
 A job is the manifest with the job's name, its command, and a ConfigMap of its small files that every pod mounts. Runs
 go to a volume that all pods share; its folder is the manifest's annotation fedsim/runs.
+
+The manifest's labels may name a queue. Volcano lets pods wait, as Kubernetes itself does. Kueue suspends a job until
+its turn has come, and then resumes it, even if it was suspended by the user.
 """
 
 import codecs
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.core.errors import InputError
 from fedsim.core.files import making
 from fedsim.jobs.common import ask, check_free, checked_files, checked_id, stream
+from fedsim.jobs.kept import keep
 from fedsim.jobs.manifest import as_yaml, check, groups_of, nodes_of, pods_of, read_manifest
 from fedsim.jobs.target import ENDED, State, Status, Submission
 
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from fedsim.engine.place.node import Node
 
 RUNS_KEY = "fedsim/runs"
+KUEUE = "kueue.x-k8s.io/queue-name"
+"""The label that names a queue of Kueue."""
 _MOUNTED = "/etc/fedsim"
 _VOLUME = "fedsim-job"
 _LARGEST = 1_000_000  # bytes of a ConfigMap
@@ -31,6 +37,7 @@ _FETCH_S = 3600  # lifetime of a pod that copies a run
 _DEPLOYED: dict[str, State] = {
     "Failed": "failed", "ValidationFailed": "failed", "Suspending": "stopped", "Suspended": "stopped",
 }  # fmt: skip
+_SUSPENDED = frozenset({"Suspending", "Suspended"})
 _ENDED: dict[str, State] = {"SUCCEEDED": "succeeded", "STOPPED": "stopped", "FAILED": "failed"}
 
 
@@ -56,6 +63,8 @@ class KubeRay:
         runs = (metadata.get("annotations") or {}).get(RUNS_KEY)
         if not (isinstance(runs, str) and runs.startswith("/")):
             raise InputError(f"{path}: metadata.annotations: give {RUNS_KEY}, the runs' folder on the shared volume")
+        if _queue(self._manifest) and not self._manifest["spec"].get("shutdownAfterJobFinishes"):
+            raise InputError(f"{path}: spec.shutdownAfterJobFinishes: must be true where the label {KUEUE} is set")
         self.out = Path(runs)
         self._scope = [f"--namespace={metadata['namespace']}"] if "namespace" in metadata else []
 
@@ -89,8 +98,8 @@ class KubeRay:
 
     def status(self, submission_id: str) -> Status:
         """The state of a job according to the operator."""
-        found = self._kubectl("get", "rayjob", checked_id(submission_id), "--ignore-not-found", "--output=json")
-        return _status(json.loads(found).get("status") or {}) if found.strip() else Status("unknown")
+        job = self._job(submission_id)
+        return _status(job) if job else Status("unknown")
 
     def logs(self, submission_id: str, follow: bool) -> Iterator[str]:
         """The log of the pod that submits the job to Ray and relays its output; empty until that pod exists."""
@@ -107,7 +116,15 @@ class KubeRay:
         return self._watch(submission_id, ENDED)
 
     def stop(self, submission_id: str) -> None:
-        """Have the operator remove the job's pods; the run can be resumed from its last checkpoint."""
+        """Have the operator remove the job's pods; the run can be resumed from its last checkpoint.
+
+        Kueue would soon resume a job that is only suspended; so one in its queue is deleted, and its end kept here.
+        """
+        if _queue(self._job(submission_id)):
+            log = "".join(self.logs(submission_id, follow=False))
+            self._kubectl("delete", "rayjob", submission_id, "--ignore-not-found", "--wait")
+            keep(submission_id, Status("stopped"), log)
+            return
         suspended = json.dumps({"spec": {"suspend": True}})
         self._kubectl("patch", "rayjob", checked_id(submission_id), "--type=merge", f"--patch={suspended}")
 
@@ -149,6 +166,12 @@ class KubeRay:
                         return status
         return status
 
+    def _job(self, submission_id: str) -> dict[str, Any]:
+        """The job as the cluster has it; empty if it has none."""
+        found = self._kubectl("get", "rayjob", checked_id(submission_id), "--ignore-not-found", "--output=json")
+        job: dict[str, Any] = json.loads(found) if found.strip() else {}
+        return job
+
     def _kubectl(self, *arguments: str, stdin: str = "") -> str:
         return ask(self._command(*arguments), stdin)
 
@@ -176,9 +199,18 @@ def _mount(pod: dict[str, Any], name: str) -> None:
     container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
 
 
-def _status(told: dict[str, Any]) -> Status:
+def _queue(job: dict[str, Any]) -> str:
+    """The queue of Kueue that a job's manifest names; empty if it names none."""
+    labels = (job.get("metadata") or {}).get("labels") or {}
+    return str(labels.get(KUEUE) or "")
+
+
+def _status(found: dict[str, Any]) -> Status:
     """The state of a job: the operator's verdict, or else Ray's, which is known earlier."""
+    told: dict[str, Any] = found.get("status") or {}
     deployed, job = str(told.get("jobDeploymentStatus", "")), str(told.get("jobStatus", ""))
+    if deployed in _SUSPENDED and (queue := _queue(found)):
+        return Status("pending", f"waits in the queue {queue}")
     state = _DEPLOYED.get(deployed) or (_ENDED.get(job) if deployed == "Complete" else None)
     if state is None:
         return Status("running" if deployed == "Running" and job in {"RUNNING", *_ENDED} else "pending")

@@ -212,7 +212,7 @@ def test_what_kubectl_refuses_is_said(kuberay: KubeRay, kubectl: Path) -> None:
 
 def test_a_stopped_job_is_suspended(kuberay: KubeRay, kubectl: Path) -> None:
     kuberay.stop(JOB.id)
-    assert calls(kubectl)[0][0][-1] == '--patch={"spec": {"suspend": true}}'
+    assert calls(kubectl)[-1][0][-1] == '--patch={"spec": {"suspend": true}}'
 
 
 def test_a_run_is_copied_through_a_pod_that_goes_again(kuberay: KubeRay, kubectl: Path, tmp_path: Path) -> None:
