@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from fedsim.engine.plan.walltime import Walltime
 
 
 def _terminal(stream: TextIO | None) -> bool:
@@ -52,6 +55,12 @@ Tags = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the run or study that --out (or the default folder) holds.")
 ]
+Limit = Annotated[
+    str | None,
+    typer.Option(
+        "--walltime", metavar="H:MM:SS", help="Stop in time, with a checkpoint: begin no round that might end later."
+    ),
+]
 Stop = Callable[[], bool]
 Round = Annotated[str, typer.Option("--round", help="best (by validation PSNR), last, or a number.")]
 Trust = Annotated[
@@ -63,6 +72,13 @@ Address = Annotated[str | None, typer.Option(help="Ray cluster to run on; defaul
 def tagged(overrides: list[str] | None, tags: list[str] | None, key: str = "tags") -> list[str]:
     """The overrides with those of `--tag`."""
     return [*(overrides or []), *([f"{key}={json.dumps(tags)}"] if tags else [])]
+
+
+def limited(walltime: str | None) -> "Walltime":
+    """The time that the command may take, which begins here."""
+    from fedsim.engine.plan.walltime import Walltime
+
+    return Walltime.of(walltime)
 
 
 def free_folder(path: Path) -> Path:

@@ -4,12 +4,13 @@ import logging
 import math
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from fedsim.cli.common import (
     Address,
+    Limit,
     Overrides,
     Overwrite,
     Tags,
@@ -17,6 +18,7 @@ from fedsim.cli.common import (
     WorkloadFile,
     err,
     free_folder,
+    limited,
     out,
     replacing,
     stop_on_signal,
@@ -43,8 +45,10 @@ def run(
     tags: Tags = None,
     trust: Trust = False,
     address: Address = None,
+    walltime: Limit = None,
 ) -> None:
     """Train a workload, test its best round, and write a report."""
+    limit = limited(walltime)
     from fedsim.cli.progress import progress_of
     from fedsim.engine.observer import Observers
     from fedsim.engine.record.claim import claim_numbered
@@ -72,16 +76,21 @@ def run(
             for line in superseded(loaded, overrides or []) if not resume else ():
                 log.warning(line)
             with stop_on_signal() as stopped:
-                done = simulation.run(begun(stopped))
+                done = simulation.run(begun(stopped), walltime=limit)
             if done:
                 out.print("testing the best round")
             frame = simulation.evaluate() if done else None
         if frame is not None:
             _conclude(frame, path)
     if frame is None:
-        command = shlex.join(["fedsim", "run", str(path / "workload.yaml"), "--out", str(path), "--resume"])
-        err.print(f"stopped; resume with: {command}", soft_wrap=True, highlight=False)
-        raise typer.Exit(130)
+        _stopped(path, limit.why)
+
+
+def _stopped(path: Path, why: str) -> NoReturn:
+    """Say how to resume a run, and exit."""
+    command = shlex.join(["fedsim", "run", str(path / "workload.yaml"), "--out", str(path), "--resume"])
+    err.print(f"stopped{why}; resume with: {command}", soft_wrap=True, highlight=False)
+    raise typer.Exit(130)
 
 
 def _conclude(evaluation: "pd.DataFrame", path: Path) -> None:

@@ -10,10 +10,12 @@ import typer
 
 from fedsim.cli.common import (
     Address,
+    Limit,
     OfStudy,
     Overwrite,
     Tags,
     err,
+    limited,
     out,
     readable,
     replacing,
@@ -32,8 +34,10 @@ def study(
     overwrite: Overwrite = False,
     tags: Tags = None,
     address: Address = None,
+    walltime: Limit = None,
 ) -> None:
     """Run every point of a study, in parallel where each needs one core; the same command resumes it."""
+    limit = limited(walltime)
     from fedsim.cli.study_progress import study_progress
     from fedsim.engine.tracking.tracking import tracked
     from fedsim.report.conclude import conclude
@@ -46,11 +50,12 @@ def study(
     _leave_notes_to_points()
     with tracked(plan.trackers, path):
         with replacing(path, overwrite) as begun, stop_on_signal() as stopped:
-            result = run_study(plan, path, partial(study_progress, out), begun(stopped), address)
+            result = run_study(plan, path, partial(study_progress, out), begun(stopped), address, limit)
+            why = "" if stopped() else limit.why or ": another round would end too late for --walltime"
         if result.stopped:
             where = ["--address", address] if address else []
             command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path), *where])
-            err.print(f"stopped; resume with: {command}", soft_wrap=True, highlight=False)
+            err.print(f"stopped{why}; resume with: {command}", soft_wrap=True, highlight=False)
             raise typer.Exit(130)
         conclude(path, out, trust=None)
     if result.failed:

@@ -22,6 +22,7 @@ from fedsim.engine.host.training import make_learner
 from fedsim.engine.observer import Observer, Observers
 from fedsim.engine.plan.fits import check_fits
 from fedsim.engine.plan.virtual import held_by
+from fedsim.engine.plan.walltime import Walltime
 from fedsim.engine.record.claim import Claim, claimed
 from fedsim.engine.record.evaluation import keep_evaluation
 from fedsim.engine.record.failures import Failures
@@ -35,6 +36,7 @@ from fedsim.engine.recovery import Recovery
 from fedsim.engine.rounds import Rounds, check_phases
 from fedsim.engine.server import Server
 from fedsim.engine.state import checkpoint
+from fedsim.engine.state.due import is_due, level_after
 from fedsim.engine.state.snapshots import Snapshots
 from fedsim.engine.tracking.tracking import tracked
 from fedsim.workload.faults import CHECKPOINT
@@ -97,6 +99,7 @@ class Simulation:
             setup = held_by(setup, workload, self._federation.clients, self._learner, self._timetable)
             self._snapshots = Snapshots(self.path, setup, self._learner, *hosted)
             self._recovery = Recovery(workload.engine, self._rounds, self._failures, self._snapshots.reached)
+            self._walltime = Walltime()
             self._closing = closing.pop_all()
 
     def __enter__(self) -> Self:
@@ -107,10 +110,15 @@ class Simulation:
             self._log.fail(error)
         self._closing.close()
 
-    def run(self, stop: Callable[[], bool] = lambda: False, between: Callable[[Row], None] = lambda _: None) -> bool:
-        """Train until training.rounds, an early stop, or until `stop` is true after a round; rounds wait for `between`.
+    def run(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        between: Callable[[Row], None] = lambda _: None,
+        walltime: Walltime | None = None,
+    ) -> bool:
+        """Train until training.rounds, an early stop, until `stop` is true after a round, or the walltime is used up.
 
-        Returns whether nothing is left to train: all rounds are done, or validation no longer improves.
+        Rounds wait for `between`. Returns whether nothing is left to train: all are done, or none improves any longer.
 
         Raises:
             InputError: the run directory cannot be written, or the run does not fit into this machine or cluster.
@@ -119,6 +127,7 @@ class Simulation:
         if self.workload.engine.backend == "serial" and any(fault.kind == "kill" for fault in self.workload.faults):
             raise InputError("faults: kill needs engine.backend=ray; a serial run has no worker process to kill")
         self._warn()
+        self._walltime = walltime or self._walltime
         self._stamped = begin_run(self.path, self.workload, self._manifest.begin)
         self._log.open(self.path)
         checkpoint.sweep(self.path)
@@ -132,7 +141,7 @@ class Simulation:
         self._manifest.close()
         if done and (warning := term_warning(ratio_by_round(self._ledger.clients(TERM_COLUMNS)))):
             log.warning(warning)
-        self._log.say("trained" if done else f"stopped after round {self._snapshots.reached()}")
+        self._log.say("trained" if done else f"stopped after round {self._snapshots.reached()}{self._walltime.why}")
         return done
 
     def evaluate(self, part: Part = "test", which: Which = "best", images: bool = False) -> pd.DataFrame:
@@ -177,9 +186,8 @@ class Simulation:
         names = self._rounds.scored(round_)
         vectors, lots = self._rounds.deployed(names, round_)
         order = Evaluate(clients=names, round=round_, lots=lots, part=part, images=folder)
-        replies = self._backend.call(order, vectors)
-        place = {name: index for index, name in enumerate(names)}
-        return sorted((row for reply in replies for row in reply.rows), key=lambda row: place[row["client"]])
+        rows = [row for reply in self._backend.call(order, vectors) for row in reply.rows]
+        return sorted(rows, key=lambda row: self._federation.clients.place(row["client"]))
 
     def _warn(self) -> None:
         clients = self._federation.clients.typical
@@ -194,24 +202,25 @@ class Simulation:
     def _train(self, stop: Callable[[], bool], between: Callable[[Row], None]) -> bool:
         begun = round_ = self._recover()
         self._log.say(f"resumes after round {begun}" if begun else "begins")
+        self._walltime.begin(self.workload.metrics.every, self._ledger.seconds())
         last, stopping = self.workload.training.rounds, False
         while round_ < last and not self._stops_early():
             stopping = stopping or stop()
-            if stopping and self._rounds.level:
+            if self._rounds.level and (stopping or not self._walltime.lasts()):
                 break
             round_ += 1
-            row, clients = self._rounds.play(round_, round_ if stopping else self._until(round_))
+            row, clients = self._rounds.play(round_, round_ if stopping else level_after(self.workload, round_))
             self._manifest.add(each["site"] for each in clients)
             self._ledger.append(row, clients)
             self._snapshots.trained(each["client"] for each in clients if each["outcome"] in ("trained", "dropped"))
-            if self._on_schedule(round_):
+            if is_due(self.workload, round_):
                 if row["psnr"] > self._best[1]:
                     self._best = (round_, row["psnr"])
                 self._checkpoint(round_)
             self._log.say(round_text(row, last))
             self._observer.round_ends(row)
             between(row)
-        if round_ > begun and not self._on_schedule(round_):
+        if round_ > begun and not is_due(self.workload, round_):
             self._checkpoint(round_)
         if reason := self._stops_early():
             log.info(reason)
@@ -241,14 +250,6 @@ class Simulation:
         self._rounds.restart(round_)
         return self._snapshots.put(round_)
 
-    def _until(self, round_: int) -> int:
-        """The next round after which every client must be where the server is: it validates or writes a checkpoint."""
-        often = filter(None, (self.workload.metrics.every, self.workload.engine.checkpoint_every))
-        return min([self.workload.training.rounds, *(math.ceil(round_ / every) * every for every in often)])
-
-    def _on_schedule(self, round_: int) -> bool:
-        return bool(every := self.workload.engine.checkpoint_every) and round_ % every == 0
-
     def _checkpoint(self, round_: int) -> None:
         if self._claim is not None:
             self._claim.check()
@@ -262,8 +263,9 @@ class Simulation:
         layouts = self._snapshots.layouts(round_)
         struck = self._failures.strike(self.workload, tuple(layouts), round_, CHECKPOINT)
         self._ledger.flush()
-        self._snapshots.write(state, layouts, struck)
-        passing = [r for r in checkpoint.complete_rounds(self.path) if r != round_ and not self._on_schedule(r)]
+        with self._walltime.writing():
+            self._snapshots.write(state, layouts, struck)
+        passing = [r for r in checkpoint.complete_rounds(self.path) if r != round_ and not is_due(self.workload, r)]
         checkpoint.prune(self.path, self.workload.engine.keep_last, best, passing)
 
 

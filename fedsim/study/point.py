@@ -13,6 +13,7 @@ from fedsim.core.errors import DivergedError, InputError, RunError
 from fedsim.core.own import find_own
 from fedsim.data.split import Part
 from fedsim.engine.host.messages import Row
+from fedsim.engine.plan.walltime import Walltime
 from fedsim.engine.simulation import Simulation
 from fedsim.engine.tracking.tracking import tracked
 from fedsim.study.bare_loop import Floor
@@ -37,11 +38,12 @@ def run_point(
     address: str | None = None,
     study: Path | None = None,
     timed: bool = False,
+    walltime: Walltime | None = None,
 ) -> Outcome:
     """Train a point, or resume it, and evaluate its best round on a part; a failure is returned as an outcome.
 
-    With a judge, it may be pruned. Trackers are told that it belongs to `study`, a folder. With `timed`, a round of the
-    bare loop follows every round.
+    A judge may prune it, and a walltime stop it. Trackers are told that it belongs to `study`, a folder. With `timed`,
+    a round of the bare loop follows every round.
     """
     since = time.monotonic()
     between: Callable[[Row], None] = Floor(workload, path).take_turn if timed else lambda _: None
@@ -50,7 +52,7 @@ def run_point(
             tracked(workload.trackers, path, study=study) as told,
             Simulation(workload, path, resume=True, address=address, observer=told) as simulation,
         ):
-            outcome = _played(simulation, part, stop, judge, between)
+            outcome = _played(simulation, part, stop, judge, between, walltime)
     except Exception as error:  # a study continues after any failure of a point
         known = DIVERGED if isinstance(error, DivergedError) else ""
         kind = known if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
@@ -59,14 +61,19 @@ def run_point(
 
 
 def _played(
-    simulation: Simulation, part: Part, stop: Stop, judge: Judge | None, between: Callable[[Row], None]
+    simulation: Simulation,
+    part: Part,
+    stop: Stop,
+    judge: Judge | None,
+    between: Callable[[Row], None],
+    walltime: Walltime | None,
 ) -> Outcome:
-    """Train and evaluate, or stop where `stop` or the judge says so."""
+    """Train and evaluate, or stop where `stop`, the judge or the walltime says so."""
 
     def pruned() -> bool:
         return judge is not None and judge.prunes(simulation.validated("psnr"))
 
-    trained = simulation.run(lambda: stop() or pruned(), between)
+    trained = simulation.run(lambda: stop() or pruned(), between, walltime)
     rungs = judge.reached(simulation.validated("psnr")) if judge else {}
     if not trained:
         ended = pruned()
@@ -77,7 +84,9 @@ def _played(
     return Outcome(psnr=mean_over_sites(frame, "psnr"), rungs=rungs)
 
 
-def run_until_flag(text: str, study: Path, path: Path, part: Part, flag: Path, judge: Judge | None) -> Outcome:
+def run_until_flag(
+    text: str, study: Path, path: Path, part: Part, flag: Path, judge: Judge | None, walltime: Walltime | None = None
+) -> Outcome:
     """A point in a separate process; its workload is passed as text: a user's own method is a file of the study."""
     if flag.exists():
         return Outcome(stopped=True)
@@ -86,7 +95,7 @@ def run_until_flag(text: str, study: Path, path: Path, part: Part, flag: Path, j
     for name in workload.federation.own_datasets():
         find_own(name, (study,))
     with _collected_warnings() as warnings:
-        outcome = run_point(workload, path, part, flag.exists, judge=judge, study=study)
+        outcome = run_point(workload, path, part, flag.exists, judge=judge, study=study, walltime=walltime)
     return replace(outcome, warnings=tuple(warnings))
 
 

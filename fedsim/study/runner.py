@@ -16,6 +16,7 @@ from fedsim.analysis.comparable import Terms, check_comparable
 from fedsim.core.errors import InputError
 from fedsim.engine.clock.trace import read_trace
 from fedsim.engine.federation import Federation, assemble
+from fedsim.engine.plan.walltime import Walltime
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.claim import Claim
 from fedsim.engine.record.kept import check_kept
@@ -62,7 +63,12 @@ class StudyResult:
 
 
 def run_study(
-    plan: StudyPlan, folder: Path, progress: Progress = silent, stop: Stop = lambda: False, address: str | None = None
+    plan: StudyPlan,
+    folder: Path,
+    progress: Progress = silent,
+    stop: Stop = lambda: False,
+    address: str | None = None,
+    walltime: Walltime | None = None,
 ) -> StudyResult:
     """Run the unfinished points of a study, and collect its tables.
 
@@ -72,6 +78,7 @@ def run_study(
         progress: Shows which points have ended.
         stop: Called regularly; once it returns true, the current rounds are the last.
         address: Ray cluster to use; None starts Ray on this machine.
+        walltime: What the study may take; once a point stops for lack of time, the current rounds are the last.
 
     Raises:
         InputError: a point's data are invalid (nothing is written then), the folder holds something else, or another
@@ -86,7 +93,7 @@ def run_study(
         log.warning(beta)
     with Claim(folder):
         freeze(plan, folder)
-        runner = _Runner(plan, folder, progress, stop, address)
+        runner = _Runner(plan, folder, progress, stop, address, walltime or Walltime())
         runner.run(plan.tuning(), "tuning")
         runner.search()
         chosen = choose(plan, folder, runner.failures)
@@ -139,9 +146,11 @@ def _data_key(point: Point) -> str:
 class _Runner:
     """Runs points to their end and records those that failed."""
 
-    def __init__(self, plan: StudyPlan, folder: Path, progress: Progress, stop: Stop, address: str | None) -> None:
+    def __init__(
+        self, plan: StudyPlan, folder: Path, progress: Progress, stop: Stop, address: str | None, walltime: Walltime
+    ) -> None:
         self._plan, self._folder, self._progress, self._stop = plan, folder, progress, stop
-        self._address = address
+        self._address, self._walltime = address, walltime
         self._flag = (folder / "stopping").absolute()
         self._flag.unlink(missing_ok=True)
         known = read_failures(folder)  # all are retried, except candidates that diverged
@@ -210,7 +219,7 @@ class _Runner:
     def _run_here(self, point: Point) -> Outcome:
         return run_point(
             point.workload, self._folder / point.folder, point.part, self._stop, judge=point.judge,
-            address=self._address, study=self._folder, timed=self._plan.study.has_floor,
+            address=self._address, study=self._folder, timed=self._plan.study.has_floor, walltime=self._walltime,
         )  # fmt: skip
 
     def _side_by_side(self, points: Sequence[Point], after: After) -> Iterator[tuple[Point, Outcome]]:
@@ -224,7 +233,7 @@ class _Runner:
         try:
             while running:
                 done, _ = ray.wait(list(running), timeout=_LOOK_EVERY_S)
-                if self._stop():
+                if self._stop() or self.stopped:
                     self._flag.touch()
                 for ref in done:
                     point, outcome = running.pop(ref), _outcome_of(ray, ref)
@@ -248,7 +257,8 @@ class _Runner:
         def submit(point: Point) -> Any:  # noqa: ANN401 - Ray's reference
             threads = min(point.workload.engine.threads, cores)  # a task that requires more would wait forever
             text, path = point.workload.model_dump_json(), study / point.folder
-            return task.options(num_cpus=threads).remote(text, study, path, point.part, self._flag, point.judge)
+            options = (point.part, self._flag, point.judge, self._walltime)
+            return task.options(num_cpus=threads).remote(text, study, path, *options)
 
         return submit
 

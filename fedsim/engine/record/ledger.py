@@ -39,7 +39,7 @@ class Ledger:
     def __init__(self, run: Path) -> None:
         self._tables = {name: AppendedTable(run / f"{name}.parquet") for name in ("rounds", "clients")}
         self._held: dict[str, list[Row]] = {name: [] for name in self._tables}  # rows that are in no table yet
-        self._quality: list[Row] = []  # of each round
+        self._quality: list[Row] = []  # of each round, and its seconds
         self._written, self._cost = -math.inf, 0.0
 
     def resume(self, round_: int) -> None:
@@ -58,11 +58,15 @@ class Ledger:
                     )
             else:
                 table.clear()
-        self._quality = self._tables["rounds"].read(["round", *QUALITY]).to_pylist() if round_ else []
+        self._quality = self._tables["rounds"].read(["round", "seconds", *QUALITY]).to_pylist() if round_ else []
 
     def quality(self, metric: str) -> list[tuple[int, float]]:
         """Every round's number and its mean validation quality; NaN where it was not validated."""
         return [(row["round"], math.nan if row[metric] is None else row[metric]) for row in self._quality]
+
+    def seconds(self) -> list[float]:
+        """How long every round took [s], its checkpoint aside."""
+        return [row["seconds"] for row in self._quality]
 
     def clients(self, columns: Sequence[str]) -> pd.DataFrame:
         """Some columns of clients.parquet, as far as it has them."""
@@ -73,7 +77,7 @@ class Ledger:
         """Add a round; it is written unless that would take more than a few per cent of the time."""
         self._held["rounds"].append(round_row)
         self._held["clients"] += clients
-        self._quality.append({key: round_row[key] for key in ("round", *QUALITY)})
+        self._quality.append({key: round_row[key] for key in ("round", "seconds", *QUALITY)})
         if time.monotonic() - self._written > _PATIENCE * self._cost:
             self.flush()
         elif len(self._held["clients"]) > _MOST_HELD:
