@@ -1,12 +1,15 @@
 """fedsim submit and fedsim jobs: sending runs and studies to a cluster, and following them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsim.cli.common import Overrides, Tags, err, out, readable, tagged
 from fedsim.core.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from fedsim.jobs.target import Target
 
 jobs = typer.Typer(no_args_is_help=True, help="List, follow, stop and fetch submitted jobs.", rich_markup_mode="rich")
 JobId = Annotated[str, typer.Argument(help="Id of a job, or an unambiguous prefix of it.", metavar="ID")]
@@ -34,6 +37,12 @@ def submit(
         bool,
         typer.Option("--per-point", help="Submit one job per unfinished point of a study."),
     ] = False,
+    array: Annotated[
+        bool, typer.Option("--array", help="On SLURM: submit one job array, with a task per unfinished point.")
+    ] = False,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, metavar="N", help="Tasks of --array that may run at a time.")
+    ] = None,
 ) -> None:
     """Run a workload or a study on a cluster; submitting it again resumes it, and never runs it twice."""
     from fedsim.core.yaml import read_yaml
@@ -41,12 +50,13 @@ def submit(
 
     target = find_target(cluster)
     settings = tagged(overrides, tags, "set.tags" if tags and "workload" in read_yaml(file) else "tags")
-    if per_point and target.out is not None:
-        raise InputError(f"--per-point: {target.name} keeps runs in {target.out}, which this machine cannot collect")
+    _check_points(target, per_point, array, at_once)
     from fedsim.jobs.sending import check, submit_all
-    from fedsim.jobs.submission import prepare, prepare_points
+    from fedsim.jobs.submission import prepare, prepare_array, prepare_points
 
-    if per_point:
+    if array:
+        made, begin = prepare_array(file, settings, out_dir, at_once)
+    elif per_point:
         made, begin = prepare_points(file, settings, out_dir)
     else:
         made, begin = [prepare(file, settings, out_dir, target.out)], lambda: None
@@ -60,8 +70,22 @@ def submit(
             _follow(submission.id)
         else:
             _say(f"follow it with: fedsim jobs logs {submission.id} --follow")
-    if per_point:
+    if per_point or array:
         _say(f"when all are done, fedsim study {file} with the same --set and --out makes tables and report")
+
+
+def _check_points(target: "Target", per_point: bool, array: bool, at_once: int | None) -> None:
+    """Refuse options that a cluster does not know, or that do not go together."""
+    from fedsim.jobs.slurm import Slurm
+
+    if per_point and target.out is not None:
+        raise InputError(f"--per-point: {target.name} keeps runs in {target.out}, which this machine cannot collect")
+    if array and per_point:
+        raise InputError("--array: submits the points as tasks of one job, --per-point as jobs; choose one")
+    if array and not isinstance(target, Slurm):
+        raise InputError(f"--array: {target.name} is not SLURM, which has job arrays; use --per-point, or leave it out")
+    if at_once is not None and not array:
+        raise InputError("--at-once: is for the tasks of --array, which is missing")
 
 
 @jobs.command("list")

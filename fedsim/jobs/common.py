@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.files import making
-from fedsim.jobs.target import Submission
+from fedsim.jobs.target import Submission, Task
 
 if TYPE_CHECKING:
     from fedsim.engine.place.node import Node
@@ -33,7 +33,7 @@ def checked_id(submission_id: str) -> str:
     return submission_id
 
 
-def checked_files(submission: Submission) -> Mapping[str, str]:
+def checked_files(submission: Submission | Task) -> Mapping[str, str]:
     """The files of a submission, once all their names are known to stay in its folder.
 
     Raises:

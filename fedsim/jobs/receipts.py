@@ -30,7 +30,7 @@ class Receipt(BaseModel):
     id: Annotated[str, StringConstraints(pattern=_ID)]
     cluster: str
     """Its URL, or the path of its file."""
-    kind: Literal["run", "study"]
+    kind: Literal["run", "study", "array"]
     name: str
     out: Path
     """The run directory or the study's folder, as the cluster sees it."""
@@ -94,7 +94,8 @@ def state_of(receipt: Receipt, gone: set[str]) -> str:
         known = _without_cluster(receipt).state
         return "cluster gone" if known == "unknown" else known
     try:
-        return status_of(receipt).state
+        status = status_of(receipt)
+        return f"{status.state}: {status.reason}" if receipt.kind == "array" and status.reason else status.state
     except (InputError, RunError):
         gone.add(receipt.cluster)
         return "cluster gone"
@@ -180,7 +181,7 @@ def _without_cluster(receipt: Receipt) -> Status:
     result = receipt.out / ("report.html" if receipt.kind == "run" else "results.parquet")
     if not (result.is_file() and result.stat().st_mtime >= since):
         return Status("unknown")
-    failed = _failed_points(receipt.out) if receipt.kind == "study" else []
+    failed = _failed_points(receipt.out) if receipt.kind != "run" else []
     return Status("failed", f"{len(failed)} failed, the rest are done; {failed[0]}") if failed else Status("succeeded")
 
 

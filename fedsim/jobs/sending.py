@@ -140,7 +140,7 @@ def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
     """Refuse a job that cannot run or does not fit."""
     here = shares_files(target)
     for workload in job.workloads:
-        if workload.engine.backend != "ray" and job.kind == "run":  # a study runs serial points in parallel
+        if workload.engine.backend != "ray" and job.kind != "study":  # which runs serial points in parallel
             raise InputError(f"engine.backend: {workload.engine.backend} runs in one process; a cluster needs ray")
         missing = None if here else _missing(workload)
         if missing:

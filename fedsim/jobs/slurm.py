@@ -4,7 +4,6 @@ A job's small files and its log lie in the user's state folder, ~/.local/state/f
 All nodes must see it, as they see the run directory, the data and the environment that fedsim is installed in.
 """
 
-import codecs
 import os
 import re
 import shlex
@@ -16,20 +15,20 @@ from typing import TYPE_CHECKING
 
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.files import write_text, writing
+from fedsim.jobs.array import Array, array_in, files_of, named, option_of, status_of_array, write_array
 from fedsim.jobs.common import ask, checked_files, checked_id, fetch_shared, planned_node
+from fedsim.jobs.slurm_queue import RUNNING, WAITING, content, ended, in_accounting, in_queue, status_in
 from fedsim.jobs.state import state_folder
+from fedsim.jobs.tail import Tail
 from fedsim.jobs.target import RUNS, Status, Submission
 
 if TYPE_CHECKING:
     from fedsim.engine.place.node import Node
 
 _LOOK_EVERY_S = 5.0
-_WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SUSPENDED",
-                      "STOPPED", "SPECIAL_EXIT"})  # fmt: skip
-_RUNNING = frozenset({"RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT"})
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _LETTERS = {"nodes": "N", "cpus-per-task": "c"}
-_INTERRUPTED = "130"  # fedsim's exit status after a signal, with a checkpoint written
+_OF_ARRAYS = "SLURM_ARRAY_TASK_ID"  # what a script reads that knows arrays
 
 
 class Slurm:
@@ -44,9 +43,8 @@ class Slurm:
 
     def render(self, submission: Submission) -> str:
         """The command, and the files that would be written first."""
-        self._script()
-        folder = _folder(submission.id)
-        files = [f"# {folder / name}\n{text.rstrip()}\n" for name, text in sorted(checked_files(submission).items())]
+        self._check(submission)
+        files = [f"# {path}\n{text.rstrip()}\n" for path, text in sorted(_files(submission).items())]
         path = f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
         return "\n".join([f"# command\n{path} {shlex.join(self._command(submission))}\n", *files])
 
@@ -59,52 +57,53 @@ class Slurm:
         return tuple(planned_node(f"node {at + 1}", cpus, gpus, memory) for at in range(int(nodes)))
 
     def submit(self, submission: Submission) -> None:
-        """Write the job's folder and submit the script with sbatch."""
-        self._script()
-        folder = _folder(submission.id)
-        files = checked_files(submission)
+        """Write the folders of the job and its tasks, and submit the script with sbatch."""
+        self._check(submission)
+        folder, files = _folder(submission.id), _files(submission)
+        folders = [folder / str(number) for number in submission.tasks] or [folder]
         with writing(folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for left in ("job", "status", "output.txt"):  # left by a finished job of the same id
-                (folder / left).unlink(missing_ok=True)
-        for name, text in files.items():
-            write_text(folder / name, text)
+            for one in (folder, *folders):
+                one.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for left in ("job", "status", "output.txt"):  # left by a finished job of the same id
+                    (one / left).unlink(missing_ok=True)
+        for path, text in files.items():
+            write_text(path, text)
+        if submission.tasks:
+            write_array(folder, submission)
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
         answer = ask(self._command(submission), env=environment).strip()
         number, _, _ = answer.partition(";")  # JOB;CLUSTER on federated sites
         if not number.isdigit():
             raise RunError(f"sbatch: printed {answer!r:.60} instead of a job number; see squeue --me")
-        write_text(folder / "job", f"{number}\n")
+        for one in folders:
+            write_text(one / "job", f"{number}\n")
 
     def status(self, submission_id: str) -> Status:
         """A job's status from the queue; once SLURM has forgotten it, from accounting or the job's own exit status."""
         folder = _folder(submission_id)
+        if array := array_in(folder):
+            return status_of_array(submission_id, array)
         try:
-            _, word, reason = _in_queue(submission_id)
+            queued = in_queue(submission_id).get(None)
         except (InputError, RunError):  # no SLURM here; the script has recorded the exit status
-            if _content(folder / "status"):
-                return _ended(folder, "")
+            if content(folder / "status"):
+                return ended(folder, "")
             raise
-        word = word or _in_accounting(folder)
-        if word in _WAITING:
-            return Status("pending", reason if reason not in {"None", "Priority"} else "")
-        return Status("running") if word in _RUNNING else _ended(folder, word)
+        number = content(folder / "job")
+        return status_in(folder, queued, "" if queued else in_accounting([number]).get(number, ""))
 
     def logs(self, submission_id: str, follow: bool) -> Iterator[str]:
-        """The file that SLURM writes the job's output to."""
-        path, at = _folder(submission_id) / "output.txt", 0
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        while True:
+        """The file that SLURM writes the job's output to; of an array all lines of all tasks, each after its point."""
+        folder = _folder(submission_id)
+        array = array_in(folder)
+        tails = _tails(array) if array else {"": Tail(folder / "output.txt")}
+        more = True
+        while more:
             more = follow and self.status(submission_id).state in RUNS  # before reading, so that no output is missed
-            if path.is_file():
-                with path.open("rb") as file:
-                    file.seek(at)
-                    while piece := file.read(2**20):
-                        at += len(piece)
-                        yield decoder.decode(piece)
-            if not more:
-                return
-            time.sleep(_LOOK_EVERY_S)
+            for label, tail in tails.items():
+                yield from tail.pieces() if array is None else [named(tail.lines(last=not more), label)]
+            if more:
+                time.sleep(_LOOK_EVERY_S)
 
     def wait(self, submission_id: str) -> Status:
         """Wait until the job has finished."""
@@ -116,20 +115,28 @@ class Slurm:
 
     def stop(self, submission_id: str) -> None:
         """Cancel a pending job; let a running one finish its round with a checkpoint; if asked twice, stop it."""
-        number, word, _ = _in_queue(submission_id)
-        if word in _WAITING:
-            ask(["scancel", number])
-        elif word in _RUNNING:
-            ask(["scancel", "--batch", "--signal=TERM", number])
+        queue = in_queue(submission_id).values()
+        waiting, running = ([job.name for job in queue if job.word in words] for words in (WAITING, RUNNING))
+        if waiting:  # first: else SLURM would start them in place of those that end
+            ask(["scancel", *waiting])
+        if running:
+            ask(["scancel", "--batch", "--signal=TERM", *running])
 
     def fetch(self, out: Path, to: Path) -> None:
         """Copy a folder from the shared file system."""
         fetch_shared(out, to, "does not exist here; is it on a file system that this machine shares with the cluster?")
 
     def _command(self, submission: Submission) -> list[str]:
-        folder = _folder(submission.id)
-        own = [f"--job-name={submission.id}", f"--chdir={folder}", f"--output={folder / 'output.txt'}"]
+        folder, array = _folder(submission.id), [option_of(submission)] if submission.tasks else []
+        output = folder / ("%a/output.txt" if array else "output.txt")
+        own = [f"--job-name={submission.id}", f"--chdir={folder}", f"--output={output}", *array]
         return ["sbatch", "--parsable", *own, str(self.path), str(folder), *submission.arguments]
+
+    def _check(self, submission: Submission) -> None:
+        """Refuse a file that is not a script, or for an array one that knows no arrays."""
+        if _OF_ARRAYS not in self._script() and submission.tasks:
+            remedy = "copy those lines from the slurm.sbatch that fedsim init writes"
+            raise InputError(f"{self.path}: has no lines for {_OF_ARRAYS}, which --array needs; {remedy}")
 
     def _script(self) -> str:
         try:
@@ -158,40 +165,14 @@ def _folder(submission_id: str) -> Path:
     return state_folder() / "slurm" / checked_id(submission_id)
 
 
-def _in_queue(submission_id: str) -> tuple[str, str, str]:
-    """Number, state and reason of the newest job with this id; empty if SLURM has none, or no longer."""
-    by_name = ["--me", f"--name={submission_id}", "--states=all"]
-    queue = ask(["squeue", *by_name, "--noheader", "--format=%A|%T|%r"])
-    jobs = [line.strip().split("|", 2) for line in queue.splitlines() if line.count("|") >= 2]
-    number, word, reason = max(jobs, key=lambda job: int(job[0]), default=("", "", ""))
-    return number, word, reason
+def _files(submission: Submission) -> dict[Path, str]:
+    """The files of a job, or of all tasks of an array."""
+    folder = _folder(submission.id)
+    parts = {folder / str(number): files_of(task) for number, task in submission.tasks.items()}
+    parts = parts or {folder: dict(checked_files(submission))}
+    return {one / name: text for one, files in parts.items() for name, text in files.items()}
 
 
-def _in_accounting(folder: Path) -> str:
-    """The state of a job that has left the queue; empty if the site keeps no accounting."""
-    number = _content(folder / "job")
-    if not number.isdigit():
-        return ""
-    try:
-        state = ask(["sacct", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={number}"])
-    except (InputError, RunError):
-        return ""
-    return next(iter(state.split()), "")  # CANCELLED by 1000
-
-
-def _ended(folder: Path, word: str) -> Status:
-    """The final status of a job: from fedsim's exit status, which the script records, or else from SLURM."""
-    code = _content(folder / "status")
-    if code == "0" or (not code and word == "COMPLETED"):
-        return Status("succeeded")
-    if code == _INTERRUPTED or (not code and word == "CANCELLED"):
-        return Status("stopped")
-    if not (code or word or _content(folder / "job")):
-        return Status("unknown")
-    errors = [line for line in _content(folder / "output.txt").splitlines() if line.startswith("fedsim: ")]
-    slurm = f"SLURM says {word.lower().replace('_', ' ')}" if word else "SLURM has forgotten it"
-    return Status("failed", errors[-1].removeprefix("fedsim: ") if errors else f"{slurm}; see {folder / 'output.txt'}")
-
-
-def _content(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+def _tails(array: Array) -> dict[str, Tail]:
+    """The output of every task, by the point's name."""
+    return {label: Tail(array.folder_of(number) / "output.txt") for number, label in array.labels.items()}

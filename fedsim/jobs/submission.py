@@ -5,7 +5,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,8 +13,8 @@ from typing import Literal
 from fedsim.core.errors import InputError
 from fedsim.core.yaml import read_yaml
 from fedsim.engine.record.kept import keep_own
-from fedsim.jobs.target import Submission
-from fedsim.study.ended import is_finished
+from fedsim.jobs.target import Submission, Task
+from fedsim.study.ended import is_finished, read_failures, write_failures
 from fedsim.study.frozen import check_folder, freeze
 from fedsim.study.runner import check_data
 from fedsim.study.study import Point, StudyPlan, load_study
@@ -23,7 +23,7 @@ from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Federation
 
 _LARGEST = 1_000_000  # bytes; ample for workloads and methods, too small for data, which are not sent
-_RUN, _STUDY = ("run", "workload.yaml", "--resume"), ("study", "study.yaml")
+_RUN, _STUDY, _ARRAY = ("run", "workload.yaml", "--resume"), ("study", "study.yaml"), ("array",)
 _LONGEST_NAME = 27  # of the 45 characters of an id
 
 
@@ -33,9 +33,10 @@ class Job:
 
     submission: Submission
     name: str
-    kind: Literal["run", "study"]
+    kind: Literal["run", "study", "array"]
+    """An array runs the points of a study as tasks of one job."""
     workloads: tuple[Workload, ...]
-    """The run's workload; of a study, one for each method in each regime."""
+    """The run's workload; of a study or an array, one for each method in each regime."""
     plan: StudyPlan | None = None
     """Points of a study."""
 
@@ -86,24 +87,77 @@ def prepare_points(file: Path, overrides: Sequence[str], out: Path | None) -> tu
     Raises:
         InputError: the file is not a study, its data are wrong, or its points depend on each other or on a bare loop.
     """
+    plan, folder = _separable(file, overrides, out, "--per-point")
+    jobs = [_of_point(point, folder) for point in plan.examples() if not is_finished(point, folder)]
+    return jobs, partial(freeze, plan, folder)
+
+
+def prepare_array(
+    file: Path, overrides: Sequence[str], out: Path | None, at_once: int | None
+) -> tuple[list[Job], Callable[[], None]]:
+    """One job with a task for each unfinished point of a study, if there are any.
+
+    Also returns a function that makes the study's folder, as `prepare_points` does.
+
+    Args:
+        file: A study.
+        overrides: `KEY=VALUE`.
+        out: The study's folder, visible to the cluster; default studies/NAME.
+        at_once: Number of tasks that may run at a time; None: any.
+
+    Raises:
+        InputError: as of `prepare_points`.
+    """
+    plan, folder = _separable(file, overrides, out, "--array")
+    points = dict(enumerate(plan.examples(), start=1))
+    left = {number: point for number, point in points.items() if not is_finished(point, folder)}
+    whole = _submission(plan.study.name, partial(freeze, plan), _ARRAY, folder)  # its id is that of all points
+    submission = replace(
+        whole,
+        files={},
+        arguments=(),
+        tasks={number: _task(_of_point(point, folder)) for number, point in left.items()},
+        at_once=at_once,
+    )
+    workloads = tuple(point.workload for point in points.values())[: len(plan.pairs)]
+    job = Job(submission=submission, name=plan.study.name, kind="array", workloads=workloads, plan=plan)
+    return [job] if left else [], partial(_begin_array, plan, folder)
+
+
+def _begin_array(plan: StudyPlan, folder: Path) -> None:
+    """Make the study's folder; points that had failed are about to be retried."""
+    freeze(plan, folder)
+    known, points = read_failures(folder), {point.label for point in plan.examples()}
+    if known.keys() & points:
+        write_failures(folder, {label: error for label, error in known.items() if label not in points})
+
+
+def _separable(file: Path, overrides: Sequence[str], out: Path | None, option: str) -> tuple[StudyPlan, Path]:
+    """A study whose points can be jobs, and its folder.
+
+    Raises:
+        InputError: the file is not a study, its data are wrong, or its points depend on each other or on a bare loop.
+    """
     if "workload" not in read_yaml(file):
-        raise InputError(f"--per-point: {file} is a workload; only a study has points")
+        raise InputError(f"{option}: {file} is a workload; only a study has points")
     plan = load_study(file, overrides)
     if plan.tuning_runs:
-        raise InputError(f"{file}: tune: its points depend on the tuning; leave out --per-point")
+        raise InputError(f"{file}: tune: its points depend on the tuning; leave out {option}")
     if plan.study.has_floor:
-        raise InputError(f"{file}: kind: {plan.study.kind} is measured beside a bare loop; leave out --per-point")
+        raise InputError(f"{file}: kind: {plan.study.kind} is measured beside a bare loop; leave out {option}")
     folder = Path.cwd() / (out.expanduser() if out else Path("studies") / plan.study.name)
     check_data(plan)
     check_folder(plan, folder)
-    points = plan.examples()
-    jobs = [_of_point(point, folder) for point in points if not is_finished(point, folder)]
-    return jobs, partial(freeze, plan, folder)
+    return plan, folder
 
 
 def _of_point(point: Point, folder: Path) -> Job:
     submission = _submission(point.label, partial(_keep, point.workload), _RUN, folder / point.folder)
     return Job(submission=submission, name=point.label, kind="run", workloads=(point.workload,))
+
+
+def _task(job: Job) -> Task:
+    return Task(label=job.name, files=job.submission.files, arguments=job.submission.arguments)
 
 
 def _submission(name: str, keep: Callable[[Path], None], command: tuple[str, ...], out: Path) -> Submission:
@@ -114,7 +168,8 @@ def _submission(name: str, keep: Callable[[Path], None], command: tuple[str, ...
     size = sum(len(text.encode()) for text in files.values())
     if size > _LARGEST:
         raise InputError(f"{name}: with its method's file it has {size:,} bytes; at most {_LARGEST:,} can be sent")
-    return Submission(id=_id_of(name, files, out), files=files, arguments=(*command, "--out", str(out)), out=out)
+    known = {**files, "": command[0]} if command == _ARRAY else files  # a study as one job is another job
+    return Submission(id=_id_of(name, known, out), files=files, arguments=(*command, "--out", str(out)), out=out)
 
 
 def _keep(workload: Workload, folder: Path) -> None:

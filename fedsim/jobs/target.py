@@ -1,7 +1,7 @@
 """The interface of all clusters: a Submission, which is sent, and a Target, which receives it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -25,6 +25,22 @@ class Submission:
     """Arguments for fedsim, run in the folder of the files: run workload.yaml --out DIR --resume."""
     out: Path
     """Absolute path of the run directory or the study's folder, as the cluster sees it."""
+    tasks: Mapping[int, "Task"] = field(default_factory=dict)
+    """Of an array, which has no files and no arguments of its own: what each of its tasks runs, by number."""
+    at_once: int | None = None
+    """Number of tasks of an array that may run at a time; None: any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A point of a study, as a task of an array."""
+
+    label: str
+    """The point's name."""
+    files: Mapping[str, str]
+    """As of a submission."""
+    arguments: tuple[str, ...]
+    """As of a submission."""
 
 
 @dataclass(frozen=True)

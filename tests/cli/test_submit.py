@@ -86,5 +86,6 @@ def test_a_wrong_workload_is_refused_before_any_cluster(fedsim: Fedsim, workload
 def test_the_contract_of_submit() -> None:
     commands = get_command(cli.app).commands  # type: ignore[attr-defined]
     options = {option for parameter in commands["submit"].params for option in parameter.opts}
-    assert options == {"file", "--cluster", "--set", "--out", "--wait", "--dry-run", "--per-point", "--tag"}
+    points = {"--per-point", "--array", "--at-once"}
+    assert options == {"file", "--cluster", "--set", "--out", "--wait", "--dry-run", "--tag", *points}
     assert set(commands["jobs"].commands) == {"list", "logs", "wait", "stop", "fetch"}
