@@ -70,6 +70,8 @@ def submit(
             _follow(submission.id)
         else:
             _say(f"follow it with: fedsim jobs logs {submission.id} --follow")
+    if (per_point or array) and not made:
+        _say("every point has finished already")
     if per_point or array:
         _say(f"when all are done, fedsim study {file} with the same --set and --out makes tables and report")
 

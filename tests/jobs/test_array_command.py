@@ -44,7 +44,7 @@ def test_stopping_cancels_what_waits_before_what_runs_is_told(sent: Job, site: P
 
 
 @pytest.mark.long
-def test_finished_points_are_not_sent_again(site: Path, study: Path, tmp_path: Path) -> None:
+def test_finished_points_are_not_sent_again(site: Path, study: Path, tmp_path: Path, fedsim: Fedsim) -> None:
     """The others keep their numbers; when none is left there is no job."""
     serial = ["set.engine.backend=serial"]
     (job,), begin = prepare_array(study, serial, None, None)
@@ -59,6 +59,9 @@ def test_finished_points_are_not_sent_again(site: Path, study: Path, tmp_path: P
         other = tmp_path / "studies" / "few" / "runs" / label
         shutil.copytree(first, other)
     assert prepare_array(study, serial, None, None)[0] == []
+    status, _, err = fedsim("submit", study, "--cluster", "slurm", "--array", "--set", *serial)
+    assert (status, err.splitlines()[0]) == (0, "every point has finished already")
+    assert not (site / "sbatch.given").exists()
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from fedsim.core.errors import RunError
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.jobs.slurm import Slurm
+from fedsim.jobs.submission import prepare_array
 from fedsim.jobs.target import Status, Submission
 from fedsim.workload.reading import load_workload, write_yaml
 
@@ -184,6 +185,42 @@ def test_a_stopped_job_writes_a_checkpoint_and_is_gone_on_with(slurm: Slurm, sit
     slurm.submit(job)
     assert slurm.wait(job.id) == Status("succeeded")
     assert len(Run(tmp_path / "run").rounds) == ROUNDS
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_an_array_whose_tasks_end_apart(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three points, one at a time; one is cancelled while it waits and, submitted again, is the only one that runs."""
+    monkeypatch.chdir(tmp_path)
+    slurm = edited(tmp_path, "--nodes=1")
+    study = {"name": "few", "workload": "small.yaml", "seeds": [1, 2, 3], "methods": {"fedavg": {}}}
+    for name, content in {"small.yaml": small(tmp_path, rounds=1), "few.yaml": study}.items():
+        (tmp_path / name).write_text(write_yaml(content))
+    (job,), begin = prepare_array(tmp_path / "few.yaml", [], None, at_once=1)
+    begin()
+    slurm.submit(job.submission)
+    labels = [task.label for task in job.submission.tasks.values()]
+    until(lambda: slurm.status(job.submission.id).state == "running", "no task has begun")
+    assert slurm.status(job.submission.id).reason == "0 of 3 points done, 1 running"
+    number = (tmp_path / "state" / "slurm" / job.submission.id / "3" / "job").read_text().strip()
+    subprocess.run(["scancel", f"{number}_3"], check=True)
+    until(lambda: with_walltime(tmp_path), "no fedsim that knows its time", seconds=300)
+    assert slurm.wait(job.submission.id) == Status("stopped", f"1 of 3 points stopped: {labels[2]}")
+    lines = "".join(slurm.logs(job.submission.id, follow=False)).splitlines()
+    assert {line.partition(": ")[0] for line in lines} == {*labels[:2]}
+    assert any("round 1/1" in line for line in lines)
+    (again,), _ = prepare_array(tmp_path / "few.yaml", [], None, at_once=1)
+    assert (again.submission.id, list(again.submission.tasks)) == (job.submission.id, [3])
+    slurm.submit(again.submission)
+    assert slurm.wait(job.submission.id) == Status("succeeded")
+    assert prepare_array(tmp_path / "few.yaml", [], None, None)[0] == []
+
+
+def with_walltime(folder: Path) -> list[str]:
+    """The time that a fedsim of the folder has, below the four hours that the script asks for."""
+    lines = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
+    ours = [line for line in lines if "--walltime" in line and any(word.startswith(str(folder)) for word in line)]
+    return [line[line.index("--walltime") + 1] for line in ours if line[-1].startswith("3:")]
 
 
 def test_a_job_that_waits_is_cancelled(slurm: Slurm, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def test_clients_train_on_nodes_with_their_labels(
     assert_same(serial, Run(tmp_path / "cluster"))
 
 
+@pytest.mark.timeout(900)
 def test_only_nodes_that_carry_them_count_and_others_are_named(workload: Callable[..., Any], tmp_path: Path) -> None:
     workload()
     sites = [part for at in range(3) for part in ("--set", on(at, "b"))]
