@@ -23,8 +23,8 @@ def test_a_run_stops_in_time_and_goes_on(fedsim: Fedsim, workload: Path, tmp_pat
     status, _, err = fedsim("run", workload, "--out", "run", "--walltime", "0:01")
     assert status == 130
     assert complete_rounds(tmp_path / "run") == [1]
-    warning, said = " ".join(err.split()).split("give it more ")
-    assert warning.startswith("WARNING --walltime: is shorter than a round, which takes ")
+    warning, _, said = " ".join(err.split()).rpartition("give it more ")
+    assert "WARNING --walltime: is shorter than a round, which takes " in warning
     assert said.startswith("stopped: another round takes up to ")
     assert said.endswith("of --walltime are left; resume with: fedsim run run/workload.yaml --out run --resume")
     status, out, err = fedsim("run", "run/workload.yaml", "--out", "run", "--resume", "--walltime", "1-00:00:00")

@@ -69,7 +69,7 @@ class Walltime:
         """
         self._rounds = deque(self._rounds, maxlen=max(LOOKED_AT, every))
         self._since = None
-        left, longest = self._end - self._clock(), max(before[-LOOKED_AT:], default=0.0)
+        left, longest = max(self._end - self._clock(), 0.0), max(before[-LOOKED_AT:], default=0.0)
         if not self._rounds and longest > left:
             self._warn(f"a round of this run took {duration(longest)}, and {duration(left)} are left; one begins, "
                        "since otherwise the run would never go on")  # fmt: skip
