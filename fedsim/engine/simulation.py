@@ -96,10 +96,9 @@ class Simulation:
             hosted = self._federation, self._server, self._backend
             self._timetable = Timetable.of(workload, self._federation.clients, self._learner)
             self._rounds = Rounds(workload, *hosted, self._observer, self._failures, self._timetable)
-            setup = held_by(setup, workload, self._federation.clients, self._learner, self._timetable)
-            self._snapshots = Snapshots(self.path, setup, self._learner, *hosted)
+            held = held_by(setup, workload, self._federation.clients, self._learner, self._timetable)
+            self._snapshots = Snapshots(self.path, held, self._learner, *hosted)
             self._recovery = Recovery(workload.engine, self._rounds, self._failures, self._snapshots.reached)
-            self._walltime = Walltime()
             self._closing = closing.pop_all()
 
     def __enter__(self) -> Self:
@@ -127,7 +126,7 @@ class Simulation:
         if self.workload.engine.backend == "serial" and any(fault.kind == "kill" for fault in self.workload.faults):
             raise InputError("faults: kill needs engine.backend=ray; a serial run has no worker process to kill")
         self._warn()
-        self._walltime = walltime or self._walltime
+        self._walltime = walltime or Walltime()
         self._stamped = begin_run(self.path, self.workload, self._manifest.begin)
         self._log.open(self.path)
         checkpoint.sweep(self.path)
@@ -192,9 +191,8 @@ class Simulation:
     def _warn(self) -> None:
         clients = self._federation.clients.typical
         steps = {client.name: math.ceil(client.data.samples() / client.training.batch_size) for client in clients}
-        legal = hooks.warnings(self.workload.algorithm, steps, self._learner.parameters)
         fits = check_fits(self.workload, self._federation, self._learner, self._timetable, self.path)
-        for warning in legal + fits:
+        for warning in hooks.warnings(self.workload.algorithm, steps, self._learner.parameters) + fits:
             log.warning(warning)
         for note in self._federation.notes:
             log.info(note)
