@@ -9,6 +9,10 @@ from typing import NamedTuple
 
 import pytest
 
+from fedsim.jobs.slurm import Slurm
+
+from . import slurm_site
+
 Fedsim = Callable[..., tuple[int, str, str]]
 
 SCRIPT = Path(__file__).parents[2] / "clusters" / "local.sh"
@@ -78,3 +82,19 @@ def cluster(brought_up: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """The module's cluster, as this test's `--cluster local`; receipts of other tests are there too."""
     monkeypatch.setenv("FEDSIM_STATE", str(brought_up.state))
     return brought_up
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder of a SLURM site."""
+    with slurm_site.running(tmp_path_factory.mktemp("slurm")) as folder:
+        yield folder
+
+
+@pytest.fixture
+def slurm(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    """The project's script, edited for the site."""
+    monkeypatch.setenv("PATH", f"{site / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FEDSIM_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr("fedsim.jobs.slurm._LOOK_EVERY_S", 0.2)
+    return slurm_site.edited(tmp_path)

@@ -1,14 +1,9 @@
 """SLURM for real: Debian's slurmctld, slurmd and munged, a site of two nodes on this machine."""
 
 import os
-import secrets
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -18,132 +13,15 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.jobs.slurm import Slurm
 from fedsim.jobs.submission import prepare_array
-from fedsim.jobs.target import Status, Submission
+from fedsim.jobs.target import Status
 from fedsim.workload.reading import load_workload, write_yaml
 
-SCRIPT = Path(__file__).parents[2] / "clusters" / "slurm.sbatch"
+from .slurm_site import SITE, edited, files_of, small, submission, until
+
 ROUNDS = 150  # of some tenths of a second each
 LISTEN = "0A"
 LOOPBACK, LOOPBACK_6 = "0100007F", "0" * 24 + "01000000"
 LOOPBACK_4_IN_6 = "0" * 16 + "FFFF0000" + LOOPBACK
-SITE = Path(__file__).with_name("slurm_site.sh")
-CLIENTS = ("sbatch", "squeue", "scancel", "sacct", "sinfo")
-PROGRAMS = ("munged", "slurmctld", "slurmd", "unshare", "nsenter", "ip", *CLIENTS)
-APART = ["--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-HOSTS = "127.0.0.1 localhost\n10.77.0.254 control\n10.77.0.1 node1\n10.77.0.2 node2\n"
-CONF = """ClusterName=test
-SlurmctldHost=control
-SlurmUser=root
-AuthInfo=socket={folder}/munge.socket
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool-%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd-%n.pid
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-MpiDefault=none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-SlurmdParameters=config_overrides
-NodeName=node[1-2] CPUs=1 RealMemory=4000
-PartitionName=all Nodes=ALL Default=YES
-"""
-
-
-def until(done: Callable[[], object], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folder of a site; its bin/ has the programs of SLURM as its login node would."""
-    absent = [name for name in PROGRAMS if not shutil.which(name)]
-    if absent or os.geteuid():
-        pytest.skip(f"a SLURM site needs root and Debian's slurm-wlm and munge; absent: {', '.join(absent) or 'root'}")
-    probe = ["unshare", *APART, "ip", "link", "add", "name", "probe", "type", "bridge"]
-    if subprocess.run(probe, capture_output=True, check=False).returncode:
-        pytest.skip("this machine gives its processes no networks of their own")
-    folder = tmp_path_factory.mktemp("slurm")
-    for name in ("state", "bin"):
-        (folder / name).mkdir()
-    (folder / "hosts").write_text(HOSTS)
-    (folder / "slurm.conf").write_text(CONF.format(folder=folder))
-    (folder / "munge.key").touch(0o600)
-    (folder / "munge.key").write_bytes(secrets.token_bytes(1024))
-    command = ["unshare", *APART, "bash", str(SITE), str(folder)]
-    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
-    with (
-        (folder / "site.log").open("w") as log,
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as it,
-    ):
-        try:
-            yield ready(folder, it.pid)
-        finally:
-            processes = psutil.Process(it.pid).children(recursive=True)
-            it.kill()
-            psutil.wait_procs(processes, timeout=30)
-            assert not [process for process in processes if process.is_running()]
-
-
-def ready(folder: Path, pid: int) -> Path:
-    until(lambda: psutil.Process(pid).children(), "no first process")
-    (first,) = psutil.Process(pid).children()
-    for name in CLIENTS:
-        program = folder / "bin" / name
-        enter = f"nsenter --target {first.pid} --net --mount --uts --pid"
-        program.write_text(
-            f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf TMPDIR=/mnt exec {enter} {shutil.which(name)} "$@"\n'
-        )
-        program.chmod(0o755)
-    sinfo = [str(folder / "bin" / "sinfo"), "--noheader", "--states=idle", "--format=%D"]
-    idle = lambda: subprocess.run(sinfo, capture_output=True, text=True, check=False).stdout.strip() == "2"  # noqa: E731
-    until(idle, f"no two nodes: see {folder}/site.log")
-    return folder
-
-
-@pytest.fixture
-def slurm(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
-    """The project's script, edited for the site."""
-    monkeypatch.setenv("PATH", f"{site / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("FEDSIM_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr("fedsim.jobs.slurm._LOOK_EVERY_S", 0.2)
-    return edited(tmp_path)
-
-
-def edited(folder: Path, nodes: str = "--nodes=2", memory: str = "3G") -> Slurm:
-    text = SCRIPT.read_text()
-    for old, new in {"--nodes=2": nodes, "-task=16": "-task=1", "mem=60G": f"mem={memory}"}.items():
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "slurm.sbatch").write_text(text)
-    return Slurm("slurm", folder / "slurm.sbatch")
-
-
-def small(folder: Path, rounds: int) -> dict[str, Any]:
-    source = {"format": "phantom", "subjects": 3, "slices": 2, "size": 32}
-    return {
-        "name": "small",
-        "federation": {
-            "cache": str(folder / "cache"), "matrix": [32, 32], "split": {"train": 0.4, "val": 0.3, "test": 0.3},
-            "sites": [{"name": name, "source": source} for name in "AB"],
-        },
-        "model": {"channels": 2, "pools": 1}, "training": {"rounds": rounds, "batch_size": 1},
-    }  # fmt: skip
-
-
-def submission(folder: Path, rounds: int) -> Submission:
-    arguments = ("run", "workload.yaml", "--out", str(folder / "run"), "--resume")
-    files = {"workload.yaml": write_yaml(small(folder, rounds))}
-    return Submission(
-        id=f"fedsim-{folder.name.replace('_', '-')}", files=files, arguments=arguments, out=folder / "run"
-    )
-
-
-def files_of(run_dir: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(run_dir)): path.read_bytes() for path in run_dir.glob("checkpoints/**/*.safetensors")}
 
 
 @pytest.mark.long
