@@ -25,6 +25,7 @@ from fedsim.cli.simulate import plan, run
 from fedsim.cli.study import compare, study
 from fedsim.cli.watch import watch
 from fedsim.core.errors import InputError, RunError, TracedError
+from fedsim.core.files import trouble
 
 log = logging.getLogger("fedsim")
 PANELS = {
@@ -121,7 +122,8 @@ def _main() -> NoReturn:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        _say(f"{type(error).__name__}: {error}; this is a bug in fedsim; --debug shows where")
+        bug = f"{type(error).__name__}: {error}; this is a bug in fedsim; --debug shows where"
+        _say((trouble(error) if isinstance(error, OSError) else "") or bug)
         sys.exit(1)
 
 

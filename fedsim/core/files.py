@@ -22,13 +22,22 @@ _SHOWN = 12
 
 _DAY_S = 86_400.0
 
+_ROOM = "make room there"
 _REMEDIES = {
-    errno.ENOENT: "bring back its folder, which somebody deleted,",
-    errno.EACCES: "allow this user to write there",
-    errno.EPERM: "allow this user to write there",
+    errno.EACCES: "allow this user access",
+    errno.EPERM: "allow this user access",
     errno.EROFS: "choose a folder that can be written",
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs, which have all files of this machine open,",
+    errno.ENOLCK: "mount its file system with locks, or choose another folder",
+    errno.ESTALE: "mount its file system again",
+    errno.EIO: "have its disk checked",
+    errno.ENOMEM: "use a machine with more memory",
 }
-"""What to do about an error of the system; default to make room."""
+"""What to do about an error of the machine, which is no bug."""
+_GONE = "bring back its folder, which was deleted,"
 
 LEASE_S = 60.0
 """Seconds that a lease's holder on another machine may be silent before another process takes over."""
@@ -135,9 +144,21 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
-        remedy = _REMEDIES.get(error.errno or 0, "make room there")
-        raise WriteError(f"{path}: cannot be written ({reason}); {remedy} and repeat, a run with --resume") from error
+        remedy = _GONE if error.errno == errno.ENOENT else _REMEDIES.get(error.errno or 0, _ROOM)
+        raise WriteError(
+            f"{path}: cannot be written ({_reason(error)}); {remedy} and repeat, a run with --resume"
+        ) from error
+
+
+def trouble(error: OSError) -> str:
+    """One line about an error of the machine and its remedy; empty if it may be a bug instead."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{_reason(error)}; {remedy} and repeat, a run with --resume" if remedy else ""
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else " ".join(str(error).split())
 
 
 @contextmanager
@@ -153,8 +174,7 @@ def reading_back(path: Path) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DamagedError(f"{path}: is missing") from error
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
-        raise RunError(f"{path}: cannot be read ({reason})") from error
+        raise RunError(f"{path}: cannot be read ({_reason(error)})") from error
 
 
 def absent(path: Path) -> str:
