@@ -3,15 +3,18 @@
 python -m fedsim.jobs.kept ID COMMAND...    runs a command on this machine and keeps both when it exits
 """
 
+import io
 import json
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-from fedsim.core.files import write_json
+from fedsim.core.errors import WriteError
+from fedsim.core.files import write_json, writing
 from fedsim.jobs.common import checked_id
 from fedsim.jobs.state import state_folder
 from fedsim.jobs.target import Status
@@ -35,9 +38,15 @@ def kept_log(job_id: str) -> str:
 
 
 def keep(job_id: str, status: Status, log: str) -> None:
-    """Record the final status and the output of a job."""
-    folder = _made(job_id)
-    (folder / _LOG).write_text(log, encoding="utf-8")
+    """Record the final status and the output of a job.
+
+    Raises:
+        WriteError: the state folder cannot be written.
+    """
+    folder = _folder(job_id)
+    with writing(folder):
+        _made(job_id)
+        (folder / _LOG).write_text(log, encoding="utf-8")
     write_json(folder / _END, asdict(status))
 
 
@@ -60,21 +69,24 @@ def run_kept(job_id: str, command: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):  # left to the command, which writes a checkpoint first
         signal.signal(number, lambda *_: None)
     with (
-        (folder / _LOG).open("ab") as log,
+        (folder / _LOG).open("ab", buffering=0) as log,
         subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
     ):
         output = _copied(process.stdout, log) if process.stdout else ""
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-    write_json(folder / _END, asdict(status_of_exit(code, output)))
+    try:
+        write_json(folder / _END, asdict(status_of_exit(code, output)))
+    except WriteError as error:
+        print(f"fedsim: {error}", file=sys.stderr)  # noqa: T201 - the job's result stands
     return code
 
 
-def _copied(source: IO[bytes], log: IO[bytes]) -> str:
+def _copied(source: IO[bytes], log: io.RawIOBase) -> str:
     """Copy a stream to stdout and to the log; returns the last 64 KiB."""
     end = b""
     while piece := source.read(2**16):
-        log.write(piece)
-        log.flush()
+        with suppress(OSError):  # a full disk costs the job its log here, nothing else
+            log.write(piece)
         end = (end + piece)[-(2**16) :]
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()

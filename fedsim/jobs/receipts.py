@@ -1,6 +1,7 @@
 """What was submitted from this machine: one small file per job, in the user's state folder."""
 
 import difflib
+import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from fedsim.core.errors import DamagedError, InputError, RunError
+from fedsim.core.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.core.files import write_text
 from fedsim.jobs.common import fetch_shared
 from fedsim.jobs.kept import keep, kept_log, kept_status
@@ -18,6 +19,8 @@ from fedsim.jobs.targets import find_target, source_of
 
 if TYPE_CHECKING:
     from fedsim.jobs.submission import Job
+
+log = logging.getLogger("fedsim")
 
 _ID = r"^fedsim-[a-z0-9-]{1,38}$"
 
@@ -95,7 +98,8 @@ def state_of(receipt: Receipt, gone: set[str]) -> str:
         return "cluster gone" if known == "unknown" else known
     try:
         status = status_of(receipt)
-        return f"{status.state}: {status.reason}" if receipt.kind == "array" and status.reason else status.state
+        telling = status.reason and (receipt.kind == "array" or status.state == "pending")
+        return f"{status.state}: {status.reason}" if telling else status.state
     except (InputError, RunError):
         gone.add(receipt.cluster)
         return "cluster gone"
@@ -168,7 +172,10 @@ def _asked(receipt: Receipt, ask: Callable[[Target], Status]) -> Status:
     if status.state == "unknown":
         return _without_cluster(receipt)
     if status.state in ENDED and kept_status(receipt.id) is None:
-        keep(receipt.id, status, _log_there(receipt, target))
+        try:
+            keep(receipt.id, status, _log_there(receipt, target))
+        except WriteError as error:  # it is asked again the next time
+            log.warning("%s", error)
     return status
 
 

@@ -22,6 +22,7 @@ from fedsim.engine.record.run_directory import setup_of
 from fedsim.jobs.kept import forget, kept_status
 from fedsim.jobs.local import Local
 from fedsim.jobs.receipts import receipts, write_receipt
+from fedsim.jobs.state import check_state
 from fedsim.jobs.submission import Job
 from fedsim.jobs.target import RUNS, State, Target
 from fedsim.jobs.targets import shares_files, source_of
@@ -43,9 +44,11 @@ def submit_all(target: Target, jobs: Sequence[Job], tell: Tell, begin: Callable[
         begin: Called between the checks and the first submission, to write to disk.
 
     Raises:
-        InputError: no cluster answers, a job does not fit, or its folder belongs to another; nothing was sent.
+        InputError: no cluster answers, a job does not fit, its folder belongs to another, or jobs cannot be recorded;
+            nothing was sent.
         RunError: the cluster refused a job.
     """
+    check_state()
     local = target if isinstance(target, Local) and not target.is_up() else None
     left = [job for job in jobs if check(target, job, tell, there=local is None)]
     begin()
