@@ -13,17 +13,15 @@ from typing import Any
 import psutil
 import torch
 
+from fedsim.engine.place.cgroups import memory_limit
 from fedsim.engine.place.cores import cores_here
 from fedsim.engine.place.gpus import Gpu, gpus_here
 from fedsim.engine.place.labels import OF_RAY
-from fedsim.engine.place.node import Disk, Node
+from fedsim.engine.place.node import RAY_COUNTS, Disk, Node
 from fedsim.engine.place.placement import granted
 from fedsim.workload.schema import Workload
 
-RAY_COUNTS = 0.7
-"""Share of a node's memory that Ray counts as memory for actors; the rest is for the object store."""
 _RAY_RAISES_TO = 65536  # open files
-_CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +77,8 @@ def _this_machine(workload: Workload, scratch: Path) -> Node:
 
 
 def memory_here() -> float:
-    """Memory of this machine, or of the container that this process is in [bytes]."""
-    limits = [file.read_text().strip() for file in _CGROUP if file.is_file()]
-    return float(min([psutil.virtual_memory().total, *(int(limit) for limit in limits if limit.isdigit())]))
+    """Memory of this machine, or what a container or a job of it may use [bytes]."""
+    return min(psutil.virtual_memory().total, memory_limit())
 
 
 def _open_files(raised: bool) -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 from fedsim.engine.place.labels import selects
 from fedsim.workload.resources import Resources
 
+RAY_COUNTS = 0.7
+"""Share of a node's memory that Ray counts as memory for actors; the rest is for the object store."""
 SMALLEST_SHARE = 1e-4  # of a GPU, that Ray can tell from none
 CUDA_BYTES = 1e9
 """Memory of a GPU that a process takes before it trains anything: CUDA, cuDNN and cuBLAS with their workspaces."""
