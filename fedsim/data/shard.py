@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from fedsim.core.errors import DamagedError, InputError
 from fedsim.core.files import lease, replacing, writing
+from fedsim.core.shared_disk import awaited
 from fedsim.data.coils import COMBINED, CoilSettings, as_kept, maps_at
 from fedsim.data.echo import Fraction
 from fedsim.data.encoding import cropped, kspace_of, lines_at, with_centred_echo
@@ -63,7 +64,7 @@ class Shard:
         self._path = path
         self._volumes: dict[str, tuple[h5py.Dataset, NDArray[np.uint32]]] = {}
         with self._undamaged():
-            self._file = h5py.File(path, "r", locking=False)
+            self._file = h5py.File(awaited(path), "r", locking=False)
 
     def __enter__(self) -> Self:
         return self

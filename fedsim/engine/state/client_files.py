@@ -21,6 +21,7 @@ from fedsim.algorithms.flat import FlatParameters
 from fedsim.algorithms.training import State
 from fedsim.core.errors import DamagedError
 from fedsim.core.files import reading_back, writing
+from fedsim.core.shared_disk import awaited
 from fedsim.engine.state import store as states
 
 Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
@@ -100,7 +101,7 @@ def fill(file: Path, clients: Iterable[tuple[str, State]], layout: FlatParameter
         WriteError: it cannot be written.
     """
     digests = {}
-    with writing(file), file.open("r+b", buffering=0) as opened:
+    with writing(file), awaited(file).open("r+b", buffering=0) as opened:
         length = int.from_bytes(opened.read(8), "little")
         header, data = json.loads(opened.read(length)), 8 + length
         for name, state in clients:
@@ -137,7 +138,7 @@ def read_clients(part: FilePart, layout: FlatParameters) -> Iterator[tuple[str, 
 @contextmanager
 def _opened(part: FilePart) -> Iterator[Any]:
     """Open a file after checking its header and length."""
-    path = part.file
+    path = awaited(part.file)
     with path.open("rb") as file:
         length = file.read(8)
         text = length + file.read(min(int.from_bytes(length, "little"), path.stat().st_size))
