@@ -12,6 +12,7 @@ from fedsim.engine.clients.sequence import Clients, Listed
 from fedsim.engine.host.faulty import host_class
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import NOTHING, Message, Reply, Row, Setup, Train
+from fedsim.engine.place.gpus import hidden_text
 from fedsim.engine.place.machine import memory_here
 from fedsim.engine.place.placement import device_of
 from fedsim.engine.plan.memory import work_bytes
@@ -34,7 +35,9 @@ class SerialBackend(Backend):
             return
         setup = replace(setup, device=device_of(self._engine, []))
         if setup.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("engine.device: cuda needs a GPU, and torch knows of none; set it to auto or cpu")
+            raise InputError(
+                f"engine.device: cuda needs a GPU, and torch knows of none{hidden_text()}; set it to auto or cpu"
+            )
         limits = limits_of(self._engine, memory_here(), 1, work_bytes(setup, clients.typical))
         self._host = host_class(setup)(setup, clients.typical if clients.listed else (), limits)
 

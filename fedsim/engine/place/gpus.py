@@ -1,6 +1,7 @@
 """The GPUs of this machine, as torch and their driver describe them."""
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +32,12 @@ def gpus_here() -> list[Gpu]:
     """The GPUs of this machine that torch can use."""
     found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     return [Gpu(properties.name, float(properties.total_memory)) for properties in found]
+
+
+def hidden_text() -> str:
+    """What hides GPUs from this process, for a message that one is missing; empty if nothing does."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if shown is None else f" (here CUDA_VISIBLE_DEVICES={shown!r:.40} hides all others)"
 
 
 def driver_version(file: Path = _DRIVER) -> str:

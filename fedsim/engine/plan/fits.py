@@ -12,6 +12,7 @@ from fedsim.core.text import bytes_text
 from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host.training import make_learner
+from fedsim.engine.place.gpus import hidden_text
 from fedsim.engine.place.labels import labels_text
 from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.node import CUDA_BYTES, SMALLEST_SHARE
@@ -128,13 +129,13 @@ def _gpus(plan: Plan) -> str | None:
     """GPUs that no node has, or that torch cannot use."""
     engine, most = plan.workload.engine, max(node.gpus for node in plan.machine.nodes)
     if engine.device == "cuda" and not (most and any(node.cuda for node in plan.machine.nodes)):
-        there = "torch cannot use those that Ray counts" if most else "there is none"
+        there = "torch cannot use those that Ray counts" if most else f"there is none{hidden_text()}"
         return f"engine.device: cuda needs a GPU, and {there}; set it to auto or cpu"
     for client in plan.clients if engine.device != "cpu" else ():
         asked = client.resources.gpus
         if asked and not most:
             remedy = "leave it out, or set engine.device to cpu"
-            return f"site {client.site}: resources.gpus: {asked:g}, and there is no GPU; {remedy}"
+            return f"site {client.site}: resources.gpus: {asked:g}, and there is no GPU{hidden_text()}; {remedy}"
         if asked and asked > most:
             return f"site {client.site}: resources.gpus: {asked:g}, and no node has more than {most:g}; ask for less"
         if asked == 0 and plan.device == "cuda" and engine.backend == "ray":
