@@ -1,0 +1,185 @@
+"""What goes wrong on real SLURM sites, provoked on one: jobs survive it, or end with one line that says what to do."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import fedsim
+from fedsim.engine.record.run_directory import Run
+from fedsim.engine.simulation import run
+from fedsim.jobs.slurm import Slurm
+from fedsim.jobs.target import Status
+from fedsim.workload.reading import load_workload, write_yaml
+
+from .slurm_site import cable, edited, files_of, mounted, on_node, small, submission, until
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+PROGRAMS = Path(sys.executable).parent
+PACKAGE = Path(fedsim.__file__).parent
+LISTENS = """
+import signal, socket
+taken = [socket.create_server(("0.0.0.0", start + job)) for start in (20000, 30000) for job in range(1, 60)]
+print(len(taken), flush=True)
+signal.pause()
+"""
+
+
+def assert_as_here(folder: Path, rounds: int) -> None:
+    """The job's run has the bits of an undisturbed one."""
+    (folder / "small.yaml").write_text(write_yaml(small(folder, rounds)))
+    here = run(load_workload(folder / "small.yaml", ["engine.backend=serial"]), folder / "here")
+    assert files_of(folder / "run") == files_of(here.path) != {}
+    assert len(Run(folder / "run").rounds) == rounds
+
+
+def program(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def log_of(slurm: Slurm, job: str) -> str:
+    return "".join(slurm.logs(job, follow=False))
+
+
+def test_a_preempted_job_that_is_requeued_goes_on(slurm: Slurm, tmp_path: Path) -> None:
+    """SLURM sends SIGTERM to all of its processes, then SIGKILL, and starts the script anew under the same number."""
+    slurm, job = edited(tmp_path, "--nodes=1"), submission(tmp_path, rounds=60)
+    slurm.submit(job)
+    until(lambda: files_of(tmp_path / "run"), "no round in time", seconds=120)
+    number = (tmp_path / "state" / "slurm" / job.id / "job").read_text().strip()
+    subprocess.run(["scontrol", "requeue", number], check=True)
+    until(lambda: slurm.status(job.id).state == "pending", "it was not requeued", seconds=90)
+    subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
+    assert slurm.wait(job.id) == Status("succeeded"), log_of(slurm, job.id)
+    assert "resumes after round" in (tmp_path / "run" / "log.txt").read_text()
+    assert_as_here(tmp_path, rounds=60)
+
+
+@pytest.mark.parametrize("absent", ["fedsim", "ray"])
+def test_a_node_without_the_environment_is_named(slurm: Slurm, site: Path, tmp_path: Path, absent: str) -> None:
+    (tmp_path / "bin").mkdir()
+    for path in PROGRAMS.iterdir():
+        if path.name != absent:
+            (tmp_path / "bin" / path.name).symlink_to(path)
+    job = submission(tmp_path, rounds=1)
+    with mounted(site, 2, tmp_path / "bin", PROGRAMS):
+        slurm.submit(job)
+        status = slurm.wait(job.id)
+    assert status.state == "failed"
+    assert status.reason.startswith(f"it was not started: node2 has no {absent} at the places in PATH; install"), status
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_node_with_another_fedsim_is_named(slurm: Slurm, site: Path, tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "other", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "other" / "mri" / "masks.py").open("a") as file:
+        file.write("# of next week\n")
+    job = submission(tmp_path, rounds=1)
+    with mounted(site, 2, tmp_path / "other", PACKAGE):
+        slurm.submit(job)
+        status = slurm.wait(job.id)
+    said = "node node2 has another fedsim than the driver (other files of the same version); install the same on all"
+    assert status.state == "failed"
+    assert status.reason.startswith(said), status
+
+
+def test_a_node_that_joins_late_is_waited_for(slurm: Slurm, site: Path, tmp_path: Path) -> None:
+    late = program(tmp_path / "ray", f'sleep 8; exec {sys.executable} -m ray.scripts.scripts "$@"')
+    job = submission(tmp_path, rounds=2)
+    with mounted(site, 2, late, PROGRAMS / "ray"):
+        slurm.submit(job)
+        assert slurm.wait(job.id) == Status("succeeded"), log_of(slurm, job.id)
+    assert_as_here(tmp_path, rounds=2)
+
+
+def test_a_node_that_never_joins_ends_the_job_with_the_names_of_those_that_did(
+    slurm: Slurm, site: Path, tmp_path: Path
+) -> None:
+    script = slurm.path.read_text()
+    assert "WAIT_S=120" in script
+    slurm.path.write_text(script.replace("WAIT_S=120", "WAIT_S=15"))
+    job = submission(tmp_path, rounds=1)
+    with mounted(site, 2, program(tmp_path / "ray", "sleep 40"), PROGRAMS / "ray"):
+        slurm.submit(job)
+        status = slurm.wait(job.id)
+    said = "it was not started: node1 has been joined by 1 of 2 nodes in 15 s: node1; above is what Ray said"
+    assert status.state == "failed"
+    assert status.reason.startswith(said), status
+
+
+@contextmanager
+def taken_ports(site: Path) -> Iterator[None]:
+    """Programs of other users on both nodes, at the ports of the next fifty jobs."""
+    listening = [
+        subprocess.Popen(on_node(site, node, sys.executable, "-c", LISTENS), stdout=subprocess.PIPE, text=True)
+        for node in (1, 2)
+    ]
+    try:
+        for one in listening:
+            assert one.stdout is not None
+            assert one.stdout.readline() == "118\n"
+        yield
+    finally:
+        for one in listening:
+            one.kill()
+            one.communicate()
+
+
+def test_taken_ports_a_tiny_shared_memory_and_odd_paths_do_not_matter(
+    slurm: Slurm, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "Größe 50%jobs" / "模拟"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("FEDSIM_STATE", str(folder / "state"))
+    job = submission(folder, rounds=2, name="odd")
+    try:
+        for node in (1, 2):
+            subprocess.run(on_node(site, node, "mount", "-o", "remount,size=8m", "/dev/shm"), check=True)
+        with taken_ports(site):
+            slurm.submit(job)
+            assert slurm.wait(job.id) == Status("succeeded"), log_of(slurm, job.id)
+    finally:
+        for node in (1, 2):
+            subprocess.run(on_node(site, node, "mount", "-o", "remount,size=50%", "/dev/shm"), check=True)
+    assert "round 2/2" in log_of(slurm, job.id)
+    assert_as_here(folder, rounds=2)
+
+
+def test_nodes_with_names_of_ipv6_alone(slurm: Slurm, site: Path, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n::1 localhost\n10.77.0.254 control\nfd77::1 node1\nfd77::2 node2\n")
+    for node in (1, 2):
+        command = on_node(site, node, "ip", "-6", "address", "replace", f"fd77::{node}/64", "dev", "eth0", "nodad")
+        subprocess.run(command, check=True)
+    job = submission(tmp_path, rounds=2)
+    with mounted(site, 1, hosts, Path("/etc/hosts")), mounted(site, 2, hosts, Path("/etc/hosts")):
+        slurm.submit(job)
+        status = slurm.wait(job.id)
+    assert status.state == "failed"
+    assert status.reason == "node1 has no address for the other nodes; see getent ahostsv4 node1"
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_node_that_loses_its_network_is_done_without(slurm: Slurm, site: Path, tmp_path: Path, lost: int) -> None:
+    """Of the driver's node, the other one is lost."""
+    job = submission(tmp_path, rounds=60)
+    slurm.submit(job)
+    until(lambda: files_of(tmp_path / "run"), "no round in time", seconds=120)
+    cable(site, lost, "down")
+    try:
+        said = tmp_path / "run" / "failures.parquet"
+        until(said.exists, "nothing was noticed", seconds=120)
+        time.sleep(1)
+    finally:
+        cable(site, lost, "up")
+    assert slurm.wait(job.id) == Status("succeeded"), log_of(slurm, job.id)
+    assert "a process was lost" in log_of(slurm, job.id)
+    assert_as_here(tmp_path, rounds=60)
