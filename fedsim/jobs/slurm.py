@@ -128,7 +128,8 @@ class Slurm:
 
     def _command(self, submission: Submission) -> list[str]:
         folder, array = _folder(submission.id), [option_of(submission)] if submission.tasks else []
-        output = folder / ("%a/output.txt" if array else "output.txt")
+        escaped = str(folder).replace("%", "%%")  # else sbatch puts the number of the job, say, for %j
+        output = f"{escaped}/{'%a/' if array else ''}output.txt"
         own = [f"--job-name={submission.id}", f"--chdir={folder}", f"--output={output}", *array]
         return ["sbatch", "--parsable", *own, str(self.path), str(folder), *submission.arguments]
 
