@@ -18,6 +18,11 @@ _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,43}[a-z0-9])?")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _KUBECTLS_LOG = re.compile(r"[EW]\d{4} ")  # kubectl logs the same error five times
 _SILENT = ("unable to contact", "failed to fetch config", "connection to the server", "unable to connect")
+_REMEDIES = {
+    "(Forbidden)": "this user needs the rights to get, watch, create, patch and delete rayjobs, configmaps and pods, "
+    "and to create pods/exec, in this namespace"
+}
+"""What to do about an answer, by words in it."""
 
 
 def checked_id(submission_id: str) -> str:
@@ -59,7 +64,7 @@ def ask(command: list[str], stdin: str = "", env: Mapping[str, str] | None = Non
     if done.returncode:
         reason = _reason_in(done.stderr, command[0]) or f"exit status {done.returncode}"
         kind = InputError if any(words in reason.lower() for words in _SILENT) else RunError
-        raise kind(f"{command[0]}: {reason}")
+        raise kind(f"{command[0]}: {reason}{_remedy(reason)}")
     return done.stdout
 
 
@@ -99,6 +104,12 @@ def _reason_in(messages: str, program: str) -> str:
     return "; ".join(errors or lines[:1])[:300]
 
 
+def _remedy(reason: str) -> str:
+    """What to do about a program's answer, for the end of its line; empty if it says all there is."""
+    found = [remedy for words, remedy in _REMEDIES.items() if words in reason]
+    return f"; {found[0]}" if found else ""
+
+
 def planned_node(name: str, cpus: float, gpus: float, memory: float, labels: Mapping[str, str] | None = None) -> "Node":
     """A node that a job would get, as Ray would count its resources.
 
@@ -110,8 +121,7 @@ def planned_node(name: str, cpus: float, gpus: float, memory: float, labels: Map
         labels: What Ray will be given there; None: that is not known.
     """
     from fedsim.engine.place.labels import OF_RAY
-    from fedsim.engine.place.machine import RAY_COUNTS
-    from fedsim.engine.place.node import Node
+    from fedsim.engine.place.node import RAY_COUNTS, Node
 
     return Node(
         id=name, name=name, cpus=cpus, gpus=gpus, actor_memory=RAY_COUNTS * memory, total_memory=memory,

@@ -9,6 +9,7 @@ its turn has come, and then resumes it, even if it was suspended by the user.
 
 import codecs
 import json
+import logging
 import secrets
 import shlex
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim.core.errors import InputError
+from fedsim.core.errors import InputError, RunError
 from fedsim.core.files import making
 from fedsim.jobs.common import ask, check_free, checked_files, checked_id, stream
 from fedsim.jobs.kept import keep
@@ -27,9 +28,12 @@ from fedsim.jobs.target import ENDED, State, Status, Submission
 if TYPE_CHECKING:
     from fedsim.engine.place.node import Node
 
+log = logging.getLogger("fedsim")
+
 RUNS_KEY = "fedsim/runs"
 KUEUE = "kueue.x-k8s.io/queue-name"
 """The label that names a queue of Kueue."""
+_ORDINARY = frozenset({"", "ContainerCreating", "PodInitializing"})  # why a container waits that will start soon
 _MOUNTED = "/etc/fedsim"
 _VOLUME = "fedsim-job"
 _LARGEST = 1_000_000  # bytes of a ConfigMap
@@ -99,7 +103,20 @@ class KubeRay:
     def status(self, submission_id: str) -> Status:
         """The state of a job according to the operator."""
         job = self._job(submission_id)
-        return _status(job) if job else Status("unknown")
+        if not job:
+            return Status("unknown")
+        status, cluster = _status(job), (job.get("status") or {}).get("rayClusterName")
+        waits = status.state == "pending" and not status.reason and cluster
+        return Status("pending", self._waits_for(cluster)) if waits else status
+
+    def _waits_for(self, cluster: str) -> str:
+        """Why the pods of a job do not start, in one line; empty if they are about to."""
+        selector = f"--selector=ray.io/cluster={cluster}"
+        try:
+            pods = json.loads(self._kubectl("get", "pods", selector, "--output=json") or "{}")
+        except RunError:  # this user may not see pods
+            return ""
+        return next(filter(None, map(_waiting, pods.get("items", []))), "")
 
     def logs(self, submission_id: str, follow: bool) -> Iterator[str]:
         """The log of the pod that submits the job to Ray and relays its output; empty until that pod exists."""
@@ -159,11 +176,15 @@ class KubeRay:
     def _watch(self, submission_id: str, states: frozenset[str]) -> Status:
         """Watch a job until it reaches one of the given states, or is deleted."""
         changes = ["--watch", "--output-watch-events", '--output=jsonpath={.type}{"\\n"}']
+        reason = ""
         while (status := self.status(submission_id)).state not in states | {"unknown"}:
             with closing(stream(self._command("get", "rayjob", submission_id, *changes))) as told:
                 for _ in told:  # Kubernetes closes a watch from time to time; start another
                     if (status := self.status(submission_id)).state in states | {"unknown"}:
                         return status
+                    if status.reason not in {"", reason}:
+                        reason = status.reason
+                        log.warning("%s: waits: %s", submission_id, reason)
         return status
 
     def _job(self, submission_id: str) -> dict[str, Any]:
@@ -216,3 +237,16 @@ def _status(found: dict[str, Any]) -> Status:
         return Status("running" if deployed == "Running" and job in {"RUNNING", *_ENDED} else "pending")
     reason = ": ".join(str(told[key]) for key in ("reason", "message") if told.get(key)) if state == "failed" else ""
     return Status(state, " ".join(reason.split())[:300])
+
+
+def _waiting(pod: dict[str, Any]) -> str:
+    """Why a pod does not start: no node takes it, or its image or a volume is not there; empty if it does."""
+    told, name = pod.get("status") or {}, pod["metadata"]["name"]
+    containers = [*(told.get("initContainerStatuses") or []), *(told.get("containerStatuses") or [])]
+    waits = [container.get("state", {}).get("waiting") or {} for container in containers]
+    waits += [
+        one for one in told.get("conditions") or [] if one.get("type") == "PodScheduled" and one["status"] != "True"
+    ]
+    reasons = [one for one in waits if one.get("reason", "") not in _ORDINARY]
+    parts = [name, *(reasons[0].get(key, "") for key in ("reason", "message"))] if reasons else []
+    return " ".join(": ".join(filter(None, parts)).split())[:300]
