@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fedsim.core.errors import InputError, RunError
+from fedsim.engine.ray.token import refused, user_token
 from fedsim.jobs.common import checked_files, checked_id, fetch_shared
 from fedsim.jobs.target import ENDED, State, Status, Submission
 
@@ -30,6 +30,7 @@ _STOP_S = 600
 """How long a stopped job may take to finish its round and write a checkpoint before Ray kills it."""
 _TALKATIVE = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 """Loggers that report each upload and each connection."""
+_NO_PROXY = ("NO_PROXY", "no_proxy")
 _OTHER_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -121,7 +122,7 @@ class RayJobs:
 
     def _where(self) -> tuple[str, str]:
         """The dashboard's URL and the user's token; empty if there is none."""
-        return self._url, _token()
+        return self._url, user_token()
 
     def _begins(self, submission: Submission) -> list[str]:
         """The command to run on the cluster, without its arguments."""
@@ -142,7 +143,13 @@ class RayJobs:
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
         with _exactly_there(url):  # without a header, Ray sends the first token that it saw in this process
-            return JobSubmissionClient(url, headers={"Authorization": f"Bearer {token}" if token else ""})
+            try:
+                return JobSubmissionClient(url, headers={"Authorization": f"Bearer {token}" if token else ""})
+            except RuntimeError as error:  # 404, or a Ray of years ago
+                raise InputError(
+                    f"--cluster {self.name}: no Ray dashboard answers there ({_last_line(str(error))}); give the "
+                    "address at which a browser shows it, with its path if it has one"
+                ) from error
 
     def _request(self, submission: Submission) -> dict[str, Any]:
         command = [*self._begins(submission), *submission.arguments, "--address", "auto"]  # Ray passes it to the job
@@ -180,23 +187,11 @@ class RayJobs:
         try:
             yield
         except AuthenticationError as error:
-            how = "RAY_AUTH_TOKEN_PATH names the file that it is in (mode 600), by default ~/.ray/auth_token"
-            wrong = "the token is not this cluster's" if "failed" in str(error) else "it asks for a token"
-            raise InputError(f"--cluster {self.name}: {wrong}; {how}") from error
+            raise InputError(f"--cluster {self.name}: {refused(error)}") from error
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"--cluster {self.name}: no Ray dashboard answers there ({_last_line(str(error))})"
             ) from error
-
-
-def _token() -> str:
-    """The user's token for Ray clusters, found where Ray itself looks for it."""
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
-        return ""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return os.environ["RAY_AUTH_TOKEN"].strip()
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
 def _check_reachable(name: str, url: str) -> None:
@@ -211,10 +206,10 @@ def _check_reachable(name: str, url: str) -> None:
 
 @contextmanager
 def _exactly_there(url: str) -> Iterator[None]:
-    """Make Ray use the address of --cluster, not one from the environment, and no proxy for local addresses."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or (host.replace(".", "").isdigit() and ip_address(host).is_loopback):
-        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), host]))
+    """Make Ray use the address of --cluster, not one from the environment, and no proxy, which would see the token."""
+    spared = [*(os.environ.get(name) for name in _NO_PROXY), urlsplit(url).hostname]
+    for name in _NO_PROXY:
+        os.environ[name] = ",".join(dict.fromkeys(filter(None, spared)))
     before = {key: os.environ.pop(key) for key in _OTHER_ADDRESSES if key in os.environ}
     try:
         yield

@@ -17,12 +17,14 @@ from fedsim.engine.host.faulty import host_class
 from fedsim.engine.host.host import Host
 from fedsim.engine.host.messages import NOTHING, Limits, Message, Reply, Row, Setup, Train
 from fedsim.engine.observer import Observer
+from fedsim.engine.place.gpus import hidden_text
 from fedsim.engine.place.machine import nodes_of
 from fedsim.engine.place.node import CUDA_BYTES, Node
 from fedsim.engine.place.placement import Placement, device_of, granted, placed, unlabelled, unplaced, usable
 from fedsim.engine.place.schedule import balance
 from fedsim.engine.plan.memory import work_bytes
 from fedsim.engine.ray.adder import handing_in
+from fedsim.engine.ray.alike import check_alike
 from fedsim.engine.ray.calls import Actor, Call, Calls, Outgoing, Queues
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.ray.errors import explained
@@ -41,6 +43,7 @@ class RayBackend(Backend):
     def __init__(self, engine: Engine, address: str | None = None) -> None:
         self._engine = engine
         self._ray, self._owned = connect(address)
+        self._theirs = address is not None and not self._owned  # started elsewhere, perhaps with other software
         self._head = Head(self._ray)
         self.actors: list[Actor] = []
         """The actors that are running."""
@@ -84,6 +87,8 @@ class RayBackend(Backend):
     def _place(self, setup: Setup, federation: Clients, nodes: list[Node]) -> None:
         """Decide the placement of all actors; none is running after this."""
         self._end_actors()
+        if self._theirs:
+            check_alike(self._ray, self._head, nodes)
         clients = federation.typical
         data = [section for client in clients for section in client.data.sections]
         samplers = [client.training.sampler for client in clients[:1]]
@@ -96,7 +101,9 @@ class RayBackend(Backend):
             )
         self._nodes = {node.id: node for node in nodes}
         if self._engine.device == "cuda" and self._setup.device != "cuda":
-            raise InputError("engine.device: cuda needs a GPU, and Ray knows of none; set it to auto or cpu")
+            raise InputError(
+                f"engine.device: cuda needs a GPU, and Ray knows of none{hidden_text()}; set it to auto or cpu"
+            )
         work = work_bytes(self._setup, clients)
         placements = placed(self._engine, clients, nodes, work or CUDA_BYTES)
         self._vacant = sorted(placements, key=lambda placement: -placement.gpus)

@@ -17,10 +17,17 @@ from types import ModuleType
 from typing import Any
 
 from fedsim.core.errors import InputError, RunError
+from fedsim.core.text import bytes_text
+from fedsim.engine.place.cgroups import memory_limit
 from fedsim.engine.place.cores import cores_here
+from fedsim.engine.place.node import RAY_COUNTS
 from fedsim.engine.ray import private, reaper
+from fedsim.engine.ray.errors import unconnected
+from fedsim.engine.ray.token import user_token
 
 LEAST_FILES = 256
+_LEAST_FREE = 100_000_000  # bytes in Ray's temporary folder; its logs and sockets take a few, data that it spills more
+_LARGEST_STORE = 10e9  # bytes; a larger one Ray starts only in a /dev/shm of that size
 _PREFIX = "fedsim-ray-"
 _LONGEST_BASE = 107 - len(f"/{_PREFIX}12345678/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 """Longest path of a temporary folder [bytes] in which the paths of Ray's sockets are still valid."""
@@ -48,10 +55,11 @@ def connect(address: str | None) -> tuple[Any, bool]:
     if address is None:
         _start(ray)
         return ray, True
+    user_token()  # refuses one that others can read
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--address {address}: no Ray cluster answers there ({error})") from error
+    except (ray.exceptions.AuthenticationError, ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"--address {address}: {unconnected(ray, error)}") from error
     return ray, True
 
 
@@ -82,7 +90,7 @@ def _start(ray: ModuleType) -> None:
         _own.callback(ray.shutdown)
         ray.init(
             "local", num_cpus=cores_here(), include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
-            **private.init_in(str(folder / "r")),
+            **private.init_in(str(folder / "r")), **_limits(ray),
         )  # fmt: skip
     except InputError:
         disconnect()
@@ -97,6 +105,15 @@ def _start(ray: ModuleType) -> None:
     except BaseException:
         disconnect()
         raise
+
+
+def _limits(ray: ModuleType) -> dict[str, int]:
+    """The memory that Ray may count, where a limit of this job's control group is below what Ray sees."""
+    limit = memory_limit()
+    if limit >= private.memory_seen(ray):
+        return {}
+    store = min(_LARGEST_STORE, (1 - RAY_COUNTS) * limit)
+    return {"object_store_memory": int(store), **private.counting(int(RAY_COUNTS * limit))}
 
 
 @contextmanager
@@ -156,18 +173,29 @@ def _check_open_files() -> None:
 
 
 def _base() -> str:
-    """RAY_TMPDIR, or the system's folder for temporary files; /tmp if paths of Ray's sockets would be too long.
+    """RAY_TMPDIR, or the system's folder for temporary files; /tmp if Ray cannot use that.
 
     Raises:
-        InputError: RAY_TMPDIR does not name a folder that Ray can use.
+        InputError: RAY_TMPDIR does not name a folder that Ray can use, or no folder has enough space.
     """
     named = os.environ.get("RAY_TMPDIR")
     if named and not (Path(named).is_dir() and os.access(named, os.W_OK | os.X_OK)):
         raise InputError(f"RAY_TMPDIR: {named} is not a writable folder; create it, or unset the variable")
     if named and not named.isascii():
         raise InputError(f"RAY_TMPDIR: {named} has non-ASCII characters, which Ray cannot use; name another folder")
-    base = named or tempfile.gettempdir()
-    return base if len(os.fsencode(base)) <= _LONGEST_BASE and base.isascii() else "/tmp"
+    usable = list(filter(_short, [named] if named else [tempfile.gettempdir(), "/tmp"])) or ["/tmp"]
+    free = {base: shutil.disk_usage(base).free for base in usable}
+    roomy = [base for base, size in free.items() if size >= _LEAST_FREE]
+    if not roomy:
+        sizes = " and ".join(f"{base} has {bytes_text(size)} free" for base, size in free.items())
+        need = f"Ray needs {bytes_text(_LEAST_FREE)} for temporary files"
+        raise InputError(f"{'RAY_TMPDIR: ' if named else ''}{sizes}, and {need}; name a larger disk with RAY_TMPDIR")
+    return roomy[0]
+
+
+def _short(base: str) -> bool:
+    """Whether the paths of Ray's sockets in a folder are valid."""
+    return len(os.fsencode(base)) <= _LONGEST_BASE and base.isascii()
 
 
 def _check_reachable(address: str) -> None:
@@ -176,6 +204,6 @@ def _check_reachable(address: str) -> None:
     if not (host and port.isdigit()):
         return
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
         raise InputError(f"--address {address}: no Ray cluster answers there ({error})") from error

@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from fedsim.core.errors import InputError, RunError, WorkerLostError
+from fedsim.core.text import bytes_text
+from fedsim.engine.place.cgroups import memory_kills, memory_limit
+from fedsim.engine.ray.token import refused
 
 
 @contextmanager
@@ -26,6 +29,17 @@ def explained(ray: ModuleType, client: str = "") -> Iterator[None]:
         yield
     except errors.RayError as error:
         raise _meaning(ray, error.cause if isinstance(error, errors.RayTaskError) else error, client) from error
+
+
+def unconnected(ray: ModuleType, error: Exception) -> str:
+    """Why this process cannot connect to a cluster, in one line."""
+    if isinstance(error, ray.exceptions.AuthenticationError):
+        return refused(error)
+    versions = re.findall(r"(Ray|Python): (\S+)", str(error))
+    if str(error).startswith("Version mismatch") and len(versions) == 4:
+        there, here = (", ".join(map(" ".join, pair)) for pair in (versions[:2], versions[2:]))
+        return f"its software is {there}, and this environment's {here}; install the same on both"
+    return f"no Ray cluster answers there ({' '.join(str(error).split())})"
 
 
 def _meaning(ray: ModuleType, cause: Exception, client: str) -> Exception:
@@ -59,4 +73,13 @@ def _line(error: Exception) -> str:
     cause = re.search(r"The actor is dead because (.*?)\. ", text)
     who = re.search(r"pid: (\d+).*? ip: ([\w.:]+)", text)
     where = f"process {who[1]} on {who[2]}: " if who else ""
-    return f"{where}{cause[1] if cause else text[:200]}"
+    return f"{where}{cause[1] if cause else text[:200]}{_of_memory(text)}"
+
+
+def _of_memory(text: str) -> str:
+    """What the kernel did at the memory limit of this job, where Ray only knows that a process is gone."""
+    killed = memory_kills() if "OOM killer" in text else 0
+    if not killed:
+        return ""
+    limit = bytes_text(memory_limit())
+    return f", perhaps because of this job's memory limit of {limit}, at which the kernel has killed {killed} so far"

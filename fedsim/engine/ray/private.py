@@ -23,6 +23,16 @@ def init_in(folder: str) -> dict[str, str]:
     return {"_temp_dir": folder}
 
 
+def memory_seen(ray: ModuleType) -> float:
+    """The memory that Ray takes this machine to have [bytes]: it knows a container's limit, but not a job's."""
+    return float(ray._common.utils.get_system_memory())
+
+
+def counting(memory: int) -> dict[str, int]:
+    """The argument of `ray.init` that says how much memory actors may reserve [bytes]."""
+    return {"_memory": memory}
+
+
 def streaming_ahead(items: int) -> dict[str, int]:
     """The option of an actor's method that lets its generator run ahead of its reader by a number of items."""
     return {"_generator_backpressure_num_objects": items}

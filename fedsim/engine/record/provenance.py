@@ -10,6 +10,8 @@ import torch
 from fedsim.engine.place.gpus import driver_version
 from fedsim.workload.engine import Engine
 
+PACKAGES = ("fedsim", "ray", "torch", "numpy", "h5py", "scikit-image")
+
 
 def provenance(engine: Engine) -> dict[str, str]:
     """Versions of Python and the libraries, system, processor and number of cores, by name; and those of a GPU.
@@ -17,9 +19,8 @@ def provenance(engine: Engine) -> dict[str, str]:
     Args:
         engine: Says whether clients may train on one, and with which kernels.
     """
-    packages = ("fedsim", "ray", "torch", "numpy", "h5py", "scikit-image")
     return {
-        **{package: version(package) for package in packages},
+        **{package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor(),

@@ -67,10 +67,12 @@ def test_the_installed_ray_is_the_checked_one_and_pyproject_admits_no_other() ->
 
 def test_the_installed_ray_has_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
     (folder,), (ahead,) = private.init_in("/tmp/x"), private.streaming_ahead(4)
-    (variable,) = private.NO_CLUSTER
+    (variable,), (counted,) = private.NO_CLUSTER, private.counting(1)
     monkeypatch.setenv(variable, "1")  # is put back
     monkeypatch.setattr("ray._private.services.get_node_ip_address", ray._private.services.get_node_ip_address)
     assert folder in inspect.signature(inspect.unwrap(ray.init)).parameters or folder in inspect.getsource(ray.init)
+    assert counted in inspect.getsource(ray.init)
+    assert private.memory_seen(ray) > 0
     assert ahead in inspect.getsource(ActorMethod)
     assert variable == ray._private.ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     assert "__ray_call__" in inspect.getsource(ray.actor)
