@@ -1,5 +1,7 @@
 """Files that a shared file system shows late."""
 
+import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -45,3 +47,21 @@ def test_one_that_is_missing_on_a_disk_of_this_machine_is_not_waited_for(
     monkeypatch.setattr(shared_disk.time, "sleep", lambda _: pytest.fail("it waited"))
     with pytest.raises(DamagedError, match="is missing"):
         next(read_clients(FilePart(tmp_path / "A.safetensors", "", {}), None))  # type: ignore[arg-type]
+
+
+def test_on_a_file_system_that_remembers_what_was_absent(tmp_path: Path) -> None:
+    """As NFS and FUSE do: this machine sees a file only a second after it was written elsewhere."""
+    if not shutil.which("bindfs"):
+        pytest.skip("a file system that shows files late needs bindfs")
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir(), here.mkdir()
+    mount = ["bindfs", "-o", "negative_timeout=1,entry_timeout=1,attr_timeout=1", there, here]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this machine mounts no FUSE file systems")
+    try:
+        assert not (here / "new").exists()
+        (there / "new").touch()
+        assert not (here / "new").exists()
+        assert awaited(here / "new").exists()
+    finally:
+        subprocess.run(["umount", "--lazy", here], check=True)

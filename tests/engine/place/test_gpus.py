@@ -208,3 +208,16 @@ def test_runs_with_one_gpu_that_torch_cannot_use(workload: MakeWorkload, tmp_pat
     )
     assert ended.stdout.splitlines()[-2:] == ["shared 4 2 0", "in-turn 4 1 0"], ended.stderr
     assert "cannot use the GPUs that Ray counts: clients train on the CPU" in ended.stderr
+
+
+@pytest.mark.parametrize(("shown", "said"), [("", "''"), ("-1", "'-1'"), (None, "")])
+def test_what_hides_gpus_is_said(
+    workload: MakeWorkload, monkeypatch: pytest.MonkeyPatch, shown: str | None, said: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if shown is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    hint = f" (here CUDA_VISIBLE_DEVICES={said} hides all others)" if said else ""
+    with pytest.raises(InputError) as error:
+        checked(workload("engine.backend=ray", "engine.device=cuda"), machine())
+    assert str(error.value) == f"engine.device: cuda needs a GPU, and there is none{hint}; set it to auto or cpu"
