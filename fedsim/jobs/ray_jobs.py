@@ -187,7 +187,7 @@ class RayJobs:
         try:
             yield
         except AuthenticationError as error:
-            raise InputError(f"--cluster {self.name}: {refused(error)}") from error
+            raise InputError(f"--cluster {self.name}: {refused(given='failed' in str(error))}") from error
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"--cluster {self.name}: no Ray dashboard answers there ({_last_line(str(error))})"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,10 +25,10 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 PROGRAMS = Path(sys.executable).parent
 PACKAGE = Path(fedsim.__file__).parent
 LISTENS = """
-import signal, socket
+import socket, sys
 taken = [socket.create_server(("0.0.0.0", start + job)) for start in (20000, 30000) for job in range(1, 60)]
 print(len(taken), flush=True)
-signal.pause()
+sys.stdin.read()
 """
 
 
@@ -118,10 +119,8 @@ def test_a_node_that_never_joins_ends_the_job_with_the_names_of_those_that_did(
 @contextmanager
 def taken_ports(site: Path) -> Iterator[None]:
     """Programs of other users on both nodes, at the ports of the next fifty jobs."""
-    listening = [
-        subprocess.Popen(on_node(site, node, sys.executable, "-c", LISTENS), stdout=subprocess.PIPE, text=True)
-        for node in (1, 2)
-    ]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    listening = [subprocess.Popen(on_node(site, node, sys.executable, "-c", LISTENS), **pipes) for node in (1, 2)]
     try:
         for one in listening:
             assert one.stdout is not None
@@ -129,7 +128,6 @@ def taken_ports(site: Path) -> Iterator[None]:
         yield
     finally:
         for one in listening:
-            one.kill()
             one.communicate()
 
 

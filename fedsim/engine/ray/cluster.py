@@ -23,7 +23,7 @@ from fedsim.engine.place.cores import cores_here
 from fedsim.engine.place.node import RAY_COUNTS
 from fedsim.engine.ray import private, reaper
 from fedsim.engine.ray.errors import unconnected
-from fedsim.engine.ray.token import user_token
+from fedsim.engine.ray.token import refused, user_token
 
 LEAST_FILES = 256
 _LEAST_FREE = 100_000_000  # bytes in Ray's temporary folder; its logs and sockets take a few, data that it spills more
@@ -55,7 +55,9 @@ def connect(address: str | None) -> tuple[Any, bool]:
     if address is None:
         _start(ray)
         return ray, True
-    user_token()  # refuses one that others can read
+    token = user_token() if os.environ.get("RAY_AUTH_MODE") == "token" else ""
+    if private.refuses(address, token):
+        raise InputError(f"--address {address}: {refused(given=bool(token))}, where RAY_AUTH_MODE=token")
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ray.exceptions.AuthenticationError, ConnectionError, ValueError, RuntimeError) as error:

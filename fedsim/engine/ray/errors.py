@@ -34,7 +34,7 @@ def explained(ray: ModuleType, client: str = "") -> Iterator[None]:
 def unconnected(ray: ModuleType, error: Exception) -> str:
     """Why this process cannot connect to a cluster, in one line."""
     if isinstance(error, ray.exceptions.AuthenticationError):
-        return refused(error)
+        return refused(given=False)
     versions = re.findall(r"(Ray|Python): (\S+)", str(error))
     if str(error).startswith("Version mismatch") and len(versions) == 4:
         there, here = (", ".join(map(" ".join, pair)) for pair in (versions[:2], versions[2:]))

@@ -43,6 +43,24 @@ def call_in(actor: Any, function: Callable[[Any], Any]) -> Any:  # noqa: ANN401 
     return actor.__ray_call__.remote(function)
 
 
+def refuses(address: str, token: str) -> bool:
+    """Whether a cluster refuses a token; Ray itself would ask twenty times, and not say so.
+
+    Args:
+        address: HOST:PORT; for other words the answer is no.
+        token: Empty if there is none.
+    """
+    import grpc  # noqa: PLC0415 - comes with Ray, and only if it is used
+
+    said = [("authorization", f"Bearer {token}")] if token else []
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", metadata=said, timeout=10)
+        except grpc.RpcError as error:
+            return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED)
+    return False
+
+
 def set_clusters(ray: ModuleType, allowed: bool) -> bool:
     """Set whether Ray may bind to interfaces other than loopback, which it decides on import; returns the old value."""
     constants = ray._private.ray_constants

@@ -7,7 +7,6 @@ from pathlib import Path
 from fedsim.core.errors import InputError
 
 _HOW = "RAY_AUTH_TOKEN_PATH names the file that it is in (mode 600), by default ~/.ray/auth_token"
-_ASKS = ("Authentication required", "no authentication token was found")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -33,7 +32,10 @@ def user_token() -> str:
     return path.read_text(encoding="utf-8").strip()
 
 
-def refused(error: Exception) -> str:
-    """What a cluster's refusal says of the token, and how to give the right one."""
-    asks = any(words in str(error) for words in _ASKS)
-    return f"{'it asks for a token' if asks else 'the token is not the one of this cluster'}; {_HOW}"
+def refused(given: bool) -> str:
+    """What a cluster's refusal means, and how to give the right token.
+
+    Args:
+        given: Whether it was given one.
+    """
+    return f"{'the token is not the one of this cluster' if given else 'it asks for a token'}; {_HOW}"

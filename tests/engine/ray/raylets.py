@@ -53,6 +53,13 @@ def cluster(
             head.communicate()
 
 
+STAY = """
+import os, ray
+def stay(parameters, head):
+    parameters.node_ip_address = "127.0.0.1"
+    ray._private.services.get_node_ip_address = lambda *_: "127.0.0.1"
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+"""  # as fedsim.jobs.loopback, which the node may lack
 JOIN = """
 hostname other
 for pair in "$@"; do mount --bind "${pair%%=*}" "${pair#*=}" || exit 99; done
@@ -69,7 +76,14 @@ def joined(keys: dict[str, str], *mounts: str, **environment: str) -> Iterator[N
         pytest.skip("a node with files of its own needs root")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory(prefix="f", dir="/tmp") as temporary:
+        Path(temporary, "hook_of_tests.py").write_text(STAY)
+        found = os.pathsep.join([temporary, environment.pop("PYTHONPATH", os.environ.get("PYTHONPATH", ""))])
         its_own = {**os.environ, **keys, "PATH": path, "TEMPORARY": f"{temporary}/r", **environment}
+        its_own |= {
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
+            "RAY_START_HOOK": "hook_of_tests.stay",
+            "PYTHONPATH": found,
+        }
         log = Path(temporary, "log")
         with (
             log.open("w") as said,
@@ -78,7 +92,7 @@ def joined(keys: dict[str, str], *mounts: str, **environment: str) -> Iterator[N
             ) as it,
         ):
             try:
-                deadline = time.monotonic() + 60
+                deadline = time.monotonic() + 240
                 while "Ray runtime started" not in log.read_text():
                     assert it.poll() is None, log.read_text()
                     assert time.monotonic() < deadline, log.read_text()
