@@ -129,7 +129,7 @@ def files_of(run_dir: Path) -> dict[str, bytes]:
 def first_process(site: Path, node: int) -> int:
     """The process whose network and mounts are a node's."""
     command = ["bash", str(SITE), str(site), str(node)]
-    return next(process.pid for process in psutil.process_iter() if process.cmdline() == command)
+    return next(process.pid for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == command)
 
 
 def on_node(site: Path, node: int, *command: object) -> list[str]:

@@ -1,5 +1,6 @@
 """An actor that adds the partial sums of its node, and how hosts hand theirs in; imports neither torch nor a host."""
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,12 @@ def handing_in(kind: type[Any]) -> type[Any]:
     """The class of hosts, with a way to answer in which they hand in their sums before the answer ends."""
 
     class HandsIn(kind):  # type: ignore[misc]
+        def __init__(self, *given: Any) -> None:  # noqa: ANN401 - what a host is given
+            # SIGTERM ends the process, which is replaced; Ray would raise SystemExit in the middle of a client's work,
+            # whose own failure it would seem to be.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            super().__init__(*given)
+
         def handle_and_add(self, adder: Any, *message: Any) -> Iterator[Any]:  # noqa: ANN401 - Ray's handle
             import ray  # noqa: PLC0415 - runs in an actor
 

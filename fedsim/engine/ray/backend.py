@@ -43,7 +43,7 @@ class RayBackend(Backend):
     def __init__(self, engine: Engine, address: str | None = None) -> None:
         self._engine = engine
         self._ray, self._owned = connect(address)
-        self._theirs = address is not None and not self._owned  # started elsewhere, perhaps with other software
+        self._theirs = address not in {None, "local"}  # started elsewhere, perhaps with other software
         self._head = Head(self._ray)
         self.actors: list[Actor] = []
         """The actors that are running."""

@@ -51,8 +51,9 @@ def _meaning(ray: ModuleType, cause: Exception, client: str) -> Exception:
     if isinstance(cause, RunError | InputError):
         return cause
     if isinstance(cause, lost):
-        in_creation = "creation task" in str(cause)
-        return RunError(_line(cause)) if in_creation else WorkerLostError(_line(cause), client)
+        if "creation task" in str(cause):
+            return RunError(f"an actor did not start: {_last_line(cause)}")
+        return WorkerLostError(_line(cause), client)
     if isinstance(cause, errors.ObjectStoreFullError | errors.OutOfDiskError):
         return RunError(
             "Ray's object store is full, and so is the disk that it spills to; free space in Ray's "
@@ -61,6 +62,11 @@ def _meaning(ray: ModuleType, cause: Exception, client: str) -> Exception:
     if isinstance(cause, errors.RayError):
         return RunError(f"Ray failed: {_line(cause)}; continue with --resume")
     return RunError(f"{type(cause).__name__}: {' '.join(str(cause).split())}")
+
+
+def _last_line(error: Exception) -> str:
+    """What Python says at the end of a traceback."""
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _line(error: Exception) -> str:

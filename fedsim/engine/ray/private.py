@@ -52,6 +52,8 @@ def refuses(address: str, token: str) -> bool:
     """
     import grpc  # noqa: PLC0415 - comes with Ray, and only if it is used
 
+    if not address.rpartition(":")[2].isdigit():
+        return False
     said = [("authorization", f"Bearer {token}")] if token else []
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:

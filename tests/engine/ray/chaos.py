@@ -155,9 +155,9 @@ def strike(driver: Driver, blow: Blow, home: psutil.Process | None, seed: int) -
         driver.start()
         return "driver"
     pool: list[psutil.Process] = []
+    prefix = {"actor": "ray::Host", "adder": "ray::Adder"}.get(blow.victim, "")
 
     def found() -> bool:
-        prefix = {"actor": "ray::Host", "adder": "ray::Adder"}.get(blow.victim, "")
         pool[:] = named(prefix, home or driver.process) if prefix or not home else raylets(home)
         return bool(pool) or driver.over() or blow.victim == "raylet"
 
@@ -168,7 +168,7 @@ def strike(driver: Driver, blow: Blow, home: psutil.Process | None, seed: int) -
         victim = pool[seed % len(pool)]
         log.info("kills %d", victim.pid)
         with suppress(psutil.NoSuchProcess):  # it was ending by itself
-            victim.kill()
+            victim.terminate() if prefix and seed % 2 else victim.kill()  # as a preempted job, or for lack of memory
             return blow.victim
 
 
