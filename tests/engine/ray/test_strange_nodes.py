@@ -32,7 +32,7 @@ Keys = dict[str, str]
 @pytest.fixture(scope="module")
 def keys() -> Iterator[Keys]:
     with ExitStack() as stack:
-        for _ in range(3):  # Ray gives a node 30 s, too few where all cores are busy
+        for _ in range(6):  # Ray gives a node 30 s, too few where all cores are busy
             with suppress(RuntimeError):
                 _, keys = stack.enter_context(cluster())
                 break
