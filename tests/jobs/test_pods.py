@@ -88,4 +88,4 @@ def test_jobs_list_says_what_a_job_waits_for(
     for at, said in enumerate((INITIALIZING, json.dumps({"items": [pod("head", BACK_OFF)]}))):
         (kubectl / f"get.out{at}").write_text(said)
     (line,) = [line for line in fedsim("jobs", "list")[1].splitlines() if "kuberay" in line]
-    assert "pending (head: ImagePullBackOff: Back-off pulling image" in line
+    assert "pending: head: ImagePullBackOff: Back-off pulling image" in line
