@@ -35,7 +35,7 @@ def read_trace(available: Available, clients: Clients) -> dict[int, Traced]:
     windows = {}
     for name, rows in table.groupby("client", sort=False):
         try:
-            place = clients.place(name)
+            place = clients.place(str(name))
         except KeyError:
             line = f"{where}, row {rows.index[0] + 1}"
             raise InputError(f"{line}: {name!r:.80} is not a client; {_some(clients)} are") from None

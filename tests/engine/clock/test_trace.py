@@ -16,7 +16,7 @@ from fedsim.engine.federation import assemble
 from fedsim.workload.schema import Workload
 from fedsim.workload.time import Available
 
-BAD = {
+BAD: dict[str, tuple[str | bytes, str]] = {
     "nothing": ("", "is not a table"),
     "a head alone": ("client,from_s,to_s\n", "has no rows"),
     "no client": ("who,from_s,to_s\nA.1,0,1\n", "has no column client"),
