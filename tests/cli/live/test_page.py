@@ -87,6 +87,7 @@ def test_rounds_advance_while_a_run_goes_on(
     assert pages[0].locator("#image .viewer").get_by_text("PSNR").count() == 2, "zero-filled and reconstruction"
 
 
+@pytest.mark.long
 def test_a_finished_run_in_a_copied_folder(
     finished: Run, tmp_path: Path, serve: Serve, open_page: Callable[..., Any]
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_finished_run_in_a_copied_folder(
     shows(page, "#legend", f"A {float(f'{ssim:.4g}')}")
 
 
+@pytest.mark.long
 def test_a_study_fills_and_its_points_can_be_opened(
     workload: Path, tmp_path: Path, serve: Serve, open_page: Callable[..., Any]
 ) -> None:
@@ -173,8 +175,7 @@ def test_what_cannot_be_read_is_said_and_a_closed_server_too(
     shows(page, "#link", "Not connected")
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 def test_it_fits_and_can_be_read(
     width: int, scheme: str, make: Make, tmp_path: Path, serve: Serve, open_page: Callable[..., Any]
 ) -> None:
