@@ -83,6 +83,8 @@ def ended(folder: Path, word: str) -> Status:
         return Status("stopped")
     if not (code or word or content(folder / "job")):
         return Status("unknown")
+    if not (code or word or (folder / "output.txt").exists()):  # it never began: it was cancelled while it waited
+        return Status("stopped")
     errors = [line for line in content(folder / "output.txt").splitlines() if line.startswith("fedsim: ")]
     slurm = f"SLURM says {word.lower().replace('_', ' ')}" if word else "SLURM has forgotten it"
     return Status("failed", errors[-1].removeprefix("fedsim: ") if errors else f"{slurm}; see {folder / 'output.txt'}")

@@ -84,8 +84,10 @@ def ready(folder: Path, pid: int) -> Path:
     (first,) = psutil.Process(pid).children()
     for name in (*CLIENTS, "control"):  # the last one runs a command there
         program = folder / "bin" / name
-        enter = f"nsenter --target {first.pid} --net --mount --uts --pid {shutil.which(name) or ''}"
-        program.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf TMPDIR=/mnt exec {enter} "$@"\n')
+        found = shutil.which(name) or ""
+        on_nodes = f'case $(hostname) in node*) exec {found} "$@" ;; esac'  # for jobs, which have this PATH
+        there = f'exec nsenter --target {first.pid} --net --mount --uts --pid {found} "$@"'
+        program.write_text(f"#!/bin/sh\n{on_nodes}\nSLURM_CONF={folder}/slurm.conf TMPDIR=/mnt {there}\n")
         program.chmod(0o755)
     sinfo = [str(folder / "bin" / "sinfo"), "--noheader", "--states=idle", "--format=%D"]
     idle = lambda: subprocess.run(sinfo, capture_output=True, text=True, check=False).stdout.strip() == "2"  # noqa: E731

@@ -121,6 +121,8 @@ def test_a_script_that_knows_no_arrays_is_refused(study: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("queue", "accounting", "codes", "status"),
     [
+        (["17|1|COMPLETED|None"], "", {},
+         Status("stopped", f"3 of 4 points stopped: {LABELS[1]}; also {LABELS[2]}, {LABELS[3]}")),
         (["17|1|RUNNING|None", *(f"17|{task}|PENDING|JobArrayTaskLimit" for task in (2, 3, 4))], "", {},
          Status("running", "0 of 4 points done, 1 running")),
         (["17|3|PENDING|Priority", "17|4|PENDING|Priority"], "17_2|FAILED\n", {1: "0", 2: "1"},
@@ -134,7 +136,7 @@ def test_a_script_that_knows_no_arrays_is_refused(study: Path, tmp_path: Path) -
         ([f"9|{task}|FAILED|None" for task in (1, 2)] + [f"17|{task}|RUNNING|None" for task in (1, 2)], "",
          {3: "0", 4: "130"}, Status("running", "1 of 4 points done, 2 running, 1 stopped")),
     ],
-    ids=["one at a time", "some wait", "done", "two cancelled", "forgotten", "an array before it"],
+    ids=["cancelled before they began, and forgotten", "one at a time", "some wait", "done", "two cancelled", "forgotten", "an array before it"],
 )  # fmt: skip
 def test_the_tasks_together_are_the_job(
     sent: Job, site: Path, state: Path, queue: list[str], accounting: str, codes: dict[int, str], status: Status
