@@ -136,7 +136,7 @@ def test_a_script_that_knows_no_arrays_is_refused(study: Path, tmp_path: Path) -
         ([f"9|{task}|FAILED|None" for task in (1, 2)] + [f"17|{task}|RUNNING|None" for task in (1, 2)], "",
          {3: "0", 4: "130"}, Status("running", "1 of 4 points done, 2 running, 1 stopped")),
     ],
-    ids=["cancelled before they began, and forgotten", "one at a time", "some wait", "done", "two cancelled", "forgotten", "an array before it"],
+    ids=["never began", "one at a time", "some wait", "done", "two cancelled", "forgotten", "an array before it"],
 )  # fmt: skip
 def test_the_tasks_together_are_the_job(
     sent: Job, site: Path, state: Path, queue: list[str], accounting: str, codes: dict[int, str], status: Status
