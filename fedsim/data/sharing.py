@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.core.errors import InputError
-from fedsim.core.seeds import numpy_stream
+from fedsim.core.seeds import derive, numpy_stream
+from fedsim.data.folds import Folds, check_folds, dealt
 from fedsim.data.left_out import some
 from fedsim.data.source import Source, StoredVolume
 from fedsim.data.split import PARTS, Part, Split, ordered, part_of
@@ -68,24 +69,31 @@ def people(sites: Sequence[SiteVolumes], root: Path) -> dict[tuple[str, str], Pe
     return {key: first.get(name, name) for key, name in names.items()}
 
 
-def divide(sites: Sequence[SiteVolumes], who: People, seed: int) -> dict[str, dict[str, Part]]:
+def divide(
+    sites: Sequence[SiteVolumes], who: People, seed: int, folds: Folds | None = None
+) -> dict[str, dict[str, Part]]:
     """The part of every subject at every site that is split by subject; each person is in one part.
 
     Sites that share no subject are divided separately, in an order drawn from (seed, source, subject). Sites that read
     the same people use one common order; if that would put a person into different parts at two sites, the parts are
     chosen for all these sites together, as close to each site's shares as possible.
 
+    With folds, the people of one fold are test at every site with a share for test; the others are divided by shares
+    for training and validation. Folds are drawn from a separate seed, so they are the same for every seed of runs.
+
     The subjects are returned in the drawn order.
 
     Raises:
-        InputError: a site has too few subjects for its shares, or no division keeps each person in one part.
+        InputError: a site has too few subjects for its shares or folds, or no division keeps each person in one part.
     """
+    if folds is not None:
+        _check_no_blocks(sites)
     by_site = {one.site: one for one in sites if one.split.by == "subject"}
     groups = connected([one.site, *(f"/{who[one.site, s]}" for s in one.subjects)] for one in by_site.values())
     parts: dict[str, dict[str, Part]] = {}
     for group in groups:
         together = [by_site[name] for name in group if name in by_site]
-        parts |= _divided(together, who, seed)
+        parts |= _divided(together, who, seed, folds)
     return parts
 
 
@@ -107,7 +115,14 @@ def subject_lines(ways: Mapping[str, int], shared: Mapping[str, Sequence[str]]) 
     return notes
 
 
-def _divided(sites: list[SiteVolumes], who: People, seed: int) -> dict[str, dict[str, Part]]:
+def _check_no_blocks(sites: Sequence[SiteVolumes]) -> None:
+    for one in sites:
+        if one.split.by == "block" and one.split.test:
+            what = "has one subject, whose slices are divided, and folds divide subjects"
+            raise InputError(f"site {one.site}: {what}; leave the site out, or set its test share to 0")
+
+
+def _divided(sites: list[SiteVolumes], who: People, seed: int, folds: Folds | None) -> dict[str, dict[str, Part]]:
     identities = {one.source.identity() for one in sites}
     identity = identities.pop() if len(identities) == 1 else ""
     places: dict[Person, str] = {}
@@ -115,19 +130,57 @@ def _divided(sites: list[SiteVolumes], who: People, seed: int) -> dict[str, dict
         for subject, text in one.subjects.items():
             person = who[one.site, subject]
             places[person] = min(places.get(person, text), text)
+    if folds is None:
+        return _by_shares(sites, who, places, identity, seed)
+    tested = _tested(sites, who, ordered(places, folds.seed, identity), folds)
+    rest = {person: text for person, text in places.items() if person not in tested}
+    inner = [replace(one, split=one.split.without_test) for one in sites]
+    parts = _by_shares(inner, who, rest, identity, derive(seed, "fold", folds.test))
+    for one in sites:
+        if one.split.test:
+            parts[one.site] |= {subject: "test" for subject in one.subjects if who[one.site, subject] in tested}
+    return parts
+
+
+def _tested(sites: list[SiteVolumes], who: People, order: list[Person], folds: Folds) -> set[Person]:
+    """The people of the fold that is test, of all those at a site with a share for test.
+
+    Raises:
+        InputError: a site has too few subjects for the folds.
+    """
+    sites_of: dict[Person, list[str]] = {}
+    for one in sites:
+        for subject in one.subjects if one.split.test else ():
+            sites_of.setdefault(who[one.site, subject], []).append(one.site)
+    fold_of = dealt([person for person in order if person in sites_of], sites_of, folds.count)
+    for one in sites:
+        if one.split.test:
+            own = [fold_of[who[one.site, subject]] for subject in one.subjects]
+            check_folds(one.site, one.split, own, folds.count)
+    return {person for person, fold in fold_of.items() if fold == folds.test}
+
+
+def _by_shares(
+    sites: list[SiteVolumes], who: People, places: Mapping[Person, str], identity: str, seed: int
+) -> dict[str, dict[str, Part]]:
+    """The part of every subject that has a place, by the shares of its site; none at a site without any."""
     order = ordered(places, seed, identity)
     rank = {person: at for at, person in enumerate(order)}
-    members = {one.site: sorted({who[one.site, s] for s in one.subjects}, key=rank.__getitem__) for one in sites}
-    alone = {one.site: part_of(members[one.site], one.split, one.site, _told(one)) for one in sites}
+    people_at = {one.site: {who[one.site, subject] for subject in one.subjects} & rank.keys() for one in sites}
+    members = {site: sorted(those, key=rank.__getitem__) for site, those in people_at.items()}
+    sharing = [one for one in sites if any(one.split.shares)]
+    alone = {one.site: part_of(members[one.site], one.split, one.site, _told(one)) for one in sharing}
     chosen: dict[Person, Part] = {}
     for parts in alone.values():
         chosen |= parts
     if any(chosen[person] != part for parts in alone.values() for person, part in parts.items()):
-        chosen = _jointly(sites, members, order, seed)
-    return {
-        one.site: {s: chosen[who[one.site, s]] for s in sorted(one.subjects, key=lambda s: rank[who[one.site, s]])}
-        for one in sites
-    }
+        chosen = _jointly(sharing, members, order, seed)
+    found: dict[str, dict[str, Part]] = {one.site: {} for one in sites}
+    for one in sharing:
+        known = [subject for subject in one.subjects if who[one.site, subject] in rank]
+        drawn = sorted(known, key=lambda subject: rank[who[one.site, subject]])
+        found[one.site] = {subject: chosen[who[one.site, subject]] for subject in drawn}
+    return found
 
 
 def _told(one: SiteVolumes) -> str:

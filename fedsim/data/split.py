@@ -47,6 +47,13 @@ class Split(Section):
         """(train, val, test)."""
         return self.train, self.val, self.test
 
+    @property
+    def without_test(self) -> "Split":
+        """The shares of what is left where other subjects are test; all 0 if test had everything."""
+        left = self.train + self.val
+        shares = {"train": self.train / left, "val": self.val / left} if left else {"train": 0.0, "val": 0.0}
+        return self.model_copy(update={**shares, "test": 0.0})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:

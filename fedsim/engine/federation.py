@@ -106,7 +106,7 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
         on_site(site.name)
     volumes = [read(workload, one) for one in found]
     who = people(volumes, federation.root)
-    parts = divide(volumes, who, workload.seed)
+    parts = divide(volumes, who, workload.seed, federation.folds)
     sites = {one.site.name: one for one in found}
     all_made = {name: made(workload, one, parts.get(name), who, counts(name)) for name, one in sites.items()}
     manifest = frame_of(row for one in all_made.values() for row in one.rows(POOLED if pooled else None))

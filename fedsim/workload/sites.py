@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from fedsim.core.section import FolderPath, Name, Section
 from fedsim.data.batch import Normalise
 from fedsim.data.coils import Coils, CoilSettings, Target
+from fedsim.data.folds import Folds
 from fedsim.data.formats.dataset import DatasetSource
 from fedsim.data.masks import AnyMask
 from fedsim.data.partition import AnyPartition, Equal
@@ -112,6 +113,10 @@ class Federation(Section):
         "with the phase-encoding lines that were measured.",
     )
     split: Split = Field(default_factory=Split, description="Shares of a site's subjects; a site may set its own.")
+    folds: Folds | None = Field(
+        None,
+        description="Folds instead of shares for test; a study's `folds` sets it for each of its runs. Default: none.",
+    )
     normalise: Normalise = Field("std", description="Divisor of a slice: std or max of its zero-filled image.")
     coils: Coils = Field(
         "combine", description="Coils of raw data: combine them, keep them, or the number of virtual coils to keep."

@@ -98,7 +98,9 @@ def made_alone(workload: Workload, site: Site, count: int) -> Made:
     found = find(workload, site)
     volumes = [read(workload, found)]
     who = people(volumes, workload.federation.root)
-    return made(workload, found, divide(volumes, who, workload.seed).get(site.name), who, count)
+    return made(
+        workload, found, divide(volumes, who, workload.seed, workload.federation.folds).get(site.name), who, count
+    )
 
 
 def made(workload: Workload, found: Found, parts: Mapping[str, Part] | None, who: People, count: int) -> Made:
