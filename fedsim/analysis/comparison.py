@@ -32,6 +32,7 @@ from fedsim.mri.references import UNTRAINED
 MEAN = "mean over sites"
 """Value of the column `site` for the mean over sites; no site can have this name."""
 CONFIDENCE = 0.95
+_NO_SETTINGS = {"federation.root", "federation.cache", "federation.folds.test"}
 FEWEST_SEEDS = 3
 """With fewer common seeds no difference counts as shown."""
 
@@ -75,12 +76,14 @@ def p_value(found: Interval) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """p values after the step-down correction of Holm (Scand. J. Stat. 6:65, 1979), in their order; NaN stays NaN.
 
-    NaN stands for no test. scipy lacks this correction; statsmodels has it, a heavy dependency for five lines.
+    NaN stands for no test.
     """
-    p = np.asarray(p_values, np.float64)
-    order = np.argsort(p)[: np.isfinite(p).sum()]
-    corrected = np.full(len(p), np.nan)
-    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - takes a second, and few commands need it
+
+    corrected = np.array(p_values, np.float64)
+    tested = np.isfinite(corrected)
+    if tested.any():
+        corrected[tested] = multipletests(corrected[tested], method="holm")[1]
     return list(corrected)
 
 
@@ -110,7 +113,7 @@ def by_seed(results: pd.DataFrame) -> pd.DataFrame:
     everyone = pd.concat([*untrained, results[[*keys, *columns]]], ignore_index=True)
     sites = everyone.groupby(keys, sort=False)[columns].mean().reset_index()
     sites["within_subject"] = sites["within_subject"] > 0
-    mean = _mean_over_sites(_counted(sites), columns)
+    mean = _mean_over_sites(counted_sites(sites), columns)
     return pd.concat([sites, mean.assign(site=MEAN, within_subject=mean["within_subject"] > 0)], ignore_index=True)
 
 
@@ -130,15 +133,16 @@ def _untrained(results: pd.DataFrame, prefix: str, qualities: Sequence[str]) -> 
     return rows[["regime", "method", "seed", "site", "within_subject", *qualities]]
 
 
-def _counted(sites: pd.DataFrame) -> pd.DataFrame:
-    """The rows of sites that count in the mean over sites."""
-    everywhere = sites.groupby("regime")["within_subject"].transform("all")
-    return sites[~sites["within_subject"] | everywhere]
+def counted_sites(sites: pd.DataFrame) -> pd.DataFrame:
+    """The rows, per site or volume, of sites that count in the mean over sites: not within subject, unless all are."""
+    within = sites["within_subject"].astype(bool)
+    everywhere = within.groupby(sites["regime"]).transform("all")
+    return sites[~within | everywhere]
 
 
-def _with_mean_site(results: pd.DataFrame) -> pd.DataFrame:
+def with_mean_site(results: pd.DataFrame) -> pd.DataFrame:
     """The rows of volumes, and again, under the site MEAN, those of sites that count, each subject with its site."""
-    counted_rows = _counted(results.assign(within_subject=results["within_subject"].astype(bool)))
+    counted_rows = counted_sites(results.assign(within_subject=results["within_subject"].astype(bool)))
     subjects = counted_rows["site"] + "/" + counted_rows["subject"]
     return pd.concat([results, counted_rows.assign(site=MEAN, subject=subjects)], ignore_index=True)
 
@@ -147,7 +151,9 @@ def subjects_tested(results: pd.DataFrame) -> "pd.Series[int]":
     """Number of distinct test subjects over all seeds, by regime, site (MEAN: of its sites) and method."""
     keys = ["regime", "site", "method"]
     sites = results.groupby(keys, sort=False).agg({"subject": "nunique", "within_subject": "any"}).reset_index()
-    mean = _counted(sites).groupby(["regime", "method"], sort=False)["subject"].sum().reset_index().assign(site=MEAN)
+    mean = (
+        counted_sites(sites).groupby(["regime", "method"], sort=False)["subject"].sum().reset_index().assign(site=MEAN)
+    )
     counts: pd.Series[int] = pd.concat([sites, mean]).set_index(keys)["subject"]
     return counts
 
@@ -165,10 +171,11 @@ def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame
         subjects, difference, difference_sd, low, high (interval of this difference alone), p (of a paired t test; NaN
         if there is nothing to test, or too little), p_holm (corrected for all methods of the regime and site), tests
         (number of these methods), differs (whether p_holm shows a difference), patients (subjects in common),
-        patient_median (of their differences), patient_p (of Wilcoxon's signed-rank test over them), patient_p_holm.
+        patient_median (of their differences), patient_p (of Wilcoxon's signed-rank test over them), patient_p_holm;
+        of a study with folds also folds, their number.
     """
     table, people, rows = by_seed(results), subjects_tested(results).to_dict(), []
-    of_patients = over_patients(_with_mean_site(results), quality, reference)
+    of_patients = over_patients(with_mean_site(results), quality, reference)
     most = max(people.values())
     for (regime, site), group in table.groupby(["regime", "site"], sort=False):
         numbers = group.set_index(["seed", "method"])[quality].unstack(sort=False).dropna(axis="columns", how="all")
@@ -180,7 +187,7 @@ def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame
             subjects = min(people.get((regime, site, name), most) for name in (method, reference))
             row |= {"subjects": subjects} | _difference(numbers, str(method), reference, subjects)
             rows.append(row | of_patients.get((regime, site, method), NO_PATIENTS))
-    found = pd.DataFrame(rows)
+    found = pd.DataFrame(rows) if "fold" not in results else pd.DataFrame(rows).assign(folds=results["fold"].nunique())
     tests = found.groupby(["regime", "site"], sort=False)["p"].transform("count")
     found = found.assign(p_holm=_corrected(found, "p"), tests=tests, patient_p_holm=_corrected(found, "patient_p"))
     return found.assign(differs=found["p_holm"].map(shown))
@@ -217,9 +224,10 @@ def results_of(runs: Mapping[str, Run]) -> pd.DataFrame:
             raise InputError(f"{name}: has no test scores of its best round; use `fedsim evaluate {name}`")
     check_comparable({name: terms_of(run) for name, run in runs.items()})
     labels = labels_of(runs)
-    seen: dict[tuple[str, int], str] = {}
+    seen: dict[tuple[str, int, int | None], str] = {}
     for name, run in runs.items():
-        other = seen.setdefault((labels[name], run.workload.seed), name)
+        folds = run.workload.federation.folds
+        other = seen.setdefault((labels[name], run.workload.seed, folds.test if folds else None), name)
         if other != name:
             raise InputError(f"{other} and {name}: are the same method with the same settings and seed; leave one out")
     rows = [row for name, run in runs.items() for row in volume_rows(run, "", "all", labels[name], {})]
@@ -249,11 +257,11 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Every setting that may change a result, but the seed; of files that runs keep copies of, the content."""
+    """Every setting that may change a result, but the seed and the fold; of files that runs keep copies of, the content."""
     content = json.loads(
         run.workload.model_dump_json(exclude={"name", "tags", "trackers", "seed", "engine", "provenance"})
     )
-    of_keys = {key: value for key, value in flat(content) if key not in {"federation.root", "federation.cache"}}
+    of_keys = {key: value for key, value in flat(content) if key not in _NO_SETTINGS}
     copies = ((key, file) for key, file in files_of(run.workload).items() if file is not None and file.is_file())
     return of_keys | {key: f"{file.name} {sha256(file.read_bytes()).hexdigest()[:8]}" for key, file in copies}
 

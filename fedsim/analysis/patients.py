@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
 
+PATIENT = ["regime", "site", "subject"]
+"""Columns that tell test subjects apart."""
 FEWEST_SUBJECTS = 5
 """With fewer test subjects no difference counts as shown."""
 NO_PATIENTS: dict[str, Any] = {"patients": 0, "patient_median": np.nan, "patient_p": np.nan}
@@ -44,11 +46,20 @@ def differences_by_patient(results: pd.DataFrame, quality: str, reference: str) 
     Returns:
         regime, site, subject, and a column for each other method; NaN where no seed has both.
     """
-    keys = ["regime", "site", "subject"]
-    means = results.groupby([*keys, "seed", "method"], sort=False)[quality].mean().unstack("method", sort=False)
+    apart = differences_by_seed(results, quality, reference)
+    return apart.drop(columns="seed").groupby(PATIENT, sort=False).mean().reset_index()
+
+
+def differences_by_seed(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame:
+    """The difference of every method to the reference, for each test subject and seed.
+
+    Returns:
+        regime, site, subject, seed, and a column for each other method; NaN where the seed does not have both.
+    """
+    keys = [*PATIENT, "seed"]
+    means = results.groupby([*keys, "method"], sort=False)[quality].mean().unstack("method", sort=False)
     own = means.get(reference, pd.Series(np.nan, means.index))
-    apart = means.drop(columns=reference, errors="ignore").sub(own, axis="index")
-    return apart.groupby(level=keys, sort=False).mean().reset_index()
+    return means.drop(columns=reference, errors="ignore").sub(own, axis="index").reset_index()
 
 
 def signed_rank(differences: Sequence[float]) -> float:
