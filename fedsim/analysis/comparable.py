@@ -52,7 +52,7 @@ def check_comparable(runs: Mapping[str, Terms]) -> None:
     """Refuse to compare runs with incomparable numbers.
 
     Protocol, normalisation, precision and matrices must agree between all runs, which must have a site in common;
-    between runs of one seed also the test split, the test volumes and the masks.
+    between runs of one seed (and fold) also the test split, the test volumes and the masks.
 
     Args:
         runs: By a name for messages.
@@ -60,13 +60,19 @@ def check_comparable(runs: Mapping[str, Terms]) -> None:
     Raises:
         InputError: naming two runs and what differs.
     """
-    first: dict[int | None, tuple[str, Terms]] = {}
+    first: dict[tuple[int, int | None] | None, tuple[str, Terms]] = {}
     for name, run in runs.items():
-        for seed, differences in ((None, _differs_at_all), (run.workload.seed, _differs_in_a_seed)):
-            other, before = first.setdefault(seed, (name, run))
+        for trial, differences in ((None, _differs_at_all), (_trial(run.workload), _differs_in_a_seed)):
+            other, before = first.setdefault(trial, (name, run))
             what = next(differences(before, run), None)
             if what:
                 raise InputError(f"{other} and {name}: {what}; such numbers cannot be compared")
+
+
+def _trial(workload: Workload) -> tuple[int, int | None]:
+    """Seed and fold: what decides who is tested."""
+    folds = workload.federation.folds
+    return workload.seed, folds.test if folds else None
 
 
 def _differs_at_all(one: Terms, two: Terms) -> Iterator[str]:
@@ -77,12 +83,15 @@ def _differs_at_all(one: Terms, two: Terms) -> Iterator[str]:
         yield f"federation.normalise differs ({was.federation.normalise}, {is_.federation.normalise})"
     if was.federation.target != is_.federation.target:
         yield f"federation.target differs ({was.federation.target}, {is_.federation.target})"
+    folds, others = ((own.count, own.seed) if (own := w.federation.folds) else None for w in (was, is_))
+    if folds != others:
+        yield "federation.folds differs"
     if one.precision != two.precision:
         yield f"training.precision differs ({one.precision}, {two.precision})"
-    sites, others = (workload.federation.expanded_sites() for workload in (was, is_))
-    common = _common(sites, others)
+    sites, theirs = (workload.federation.expanded_sites() for workload in (was, is_))
+    common = _common(sites, theirs)
     if not common:
-        some = "; ".join(", ".join(site.name for site in some[:4]) for some in (sites, others))
+        some = "; ".join(", ".join(site.name for site in some[:4]) for some in (sites, theirs))
         yield f"they have no site in common ({some})"
     for site, other in common:
         before, after = site.matrix or was.federation.matrix, other.matrix or is_.federation.matrix

@@ -257,7 +257,7 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Every setting that may change a result, but the seed and the fold; of files that runs keep copies of, the content."""
+    """Every setting that may change a result, but seed and fold; of files that runs keep copies of, the content."""
     content = json.loads(
         run.workload.model_dump_json(exclude={"name", "tags", "trackers", "seed", "engine", "provenance"})
     )

@@ -14,6 +14,7 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.mri.references import UNTRAINED
 
 QUALITIES = ("psnr", "ssim", "nmse")
+LOWER_IS_BETTER = {"nmse", "hfen", "roi_nmse"}
 MORE_QUALITIES = ("hfen", "roi_psnr", "roi_ssim", "roi_nmse")
 """Of the test volumes alone: high frequencies, and what is inside the boxes of `metrics.boxes`."""
 VOLUME_COLUMNS = (
@@ -28,10 +29,10 @@ train_subjects is the mean over clients; bytes are sums over clients, up to the 
 if the ledger does not count them; settings are those that tuning chose, as JSON.
 """
 MORE_COLUMNS = (
-    "effective_acceleration", *MORE_QUALITIES, *(f"zf_{quality}" for quality in MORE_QUALITIES),
+    "fold", "effective_acceleration", *MORE_QUALITIES, *(f"zf_{quality}" for quality in MORE_QUALITIES),
     *(f"{prefix}_{quality}" for prefix in UNTRAINED if prefix != "zf" for quality in (*QUALITIES, *MORE_QUALITIES)),
 )  # fmt: skip
-"""Columns of evaluations of other metrics, and of the references of `metrics.references`."""
+"""Columns of studies with folds, of evaluations of other metrics, and of the references of `metrics.references`."""
 
 
 def scores(run: Run, part: Part) -> pd.DataFrame:
@@ -61,7 +62,9 @@ def volume_rows(
     run: Run, study: str, regime: str, method: str, settings: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """The rows of volumes.parquet of a run; none if its best round was not evaluated on the test split."""
-    of_run = {"study": study, "regime": regime, "method": method, **costs_of(run), "settings": json.dumps(settings)}
+    folds = run.workload.federation.folds
+    of_run = {"study": study, "regime": regime, "method": method, **costs_of(run), "settings": json.dumps(settings),
+              "fold": folds.test if folds else None}  # fmt: skip
     for row in scores(run, "test").to_dict("records"):
         yield {**{str(key): value for key, value in row.items()}, **of_run}
 

@@ -36,9 +36,9 @@ class WatchedStudy:
         self.about = f"{plan.study.kind}: {plan.describe()}"
         """Its kind and size, in words."""
         trials = [
-            plan.trial(pair, plan.example(pair[1])._replace(number=number))
-            for pair in plan.searched
-            for number in range(plan.tune.runs(pair[1]))
+            plan.trial(case, plan.example(case.method)._replace(number=number))
+            for case in plan.searched
+            for number in range(plan.tune.runs(case.method))
         ]
         points = (*plan.tuning(), *trials, *plan.examples())  # folder names do not depend on the tuning
         self._plan = plan

@@ -57,7 +57,9 @@ def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path
     if study:
         plan = _plan(file, overrides, beside)
         name, keep = plan.study.name, partial(freeze, plan)
-        workloads = [point.workload for point in plan.examples()][: len(plan.pairs)]
+        workloads = [
+            point.workload for point in plan.examples() if point.seed == plan.study.seeds[0] and point.fold in {None, 1}
+        ]
     else:
         workload = _workload(file, overrides, beside)
         name, keep, workloads = workload.name, partial(_keep, workload), [workload]

@@ -10,7 +10,9 @@ from rich.console import Console
 
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
+from fedsim.report.budget_table import budget_columns, equality
 from fedsim.report.compared import say, say_times, shown_table
+from fedsim.report.endpoint import Judgement
 from fedsim.report.figures import save_figure
 from fedsim.report.latents import latent_figure
 from fedsim.report.method_panel import method_panels
@@ -39,13 +41,17 @@ def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> N
         RunError: a table is missing or cannot be read.
     """
     study = study_tables(folder)
-    if study.points.empty:
-        console.print("no point is finished yet, so there is nothing to compare")
+    if study.points.empty or study.volumes.empty:
+        what = "point is finished" if study.points.empty else "method has been run with every fold of a seed"
+        console.print(f"no {what} yet, so there is nothing to compare")
         return
     write_tables(study.by_quality, study.reference, folder / "tables")
     write_columns(study.overview, columns_of(study.overview, study.reference), folder / "tables" / "overview")
     if len(study.tuning):
         write_columns(study.tuning, tuning_columns(study.tuning), folder / "tables" / "tuning")
+    write_columns(study.budgets, budget_columns(study.budgets), folder / "tables" / "budgets")
+    if study.judgement is not None:
+        _write_judgement(study.judgement, folder / "tables")
     if len(study.times.reached):
         write_columns(study.times.reached, study.times.columns(), folder / "tables" / "time-to-quality")
     drawn = _save(study.figures(), folder / "figures")
@@ -54,6 +60,7 @@ def conclude(folder: Path, console: Console, *, trust: bool | None = False) -> N
     report = write_study_report(study, drawn, stacks, missing)
     for line in missing:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+    _say_endpoint(study, console)
     _say_study(study, console)
     say_times(study.times, console)
     _say_tuning(study.tuning, console)
@@ -103,13 +110,30 @@ def _save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
     return paths
 
 
+def _write_judgement(judgement: Judgement, folder: Path) -> None:
+    """The endpoint's tables."""
+    if len(judgement.table):
+        write_columns(judgement.table, judgement.columns(), folder / "endpoint")
+    if len(judgement.floors):
+        write_columns(judgement.floors, judgement.floor_columns(), folder / "worse-than-alone")
+
+
+def _say_endpoint(study: StudyTables, console: Console) -> None:
+    """What the endpoint shows, and whether all methods were given the same."""
+    if study.judgement is None:
+        return
+    for line in (f"endpoint: {study.judgement.told}", *study.judgement.sentences(), *equality(study.budgets)):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
 def _say_tuning(tuning: pd.DataFrame, console: Console) -> None:
     if tuning.empty:
         return
     *costs, chosen = tuning_columns(tuning)
     console.print(shown_table("what choosing settings has cost", costs))
-    for regime, method, cell in zip(tuning["regime"], tuning["method"], chosen.cells, strict=True):
-        line = f"chosen for {regime}/{method}: {cell.text or 'nothing yet'}"
+    folds = tuning["fold"].map(", fold {:g}".format) if "fold" in tuning else [""] * len(tuning)
+    for regime, method, fold, cell in zip(tuning["regime"], tuning["method"], folds, chosen.cells, strict=True):
+        line = f"chosen for {regime}/{method}{fold}: {cell.text or 'nothing yet'}"
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 

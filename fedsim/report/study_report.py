@@ -11,6 +11,7 @@ from fedsim.analysis.patients import FEWEST_SUBJECTS
 from fedsim.analysis.scores import QUALITIES
 from fedsim.core.text import precise_duration
 from fedsim.engine.record.run_directory import Run
+from fedsim.report.budget_table import budget_columns, equality
 from fedsim.report.overview import Cell, Column, columns_of
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.study_tables import SHARED, StudyTables
@@ -26,7 +27,7 @@ _TITLES = {
     "scarcity": "Gain over training alone", "quality": "Test quality", "costs": "Time, bytes and memory",
     "scaling": "Time, speed-up and efficiency", "time-shares": "What the time went to",
     "panel": "Images of all methods", "latents": "Sites in latent space",
-    "virtual-time": "Quality against simulated time",
+    "virtual-time": "Quality against simulated time", "patients": "Differences patient by patient",
 }  # fmt: skip
 
 
@@ -56,6 +57,9 @@ def write_study_report(
         "qualities": {quality: AXIS_LABELS[quality] for quality in QUALITIES},
         "ci": CI,
         "fewest": {"seeds": FEWEST_SEEDS, "subjects": FEWEST_SUBJECTS},
+        "judgement": study.judgement,
+        "budgets": budget_columns(study.budgets),
+        "equality": list(equality(study.budgets)),
         "table": columns_of(study.overview, study.reference),
         "times": study.times,
         "points": _points(study.points),
@@ -98,6 +102,8 @@ def _unfinished(study: StudyTables) -> Iterator[str]:
         yield f"The study is not finished: {len(study.points)} of {study.planned} points are done."
     if not study.finished:
         yield "Made from the study's tables alone: its runs are not here, so no images can be shown."
+    if study.plan.study.folds and "virtual_s" in study.curves:
+        yield "The time to quality is left out: its intervals are over seeds, and here every seed has several folds."
 
 
 def _points(points: pd.DataFrame) -> list[Column]:
@@ -121,9 +127,11 @@ def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
     points, volumes, file = study.points, study.volumes, study.plan.study
     yield "metric protocol", ", ".join(points["protocol"].unique())
     yield "normalisation", ", ".join(points["normalise"].unique())
-    yield "seeds", ", ".join(map(str, file.seeds)) + " (each divides the subjects anew and draws masks and starts)"
+    anew = "divides what a fold leaves for training" if file.folds else "divides the subjects anew"
+    yield "seeds", ", ".join(map(str, file.seeds)) + f" (each {anew} and draws masks and starts)"
     tested = volumes.groupby("seed")[["site", "subject"]].apply(lambda rows: len(rows.drop_duplicates()))
-    yield "test split", f"by subject; {_range(tested)} subjects a seed in {volumes['site'].nunique()} sites"
+    folds = f" in {file.folds} folds, each tested once" if file.folds else ""
+    yield "test split", f"by subject; {_range(tested)} subjects a seed in {volumes['site'].nunique()} sites{folds}"
     yield "acceleration", f"{_range(volumes['acceleration'], '.2f')}, measured"
     yield "round", "each point's best by validation PSNR; test data chose nothing"
     if points["rounds"].nunique() > 1:
@@ -137,10 +145,11 @@ def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
         yield "intervals", caption(study.by_quality["psnr"], regime)
     if study.shared_machine:
         yield "times", SHARED
+    of_folds = ", for each fold without its test subjects" if file.folds else ""
     if file.tune is not None:
         yield (
             "tuning",
-            f"by validation PSNR, seed {file.tune.seed}, which is not one of the study's; {_budget(file.tune)}",
+            f"by validation PSNR, seed {file.tune.seed}, not one of the study's{of_folds}; {_budget(file.tune)}",
         )
 
 

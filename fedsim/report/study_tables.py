@@ -10,12 +10,17 @@ from matplotlib.figure import Figure
 
 from fedsim.analysis.comparable import check_comparable, terms_of
 from fedsim.analysis.comparison import compare
+from fedsim.analysis.endpoint import judged, worse_than_alone
 from fedsim.analysis.scores import qualities_in
+from fedsim.core.errors import InputError
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.run_directory import Run
+from fedsim.report.budget_table import budgets
+from fedsim.report.endpoint import Judgement
 from fedsim.report.kinds.base import Found, StudyKind
 from fedsim.report.kinds.catalogue import KINDS
 from fedsim.report.overview import overview
+from fedsim.report.patient_figures import patient_differences
 from fedsim.report.tables import Tables
 from fedsim.report.time_figures import quality_by_time
 from fedsim.report.time_table import Times, times_of
@@ -53,7 +58,7 @@ class StudyTables:
     @property
     def planned(self) -> int:
         """Number of points of the complete study."""
-        return len(self.plan.pairs) * len(self.plan.study.seeds)
+        return len(self.plan.cases) * len(self.plan.study.seeds)
 
     @property
     def shared_machine(self) -> bool:
@@ -81,18 +86,57 @@ class StudyTables:
     @cached_property
     def tuning(self) -> pd.DataFrame:
         """What tuning chose and cost, from `tuning_costs`; empty for a study without tuning."""
+        return tuning_costs(self._tried) if len(self._tried) else pd.DataFrame()
+
+    @cached_property
+    def _tried(self) -> pd.DataFrame:
+        """Rows of tuning.parquet; none in a folder without it."""
         path = self.folder / "tuning.parquet"
-        return tuning_costs(read_table(path)) if path.exists() else pd.DataFrame()
+        return read_table(path) if path.exists() else pd.DataFrame()
+
+    @cached_property
+    def budgets(self) -> pd.DataFrame:
+        """What each method was given, from `budgets`."""
+        return budgets(self.points, self.curves, self._tried)
+
+    @cached_property
+    def judgement(self) -> Judgement | None:
+        """What the study's endpoint shows; None without an endpoint.
+
+        Raises:
+            InputError: the volumes lack its metric.
+        """
+        endpoint = self.plan.study.endpoint
+        if endpoint is None:
+            return None
+        metric = endpoint.metric
+        if metric not in qualities_in(self.volumes):
+            raise InputError(
+                f"endpoint.metric: no volume of the study has {metric}; known: {', '.join(self.by_quality)}"
+            )
+        of_single = self.volumes.loc[self.volumes["algorithm"] == "single", "method"]
+        alone = str(of_single.iloc[0]) if len(of_single) else ""
+        return Judgement(
+            metric=metric, margin=endpoint.margin, reference=self.reference, alone=alone,
+            table=judged(self.volumes, metric, self.reference, endpoint.margin),
+            floors=worse_than_alone(self.volumes, metric, alone) if alone else pd.DataFrame(),
+        )  # fmt: skip
 
     @cached_property
     def times(self) -> Times:
         """The time to quality in simulated time."""
+        curves = self.curves if "fold" not in self.curves else self.curves[:0]  # a fold is no repetition
         axes = {regime: self.plan.study.axes_of(regime) for regime in self.plan.regimes}
-        return times_of(self.curves, axes, self.reference)
+        return times_of(curves, axes, self.reference)
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         """Every figure that the tables allow, with its name."""
         yield from self.kind.figures(self.found)
+        if self.kind.shows_patients:
+            metric = self.judgement.metric if self.judgement else "psnr"
+            figure = patient_differences(self.volumes, metric, self.reference, self.judgement)
+            if figure is not None:
+                yield "patients", figure
         if len(self.times.reached):
             yield "virtual-time", quality_by_time(self.times.curves, self.times.reached, self.times.reference)
 

@@ -16,18 +16,19 @@ _COUNTS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def tuning_costs(tuning: pd.DataFrame) -> pd.DataFrame:
-    """One row per regime and method: the settings chosen, their validation PSNR [dB], and what all candidates cost.
+    """One row per regime and method (and fold): the settings chosen, their validation PSNR [dB], and what all cost.
 
     Args:
         tuning: Rows of tuning.parquet; an older one lacks `state`, `rounds` and `core_hours`, which are NaN then.
     """
     known = tuning.reindex(columns=[*tuning.columns.union(["state", "rounds", "core_hours"], sort=False)])
     rows = []
-    for (regime, method), group in known.groupby(["regime", "method"], sort=False):
+    keys = ["regime", "method", *(["fold"] if "fold" in known else [])]
+    for values, group in known.groupby(keys, sort=False):
         chosen = group[group["chosen"].astype(bool)]
         settings = json.loads(chosen["settings"].iloc[0]) if len(chosen) else {}
         rows.append({
-            "regime": regime, "method": method, "candidates": len(group),
+            **dict(zip(keys, values, strict=True)), "candidates": len(group),
             "pruned": (group["state"] == "pruned").sum(), "diverged": (group["state"] == "diverged").sum(),
             "rounds": group["rounds"].sum(min_count=1), "core_hours": group["core_hours"].sum(min_count=1),
             "psnr": chosen["psnr"].iloc[0] if len(chosen) else float("nan"),
@@ -38,7 +39,9 @@ def tuning_costs(tuning: pd.DataFrame) -> pd.DataFrame:
 
 def tuning_columns(costs: pd.DataFrame) -> list[Column]:
     """The table to show, of `tuning_costs`; columns that are empty or all zero are left out."""
-    keys = [key for key in ("regime", "method") if key == "method" or costs["regime"].nunique() > 1]
+    keys = [
+        key for key in ("regime", "method", "fold") if key == "method" or (key in costs and costs[key].nunique() > 1)
+    ]
     shown = [Column(key, tuple(Cell(str(value), str(value)) for value in costs[key])) for key in keys]
     for key, (head, told) in _COUNTS.items():
         if costs[key].fillna(0).any():

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from fedsim.analysis.comparison import CONFIDENCE, MEAN, shown, too_few
+from fedsim.analysis.scores import LOWER_IS_BETTER
 from fedsim.core.text import counted
 from fedsim.mri.references import UNTRAINED
 
-LOWER_IS_BETTER = {"nmse", "hfen", "roi_nmse"}
 AXIS_LABELS = {
     "psnr": "PSNR [dB]", "ssim": "SSIM", "nmse": "NMSE", "hfen": "HFEN", "roi_psnr": "PSNR in boxes [dB]",
     "roi_ssim": "SSIM in boxes", "roi_nmse": "NMSE in boxes",
@@ -101,7 +101,8 @@ def _patient_sentence(row: Row, quality: str, reference: str) -> str:
     first, second = _order(row["method"], reference, row["patient_median"], quality)
     by = with_unit(abs(row["patient_median"]), quality)
     p = chance(row["patient_p_holm"]).removesuffix(" *")
-    return f"over {row['patients']} test subjects, {first} leads {second} by {by} (median), p {p} ({WILCOXON})"
+    judged = f"p {p} after Holm's correction ({WILCOXON})"
+    return f"over {row['patients']} test subjects, {first} leads {second} by {by} (median), {judged}"
 
 
 def _order(method: str, reference: str, difference: float, quality: str) -> tuple[str, str]:
@@ -124,7 +125,7 @@ def caption(table: pd.DataFrame, regime: str) -> str:
     within = list(rows.loc[rows["within_subject"], "site"].unique())
     parts = [
         "Mean ± standard deviation over n seeds; differences are paired by seed.",
-        "Seeds divide the same subjects anew: the spread is over splits and starts, not over patients.",
+        _seeds_told(rows),
     ]
     of_mean = table[(table["regime"] == regime) & (table["site"] == MEAN)]
     parts.append(_tests_told(of_mean))
@@ -137,6 +138,14 @@ def caption(table: pd.DataFrame, regime: str) -> str:
     elif within:
         parts.append(f"† Within subject, and not in the mean over sites: {', '.join(within)}.")
     return " ".join(parts)
+
+
+def _seeds_told(rows: pd.DataFrame) -> str:
+    """What seeds vary, and therefore what a spread over them is not."""
+    if "folds" not in rows:
+        return "Seeds divide the same subjects anew: the spread is over splits and starts, not over patients."
+    whole = f"Every seed tests every subject once, in {rows['folds'].max()} folds"
+    return f"{whole}: the spread is over starts and inner divisions, not over patients."
 
 
 def _tests_told(rows: pd.DataFrame) -> str:

@@ -47,7 +47,7 @@ def _choices(plan: StudyPlan) -> dict[str, str]:
 
 def _terms(plan: StudyPlan, method: str) -> Iterator[tuple[int, FedMRI]]:
     """Clients per round, and the method's settings, in each regime in which it has the term."""
-    for point in plan.finals({(regime, method): plan.example(method) for regime in plan.regimes}):
+    for point in plan.finals({case: plan.example(method) for case in plan.cases if case.method == method}):
         algorithm = point.workload.algorithm
         if isinstance(algorithm, FedMRI) and algorithm.beta:
             yield _cohort(point.workload), algorithm

@@ -12,7 +12,7 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.study.ended import is_finished
 from fedsim.study.outcome import diverged
 from fedsim.study.search import State, trials_of
-from fedsim.study.study import Pair, Point, StudyPlan
+from fedsim.study.study import Case, Point, StudyPlan
 from fedsim.study.tune import Candidate
 
 
@@ -32,14 +32,14 @@ class Tried:
         return Candidate(self.point.candidate, self.point.settings)
 
 
-def tried(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Pair, list[Tried]]:
-    """The candidates of each method and regime that is tuned: all of a grid, those of a search that have begun."""
-    found: dict[Pair, list[Tried]] = {}
+def tried(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Case, list[Tried]]:
+    """The candidates of each case that is tuned: all of a grid, those of a search that have begun."""
+    found: dict[Case, list[Tried]] = {}
     for point in plan.tuning():
-        found.setdefault((point.regime, point.method), []).append(_of_grid(point, folder, failures))
-    for pair, trials in trials_of(plan, folder).items():
-        found[pair] = [
-            Tried(point=plan.trial(pair, Candidate(trial.number, trial.settings)), state=trial.state, psnr=trial.psnr)
+        found.setdefault(point.case, []).append(_of_grid(point, folder, failures))
+    for case, trials in trials_of(plan, folder).items():
+        found[case] = [
+            Tried(point=plan.trial(case, Candidate(trial.number, trial.settings)), state=trial.state, psnr=trial.psnr)
             for trial in trials
         ]
     return found
@@ -53,33 +53,32 @@ def _of_grid(point: Point, folder: Path, failures: Mapping[str, str]) -> Tried:
     return Tried(point=point, state=state, psnr=math.nan)
 
 
-def choose(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Pair, Candidate]:
-    """The candidate with the best validation PSNR, by (regime, method); pairs with unfinished tuning are missing."""
+def choose(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Case, Candidate]:
+    """The candidate with the best validation PSNR, by case; cases with unfinished tuning are missing."""
     found = tried(plan, folder, failures)
-    chosen: dict[Pair, Candidate] = {}
-    for regime, method in plan.pairs:
-        where = (plan.tuned_in(regime), method)
-        known = found.get(where)
+    chosen: dict[Case, Candidate] = {}
+    for case in plan.cases:
+        known = found.get(plan.tuned_in(case))
         if known is None:
-            chosen[regime, method] = plan.candidates(method)[0]
-        elif len(known) == plan.tune.runs(method) and all(one.state != "running" for one in known):
+            chosen[case] = plan.candidates(case.method)[0]
+        elif len(known) == plan.tune.runs(case.method) and all(one.state != "running" for one in known):
             scored = [one for one in known if not math.isnan(one.psnr)]
             if scored:
-                chosen[regime, method] = max(scored, key=lambda one: one.psnr).candidate
+                chosen[case] = max(scored, key=lambda one: one.psnr).candidate
     return chosen
 
 
 def tuning_rows(
-    plan: StudyPlan, folder: Path, failures: Mapping[str, str], chosen: Mapping[Pair, Candidate]
+    plan: StudyPlan, folder: Path, failures: Mapping[str, str], chosen: Mapping[Case, Candidate]
 ) -> Iterator[dict[str, Any]]:
     """The rows of tuning.parquet."""
-    for pair, candidates in tried(plan, folder, failures).items():
+    for case, candidates in tried(plan, folder, failures).items():
         for one in candidates:
             yield {
-                "regime": pair[0], "method": pair[1], "candidate": one.candidate.number,
+                "regime": case.regime, "method": case.method, "fold": case.fold, "candidate": one.candidate.number,
                 "settings": json.dumps(one.candidate.settings), "psnr": one.psnr,
                 "error": failures.get(one.point.label, ""), "state": one.state, **_spent(folder / one.point.folder),
-                "chosen": pair in chosen and chosen[pair].number == one.candidate.number,
+                "chosen": case in chosen and chosen[case].number == one.candidate.number,
             }  # fmt: skip
 
 

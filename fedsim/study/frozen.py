@@ -14,6 +14,11 @@ from fedsim.study.study import StudyPlan, load_study
 from fedsim.workload.reading import write_yaml
 from fedsim.workload.schema import Workload
 
+_KEPT = (
+    "name", "kind", "folds", "endpoint.metric", "endpoint.margin", "tune.seed", "tune.regime", "tune.sampler",
+    "tune.trials", "tune.pruner",
+)  # fmt: skip
+
 
 def open_study(folder: Path) -> StudyPlan:
     """The plan of a study's folder.
@@ -82,7 +87,7 @@ def check_same_point(name: str, was: Workload, is_: Workload) -> None:
 def _check_grown(before: StudyPlan, now: StudyPlan) -> None:
     """Refuse a study that differs in anything but additional seeds, methods and regimes."""
     old, new = before.study, now.study
-    for key in ("name", "kind", "tune.seed", "tune.regime", "tune.sampler", "tune.trials", "tune.pruner"):
+    for key in _KEPT:
         was, is_ = (_at(study, key) for study in (old, new))
         if was != is_:
             raise InputError(f"{key}: was {was!r} and is now {is_!r}; a resumed study must keep it")
@@ -98,10 +103,13 @@ def _check_grown(before: StudyPlan, now: StudyPlan) -> None:
     for label in old.methods:
         if _tried(before, label) != _tried(now, label):
             raise InputError(f"tune: the candidates of {label} are not those the study began with")
-    for regime, method in before.pairs:
-        for candidate in before.candidates(method) if not before.searched else [before.example(method)]:
-            was, is_ = (plan.finals({(regime, method): candidate})[0].workload for plan in (before, now))
-            check_same_point(f"regime {regime}, method {method}", was, is_.model_copy(update={"seed": was.seed}))
+    for case in before.cases:
+        example = [before.example(case.method)]
+        for candidate in before.candidates(case.method) if not before.searched else example:
+            was, is_ = (plan.finals({case: candidate})[0].workload for plan in (before, now))
+            check_same_point(
+                f"regime {case.regime}, method {case.method}", was, is_.model_copy(update={"seed": was.seed})
+            )
 
 
 def _tried(plan: StudyPlan, method: str) -> object:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from fedsim.core.section import FolderPath, Name, Section, Text, distinct
 from fedsim.core.text import value_text
 from fedsim.study.axes import Axes, Settings, alike, product, size
+from fedsim.study.endpoint import Endpoint
 from fedsim.study.tune import Seed, Tune
 
 Count = Annotated[int, Field(ge=1)]
@@ -45,6 +46,17 @@ class Study(Section, ABC):
         None, description="Method that paired differences refer to; default fedmri, or the first one."
     )
     tune: Tune | None = Field(None, description="Settings to choose before the seeds are run.")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=1000,
+        description="Groups that the subjects of each site are dealt into: each method is run once per seed and group, "
+        "with the group as test, so that every subject is tested exactly once per seed. Settings are tuned for each "
+        "group anew, without its test subjects. Default: each seed divides the subjects anew, by the shares of split.",
+    )
+    endpoint: Endpoint | None = Field(
+        None, description="What methods are judged by; a study that has begun keeps it. Default: nothing in particular."
+    )
 
     @abstractmethod
     def sweep(self) -> dict[str, Settings]:
@@ -66,6 +78,8 @@ class Study(Section, ABC):
         self._check_tune()
         self._check_size()
         for where, settings in self._all_settings():
+            if self.folds and any(key.startswith("federation.folds") for key in settings):
+                raise ValueError(f"{where}: federation.folds is set by folds; leave it out")
             if "seed" in settings:
                 raise ValueError(f"{where}: seed cannot be overridden; list seeds under seeds")
             bare = [key for key in settings if key in _SECTIONS]
@@ -87,9 +101,12 @@ class Study(Section, ABC):
 
     def _check_size(self) -> None:
         tuning = sum(map(self.tune.runs, self.methods)) if self.tune else 0
-        runs = self._regime_count() * (tuning + len(self.methods) * len(self.seeds))
+        folds = self.folds or 1
+        runs = folds * self._regime_count() * (tuning + len(self.methods) * len(self.seeds))
         if runs > _MOST_RUNS:
-            raise ValueError(f"methods, regimes, seeds and tune make more than {_MOST_RUNS:,} runs; split the study")
+            raise ValueError(
+                f"methods, regimes, seeds, folds and tune make more than {_MOST_RUNS:,} runs; split the study"
+            )
 
     def _regime_count(self) -> int:
         return len(self.sweep())

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ POINT_COLUMNS = (
     "floor_seconds", *(f"{part}_share" for part in SHARES), "settings", "workload",
 )  # fmt: skip
 """results.parquet: one row per point; ablations have another column for each axis, named by its dotted key
-(text, where its values are neither all numbers nor all text).
+(text, where its values are neither all numbers nor all text), and studies with folds the column fold.
 
 Quality is that of the best round on the test split, mean over sites (`mean_over_sites`) of the `tested` clients; _low
 and _high are the ends of its confidence interval over sites. seconds are those of all rounds, round_seconds is the
@@ -51,14 +53,14 @@ the frozen workload in the study's folder.
 CURVE_COLUMNS = ("regime", "method", "seed", "round", "psnr", "ssim", "bytes", "clients")
 """curves.parquet: one row per point and round; validation, mean over clients; bytes both ways so far, all clients.
 
-With simulated time also virtual_s, when the round ended."""
+With simulated time also virtual_s, when the round ended; with folds also fold."""
 TUNING_COLUMNS = (
     "regime", "method", "candidate", "settings", "psnr", "error", "state", "rounds", "core_hours", "chosen",
 )  # fmt: skip
 """tuning.parquet: one row per candidate; validation PSNR of its best round, mean over sites (NaN: not finished).
 
 state is finished, pruned, diverged, or running (also if it has not begun, or failed). core_hours are those of the cores
-that a candidate had, busy or not, in its rounds.
+that a candidate had, busy or not, in its rounds. With folds also fold.
 """
 
 
@@ -68,19 +70,26 @@ def collect(plan: StudyPlan, folder: Path) -> None:
     chosen = choose(plan, folder, failures)
     points = finished_points(plan, folder)
     axes = plan.study.axes_of(next(iter(plan.regimes)))
-    columns = [*POINT_COLUMNS, *(axis for axis in axes if axis not in POINT_COLUMNS)]
+    folds = ["fold"] if plan.study.folds else []
+    columns = [*POINT_COLUMNS, *(axis for axis in axes if axis not in POINT_COLUMNS), *folds]
     rows = [point_row(plan, point, Run(folder / point.folder)) for point in points]
     volumes = [
         row
-        for point in points
+        for point in _whole(plan, points)
         for row in volume_rows(Run(folder / point.folder), plan.study.name, point.regime, point.method, point.settings)
     ]
     curves = [curve for point in points if len(curve := _curve(point, folder))]
     write_table(folder / "results.parquet", pd.DataFrame(rows, columns=columns))
     write_table(folder / "volumes.parquet", volume_table(volumes))
     write_table(folder / "curves.parquet", pd.concat(curves) if curves else pd.DataFrame(columns=list(CURVE_COLUMNS)))
-    tuning = pd.DataFrame(tuning_rows(plan, folder, failures, chosen), columns=list(TUNING_COLUMNS))
+    tuning = pd.DataFrame(tuning_rows(plan, folder, failures, chosen), columns=[*TUNING_COLUMNS, *folds])
     write_table(folder / "tuning.parquet", tuning)
+
+
+def _whole(plan: StudyPlan, points: Sequence[Point]) -> list[Point]:
+    """The points whose regime, method and seed have all folds: a mean over some would be one over other subjects."""
+    folds = Counter((point.regime, point.method, point.seed) for point in points)
+    return [point for point in points if folds[point.regime, point.method, point.seed] == (plan.study.folds or 1)]
 
 
 def finished_points(plan: StudyPlan, folder: Path) -> list[Point]:
@@ -108,7 +117,7 @@ def point_row(plan: StudyPlan, point: Point, run: Run) -> dict[str, Any]:
         "round_seconds": float(later["seconds"].median()), "memory_bytes": int(rounds["memory_bytes"].max()),
         "driver_memory_bytes": rounds.get("driver_memory_bytes", pd.Series([math.nan])).max(),
         "floor_seconds": floor_seconds(run.path), **_shares(run), "settings": json.dumps(point.settings),
-        "workload": str(point.folder / "workload.yaml"), **plan.study.axes_of(point.regime),
+        "workload": str(point.folder / "workload.yaml"), **plan.study.axes_of(point.regime), "fold": point.fold,
     }  # fmt: skip
 
 
@@ -129,4 +138,7 @@ def _shares(run: Run) -> dict[str, float]:
 
 
 def _curve(point: Point, folder: Path) -> pd.DataFrame:
-    return learning_curve(Run(folder / point.folder), regime=point.regime, method=point.method, seed=point.seed)
+    labels: dict[str, str | int] = {"regime": point.regime, "method": point.method, "seed": point.seed}
+    if point.fold:
+        labels["fold"] = point.fold
+    return learning_curve(Run(folder / point.folder), **labels)

@@ -31,7 +31,7 @@ from fedsim.study.outcome import Outcome, diverged
 from fedsim.study.point import Stop, run_point, run_until_flag
 from fedsim.study.results import collect, negatives_of
 from fedsim.study.search import Searches
-from fedsim.study.study import Pair, Point, StudyPlan
+from fedsim.study.study import Case, Point, StudyPlan
 from fedsim.study.tune import Candidate
 
 log = logging.getLogger("fedsim")
@@ -120,7 +120,7 @@ def check_data(plan: StudyPlan) -> None:
     Raises:
         InputError: a point's data or trace are invalid, or two points could not be compared; names them.
     """
-    finals, trials = plan.examples(), [plan.trial(pair, plan.example(pair[1])) for pair in plan.searched]
+    finals, trials = plan.examples(), [plan.trial(case, plan.example(case.method)) for case in plan.searched]
     federations: dict[str, Federation] = {}
     for point in (*plan.tuning(), *trials, *finals):
         key, time = _data_key(point), point.workload.time
@@ -191,14 +191,15 @@ class _Runner:
                 self._warned.add((point.method, text))
                 log.warning("%s: %s", point.label, text)
 
-    def failed_lines(self, chosen: Mapping[Pair, Candidate]) -> Iterator[str]:
+    def failed_lines(self, chosen: Mapping[Case, Candidate]) -> Iterator[str]:
         """A line for each point that failed, and for each method without a tuning result."""
         for label, error in self.failures.items():
             if not _is_answer(label, error):
                 yield f"{label}: {error}"
-        for regime, method in self._plan.pairs:
-            if (regime, method) not in chosen:
-                yield f"{regime}/{method}: was not run, because its tuning has no result"
+        for case in self._plan.cases:
+            if case not in chosen:
+                where = f", fold {case.fold}" if case.fold else ""
+                yield f"{case.regime}/{case.method}{where}: was not run, because its tuning has no result"
 
     def _is_finished(self, point: Point) -> bool:
         if not is_finished(point, self._folder):

@@ -19,7 +19,7 @@ from fedsim.study.library import optuna
 from fedsim.study.outcome import Outcome
 from fedsim.study.pruning import Judge
 from fedsim.study.space import Range, applies
-from fedsim.study.study import Pair, Point, StudyPlan
+from fedsim.study.study import Case, Point, StudyPlan
 from fedsim.study.tune import Candidate
 
 if TYPE_CHECKING:
@@ -49,36 +49,36 @@ class Searches:
     """The searches of a study, which write to its journal."""
 
     def __init__(self, plan: StudyPlan, storage: "JournalStorage") -> None:
-        self._by_pair = {pair: _Search(plan, pair, storage) for pair in plan.searched}
+        self._by_case = {case: _Search(plan, case, storage) for case in plan.searched}
 
     def heads(self) -> list[Point]:
         """The next trial of each search that has not ended."""
-        return [point for search in self._by_pair.values() if (point := search.next())]
+        return [point for search in self._by_case.values() if (point := search.next())]
 
     @property
     def left(self) -> int:
         """The number of trials that have not ended."""
-        return sum(search.left for search in self._by_pair.values())
+        return sum(search.left for search in self._by_case.values())
 
     def after(self, point: Point, outcome: Outcome) -> Point | None:
         """Take up how a trial ended; the next of its search, if there is one."""
-        return self._by_pair[point.regime, point.method].after(point, outcome)
+        return self._by_case[point.case].after(point, outcome)
 
 
 class _Search:
-    """Draws and judges the trials of one method in one regime."""
+    """Draws and judges the trials of one case."""
 
-    def __init__(self, plan: StudyPlan, pair: Pair, storage: "JournalStorage") -> None:
-        self._plan, self._pair, self._storage = plan, pair, storage
+    def __init__(self, plan: StudyPlan, case: Case, storage: "JournalStorage") -> None:
+        self._plan, self._case, self._storage = plan, case, storage
         self._study: Study = optuna().create_study(
-            study_name=_name(pair), storage=storage, direction="maximize", load_if_exists=True
+            study_name=_name(case), storage=storage, direction="maximize", load_if_exists=True
         )
-        self._tune, self._space = plan.tune, plan.tune.space_of(pair[1])
+        self._tune, self._space = plan.tune, plan.tune.space_of(case.method)
 
     @property
     def left(self) -> int:
         """The number of its trials that have not ended."""
-        return self._tune.runs(self._pair[1]) - len(self._ended())
+        return self._tune.runs(self._case.method) - len(self._ended())
 
     def _ended(self) -> "list[FrozenTrial]":
         return [trial for trial in self._study.trials if trial.state.is_finished()]
@@ -91,7 +91,7 @@ class _Search:
         if len(self._study.trials) == len(ended):
             self._study.add_trial(self._drawn(ended))
         trial = self._study.trials[len(ended)]
-        point = self._plan.trial(self._pair, Candidate(trial.number, _settings(trial, self._space)))
+        point = self._plan.trial(self._case, Candidate(trial.number, _settings(trial, self._space)))
         rounds = point.workload.training.rounds
         return replace(point, judge=Judge(pruner=self._tune.pruner, rounds=rounds, before=tuple(ended)))
 
@@ -131,30 +131,30 @@ class _Search:
         return self.next()
 
 
-def trials_of(plan: StudyPlan, folder: Path) -> dict[Pair, list[Trial]]:
+def trials_of(plan: StudyPlan, folder: Path) -> dict[Case, list[Trial]]:
     """The trials of every search of a study's folder that have begun, in their order.
 
     Raises:
         InputError: optuna is not installed.
         DamagedError: the journal is damaged.
     """
-    found: dict[Pair, list[Trial]] = {pair: [] for pair in plan.searched}
+    found: dict[Case, list[Trial]] = {case: [] for case in plan.searched}
     if not found or not (folder / FILE).exists():
         return found
     storage = journal(folder)
     names = {study.study_name: study._study_id for study in storage.get_all_studies()}
-    for pair in found:
-        space = plan.tune.space_of(pair[1])
-        known = storage.get_all_trials(names[_name(pair)]) if _name(pair) in names else []
-        found[pair] = [_trial(trial, space) for trial in known]
+    for case in found:
+        space = plan.tune.space_of(case.method)
+        known = storage.get_all_trials(names[_name(case)]) if _name(case) in names else []
+        found[case] = [_trial(trial, space) for trial in known]
     return found
 
 
 def ended_trials(plan: StudyPlan, folder: Path) -> set[str]:
     """The labels of the trials that have ended, as `trials_of` knows them."""
     return {
-        plan.trial(pair, Candidate(trial.number, trial.settings)).label
-        for pair, trials in trials_of(plan, folder).items()
+        plan.trial(case, Candidate(trial.number, trial.settings)).label
+        for case, trials in trials_of(plan, folder).items()
         for trial in trials
         if trial.state != "running"
     }
@@ -170,8 +170,8 @@ def _trial(trial: "FrozenTrial", space: Mapping[str, Range]) -> Trial:
     return Trial(number=trial.number, settings=_settings(trial, space), state=state, psnr=psnr)
 
 
-def _name(pair: Pair) -> str:
-    return "/".join(pair)
+def _name(case: Case) -> str:
+    return "/".join((case.regime, case.method, *([f"fold-{case.fold}"] if case.fold else [])))
 
 
 def _settings(trial: "FrozenTrial", space: Mapping[str, Range]) -> Settings:

@@ -10,33 +10,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedsim.core.errors import InputError, hint
 from fedsim.core.text import counted
 from fedsim.core.yaml import read_yaml
+from fedsim.data.folds import Folds
 from fedsim.data.split import Part
 from fedsim.study.axes import Settings
 from fedsim.study.kinds import KINDS, Study
+from fedsim.study.overrides import override
 from fedsim.study.pruning import Judge
 from fedsim.study.tune import UNTUNED, Candidate, Tune
 from fedsim.trackers.base import Tracker
-from fedsim.workload.reading import load_workload, parse_section, parse_setting
+from fedsim.workload.reading import load_workload, parse_section
 from fedsim.workload.schema import Workload
 
-Pair = tuple[str, str]
-"""Regime and method."""
 
-# Below these keys of a study file, a dotted key is one key of the workload; `*` is a label.
-_WORKLOAD_KEYS_BELOW = (
-    ("set",),
-    ("methods", "*"),
-    ("regimes", "*"),
-    ("axes",),
-    ("tune", "grid"),
-    ("tune", "space"),
-    ("tune", "methods", "*"),
-)
+class Case(NamedTuple):
+    """What settings are chosen for: a method in a regime, and where a study has folds in each of these."""
+
+    regime: str
+    method: str
+    fold: int | None = None
+    """From 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +49,22 @@ class Point:
     settings: Settings
     """The settings that tuning chose, or tries in this point."""
     workload: Workload
+    fold: int | None = None
+    """Which of the study'"'"'s folds is test, from 1; None in a study without."""
     judge: Judge | None = None
     """What may end a trial of a search early."""
 
     @property
     def folder(self) -> Path:
         """The run directory inside the study's folder."""
-        last = f"seed-{self.seed}" if self.candidate is None else f"tune-{self.candidate}"
+        first = f"seed-{self.seed}" if self.candidate is None else f"tune-{self.candidate}"
+        last = first if self.fold is None else f"{first}-fold-{self.fold}"
         return Path("runs") / self.regime / self.method / last
+
+    @property
+    def case(self) -> Case:
+        """What its settings were chosen for, or are tried for."""
+        return Case(self.regime, self.method, self.fold)
 
     @property
     def part(self) -> Part:
@@ -84,15 +89,17 @@ class StudyPlan:
         self.study, self.base, self._where, self._code = study, base, where, code
         self.regimes = study.sweep()
         self._workloads: dict[tuple[str, str, str], Workload] = {}
-        for regime, method in self.pairs:
+        for regime, method in dict.fromkeys((case.regime, case.method) for case in self.cases):
             for settings in self._samples(method):
                 self._workload(regime, method, settings)
         self._check_search()
+        self._check_endpoint()
 
     @property
-    def pairs(self) -> list[Pair]:
-        """Regimes and methods."""
-        return [(regime, method) for regime in self.regimes for method in self.study.methods]
+    def cases(self) -> list[Case]:
+        """Regimes and methods, and where there are folds these in each, fold after fold."""
+        folds: list[int | None] = [*range(1, self.study.folds + 1)] if self.study.folds else [None]
+        return [Case(r, m, fold) for fold in folds for r in self.regimes for m in self.study.methods]
 
     @property
     def trackers(self) -> tuple[Tracker, ...]:
@@ -100,11 +107,11 @@ class StudyPlan:
         return next(iter(self._workloads.values())).trackers
 
     @property
-    def searched(self) -> list[Pair]:
-        """The regimes and methods whose settings are searched for."""
+    def searched(self) -> list[Case]:
+        """Those whose settings are searched for."""
         tune = self.study.tune
         found = tune is not None and tune.searches
-        return [pair for pair in self.pairs if found and self.tuned_in(pair[0]) == pair[0] and self.tune.runs(pair[1])]
+        return [case for case in self.cases if found and self.tuned_in(case) == case and self.tune.runs(case.method)]
 
     @property
     def tune(self) -> Tune:
@@ -115,52 +122,53 @@ class StudyPlan:
     @property
     def tuning_runs(self) -> int:
         """The number of runs that choose settings, at most."""
-        return len(self.tuning()) + sum(self.tune.runs(method) for _, method in self.searched)
+        return len(self.tuning()) + sum(self.tune.runs(case.method) for case in self.searched)
 
     def describe(self) -> str:
         """The size of the study, in words."""
         study, tuning = self.study, self.tuning_runs
         parts = {"regime": self.regimes, "method": study.methods, "seed": study.seeds}
+        folds = f" x {study.folds} folds" if study.folds else ""
         counts = [counted(len(items), name) for name, items in parts.items()]
-        return " x ".join(counts) + (f", after {tuning} tuning runs" if tuning else "")
+        return " x ".join(counts) + folds + (f", after {tuning} tuning runs" if tuning else "")
 
     def candidates(self, method: str) -> list[Candidate]:
         """The candidates of a method's grid; of a method without one, or whose settings are searched for, just one."""
         grid = self.study.tune.candidates(method) if self.study.tune else []
         return [Candidate(number, settings) for number, settings in enumerate(grid)] or [UNTUNED]
 
-    def tuned_in(self, regime: str) -> str:
-        """The regime that a regime takes its tuning from."""
-        return (self.study.tune and self.study.tune.regime) or regime
+    def tuned_in(self, case: Case) -> Case:
+        """The case that a case takes its settings from."""
+        return case._replace(regime=(self.study.tune and self.study.tune.regime) or case.regime)
 
     def tuning(self) -> list[Point]:
         """The points of tuning by a grid; none for a method with a single candidate."""
         return [
-            self._point(pair, self.tune.seed, candidate, tuning=True)
-            for pair in self.pairs
-            if self.study.tune and self.tuned_in(pair[0]) == pair[0] and len(self.candidates(pair[1])) > 1
-            for candidate in self.candidates(pair[1])
+            self._point(case, self.tune.seed, candidate, tuning=True)
+            for case in self.cases
+            if self.study.tune and self.tuned_in(case) == case and len(self.candidates(case.method)) > 1
+            for candidate in self.candidates(case.method)
         ]
 
-    def trial(self, pair: Pair, candidate: Candidate) -> Point:
+    def trial(self, case: Case, candidate: Candidate) -> Point:
         """A trial of a search.
 
         Raises:
             InputError: its workload is invalid.
         """
-        return self._point(pair, self.tune.seed, candidate, tuning=True)
+        return self._point(case, self.tune.seed, candidate, tuning=True)
 
-    def finals(self, chosen: Mapping[Pair, Candidate]) -> list[Point]:
+    def finals(self, chosen: Mapping[Case, Candidate]) -> list[Point]:
         """The points of the results, one complete comparison per seed after another.
 
         Args:
-            chosen: The candidate by (regime, method); pairs that are missing have no points.
+            chosen: The candidate by case; cases that are missing have no points.
         """
         return [
-            self._point(pair, seed, chosen[pair], tuning=False)
+            self._point(case, seed, chosen[case], tuning=False)
             for seed in self.study.seeds
-            for pair in self.pairs
-            if pair in chosen
+            for case in self.cases
+            if case in chosen
         ]
 
     def example(self, method: str) -> Candidate:
@@ -169,17 +177,22 @@ class StudyPlan:
 
     def examples(self) -> list[Point]:
         """The points of the results, with a candidate each, whichever is going to be chosen."""
-        return self.finals({pair: self.example(pair[1]) for pair in self.pairs})
+        return self.finals({case: self.example(case.method) for case in self.cases})
 
-    def _point(self, pair: Pair, seed: int, candidate: Candidate, *, tuning: bool) -> Point:
-        regime, method = pair
+    def _point(self, case: Case, seed: int, candidate: Candidate, *, tuning: bool) -> Point:
+        workload = self._workload(case.regime, case.method, candidate.settings)
+        federation = workload.federation
+        if self.study.folds and case.fold:
+            folds = Folds(count=self.study.folds, test=case.fold, seed=self.study.seeds[0])
+            federation = federation.model_copy(update={"folds": folds})
         return Point(
-            regime=regime,
-            method=method,
+            regime=case.regime,
+            method=case.method,
             seed=seed,
+            fold=case.fold,
             candidate=candidate.number if tuning else None,
             settings=candidate.settings,
-            workload=self._workload(regime, method, candidate.settings).model_copy(update={"seed": seed}),
+            workload=workload.model_copy(update={"seed": seed, "federation": federation}),
         )
 
     def _samples(self, method: str) -> list[Settings]:
@@ -188,12 +201,22 @@ class StudyPlan:
 
     def _check_search(self) -> None:
         """Refuse a search that gives methods unlike budgets, or that judges rounds which are not validated."""
-        for regime in dict.fromkeys(regime for regime, _ in self.searched):
-            methods = [method for one, method in self.searched if one == regime]
+        for regime in dict.fromkeys(case.regime for case in self.searched):
+            methods = [case.method for case in self.searched if case.regime == regime]
             try:
                 self.tune.check_budgets({m: self._workload(regime, m, self._samples(m)[0]) for m in methods})
             except ValueError as error:
                 raise InputError(f"{self._where}: regime {regime}, {error}") from error
+
+    def _check_endpoint(self) -> None:
+        """Refuse an endpoint that no volume would be scored by."""
+        endpoint = self.study.endpoint
+        if endpoint is not None and endpoint.metric.startswith("roi_"):
+            bare = [point.label for point in self.examples() if not point.workload.metrics.boxes]
+            if bare:
+                raise InputError(
+                    f"{self._where}: endpoint.metric: {endpoint.metric} needs metrics.boxes; {bare[0]} has none"
+                )
 
     def _workload(self, regime: str, method: str, settings: Settings) -> Workload:
         key = regime, method, _as_yaml(settings)
@@ -235,7 +258,7 @@ def load_study(path: Path, overrides: Sequence[str] = (), *, code: bool = True) 
     """
     content = read_yaml(path)
     for setting in overrides:
-        _override(content, setting)
+        override(content, setting)
     study = parse_section(_kind_of(content, path), content, f"{path}: ")
     base = path.parent / study.workload.expanduser()
     load_workload(base, code=code)  # so that errors of the base itself are reported as such
@@ -247,28 +270,6 @@ def _kind_of(content: Mapping[str, Any], path: Path) -> type[Study]:
     if not isinstance(named, str) or named not in KINDS:
         raise InputError(f"{path}: kind: unknown {named!r}; {hint(str(named), KINDS)}")
     return KINDS[named]
-
-
-def _override(content: dict[str, Any], setting: str) -> None:
-    key, value = parse_setting(setting)
-    *parents, last = _study_path(key)
-    node: Any = content
-    for parent in parents:
-        if node.get(parent) is None:
-            node[parent] = {}
-        node = node[parent]
-        if not isinstance(node, dict):
-            raise InputError(f"--set {key}: {parent} is not a section")
-    node[last] = value
-
-
-def _study_path(key: str) -> list[str]:
-    parts = key.split(".")
-    for pattern in _WORKLOAD_KEYS_BELOW:
-        depth = len(pattern)
-        if len(parts) > depth and all(want in {"*", part} for want, part in zip(pattern, parts, strict=False)):
-            return [*parts[:depth], ".".join(parts[depth:])]
-    return parts
 
 
 def _as_yaml(value: object) -> str:

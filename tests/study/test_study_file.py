@@ -7,7 +7,7 @@ import pytest
 
 from fedsim.core.errors import InputError
 from fedsim.study.runner import check_data
-from fedsim.study.study import StudyPlan, load_study
+from fedsim.study.study import Case, StudyPlan, load_study
 from fedsim.study.tune import UNTUNED
 from fedsim.workload.reading import read_yaml, write_yaml
 from tests.conftest import Fedsim
@@ -34,10 +34,10 @@ def test_layers_override_one_another(plan_of: Callable[..., StudyPlan]) -> None:
         methods={"fedmri": {"training.lr_step": 2, "algorithm.beta": 7}, "again": {"algorithm.name": "fedavg"}},
         tune={"seed": 9, "methods": {"fedmri": {"algorithm.beta": [1, 5]}}},
     )
-    workload = plan.finals({("slow", "fedmri"): plan.candidates("fedmri")[1]})[1].workload
+    workload = plan.finals({Case("slow", "fedmri"): plan.candidates("fedmri")[1]})[1].workload
     assert (workload.training.lr, workload.training.batch_size, workload.training.lr_step) == (2e-3, 2, 2)
     assert (workload.algorithm.name, workload.algorithm.model_dump()["beta"], workload.seed) == ("fedmri", 5, 2)
-    assert plan.finals({("slow", "again"): UNTUNED})[0].workload.algorithm.name == "fedavg"
+    assert plan.finals({Case("slow", "again"): UNTUNED})[0].workload.algorithm.name == "fedavg"
 
 
 @pytest.mark.parametrize(

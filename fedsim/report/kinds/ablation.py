@@ -6,17 +6,18 @@ from itertools import combinations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fedsim.analysis.scores import axes_in, by_seed_at, complete
+from fedsim.analysis.scores import LOWER_IS_BETTER, axes_in, by_seed_at, complete
 from fedsim.report.ablation_figures import ablation_figures
 from fedsim.report.findings import Differences, People, change, corrected, people_of
 from fedsim.report.kinds.base import Found, StudyKind
-from fedsim.report.wording import LOWER_IS_BETTER, with_unit
+from fedsim.report.wording import with_unit
 
 
 class AblationKind(StudyKind):
     """Quality against the values of each axis."""
 
     description = "an ablation"
+    shows_patients = True
 
     def axes(self, points: pd.DataFrame) -> list[str]:
         """The dotted keys that are varied."""

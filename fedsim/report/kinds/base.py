@@ -40,6 +40,8 @@ class StudyKind(ABC):
     """Whether the sites are shown in latent space."""
     told_by_regime: ClassVar[bool] = False
     """Whether the terminal shows a table for each regime, with a bold reference and a caption on its tests."""
+    shows_patients: ClassVar[bool] = False
+    """Whether the differences of every test subject are drawn."""
     explains_intervals: ClassVar[bool] = False
     """Whether the report explains intervals and p values like the caption of a comparison."""
 

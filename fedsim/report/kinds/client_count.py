@@ -16,6 +16,7 @@ class ClientCountKind(StudyKind):
     """Quality and costs against the number of clients."""
 
     description = "a study of the number of clients"
+    shows_patients = True
     explains_intervals = True
 
     def axes(self, points: pd.DataFrame) -> list[str]:

@@ -14,6 +14,7 @@ class CompareKind(StudyKind):
     """Methods against a reference, regime by regime."""
 
     description = "a comparison of methods"
+    shows_patients = True
     shows_latents = True
     told_by_regime = True
     explains_intervals = True

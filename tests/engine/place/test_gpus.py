@@ -36,7 +36,7 @@ def workloads_of(path: Path) -> list[Workload]:
     if "kind" not in read_yaml(path):
         return [load_workload(path)]
     plan = load_study(path)
-    points = {pair[0]: point for pair, point in zip(plan.pairs, plan.examples(), strict=False)}
+    points = {case.regime: point for case, point in zip(plan.cases, plan.examples(), strict=False)}
     return [point.workload for point in points.values()]
 
 
