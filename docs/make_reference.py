@@ -19,6 +19,7 @@ from typer.main import get_command
 from fedsim.cli import app as cli
 from fedsim.core.section import Section
 from fedsim.study import results
+from fedsim.study.endpoint import Endpoint
 from fedsim.study.kinds import KINDS, Study
 from fedsim.study.tune import Tune
 from fedsim.workload.schema import Workload
@@ -38,12 +39,13 @@ def workload_keys() -> str:
 
 
 def study_keys() -> str:
-    """What every kind of study has, what each has besides, and tuning."""
+    """What every kind of study has, what each has besides, the endpoint, and tuning."""
     common = set(Study.model_fields)
     parts = [f"### every study\n\n{_table(Study.model_fields)}"]
     for name, kind in KINDS.items():
         own = {key: field for key, field in kind.model_fields.items() if key not in common}
         parts.append(f"### kind: {name}\n\n{_first(kind)}\n\n{_table(own)}")
+    parts.append(f"### endpoint\n\n{_first(Endpoint)}\n\n{_table(Endpoint.model_fields)}")
     _, *below = _keys_of(Tune, "tune", seen=set())
     return "\n\n".join([*parts, f"### tune\n\n{_first(Tune)}\n\n{_table(Tune.model_fields)}", *below])
 

@@ -10,14 +10,19 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from fedsim.analysis.comparison import compare
+from fedsim.analysis.comparison import MEAN, compare, shown
+from fedsim.core.seeds import numpy_stream
+from fedsim.mri.masks import effective_acceleration
+from fedsim.report.budget_table import budgets, equality
 from fedsim.report.overview import columns_of
 from fedsim.report.study_tables import study_tables
 from fedsim.report.tables import as_markdown, as_text, markdown
 from fedsim.report.wording import sentences
+from fedsim.workload.reading import load_workload
 
 DOCS = Path(__file__).parent
 TABLES = DOCS / "results"
+_CHANNELS = {0: "T1", 1: "FLAIR", 2: "T1 with contrast agent"}  # of workloads/fedmri-tcga.yaml
 
 
 def comparison(study: str, reference: str = "fedmri", quality: str = "psnr") -> str:
@@ -45,6 +50,61 @@ def tuned(study: str) -> str:
 
 def _settings(text: str) -> str:
     return ", ".join(f"{key.split('.')[-1]} {value:g}" for key, value in json.loads(text).items())
+
+
+def leads(study: str, reference: str = "fedmri", quality: str = "psnr") -> str:
+    """Whom the reference leads and who leads it after Holm's correction: over seeds, and over test subjects."""
+    table = compare(pd.read_parquet(TABLES / study / "volumes.parquet"), quality, reference)
+    table = table[(table["site"] == MEAN) & table["p"].notna()]
+    lines = ["| regime | comparisons | test | ahead of | behind |", "|---|---:|---|---|---|"]
+    tests = {"seeds": ("p_holm", "difference"), "test subjects": ("patient_p_holm", "patient_median")}
+    for regime, rows in table.groupby("regime", sort=False):
+        for test, (p, apart) in tests.items():
+            found = rows[rows[p].map(shown)]
+            ahead, behind = (list(found.loc[side, "method"]) for side in (found[apart] < 0, found[apart] > 0))
+            cells = (str(regime), str(len(rows)), test, *(", ".join(names) or "–" for names in (ahead, behind)))
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def hospitals(study: str, workload: str, matrix: tuple[int, int]) -> str:
+    """What differs between the sites of a study: contrast, mask, accelerations, and test subjects over all seeds.
+
+    The effective acceleration is that of 20 masks drawn here from the workload, as the table is older than its column.
+    """
+    volumes = pd.read_parquet(TABLES / study / "volumes.parquet")
+    lines = [
+        "| hospital | contrast | mask | measured R | effective R | test subjects |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for site in load_workload(DOCS.parent / "workloads" / workload).federation.sites:
+        own = volumes[volumes["site"] == site.name]
+        masks = [site.mask.sample(matrix, numpy_stream(seed, "results", site.name)) for seed in range(20)]
+        effective = sorted(f"{effective_acceleration(mask):.1f}" for mask in masks)
+        contrast = _CHANNELS[site.source.model_dump()["channel"]]
+        known = " to ".join(dict.fromkeys((effective[0], effective[-1])))
+        numbers = (f"{own['acceleration'].mean():.1f}", known, str(own["subject"].nunique()))
+        lines.append("| " + " | ".join([site.name, contrast, f"{site.mask.kind} {site.mask.nominal}", *numbers]) + " |")
+    return "\n".join(lines)
+
+
+def rising(study: str) -> str:
+    """How much validation PSNR still rose between the last two scored rounds: mean over seeds, by method."""
+    curves = pd.read_parquet(TABLES / study / "curves.parquet").dropna(subset="psnr")
+    mean = curves.groupby(["method", "regime", "round"], sort=False)["psnr"].mean().unstack("round").sort_index(axis=1)
+    gain = (mean.iloc[:, -1] - mean.iloc[:, -2]).unstack("regime", sort=False)
+    lines = ["| method | " + " | ".join(gain.columns) + " |", "|---|" + "---:|" * gain.shape[1]]
+    lines += [
+        "| " + " | ".join([str(method), *(f"{value:+.2f}" for value in row)]) + " |" for method, row in gain.iterrows()
+    ]
+    return "\n".join(lines)
+
+
+def given(study: str) -> str:
+    """Whether all methods were given the same candidates, rounds, scored rounds and steps."""
+    volumes = pd.read_parquet(TABLES / study / "volumes.parquet").drop_duplicates(["regime", "method", "seed"])
+    curves, tuning = (pd.read_parquet(TABLES / study / f"{name}.parquet") for name in ("curves", "tuning"))
+    return "\n".join(f"* {line}" for line in equality(budgets(volumes, curves, tuning)))
 
 
 def work(study: str) -> str:
@@ -118,6 +178,10 @@ def render() -> str:
         comparison=comparison,
         tuned=tuned,
         work=work,
+        leads=leads,
+        hospitals=hospitals,
+        rising=rising,
+        given=given,
         unseen=unseen,
         json_table=json_table,
         time_to_quality=time_to_quality,

@@ -27,10 +27,10 @@ from fedsim.study.ended import write_failures
 Made = Callable[..., Path]
 Told = Callable[[str], tuple[Path, str]]
 FIGURES = {
-    "compare": {"convergence", "differences-psnr", "differences-ssim", "differences-nmse", "virtual-time"},
-    "client-count": {"quality-psnr", "quality-ssim", "quality-nmse", "costs"},
+    "compare": {"convergence", "differences-psnr", "differences-ssim", "differences-nmse", "patients", "virtual-time"},
+    "client-count": {"quality-psnr", "quality-ssim", "quality-nmse", "costs", "patients"},
     "scaling-weak": {"scaling", "time-shares"},
-    "ablation": {"quality-psnr", "quality-ssim", "quality-nmse"},
+    "ablation": {"quality-psnr", "quality-ssim", "quality-nmse", "patients"},
 }
 SCRIPT = "<script>alert(1)</script>"
 
@@ -75,7 +75,7 @@ def test_a_study_is_told_from_its_tables_alone(told: Told, kind: str) -> None:
     drawn = {path.name for path in (folder / "figures").iterdir()}
     assert drawn == {f"{name}.{ending}" for name in FIGURES[kind] for ending in ("png", "pdf")}
     tables = {path.name for path in (folder / "tables").iterdir()}
-    names = ["overview", "psnr", "ssim", "nmse", *(["time-to-quality"] if kind == "compare" else [])]
+    names = ["overview", "budgets", "psnr", "ssim", "nmse", *(["time-to-quality"] if kind == "compare" else [])]
     assert tables == {f"{name}.{ending}" for name in names for ending in ("csv", "md", "tex")}
     page = Page(folder / "report.html")
     images = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
@@ -100,7 +100,7 @@ def test_it_is_all_the_same_when_made_again(told: Told, tmp_path: Path) -> None:
     concluded(again)
     first, second = ({str(path.relative_to(where)): path.read_bytes() for path in where.rglob("*") if path.is_file()}
                      for where in (folder, again))  # fmt: skip
-    assert len(second) == 5 + 2 * 2 + 4 * 3 + 1
+    assert len(second) == 5 + 2 * 2 + 5 * 3 + 1
     assert second == first
 
 

@@ -81,9 +81,10 @@ def test_it_writes_tables_and_figures_and_says_what_they_show(finished: Path) ->
     text = StringIO()
     conclude(finished, Console(file=text, width=120))
     assert {p.name for p in (finished / "tables").iterdir()} == {
-        f"{name}.{kind}" for name in ("overview", *QUALITIES, "hfen") for kind in ("csv", "md", "tex")
+        f"{name}.{kind}" for name in ("overview", "budgets", *QUALITIES, "hfen") for kind in ("csv", "md", "tex")
     }
-    names = ("convergence", *(f"differences-{quality}" for quality in QUALITIES), "latents-all", "panel-all-1")
+    differences = (f"differences-{quality}" for quality in QUALITIES)
+    names = ("convergence", *differences, "patients", "latents-all", "panel-all-1")
     assert {p.name for p in (finished / "figures").iterdir()} == {
         f"{n}.{kind}" for n in names for kind in ("png", "pdf")
     }
