@@ -66,8 +66,8 @@ class Median(Pruner):
 class Tune(Section):
     """Settings that are chosen for each method by validation PSNR, on a separate seed, before the study's seeds run.
 
-    Every seed divides the subjects anew, so a validation subject of the tuning seed may be a test subject of another. In
-    a study with folds it cannot: tuning never sees the test subjects of the fold it tunes for.
+    Every seed divides the subjects anew, so a validation subject of the tuning seed may be a test subject of another.
+    In a study with folds it cannot: tuning never sees the test subjects of the fold it tunes for.
     """
 
     seed: Seed = Field(description="Seed of the tuning runs and of what a search draws; not one of the study's.")
