@@ -15,6 +15,7 @@ from fedsim.algorithms.fedper import FedPer
 from fedsim.algorithms.fedprox import FedProx
 from fedsim.algorithms.fedrep import FedRep
 from fedsim.algorithms.fl_mrcm import FLMRCM
+from fedsim.algorithms.frozen_encoder import FrozenEncoder
 from fedsim.algorithms.lg_fedavg import LGFedAvg
 from fedsim.algorithms.scaffold import Scaffold
 from fedsim.algorithms.server_optimizers import FedAdagrad, FedAdam, FedYogi
@@ -24,7 +25,7 @@ from fedsim.core.extension import Catalogue
 
 _Known = (
     FedMRI | Single | Transfer | Centralised | FedAvg | FedProx | FedBN | FedPer | LGFedAvg | FLMRCM
-    | Scaffold | FedAdam | FedYogi | FedAdagrad | FedRep | Ditto | FedDyn
+    | Scaffold | FedAdam | FedYogi | FedAdagrad | FedRep | Ditto | FedDyn | FrozenEncoder
 )  # fmt: skip
 ALGORITHMS: tuple[type[Algorithm], ...] = _Known.__args__
 """Every known method, the default first; a new one joins the union above."""

@@ -11,6 +11,13 @@ srv is the mean of prev_k with weights w_k, so P / N <= max_k w_k by the triangl
 Two ways to have the negatives: all of them (exact: S more encoders down, none more up), or their moments over clients
 (one more encoder up and one more down for their spread, whatever S is; with weighting `samples` a second one each way
 for their unweighted mean, which then is not the server's encoder). No client sees another's weights in the moments.
+
+Two controls, neither of them the paper's, ask what the term does. `term: l1` leaves out the denominator: beta * P. With
+`damping` the negatives keep their directions from srv, but their spread d becomes its running mean over rounds,
+
+    d_t <- damping * d_(t-1) + (1 - damping) * sum_k ||prev_k - srv||_1,   prev_k <- srv + d_t / sum * (prev_k - srv)
+
+so that a round in which the encoders hardly moved does not leave the next one free; P / N keeps its bound.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -56,6 +63,18 @@ class FedMRI(Algorithm):
     )
     exact_up_to: int = Field(32, ge=0, description="Clients in a round up to which negatives: auto is exact.")
     own: bool = Field(True, description="Whether a client's own last upload is among its negatives, as in the paper.")
+    term: Literal["ratio", "l1"] = Field(
+        "ratio",
+        description="What beta weighs: P / N as in the paper (ratio), or P alone, a pull to the server's encoder that "
+        "needs no negatives (l1; its beta is far smaller).",
+    )
+    damping: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the negatives' spread that is kept from round to round: the spread is then its running "
+        "mean; 0: that of the last round, as in the paper.",
+    )
 
     def shares(self, parameter: str) -> bool:
         """The encoders of all domains."""
@@ -76,11 +95,16 @@ class FedMRI(Algorithm):
         """Whether moments need the mean of what clients send beside the new encoder, which it is not."""
         return self.weighting != "uniform"
 
+    @property
+    def _contrasts(self) -> bool:
+        """Whether there are negatives."""
+        return self.beta > 0 and self.term == "ratio"
+
     # Server
 
     def uploads(self, phase: str) -> list[Upload]:
         """The encoder; it is kept as a negative, or else how far it is from the server's is summed up."""
-        if not self.beta:
+        if not self._contrasts:
             return [Upload("shared")]
         if self.negatives != "moments":
             return [Upload("shared", collected=True)]
@@ -89,16 +113,37 @@ class FedMRI(Algorithm):
 
     def broadcast(self, server: ServerState, phase: str) -> Mapping[str, Vector]:
         """The mean encoder and, from round 2 on, the encoders it is the mean of, or their moments and number."""
-        return {**server, "count": server["count"].reshape(())} if "count" in server else server
+        kept = {"spread", "scale"} if self.own else {"spread"}  # by the server
+        sent = {name: vector for name, vector in server.items() if name not in kept}
+        return {**sent, "count": sent["count"].reshape(())} if "count" in sent else sent
 
     def update(self, server: ServerState, received: Received) -> ServerState:
         """Mean encoder and negatives."""
         state = super().update(server, received)
-        if not self.beta:
+        if not self._contrasts:
             return state
         if self.negatives != "moments":
-            return {**state, "previous": np.stack(received.collected["shared"])}
-        return {**state, **self._moments(server["shared"], received)}
+            state["previous"] = np.stack(received.collected["shared"])
+        else:
+            state |= self._moments(server["shared"], received)
+        return state | self._damped(state, server.get("spread")) if self.damping else state
+
+    def _damped(self, state: ServerState, before: Vector | None) -> ServerState:
+        """The negatives with their `spread` (1,) a running mean over rounds, and the `scale` (1,) that it took.
+
+        Args:
+            state: The new encoder, and the negatives or their moments.
+            before: The spread of the round before (1,), if there was one.
+        """
+        about, moved = state["shared"], "previous" if "previous" in state else "mean"
+        own = np.abs(state["previous"] - about) if "previous" in state else state["deviation"]
+        spread = own.sum(dtype=np.float64)
+        mean = spread if before is None else self.damping * float(before[0]) + (1 - self.damping) * spread
+        scale = np.array([mean / spread if spread else 1], np.float32)
+        found = {"spread": np.array([mean], np.float32), "scale": scale}
+        if moved in state:
+            found[moved] = about + scale * (state[moved] - about)
+        return found | ({"deviation": scale * state["deviation"]} if "deviation" in state else {})
 
     def _moments(self, sent: Vector, received: Received) -> ServerState:
         """Number `count` (1,) and `deviation` (P,) of the uploads, and their `mean` where it is not the new encoder.
@@ -123,20 +168,23 @@ class FedMRI(Algorithm):
         for _ in range(learner.training.local_epochs):
             for index, batch in enumerate(learner.batches()):
                 learner.step(batch, regulariser=pull if index else None)
-        if self.beta and not self.own:
+        if self._contrasts and not self.own:
             learner.private.update(upload=learner.shared.clone(), upload_round=torch.tensor(learner.round))
         return self._sent(learner.shared, received["shared"])
 
     def _sent(self, encoder: Tensor, server: Tensor) -> dict[str, Tensor]:
         sent = {"shared": encoder}
-        if self.beta and self.negatives == "moments":
+        if self._contrasts and self.negatives == "moments":
             sent["drift"] = encoder - server
             sent["distance"] = sent["drift"].abs()
         return sent
 
     def regulariser(self, learner: Learner, received: Mapping[str, Tensor]) -> Callable[[], None] | None:
         """The contrastive term; None while there are no negatives."""
-        own = self._own_negative(learner)
+        if self.term == "l1":
+            started = self.beta and learner.round > 1
+            return partial(self._approach, learner, received["shared"]) if started else None
+        own = self._own_negative(learner, received)
         uploaders = _uploaders(received)
         negatives = uploaders - (own is not None)
         if negatives < 1:
@@ -144,11 +192,16 @@ class FedMRI(Algorithm):
         beta = self.beta * (negatives / _PAPER_CLIENTS if self.beta_scaling == "clients" else 1)
         return partial(self._pull, learner, received, own, beta, uploaders)
 
-    def _own_negative(self, learner: Learner) -> Tensor | None:
+    def _own_negative(self, learner: Learner, received: Mapping[str, Tensor]) -> Tensor | None:
         """The client's own encoder (P,) among the negatives, if it is not to count there."""
         kept = learner.private.get("upload_round")
-        latest = kept is not None and int(kept) == learner.round - 1 - learner.staleness
-        return learner.private["upload"] if latest and not self.own else None
+        if self.own or kept is None or int(kept) != learner.round - 1 - learner.staleness:
+            return None
+        own, server = learner.private["upload"], received["shared"]
+        return server + received["scale"] * (own - server) if "scale" in received else own
+
+    def _approach(self, learner: Learner, server: Tensor) -> None:
+        learner.shared_gradient.add_((learner.shared - server).sign_(), alpha=self.beta)
 
     @staticmethod
     def _pull(

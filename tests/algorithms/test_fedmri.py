@@ -220,6 +220,48 @@ def test_leaves_its_own_out_if_it_is_among_them(negatives: str) -> None:
         assert int(kept["upload_round"]) == 2
 
 
+@pytest.mark.parametrize("negatives", ["exact", "moments"])
+def test_a_damped_spread_is_its_running_mean(negatives: str) -> None:
+    """After 0.1 and then 0.01 with a damping of 0.75: 0.75 * 0.1 + 0.25 * 0.01; the mean stays the server's encoder."""
+    method = FedMRI(negatives=negatives, damping=0.75, own=False)
+    server, first = uploads(6, 0.1)
+    before = a_round(method, {"shared": server}, first)
+    assert before["scale"] == 1
+    second = [torch.from_numpy(before["shared"]) + 0.1 * (encoder - torch.from_numpy(server)) for encoder in first]
+    state = a_round(method, before, second)
+    assert float(state["scale"][0]) == pytest.approx((0.75 * 0.1 + 0.25 * 0.01) / 0.01, rel=2e-2)
+    assert set(method.broadcast(state, "train")) == state.keys() - {"spread"}
+    if negatives == "exact":
+        apart = np.abs(state["previous"] - state["shared"]).sum()
+        assert apart == pytest.approx(float(state["spread"][0]), rel=1e-4)
+        np.testing.assert_allclose(state["previous"].mean(0), state["shared"], atol=1e-5)
+    client = gradient_in_round_2(method, state, second[0], {"upload": second[0], "upload_round": torch.tensor([1])})
+    vectors = {name: torch.from_numpy(vector) for name, vector in state.items()}
+    own = vectors["shared"] + vectors["scale"] * (second[0] - vectors["shared"])
+    if negatives == "exact":
+        np.testing.assert_allclose(own.numpy(), state["previous"][0], rtol=0, atol=1e-6)
+        _, expected = ratio_and_gradient(second[0], vectors["shared"], vectors["previous"][1:])
+    else:
+        mean, deviation = vectors["shared"], vectors["deviation"]
+        _, expected = moment_ratio_and_gradient(second[0], vectors["shared"], mean, deviation, 6, own)
+    torch.testing.assert_close(client.shared_gradient, method.beta * expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_l1_term_pulls_each_coordinate_alike_from_round_2_on() -> None:
+    server, encoders = uploads(3, 0.1)
+    method, private = FedMRI(term="l1", beta=0.5, own=False), dict[str, Tensor]()
+    state = a_round(method, {"shared": server}, encoders)
+    assert state.keys() == {"shared"}
+    client = gradient_in_round_2(method, state, encoders[0], private)
+    torch.testing.assert_close(
+        client.shared_gradient, 0.5 * torch.sign(encoders[0] - torch.from_numpy(state["shared"]))
+    )
+    assert not private
+    first = StandIn(encoders[0], 1)
+    method.train(first, {"shared": torch.from_numpy(server)}, "train")
+    assert not first.pulled
+
+
 def test_keeps_no_upload_unless_it_is_needed() -> None:
     server, encoders = uploads(2, 0.1)
     client = StandIn(encoders[0], 1)

@@ -38,8 +38,17 @@ def crossing(method: Algorithm, model: UNetModel, clients: int, latents: int) ->
         "fl_mrcm": (P + features, P + (clients - 1) * features),
         "fedmri": (P, (1 + clients) * P),
         "fedmri, moments": (2 * P, 2 * P + 1),
-    }.get(method.name + (", moments" if getattr(method, "negatives", "") == "moments" else ""), (P, P))
+        "frozen_encoder": (0, 0),
+    }.get(_variant(method), (P, P))
     return 4 * up, 4 * down
+
+
+def _variant(method: Algorithm) -> str:
+    """The method, and what of FedMRI's settings its bytes depend on."""
+    if isinstance(method, FedMRI):
+        other = "l1" if method.term == "l1" else "moments" if method.negatives == "moments" else ""
+        return "fedmri" + f", {other}" * bool(other)
+    return method.name
 
 
 def bytes_table() -> str:
@@ -47,6 +56,7 @@ def bytes_table() -> str:
     lines = ["| method | up | down |", "|---|---:|---:|"]
     methods = {f"`{name_of(kind)}`": kind() for kind in ALGORITHMS}
     methods["`fedmri`, `negatives: moments`"] = FedMRI(negatives="moments")
+    methods["`fedmri`, `term: l1`"] = FedMRI(term="l1")
     for title, method in sorted(methods.items()):
         up, down = crossing(method, UNetModel(), clients=4, latents=16 * 8 * 8)
         lines.append(f"| {title} | {up:,} | {down:,} |")
@@ -127,12 +137,13 @@ def test_every_link_of_the_page_leads_somewhere() -> None:
 
 KEYS = {  # FL-MRCM: all sites of one matrix, so that latents can be counted
     "fl_mrcm": ("algorithm.feature_slices=2", "federation.sites.1.matrix=[16, 16]"),
-    "fedmri, moments": ("algorithm.negatives=moments",),
+    "fedmri, moments": ("algorithm.negatives=moments", "algorithm.damping=0.5"),
+    "fedmri, l1": ("algorithm.term=l1", "algorithm.beta=1e-3"),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [*NAMES, "fedmri, moments"])
+@pytest.mark.parametrize("method", [*NAMES, "fedmri, moments", "fedmri, l1"])
 def test_the_ledger_counts_the_bytes_of_the_table(simulate: Simulate, method: str) -> None:
     """In a small run; what the table says for the large network is the same formula."""
     run = simulate(method.partition(",")[0], *KEYS.get(method, ()))

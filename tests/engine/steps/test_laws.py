@@ -179,7 +179,8 @@ METHODS = [
     "{name: fedmri, beta: 1, negatives: exact, own: false}", "{name: fedmri, beta: 1, negatives: moments}",
     "{name: fedadam}", "{name: ditto}",
     *(pytest.param(f"{{name: {name}}}", marks=pytest.mark.long) for name in (
-        "fedavg", "fedprox", "fedper", "lg_fedavg", "fedbn", "fedrep", "single", "fedyogi", "fedadagrad",
+        "fedavg", "fedprox", "fedper", "lg_fedavg", "fedbn", "fedrep", "frozen_encoder", "single", "fedyogi",
+        "fedadagrad",
     )),
 ]  # fmt: skip
 
