@@ -18,6 +18,7 @@ from fedsim.engine.record.failures import Failures
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.engine.record.term import ratio_by_round, term_warning
 from fedsim.report import figures
+from fedsim.report.alignment import accuracy_by_round, discriminator_accuracy
 from fedsim.report.gantt import gantt
 from fedsim.report.headline import headline_rows
 from fedsim.report.introduction import kernels, settings, times, training
@@ -199,6 +200,12 @@ class _Report:
                     "contrastive", figures.contrastive_ratio(ratios), "Contrastive term: ratio by round",
                     "P / N, mean over clients and steps. Its bound is the largest weight in the mean (1 / S for S "
                     "clients of equal weight); at the bound the term's gradient vanishes.",
+                )  # fmt: skip
+            if len(accuracy := accuracy_by_round(self.clients)):
+                yield self._picture(
+                    "discriminators", discriminator_accuracy(accuracy), "Discriminators of latent features",
+                    "Mean over clients and steps, before each step: above chance they tell source from target; at "
+                    "chance features are aligned, or the discriminators have not learnt to tell them apart.",
                 )  # fmt: skip
             yield self._picture(
                 "rounds", figures.time_and_bytes(self.rounds, self.clients), "Time and bytes",

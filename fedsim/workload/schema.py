@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from fedsim.algorithms import hooks
 from fedsim.algorithms.catalogue import AnyAlgorithm
 from fedsim.algorithms.fedmri import FedMRI
+from fedsim.algorithms.fl_mrcm import FLMRCM
 from fedsim.algorithms.sampling import Fixed
 from fedsim.algorithms.training import Training
 from fedsim.core.extension import Extension
@@ -162,6 +163,13 @@ class Workload(Section):
         if self.time is not None and self.time.apart and self.algorithm.lockstep:
             why = f"{self.algorithm.name} needs all clients of a round to begin with one state of the server"
             raise ValueError(f"time: {why}; set time.mode to synchronous or deadline, without time.hierarchy")
+        return self
+
+    @model_validator(mode="after")
+    def _target_is_a_site(self) -> "Workload":
+        target = self.algorithm.target if isinstance(self.algorithm, FLMRCM) else None
+        if target is not None and self.federation.expanded_sites().place(target) is None:
+            raise ValueError(f"algorithm.target: no site {target!r} takes part; name one of federation.sites")
         return self
 
     def settled(self) -> "Workload":

@@ -157,10 +157,11 @@ class Bench:
         return kind(network.parameters(), lr=client.training.lr)
 
     def discriminator(self, source: str, target: str) -> nn.Module:
-        """FL-MRCM's of a pair of clients, as it starts: two layers on latent vectors (n, C), logits (n, 1, 1, 1)."""
-        width = self.network().latent_channels
+        """FL-MRCM's of a pair of clients, as it starts: two layers on latent vectors (n, V), logits (n, 1, 1, 1)."""
+        channels, pooled = self.network().latent_channels, self.workload.algorithm.latent == "pooled"
+        size, width = (4 * channels, 256) if pooled else (channels, 64)
         net = nn.Sequential(
-            nn.Unflatten(1, (width, 1, 1)), nn.Conv2d(width, 64, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, 1, 1)
+            nn.Unflatten(1, (size, 1, 1)), nn.Conv2d(size, width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 1)
         )
         draws = torch_stream(self.workload.seed, "discriminator", source, target)
         for layer in (net[1], net[3]):
@@ -183,9 +184,9 @@ class Bench:
         drawn = numpy_stream(self.workload.seed, "cohort", round_).choice(len(self.clients), size=size, replace=False)
         return [self.clients[index] for index in sorted(drawn)]
 
-    def epochs(self, client: ClientSpec, round_: int) -> Iterator[Iterator[Batch]]:
-        """The batches of each local epoch."""
-        for epoch in range(1, client.training.local_epochs + 1):
+    def epochs(self, client: ClientSpec, round_: int, skipped: int = 0) -> Iterator[Iterator[Batch]]:
+        """The batches of each local epoch, after some epochs of the round that served another purpose."""
+        for epoch in range(1 + skipped, 1 + skipped + client.training.local_epochs):
             order = torch_stream(self.workload.seed, "batches", client.name, round_, epoch)
             yield client.data.batches(client.training.batch_size, order)
 

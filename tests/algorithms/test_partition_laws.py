@@ -27,7 +27,10 @@ class SharedEncoder(Algorithm):
 """
 ROUNDS = (1, 2, 3)
 HALF = "training.participation=0.5"
-ADVERSARIAL = ["discriminator_loss", "private_bytes", "uplink_bytes", "downlink_bytes", "train_seconds"]
+ADVERSARIAL = [
+    *("discriminator_loss", "discriminator_accuracy"),
+    *("private_bytes", "uplink_bytes", "downlink_bytes", "train_seconds"),
+]
 
 
 def assert_same_networks(one: Run, other: Run) -> None:

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss, mse_loss
 
 from fedsim.core.seeds import torch_stream
 from fedsim.workload.schema import Workload
@@ -142,15 +142,17 @@ def fl_mrcm(b: Bench) -> Models:  # noqa: PLR0915 - the whole of it in one piece
     nets = {client.name: b.network() for client in b.clients}
     optimizers = {client.name: b.optimizer(nets[client.name], client) for client in b.clients}
     judges = {(source, target): b.discriminator(source, target) for source in names for target in names}
-    adams = {pair: torch.optim.Adam(judge.parameters(), lr=method.discriminator_lr) for pair, judge in judges.items()}
+    kind = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[method.discriminator_optimizer]
+    steps = {pair: kind(judge.parameters(), lr=method.discriminator_lr) for pair, judge in judges.items()}
+    loss_of = {"mse": mse_loss, "l1": l1_loss}[b.workload.training.loss]
     server, net = state(b.network()), b.network()
     for round_ in b.rounds:
         features, sent = {}, []
         put(net, server)
-        for client in b.cohort(round_):
+        for client in (c for c in b.cohort(round_) if method.target in (None, c.name)):
             slices = client.data.batches(1, torch_stream(seed, "features", client.name, round_))
             latents = [net.with_latent(s.kspace, s.mask)[1] for s in islice(slices, method.feature_slices)]
-            features[client.name] = torch.cat([z.permute(0, 2, 3, 1).flatten(0, 2) for z in latents]).detach()
+            features[client.name] = torch.cat([looked_at(z, method.latent) for z in latents]).detach()
         for client in b.cohort(round_):
             net, optimizer = nets[client.name], optimizers[client.name]
             targets = [name for name in features if name != client.name]
@@ -159,22 +161,36 @@ def fl_mrcm(b: Bench) -> Models:  # noqa: PLR0915 - the whole of it in one piece
             b.begin_round(optimizer, client, round_)
             batches = list(b.batches(client, round_))
             for index, batch in enumerate(batches, start=(round_ - 1) * len(batches)):
+                if not targets:
+                    optimizer.zero_grad()
+                    loss_of(net(batch.kspace, batch.mask), batch.target).backward()
+                    optimizer.step()
+                    continue
                 target = targets[index % len(targets)]
-                judge, adam = judges[client.name, target], adams[client.name, target]
+                judge, step = judges[client.name, target], steps[client.name, target]
                 output, latent = net.with_latent(batch.kspace, batch.mask)
-                z = latent.permute(0, 2, 3, 1).flatten(0, 2)
-                loss = mse_loss(output, batch.target) + method.lam * told_from(judge(z), 0.0)
+                z = looked_at(latent, method.latent)
+                loss = loss_of(output, batch.target) + method.lam * told_from(judge(z), 0.0)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 drawn = torch.randint(len(features[target]), (len(z),), generator=draws[target])
                 told = told_from(judge(z.detach()), 1.0) + told_from(judge(features[target][drawn]), 0.0)
-                adam.zero_grad()
+                step.zero_grad()
                 told.backward()
-                adam.step()
+                step.step()
             sent.append(state(net))
         server = mean(sent)
     return dict.fromkeys(nets, server)
+
+
+def looked_at(latent: Tensor, how: str) -> Tensor:
+    """What a discriminator looks at (n, V), of features (B, C, h, w) of even h and w."""
+    if how == "position":
+        return latent.permute(0, 2, 3, 1).flatten(0, 2)
+    top, bottom = latent.chunk(2, dim=2)
+    quarters = [*top.chunk(2, dim=3), *bottom.chunk(2, dim=3)]
+    return torch.stack([quarter.mean((2, 3)) for quarter in quarters], dim=-1).flatten(1)
 
 
 def told_from(logits: Tensor, label: float) -> Tensor:
@@ -186,6 +202,10 @@ SGD = ("training.optimizer=sgd", "training.lr=0.1")
 RMSPROP: tuple[str, ...] = ()  # the default
 HALF, THREE_QUARTERS = "training.participation=0.5", "training.participation=0.75"
 MRCM = (*RMSPROP, "algorithm.lam=1", "algorithm.discriminator_lr=0.01", "algorithm.feature_slices=3")
+AUTHORS = (
+    *("algorithm.lam=1", "algorithm.latent=pooled", "algorithm.discriminator_optimizer=rmsprop"),
+    *("algorithm.discriminator_lr=0.01", "algorithm.target=B", "training.loss=l1", "training.participation=0.75"),
+)
 CASES: list[tuple[str, Reference, tuple[str, ...]]] = [
     ("scaffold", scaffold, (*SGD, HALF)),
     ("scaffold", scaffold, (*SGD, THREE_QUARTERS)),
@@ -196,6 +216,7 @@ CASES: list[tuple[str, Reference, tuple[str, ...]]] = [
     ("fedadagrad", server_optimizer, RMSPROP),
     ("ditto", ditto, (*RMSPROP, "algorithm.lam=1")),
     ("fl_mrcm", fl_mrcm, MRCM),
+    ("fl_mrcm", fl_mrcm, AUTHORS),
 ]
 WRONG = [
     ("feddyn", feddyn, (*SGD, THREE_QUARTERS, "algorithm.alpha=0.1"), "algorithm.alpha=0.105"),
@@ -205,6 +226,8 @@ WRONG = [
     ("ditto", ditto, (*RMSPROP, "algorithm.lam=1"), "algorithm.lam=1.05"),
     ("fl_mrcm", fl_mrcm, MRCM, "algorithm.lam=1.05"),
     ("fl_mrcm", fl_mrcm, MRCM, "algorithm.discriminator_lr=0.011"),
+    ("fl_mrcm", fl_mrcm, AUTHORS, "algorithm.target=C"),
+    ("fl_mrcm", fl_mrcm, AUTHORS, "algorithm.discriminator_optimizer=adam"),
     ("scaffold", feddyn, (*SGD, HALF), "algorithm={name: feddyn, alpha: 1.0e-9}"),  # as good as FedAvg
 ]
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from fedsim import Run
 from fedsim.report import figures
+from fedsim.report.alignment import accuracy_by_round, discriminator_accuracy
 from fedsim.report.panels import Panel, panels_of
 
 from .conftest import png, texts
@@ -138,3 +139,12 @@ def test_a_single_round_gets_a_bound_and_no_fractions_of_rounds() -> None:
     assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
     (bound,) = (line for line in figure.axes[0].lines if line.get_label() == "bound")
     assert np.asarray(bound.get_xydata()).tolist() == [[1.5, 0.25], [2.5, 0.25]]
+
+
+def test_the_accuracy_of_discriminators_is_drawn_against_chance() -> None:
+    clients = pd.DataFrame({"round": [1, 1, 2, 2], "discriminator_accuracy": [0.8, 0.6, 0.5, np.nan]})
+    by_round = accuracy_by_round(clients)
+    (axis,) = discriminator_accuracy(by_round).axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in axis.lines}
+    assert lines == {"discriminators": pytest.approx([0.7, 0.5]), "chance": [0.5, 0.5]}
+    assert accuracy_by_round(clients[["round"]]).empty
