@@ -4,9 +4,11 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator
 
+from fedsim.algorithms.apfl import APFL
 from fedsim.algorithms.base import Algorithm
 from fedsim.algorithms.centralised import Centralised
 from fedsim.algorithms.ditto import Ditto
+from fedsim.algorithms.fedala import FedALA
 from fedsim.algorithms.fedavg import FedAvg
 from fedsim.algorithms.fedbn import FedBN
 from fedsim.algorithms.feddyn import FedDyn
@@ -25,7 +27,8 @@ from fedsim.core.extension import Catalogue
 
 _Known = (
     FedMRI | Single | Transfer | Centralised | FedAvg | FedProx | FedBN | FedPer | LGFedAvg | FLMRCM
-    | Scaffold | FedAdam | FedYogi | FedAdagrad | FedRep | Ditto | FedDyn | FrozenEncoder
+    | Scaffold | FedAdam | FedYogi | FedAdagrad | FedRep | Ditto | FedDyn | FedALA | APFL
+    | FrozenEncoder
 )  # fmt: skip
 ALGORITHMS: tuple[type[Algorithm], ...] = _Known.__args__
 """Every known method, the default first; a new one joins the union above."""

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedsim.algorithms.base import Algorithm
+from fedsim.algorithms.tuning import Tuned
 
 
-class FedAvg(Algorithm):
+class FedAvg(Tuned):
     """The mean of all clients' networks, uniform or by number of slices."""
 
     name: Literal["fedavg"] = Field("fedavg", description="Method.")

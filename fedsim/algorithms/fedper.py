@@ -7,25 +7,40 @@ from pydantic import Field
 
 from fedsim.algorithms.base import Algorithm
 
+FINEST = ("decoder.last", "decoder.ups.level0", "decoder.blocks.level0")
+"""The finest level of a U-Net's decoder and its last layer."""
+
 
 class FedPer(Algorithm):
     """The head, the layers nearest to the output, is private."""
 
     name: Literal["fedper"] = Field("fedper", description="Method.")
     head: tuple[str, ...] = Field(
-        ("decoder.last", "decoder.ups.level0", "decoder.blocks.level0"),
+        FINEST,
         description="Layers that stay with the client, wherever they occur: parts of their parameters' names.",
     )
 
     def shares(self, parameter: str) -> bool:
         """Everything but the head."""
-        return not any(_belongs(parameter, layer) for layer in self.head)
+        return not belongs(parameter, self.head)
 
     def warnings(self, steps_per_epoch: Mapping[str, int], parameters: Collection[str]) -> list[str]:
         """A layer that the network does not have leaves nothing private."""
-        unknown = [layer for layer in self.head if not any(_belongs(parameter, layer) for parameter in parameters)]
-        return [f"algorithm.head: the network has no {layer}; nothing of it is private" for layer in unknown]
+        return [f"{missing}; nothing of it is private" for missing in missing_layers("head", self.head, parameters)]
 
 
-def _belongs(parameter: str, layer: str) -> bool:
-    return f".{layer}." in f".{parameter}."
+def belongs(parameter: str, layers: Collection[str]) -> bool:
+    """Whether a parameter is one of some layers, wherever they occur."""
+    return any(f".{layer}." in f".{parameter}." for layer in layers)
+
+
+def missing_layers(key: str, layers: Collection[str], parameters: Collection[str]) -> list[str]:
+    """What to say of layers that no parameter belongs to.
+
+    Args:
+        key: The method's that names them.
+        layers: Named there.
+        parameters: Names of the network's.
+    """
+    unknown = [layer for layer in layers if not any(belongs(parameter, (layer,)) for parameter in parameters)]
+    return [f"algorithm.{key}: the network has no {layer}" for layer in unknown]

@@ -10,12 +10,17 @@ from .conftest import Simulate, assert_same_run, everything
 
 FL_MRCM = ("fl_mrcm", "algorithm.lam=1")
 DITTO = ("ditto", "training.participation=0.5", "model.norm=batch")
+APFL = ("apfl", "training.participation=0.75", "model.norm=batch")
+FEDALA = ("fedala", "algorithm.ala_lr=1e4")
+TUNED = ("fedrep", "algorithm.tune_epochs=1", "training.participation=0.75")
+AUTHORS = ("fl_mrcm", "algorithm.lam=1", "algorithm.latent=pooled", "algorithm.target=B")
+DAMPED = ("fedmri", "algorithm.damping=0.5")
 SCAFFOLD = ("scaffold", "training.participation=0.75")
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("what", [FL_MRCM, SCAFFOLD, DITTO], ids=lambda what: what[0])
+@pytest.mark.parametrize("what", [FL_MRCM, SCAFFOLD, DITTO, APFL, FEDALA, TUNED, AUTHORS, DAMPED])
 def test_ray_gives_the_bits_of_one_process(simulate: Simulate, tmp_path: Path, what: tuple[str, ...]) -> None:
     packed = ("engine.backend=ray", "engine.clients_per_actor=2")
     assert_same_run(simulate(*what), simulate(*what, *packed, out=tmp_path / "ray"))
@@ -29,6 +34,11 @@ def test_ray_gives_the_bits_of_one_process(simulate: Simulate, tmp_path: Path, w
         SCAFFOLD,
         ("feddyn", "training.participation=0.5"),
         DITTO,
+        APFL,
+        FEDALA,
+        TUNED,
+        DAMPED,
+        ("frozen_encoder",),
         ("fedadam",),
         ("fedbn", "model.norm=batch"),
         ("fedavg", "model.norm=batch"),
@@ -50,6 +60,8 @@ def test_the_comparison_sees_what_methods_keep(simulate: Simulate) -> None:
         "scaffold": {"clients/B/state.control", "server/control"},
         "feddyn": {"clients/B/state.h", "server/h"},
         "fedadam": {"server/m", "server/v"},
+        "apfl": {"clients/B/state.personal.shared", "clients/B/state.alpha"},
+        "fedala": {"clients/B/state.own", "clients/B/state.weights"},
         "ditto": {"clients/B/state.personal.shared", "clients/B/state.personal.optimizer.shared.square_avg"},
         "fl_mrcm": {"clients/B/state.discriminator.C.weights",
                     "clients/B/state.discriminator.C.optimizer.weights.exp_avg_sq"},

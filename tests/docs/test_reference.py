@@ -74,7 +74,7 @@ def columns_in(page: str, table: str) -> set[str]:
 @pytest.mark.parametrize("table", ["manifest", "rounds", "clients", "evaluation"])
 def test_the_columns_are_those_of_a_run(page: str, run: Path, table: str) -> None:
     known, real = columns_in(page, table), set(pd.read_parquet(run / f"{table}.parquet"))
-    of_methods = {"contrastive_ratio", "discriminator_loss", "discriminator_accuracy"}
+    of_methods = {"contrastive_ratio", "tune_loss", "discriminator_loss", "discriminator_accuracy"}
     assert known - of_methods == real - of_methods
 
 

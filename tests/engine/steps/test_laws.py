@@ -180,7 +180,7 @@ METHODS = [
     "{name: fedadam}", "{name: ditto}",
     *(pytest.param(f"{{name: {name}}}", marks=pytest.mark.long) for name in (
         "fedavg", "fedprox", "fedper", "lg_fedavg", "fedbn", "fedrep", "frozen_encoder", "single", "fedyogi",
-        "fedadagrad",
+        "fedadagrad", "apfl", "fedala",
     )),
 ]  # fmt: skip
 
