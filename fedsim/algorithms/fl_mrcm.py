@@ -148,10 +148,14 @@ class FLMRCM(Algorithm):
             return adaptive_avg_pool2d(latent, _QUARTERS).flatten(1)
         return latent.movedim(1, -1).flatten(0, -2)
 
-    def discriminator(self, channels: int, generator: torch.Generator) -> nn.Sequential:
+    def vector_size(self, channels: int) -> int:
+        """V, the values of a vector, for features of some channels."""
+        return _QUARTERS**2 * channels if self.latent == "pooled" else channels
+
+    def discriminator(self, channels: int, generator: torch.Generator) -> nn.Module:
         """A new one, for features of some channels: logits (n, 1, 1, 1) of vectors (n, V, 1, 1)."""
-        pooled = self.latent == "pooled"
-        size, width = (_QUARTERS**2 * channels, _POOLED_WIDTH) if pooled else (channels, _POSITION_WIDTH)
+        size = self.vector_size(channels)
+        width = _POOLED_WIDTH if self.latent == "pooled" else _POSITION_WIDTH
         with torch.device("meta"):
             network = nn.Sequential(nn.Conv2d(size, width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 1))
         network = network.to_empty(device="cpu")
@@ -168,7 +172,7 @@ class _Pair:
         self._draws = torch_stream(learner.data.seed, "align", *key, learner.round)
         network = method.discriminator(channels, torch_stream(learner.data.seed, "discriminator", *key))
         self._network = network.to(learner.device)
-        self._target = features.view(-1, network[0].in_channels)
+        self._target = features.view(-1, method.vector_size(channels))
         self._source = self._target[:0]
         self._flat = FlatParameters(list(self._network.named_parameters()))
         self._optimizer = OPTIMIZERS[method.discriminator_optimizer]([self._flat.vector], lr=method.discriminator_lr)

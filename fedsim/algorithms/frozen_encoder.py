@@ -7,8 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.algorithms.base import Algorithm, Received, ServerState, Upload
-from fedsim.algorithms.learner import Learner
+from fedsim.algorithms.learner import Learner, ParameterGroup
 from fedsim.models.base import is_encoder
+
+_DECODER: tuple[ParameterGroup, ...] = ("local",)
 
 
 class FrozenEncoder(Algorithm):
@@ -37,5 +39,5 @@ class FrozenEncoder(Algorithm):
         self.receive(learner, received)
         for _ in range(learner.training.local_epochs):
             for batch in learner.batches():
-                learner.step(batch, groups=("local",))
+                learner.step(batch, groups=_DECODER)
         return {}

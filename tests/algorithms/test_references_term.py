@@ -131,7 +131,13 @@ def test_a_slightly_other_definition_is_told_apart(
 @pytest.mark.slow
 def test_the_published_term_alternates_and_the_damped_one_does_not(simulate: Simulate) -> None:
     """On the phantoms of these tests, at the paper's beta; no claim about other data."""
-    keys = ("algorithm.beta=100", "training.rounds=8", "training.batch_size=1", "training.lr_step=99", "metrics.every=0")
+    keys = (
+        "algorithm.beta=100",
+        "training.rounds=8",
+        "training.batch_size=1",
+        "training.lr_step=99",
+        "metrics.every=0",
+    )
     published, damped = (
         ratio_by_round(simulate("fedmri", *keys, f"algorithm.damping={damping}").clients) for damping in (0, 0.9)
     )

@@ -106,11 +106,16 @@ class Fused(FusedLearner):
         """As of any learner."""
 
         def look() -> None:
+            weights = copied(self.flat)  # before the regulariser, which may put others in their place
             if regulariser is not None:
                 regulariser()
-            self.taken.append(Step(copied(self.flat), gradients(self, groups), copied(self.flat_buffers)))
+            self.taken.append(Step(weights, gradients(self, groups), copied(self.flat_buffers)))
 
-        super().step(of_type(batch, next(self.network.parameters()).dtype), loss=loss, regulariser=look, groups=groups)
+        super().step(batch, loss=loss, regulariser=look, groups=groups)
+
+    def differentiate(self, batch: Batch, groups: Collection[ParameterGroup]) -> Tensor:
+        """In the network's type."""
+        return super().differentiate(of_type(batch, next(self.network.parameters()).dtype), groups)
 
 
 class Alone(Learner):
@@ -139,7 +144,11 @@ class Alone(Learner):
             assert_near(self.flat, gradients(self, groups), fused.gradients)
             self.compared += 1
 
-        super().step(of_type(batch, next(self.network.parameters()).dtype), loss=loss, regulariser=look, groups=groups)
+        super().step(batch, loss=loss, regulariser=look, groups=groups)
+
+    def differentiate(self, batch: Batch, groups: Collection[ParameterGroup]) -> Tensor:
+        """In the network's type."""
+        return super().differentiate(of_type(batch, next(self.network.parameters()).dtype), groups)
 
 
 def smooth(network: nn.Module) -> None:
