@@ -184,7 +184,7 @@ class KubeRay:
                         return status
                     if status.reason not in {"", reason}:
                         reason = status.reason
-                        log.warning("%s: waits: %s", submission_id, reason)
+                        log.warning("%s: pending: %s", submission_id, reason)
         return status
 
     def _job(self, submission_id: str) -> dict[str, Any]:

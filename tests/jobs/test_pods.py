@@ -63,7 +63,7 @@ def test_it_is_said_once_while_a_job_is_waited_for(
         (kubectl / f"get.out{at}").write_text(said)
     assert kuberay.wait(JOB.id) == Status("failed", "too long")
     assert [record.getMessage().partition(": Back")[0] for record in caplog.records] == [
-        f"{JOB.id}: waits: head: ImagePullBackOff"
+        f"{JOB.id}: pending: head: ImagePullBackOff"
     ]
 
 
