@@ -106,12 +106,12 @@ def test_a_node_that_never_joins_ends_the_job_with_the_names_of_those_that_did(
 ) -> None:
     script = slurm.path.read_text()
     assert "WAIT_S=120" in script
-    slurm.path.write_text(script.replace("WAIT_S=120", "WAIT_S=15"))
+    slurm.path.write_text(script.replace("WAIT_S=120", "WAIT_S=40"))
     job = submission(tmp_path, rounds=1)
-    with mounted(site, 2, program(tmp_path / "ray", "sleep 40"), PROGRAMS / "ray"):
+    with mounted(site, 2, program(tmp_path / "ray", "sleep 90"), PROGRAMS / "ray"):
         slurm.submit(job)
         status = slurm.wait(job.id)
-    said = "it was not started: node1 has been joined by 1 of 2 nodes in 15 s: node1; above is what Ray said"
+    said = "it was not started: node1 has been joined by 1 of 2 nodes in 40 s: node1; above is what Ray said"
     assert status.state == "failed"
     assert status.reason.startswith(said), status
 
