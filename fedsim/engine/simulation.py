@@ -75,7 +75,7 @@ class Simulation:
         """
         self.workload = workload = workload.settled()
         self.path, self._observer = out.folder if isinstance(out, Claim) else Path(out), observer or Observer()
-        self._stamped = workload
+        self._stamped, self._walltime = workload, Walltime()
         self._best: tuple[int | None, float] = (None, -math.inf)
         setup = setup_of(workload)
         with ExitStack() as closing:
