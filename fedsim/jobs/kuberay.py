@@ -105,7 +105,7 @@ class KubeRay:
         job = self._job(submission_id)
         if not job:
             return Status("unknown")
-        status, cluster = _status(job), (job.get("status") or {}).get("rayClusterName")
+        status, cluster = _status(job), str((job.get("status") or {}).get("rayClusterName", ""))
         waits = status.state == "pending" and not status.reason and cluster
         return Status("pending", self._waits_for(cluster)) if waits else status
 

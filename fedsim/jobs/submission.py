@@ -121,7 +121,7 @@ def prepare_array(
         tasks={number: _task(_of_point(point, folder)) for number, point in left.items()},
         at_once=at_once,
     )
-    workloads = tuple(point.workload for point in points.values())[: len(plan.pairs)]
+    workloads = tuple(point.workload for point in points.values())[: len(plan.cases)]
     job = Job(submission=submission, name=plan.study.name, kind="array", workloads=workloads, plan=plan)
     return [job] if left else [], partial(_begin_array, plan, folder)
 
