@@ -63,8 +63,8 @@ def showing(volume: Volume, root: Path) -> list[int]:
     """Indices of the slices with content: a constant slice has nothing to reconstruct."""
     kept = []
     for index, image in enumerate(volume.images):
-        spread = float(np.abs(image - image.flat[0]).max())
-        if spread > _FLAT * float(np.abs(image).max()):
+        spread = float(np.abs(image - image.flat[:1]).max(initial=0))  # an axis may have no pixel
+        if spread > _FLAT * float(np.abs(image).max(initial=0)):
             kept.append(index)
         else:
             reason = "slice without variation" if image.any() else "empty slice"

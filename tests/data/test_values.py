@@ -11,6 +11,9 @@ from fedsim.core.errors import InputError
 from fedsim.data.formats.nifti import Nifti
 from fedsim.data.left_out import lines
 from fedsim.data.shard import Shard, write_shard
+from fedsim.data.source import Volume
+from fedsim.data.subjects import Subject
+from fedsim.data.values import showing
 from fedsim.mri.geometry import kspace_at
 
 IMAGES = np.random.default_rng(0).uniform(1, 100, (4, 32, 32)).astype(np.float32)
@@ -63,3 +66,7 @@ def test_a_slice_without_variation_is_left_out_and_named(tmp_path: Path, value: 
     kspace, said = stored(tmp_path, images)
     np.testing.assert_allclose(kspace, kspace_at(IMAGES[[0, 1, 3]], (32, 32)))
     assert any(("without variation" if value else "empty") in line and "slice 2" in line for line in said)
+
+
+def test_images_without_pixels_show_nothing(tmp_path: Path) -> None:
+    assert showing(Volume(Subject.of("a", "file"), "a", np.zeros((2, 8, 0), np.float32), "a.nii"), tmp_path) == []
