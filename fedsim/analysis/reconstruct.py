@@ -10,6 +10,7 @@ from torch import nn
 
 from fedsim.analysis.adaptation import joined_network
 from fedsim.core.errors import InputError
+from fedsim.data.echo import Echo
 from fedsim.data.evaluation import Network, ReconstructedVolume, reconstruct_coils, reconstruct_volumes, save_images
 from fedsim.data.kspace import KSpaceSource, at_matrix, is_undersampled, measured
 from fedsim.data.left_out import some
@@ -72,8 +73,9 @@ def _with_own_mask(
     """Undersampled k-space with its own mask: there is no ground truth to compare with."""
     federation = run.workload.federation
     matrix, coils = site.matrix or federation.matrix, federation.coil_settings
-    for volume in source.raw(root):
-        kspace = [at_matrix(one, volume.size, matrix) for one in volume.slices]
+    for volume, again in zip(source.raw(root), source.raw(root), strict=True):
+        echo = Echo.of_kspace(again.slices)
+        kspace = [at_matrix(echo.moved(one), volume.size, matrix) for one in volume.slices]
         masks = np.stack([measured(one) for one in kspace])
         pairs = [pair for pair in zip(kspace, masks, strict=True) if pair[1].any()]
         shown = [reconstruct_coils(network, *pair, federation.normalise, coils, source.maps) for pair in pairs]
@@ -82,7 +84,9 @@ def _with_own_mask(
         save_images(path, masks, images, **attributes, mask_from="file")
         acceleration, count = measured_acceleration(masks), len(kspace[0])
         by_coil = f", its {count} coils {'together' if coils.kept else 'one by one'}" if count > 1 else ""
-        how = f"with the file's own mask (R = {acceleration:.2f}, at {masks.shape[-2]}x{masks.shape[-1]}{by_coil})"
+        moved = f", its echo moved by {-echo.off} of {echo.width} lines" if echo.off else ""
+        at = f"R = {acceleration:.2f}, at {masks.shape[-2]}x{masks.shape[-1]}{by_coil}{moved}"
+        how = f"with the file's own mask ({at})"
         yield path, f"reconstructed {how}; there is no ground truth to score it against"
 
 

@@ -1,5 +1,7 @@
 """What becomes of the coils of raw data when a shard is made: combined, kept, or compressed to fewer virtual coils."""
 
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, cast
 
@@ -39,6 +41,10 @@ class CoilSettings:
         """A metrics' protocol as tables say it: with the target, if it is not the root sum of squares."""
         return protocol if self.target == "rss" else f"{protocol}, {self.target} target"
 
+    def keeps_phase(self, volume: Volume) -> bool:
+        """Whether the images of a volume stay complex, if they are; a root sum of squares of several coils does not."""
+        return self.kept or self.target == "combined" or volume.images.ndim == 3
+
     def count(self, coils: int) -> int:
         """Coils in the shard of a source with `coils`; 0: combined."""
         if isinstance(self.coils, int):
@@ -47,6 +53,7 @@ class CoilSettings:
 
 
 COMBINED = CoilSettings()
+_REMEDY = "set the source's maps to estimate or espirit"
 
 
 def as_kept(volume: Volume, source: Source, settings: CoilSettings) -> Volume:
@@ -97,15 +104,29 @@ def method_of(source: Source) -> Maps:
     return cast(Maps, getattr(source, "maps", "estimate"))
 
 
+def suitable(maps: Iterable[ComplexArray], origin: str) -> Iterator[ComplexArray]:
+    """Sensitivities (coils, H, W) that files hold, slice by slice, as they are.
+
+    Raises:
+        InputError: they have values that are no numbers, or, once all have been read, nothing but 0.
+    """
+    empty = True
+    for one in maps:
+        if not np.isfinite(one).all():
+            raise InputError(f"{origin}: its sensitivity maps have NaN or infinite values; {_REMEDY}")
+        empty = empty and not one.any()
+        yield one
+    if empty:
+        raise InputError(f"{origin}: its sensitivity maps have only 0; {_REMEDY}")
+
+
 def _of_files(volume: Volume) -> ComplexArray:
-    maps, remedy = volume.maps, "set the source's maps to estimate or espirit"
+    maps = volume.maps
     if maps is None:
-        raise InputError(f"{volume.origin}: holds no sensitivity maps; {remedy}")
+        raise InputError(f"{volume.origin}: holds no sensitivity maps; {_REMEDY}")
     if maps.shape != volume.images.shape:
-        raise InputError(f"{volume.origin}: its maps are {maps.shape}, its images {volume.images.shape}; {remedy}")
-    if not (np.isfinite(maps).all() and maps.any()):
-        what = "only 0" if np.isfinite(maps).all() else "NaN or infinite values"
-        raise InputError(f"{volume.origin}: its sensitivity maps have {what}; {remedy}")
+        raise InputError(f"{volume.origin}: its maps are {maps.shape}, its images {volume.images.shape}; {_REMEDY}")
+    list(suitable(maps, volume.origin))
     return maps
 
 
@@ -117,29 +138,37 @@ def _estimated(kspace: ComplexArray, method: str) -> ComplexArray:
     return np.stack([estimated_maps(torch.from_numpy(one)).numpy() for one in kspace])
 
 
-def by_slice(source: Source, settings: CoilSettings) -> bool:
-    """Whether coils can be combined as each slice is read, because nothing else of their volume is needed for it."""
-    maps_of_volume = settings.target == "combined" and method_of(source) == "file"
-    return not settings.kept and not maps_of_volume
+def one_of(
+    images: ComplexArray, source: Source, target: Target, origin: str, maps: ComplexArray | None = None
+) -> NDArray[Any]:
+    """A slice (H, W) of its coils' images (coils, H, W), combined with maps of that shape, or with estimated ones.
 
-
-def one_of(images: ComplexArray, source: Source, target: Target) -> NDArray[Any]:
-    """A slice (H, W) of its coils' images (coils, H, W), combined with sensitivities that are estimated."""
-    image: NDArray[Any] = images[0]
-    if len(images) > 1 and target == "rss":
-        image = np.linalg.norm(images, axis=0)
-    elif len(images) > 1:
-        maps = _estimated(_spectrum(images).numpy()[None], method_of(source))[0]
-        image = combined(torch.from_numpy(images), torch.from_numpy(maps)).numpy()
+    Raises:
+        InputError: its maps are to come from files, and there are none, or of another shape.
+    """
+    if len(images) == 1:
+        return images[0]
+    if target == "rss":
+        magnitude: NDArray[Any] = np.linalg.norm(images, axis=0)
+        return magnitude
+    if method_of(source) != "file":
+        weights = torch.from_numpy(_estimated(_spectrum(images).numpy()[None], method_of(source))[0])
+    elif maps is None:
+        raise InputError(f"{origin}: holds no sensitivity maps; {_REMEDY}")
+    elif maps.shape != images.shape:
+        raise InputError(f"{origin}: its maps are {maps.shape}, its images {images.shape}; {_REMEDY}")
+    else:
+        weights = normalised(torch.from_numpy(maps))
+    image: NDArray[Any] = combined(torch.from_numpy(images), weights).numpy()
     return image
 
 
 def _combined(volume: Volume, source: Source, target: Target) -> NDArray[np.float32] | ComplexArray:
     """(slices, H, W): magnitudes by root sum of squares, or complex, weighted by sensitivities."""
-    if volume.coils > 1 and target == "combined" and method_of(source) == "file":
-        images: ComplexArray = combined(torch.from_numpy(volume.images), torch.from_numpy(_of_files(volume))).numpy()
-        return images
-    return np.stack([one_of(one, source, target) for one in volume.images])
+    by_file = volume.coils > 1 and target == "combined" and method_of(source) == "file"
+    maps = _of_files(volume) if by_file else itertools.repeat(None)
+    each = zip(volume.images, maps, strict=False)
+    return np.stack([one_of(one, source, target, volume.origin, own) for one, own in each])
 
 
 def _compressed(volume: Volume, coils: int) -> Volume:

@@ -34,11 +34,16 @@ class Echo:
 
     @classmethod
     def of(cls, images: Iterable[NDArray[Any]]) -> "Echo":
-        """The echo of complex images (..., H, W) of all slices: the line with the most energy.
+        """The echo of complex images (..., H, W) of all slices, as of their k-space."""
+        return cls.of_kspace(fft2c(torch.from_numpy(image)).numpy() for image in images)
+
+    @classmethod
+    def of_kspace(cls, slices: Iterable[NDArray[Any]]) -> "Echo":
+        """The echo of k-space (..., H, W) of all slices: the line with the most energy.
 
         Lines that were not measured are zero at the edges of k-space, as partial Fourier leaves them.
         """
-        profile: NDArray[np.float64] = sum(map(_energy, images), np.zeros(()))
+        profile: NDArray[np.float64] = sum(map(_energy, slices), np.zeros(()))
         width = len(profile)
         off = int(profile.argmax()) - width // 2
         off = off if abs(off) > width * _OFF_CENTRE else 0
@@ -56,12 +61,19 @@ class Echo:
         return None if whole else ((self.first - middle) / self.width, (self.end - middle) / self.width)
 
     def centred(self, image: NDArray[Any]) -> NDArray[Any]:
-        """An image (..., H, W) with the echo in the middle of its lines; those beyond the edge are lost."""
+        """An image (..., H, W) with the echo in the middle of its lines, as in `moved`."""
         if not self.off:
             return image
-        kspace = torch.roll(fft2c(torch.from_numpy(image)), -self.off, dims=-1)
-        kspace[..., slice(-self.off, None) if self.off > 0 else slice(0, -self.off)] = 0
-        rolled: NDArray[np.complex64] = ifft2c(kspace).numpy()
+        moved = self.moved(fft2c(torch.from_numpy(image)).numpy())
+        centred: NDArray[np.complex64] = ifft2c(torch.from_numpy(moved)).numpy()
+        return centred
+
+    def moved(self, kspace: NDArray[Any]) -> NDArray[Any]:
+        """k-space (..., H, W) with the echo in the middle of its lines; those beyond the edge are lost."""
+        if not self.off:
+            return kspace
+        rolled = np.roll(kspace, -self.off, axis=-1)
+        rolled[..., slice(-self.off, None) if self.off > 0 else slice(0, -self.off)] = 0
         return rolled
 
     def note(self, file: Path) -> None:
@@ -74,8 +86,8 @@ class Echo:
             leave_out(file, "volume's lines that were not measured", f"({missing} of {self.width})")
 
 
-def _energy(image: NDArray[Any]) -> NDArray[np.float64]:
-    """Energy (W,) of each line of an image's k-space (..., H, W)."""
-    power = fft2c(torch.from_numpy(image)).abs().square()
-    energy: NDArray[np.float64] = power.reshape(-1, image.shape[-1]).sum(0).double().numpy()
+def _energy(kspace: NDArray[Any]) -> NDArray[np.float64]:
+    """Energy (W,) of each line of k-space (..., H, W)."""
+    power = torch.from_numpy(kspace.astype(np.complex64)).abs().square()
+    energy: NDArray[np.float64] = power.reshape(-1, kspace.shape[-1]).sum(0).double().numpy()
     return energy

@@ -2,7 +2,7 @@
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, PrivateAttr
 
 from fedsim.core.errors import InputError
-from fedsim.data.coils import CoilSettings, Target, by_slice, one_of
+from fedsim.data.coils import CoilSettings, Target, one_of, suitable
 from fedsim.data.echo import Echo
 from fedsim.data.kspace import KSpaceSource, RawVolume, truth
 from fedsim.data.reading import reading
@@ -40,8 +40,8 @@ class Scan(RawVolume):
     who: Subject
     contrast: str = ""
     """As in `Volume`."""
-    maps: Callable[[], NDArray[np.complex64]] | None = None
-    """Reads the sensitivities (slices, coils, H, W) that the file holds; None: it holds none."""
+    maps: Callable[[], Iterator[NDArray[np.complex64]]] | None = None
+    """Reads the sensitivities (coils, H, W) of each slice that the file holds; None: it holds none."""
 
 
 class RawSource(KSpaceSource):
@@ -52,7 +52,7 @@ class RawSource(KSpaceSource):
     _target: Target | None = PrivateAttr(None)
     """How a slice's coil images (coils, h, w) become one (h, w) as they are read; None: they are kept."""
     _native: bool = PrivateAttr(False)
-    """Whether they are combined at their own size, with the volume's echo in the middle."""
+    """Whether they are combined at their own size."""
 
     @abstractmethod
     def scans(self, root: Path) -> Iterator[Scan]:
@@ -68,20 +68,24 @@ class RawSource(KSpaceSource):
         Raises:
             InputError: a scan is undersampled, so that its images are no ground truth, or cannot be read.
         """
-        twice = self.scans(root) if self._native else itertools.repeat(None)
+        moved = self._native or self._target == "combined"  # of a root sum of squares at another matrix nothing changes
+        twice = self.scans(root) if moved else itertools.repeat(None)
         for scan, again in zip(self.scans(root), twice, strict=False):
             echo = None if again is None else self._echo(again)
             coils, images = 0, []
-            for kspace in scan.slices:
+            maps: list[NDArray[np.complex64]] = []
+            for own, kspace in zip(self._maps_of(scan), scan.slices, strict=False):  # maps first, whose end is a check
                 coils = len(kspace)
-                images.append(self._image(scan, kspace, echo))
+                images.append(self._image(scan, kspace, own, echo))
+                if own is not None and images[-1].ndim == 3:
+                    maps.append(own)
             yield Volume(
                 scan.who,
                 scan.name,
                 np.stack(images),
                 scan.file.relative_to(root).as_posix(),
                 contrast=scan.contrast,
-                maps=scan.maps() if scan.maps and self.maps == "file" and images[0].ndim == 3 else None,
+                maps=np.stack(maps) if maps else None,
                 size=scan.size,
                 combined=coils if images[0].ndim == 2 else 0,
                 echo=echo,
@@ -91,15 +95,25 @@ class RawSource(KSpaceSource):
         """The k-space of every scan."""
         return self.scans(root)
 
-    def _image(self, scan: Scan, kspace: NDArray[Any], echo: Echo | None) -> NDArray[Any]:
+    def _maps_of(self, scan: Scan) -> Iterable[NDArray[np.complex64] | None]:
+        """The sensitivities (coils, H, W) of each slice that its file holds, if they are needed."""
+        if scan.maps is None or self.maps != "file" or self._target == "rss":
+            return itertools.repeat(None)
+        return suitable(scan.maps(), str(scan.file)) if self._target else scan.maps()
+
+    def _image(
+        self, scan: Scan, kspace: NDArray[Any], maps: NDArray[np.complex64] | None, echo: Echo | None
+    ) -> NDArray[Any]:
         """The image (h, w), or the coils' images (coils, h, w), of a slice's k-space."""
         image = self._whole(scan, kspace)
         with np.errstate(all="ignore"):  # values are judged later
             image = image if echo is None else echo.centred(image)
             if self._target is None or image.ndim == 2:
                 return image
-            image = image if self._native else centre_crop_or_pad(image, scan.size)
-            return one_of(image, self, self._target)
+            if not self._native:
+                image = centre_crop_or_pad(image, scan.size)
+                maps = None if maps is None else centre_crop_or_pad(maps, scan.size)
+            return one_of(image, self, self._target, str(scan.file), maps)
 
     def _echo(self, scan: Scan) -> Echo:
         """The scan's echo, which all its slices tell, one after the other."""
@@ -121,7 +135,7 @@ class RawSource(KSpaceSource):
 
 def sparing(source: Source, matrix: Matrix, settings: CoilSettings) -> Source:
     """The source; of raw data whose coils are combined, one that combines each slice's as soon as they are read."""
-    if not (isinstance(source, RawSource) and by_slice(source, settings)):
+    if settings.kept or not isinstance(source, RawSource):
         return source
     found = source.model_copy()
     found._target, found._native = settings.target, matrix == "native"

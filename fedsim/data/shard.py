@@ -39,6 +39,7 @@ from fedsim.core.shared_disk import awaited
 from fedsim.data.coils import COMBINED, CoilSettings, as_kept, maps_at
 from fedsim.data.echo import Fraction
 from fedsim.data.encoding import cropped, kspace_of, lines_at, with_centred_echo
+from fedsim.data.kspace import KSpaceSource
 from fedsim.data.left_out import LeftOut, lines, noting
 from fedsim.data.phase import with_phase
 from fedsim.data.raw import sparing
@@ -47,7 +48,7 @@ from fedsim.data.subjects import Subject
 from fedsim.data.values import settled, showing
 from fedsim.mri.geometry import Matrix
 
-_LAYOUT = 10
+_LAYOUT = 11
 _ANY_SHAPE, _THINNEST = 1024, 8  # any aspect ratio up to this side, beyond it at most 8 to 1
 _COPIES = 4  # slices of a volume that are transformed together
 
@@ -245,7 +246,8 @@ def _write(source: Source, root: Path, matrix: Matrix, path: Path, coils: CoilSe
 def _add(file: h5py.File, read: Volume, source: Source, root: Path, matrix: Matrix, coils: CoilSettings) -> None:
     """Store the slices of a volume that show something."""
     with np.errstate(all="ignore"):  # `settled` judges the values
-        volume, measured = with_centred_echo(read, root) if coils.kept or matrix == "native" else (read, None)
+        encoded = coils.kept or matrix == "native" or (isinstance(source, KSpaceSource) and coils.keeps_phase(read))
+        volume, measured = with_centred_echo(read, root) if encoded else (read, None)
         volume = as_kept(cropped(volume, matrix), source, coils)
     volume = with_phase(settled(volume, source, root), source)
     kept = showing(volume, root)

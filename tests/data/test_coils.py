@@ -102,6 +102,9 @@ def test_maps_of_the_files(root: Path, images: np.ndarray) -> None:
     kspace, maps = everything(stored(root, "keep", maps="file"))
     np.testing.assert_allclose(maps.numpy(), given / np.linalg.norm(given, axis=1, keepdims=True), atol=1e-4)
     torch.testing.assert_close(combined(ifft2c(kspace), maps).abs(), rss(ifft2c(kspace)), rtol=1e-3, atol=1e-2)
+    with Shard(stored(root, "combine", "combined", maps="file")) as opened:
+        image = ifft2c(torch.from_numpy(opened.kspace("a", slice(None)))).abs()
+    torch.testing.assert_close(image, rss(ifft2c(kspace)), rtol=1e-3, atol=1e-2)
 
 
 def test_one_coil_is_a_coil_of_sensitivity_one(root: Path, images: np.ndarray) -> None:

@@ -44,17 +44,22 @@ class SKMTEA(AlongReadout):
                 name, contrast = safe_name(f"{stem(one.file)}_{echoes[echo]}"), echoes[echo]
                 yield Scan(name, one.size, slices, file=one.file, who=one.who, contrast=contrast, maps=maps)
 
-    def _maps(self, file: Path, indices: range, shape: tuple[int, ...]) -> NDArray[np.complex64]:
-        """Sensitivities (slices, coils, H, W)."""
+    def _maps(self, file: Path, indices: range, shape: tuple[int, ...]) -> Iterator[NDArray[np.complex64]]:
+        """Sensitivities (coils, H, W) of each slice."""
         with opened(file, self.expected) as hdf:
-            maps = _MAPS.find(file, hdf, self.expected)
-            if maps.shape != (*shape[:3], shape[4], 1):
-                raise InputError(f"maps is {maps.shape}; kspace {shape} needs {(*shape[:3], shape[4], 1)}")
-            taken: NDArray[np.complex64] = maps[indices.start : indices.stop, ..., 0].astype(np.complex64)
-            return np.moveaxis(taken, -1, 1)
+            found = _MAPS.find(file, hdf, self.expected).shape
+            if found != (*shape[:3], shape[4], 1):
+                raise InputError(f"maps is {found}; kspace {shape} needs {(*shape[:3], shape[4], 1)}")
+        yield from self.each(file, indices, partial(_map, file))
 
 
 def _slice(file: Path, echo: int, index: int) -> NDArray[Any]:
     """k-space (coils, ky, kz) of a slice of an echo."""
     with h5py.File(file, "r", locking=False) as hdf:
         return np.moveaxis(hdf["kspace"][index, :, :, echo], -1, 0)
+
+
+def _map(file: Path, index: int) -> NDArray[Any]:
+    """Sensitivities (coils, y, z) of a slice."""
+    with h5py.File(file, "r", locking=False) as hdf:
+        return np.moveaxis(hdf["maps"][index, ..., 0], -1, 0)
