@@ -19,7 +19,7 @@ _PROCESS = 375e6  # bytes of an actor that trains hardly anything, which no othe
 LIBRARIES = 225e6
 """What all processes of a node share, torch's code above all [bytes]."""
 _WORKING_VECTORS = 6  # parameters, gradients, initial parameters, float64 sums, upload
-_OF_COILS = 1.25  # times that, for the transforms of several coils
+_OF_COILS = 1.25  # times that, where coils are transformed within the network
 _STEP, _FUSED_STEP = 1.2, 2.0  # times what autograd keeps, for what convolutions need besides; of many at once, more
 
 
@@ -29,8 +29,8 @@ def process_bytes(learner: Learner, step_bytes: float, fuse: int = 1) -> float:
     Measured, within 20 %, for U-Nets of 8 to 32 channels in one and two domains at 64 to 256 pixels, and on actors for
     VarNet with 8 and 12 coils at 64 and 128 pixels. The factor for coils was chosen on four cases (VarNet, MoDL and
     U-Nets, 8 to 12 coils, 128 to 160 pixels) in a single process. On actors that took one step, with 8 coils at 128
-    pixels, it gives 1.07 (VarNet, batches of 8) and 1.14 (MoDL, of 2) times what was measured, and for U-Nets of 16
-    channels in batches of 8, for which the factor is too large, 1.20 (complex images) and 1.23 (magnitudes).
+    pixels, it gives 1.07 (VarNet, batches of 8) and 1.14 (MoDL, of 2) times what was measured. U-Nets on images combine
+    the coils before the network and do without it; with it they were at 1.20 (complex) and 1.23 (magnitudes).
 
     Args:
         learner: Has the network.
@@ -154,6 +154,9 @@ def activation_bytes(learner: Learner, side: int, coils: int = 0) -> float:
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
+    def of_all_coils(tensor: Tensor) -> bool:
+        return coils > 0 and tensor.is_complex() and tensor.numel() >= coils * side**2
+
     learner.network.eval()  # running statistics stay as they are
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         learner.network(*_one_slice(side, coils))
@@ -161,7 +164,7 @@ def activation_bytes(learner: Learner, side: int, coils: int = 0) -> float:
     for vector in (learner.shared, learner.local, learner.shared_buffers):
         kept.pop(vector.untyped_storage().data_ptr(), None)
     held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / side**2
-    return _OF_COILS * held if coils else held
+    return _OF_COILS * held if any(map(of_all_coils, kept.values())) else held
 
 
 def _one_slice(side: int, coils: int) -> tuple[Tensor, ...]:

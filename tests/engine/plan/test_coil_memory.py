@@ -10,8 +10,9 @@ from fedsim.algorithms.learner import Learner
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.training import make_learner
-from fedsim.engine.plan.memory import LIBRARIES, step_bytes
+from fedsim.engine.plan.memory import LIBRARIES, activation_bytes, step_bytes
 from fedsim.engine.record.run_directory import setup_of
+from fedsim.models.reconstruction import UNetModel
 from fedsim.workload.schema import Workload
 from tests.engine.plans import planned
 
@@ -89,3 +90,10 @@ def test_processes_of_a_node_share_libraries(cache: Path) -> None:
     assert [node.actors for node in ray.nodes] == [1, 1]
     alone = first - LIBRARIES
     assert alone < second - 1.5 * LIBRARIES < 2 * alone
+
+
+@pytest.mark.parametrize("domain", ["image", "complex"])
+def test_coils_that_are_combined_before_a_network_take_no_more(domain: str) -> None:
+    model = UNetModel.model_validate({"domain": domain, "channels": 4, "pools": 2})
+    learner = Learner(model.build(torch.Generator().manual_seed(0)), lambda name: True)
+    assert activation_bytes(learner, 32, coils=8) == activation_bytes(learner, 32)
