@@ -97,7 +97,7 @@ def test_networks_for_several_coils_take_all_coils_of_undersampled_files(
     ((path, said),) = reconstruct_file(done, "A", site / "file0.h5", "last", tmp_path / "out")
     assert "its 3 coils together, its echo moved by -3 of 24 lines" in said
     with h5py.File(path) as file:
-        np.testing.assert_allclose(file["reconstruction"][()], reconstruction, rtol=1e-3, atol=0.05)
+        np.testing.assert_allclose(file["reconstruction"][()], reconstruction, atol=0.005 * reconstruction.max())
         np.testing.assert_array_equal(file["mask"][0], np.broadcast_to(lines, (24, 24)))
 
 
