@@ -15,6 +15,17 @@ from fedsim.data.shard import Shard
 _DAY_S = 86_400.0
 
 
+def check_cache(folder: Path) -> None:
+    """Make sure that a cache is there or can be made: phantoms are written to it only when they are first read.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    if there != folder.absolute() and not os.access(there, os.W_OK):
+        raise InputError(f"federation.cache: {folder} cannot be created, as {there} cannot be written; choose another")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A shard in the cache."""

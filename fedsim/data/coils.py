@@ -147,10 +147,9 @@ def one_of(
         InputError: its maps are to come from files, and there are none, or of another shape.
     """
     if len(images) == 1:
-        return images[0]
+        return np.asarray(images[0])
     if target == "rss":
-        magnitude: NDArray[Any] = np.linalg.norm(images, axis=0)
-        return magnitude
+        return np.asarray(np.linalg.norm(images, axis=0))
     if method_of(source) != "file":
         weights = torch.from_numpy(_estimated(_spectrum(images).numpy()[None], method_of(source))[0])
     elif maps is None:
@@ -159,8 +158,7 @@ def one_of(
         raise InputError(f"{origin}: its maps are {maps.shape}, its images {images.shape}; {_REMEDY}")
     else:
         weights = normalised(torch.from_numpy(maps))
-    image: NDArray[Any] = combined(torch.from_numpy(images), weights).numpy()
-    return image
+    return np.asarray(combined(torch.from_numpy(images), weights).numpy())
 
 
 def _combined(volume: Volume, source: Source, target: Target) -> NDArray[np.float32] | ComplexArray:

@@ -11,7 +11,6 @@ a digest of everything except the k-space and the maps, which are checked slice 
 
 Shards are kept in a cache, named by a digest of fedsim's version, the source's settings, the matrix and the files'
 names, sizes and times; a new one is written under a temporary name, while a lease keeps other importers waiting.
-File-system locks are not used, because some file systems lack them.
 """
 
 import dataclasses

@@ -9,6 +9,7 @@ import pandas as pd
 from fedsim.core.errors import InputError
 from fedsim.core.extension import blamed
 from fedsim.core.files import sweep
+from fedsim.data.cache import check_cache
 from fedsim.data.left_out import LeftOut, lines, some
 from fedsim.data.samples import PooledData
 from fedsim.data.sharing import divide, people, shared_people, subject_lines
@@ -98,6 +99,7 @@ def assemble(workload: Workload, on_site: Callable[[str], None] = lambda site: N
     federation, pooled = workload.federation, workload.algorithm.pools_data
     taking_part, unseen = workload.listed_sites, federation.unseen_sites()
     counts = _counts(workload)
+    check_cache(federation.cache)
     sweep(federation.cache)
     found: list[Found] = []
     for site in (*taking_part, *unseen):

@@ -48,9 +48,9 @@ def submit_all(target: Target, jobs: Sequence[Job], tell: Tell, begin: Callable[
             nothing was sent.
         RunError: the cluster refused a job.
     """
-    check_state()
     local = target if isinstance(target, Local) and not target.is_up() else None
     left = [job for job in jobs if check(target, job, tell, there=local is None)]
+    check_state()
     begin()
     if local is not None and left:
         local.bring_up(tell)

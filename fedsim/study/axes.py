@@ -25,8 +25,8 @@ def size(axes: Mapping[str, Sequence[Any]]) -> int:
 
 
 def alike(values: Sequence[Any]) -> bool:
-    """Whether a column of a table can hold all of some values: numbers, text, or true and false."""
-    kinds = {type(value) for value in values}
+    """Whether a column of a table can hold all of some values: numbers, text, or true and false; any may be null."""
+    kinds = {type(value) for value in values if value is not None}
     return kinds <= {int, float} or kinds in ({str}, {bool})
 
 

@@ -14,7 +14,10 @@ from .freeze import FROZEN, LAWS, WORKLOADS, Numbers, choices, curve, machine, s
 
 FREEZE: Numbers = json.loads(FROZEN.read_text())
 SAME = machine() == FREEZE["machine"]
-"""Bits are promised for one kind of processor and one torch; elsewhere numbers are compared to 1e-6."""
+"""Bits are promised for one kind of processor and one torch."""
+ELSEWHERE = 1e-4
+"""Relative tolerance on another kind of processor: its kernels round otherwise, and training amplifies that; up to 1e-5
+was seen on one, with the code as it was frozen."""
 
 
 def test_what_a_seed_decides_has_not_changed() -> None:
@@ -30,10 +33,10 @@ def test_a_workload_gives_the_numbers_that_it_gave(name: str, tmp_path: Path) ->
             assert now[law] == then[law], f"{name}: {what} changed"
         else:
             assert now[law]["values"] == then[law]["values"], f"{name}: {what} has other entries"
-            assert math.isclose(now[law]["norm"], then[law]["norm"], rel_tol=1e-6), f"{name}: {what} changed"
+            assert math.isclose(now[law]["norm"], then[law]["norm"], rel_tol=ELSEWHERE), f"{name}: {what} changed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", FREEZE["curves"])
 def test_a_method_learns_as_it_did(method: str, tmp_path: Path) -> None:
-    assert curve(tmp_path, method) == pytest.approx(FREEZE["curves"][method], rel=0 if SAME else 1e-6, abs=0)
+    assert curve(tmp_path, method) == pytest.approx(FREEZE["curves"][method], rel=0 if SAME else ELSEWHERE, abs=0)

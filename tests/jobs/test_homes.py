@@ -61,9 +61,9 @@ def test_a_home_that_cannot_be_written_sends_no_job(
 def test_the_default_cache_in_such_a_home_is_named(home: Path, fedsim: Fedsim, tmp_path: Path) -> None:
     text = "\n".join(line for line in TINY.splitlines() if "cache:" not in line)
     (tmp_path / "tiny.yaml").write_text(text.format())
-    status, out, err = fedsim("run", "tiny.yaml", "--set", "engine.backend=serial")
+    status, _, err = fedsim("run", "tiny.yaml", "--set", "engine.backend=serial")
     last = err.splitlines()[-1]
-    assert (status, out) == (2, "tiny: 2 sites, into runs/tiny\n"), err
+    assert status == 2, err
     assert last.startswith("fedsim: federation.cache: ")
     assert f"{home}/.cache/fedsim/shards" in last
     assert not (tmp_path / "runs").exists()

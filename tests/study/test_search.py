@@ -24,7 +24,7 @@ from fedsim.study.outcome import Outcome
 from fedsim.study.point import run_point
 from fedsim.study.runner import run_study
 from fedsim.study.search import Searches, ended_trials, trials_of
-from fedsim.study.study import Point, StudyPlan
+from fedsim.study.study import Case, Point, StudyPlan
 from fedsim.workload.reading import write_yaml
 from tests.conftest import COMMAND
 
@@ -37,7 +37,7 @@ TPE = {
     "seed": 9, "sampler": "tpe", "trials": 14, "pruner": {"kind": "asha", "grace": 1, "factor": 3},
     "space": RATE, "methods": BETA,
 }  # fmt: skip
-PAIR = ("all", "fedmri")
+PAIR = Case("all", "fedmri")
 
 
 @pytest.fixture

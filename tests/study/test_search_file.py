@@ -14,7 +14,7 @@ from fedsim.study.outcome import Outcome
 from fedsim.study.pruning import Judge
 from fedsim.study.search import Searches, trials_of
 from fedsim.study.space import Range
-from fedsim.study.study import StudyPlan
+from fedsim.study.study import Case, StudyPlan
 from fedsim.study.tune import Asha, Median, Tune
 
 from .conftest import SEARCH, PlanOf
@@ -29,7 +29,7 @@ def drawn(plan: StudyPlan, folder: Path) -> list[dict[str, Any]]:
     points = searches.heads()
     while point := points.pop():
         points.append(searches.after(point, Outcome(psnr=20.0)))
-    return [trial.settings for trial in trials_of(plan, folder)["all", "fedmri"]]
+    return [trial.settings for trial in trials_of(plan, folder)[Case("all", "fedmri")]]
 
 
 def test_keys_are_drawn_where_they_apply_and_in_an_order_of_their_own(plan_of: PlanOf, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_tuning_in_one_regime_serves_all(plan_of: Callable[..., StudyPlan]) -> N
     everywhere, once = plan_of(**keys, tune=tune), plan_of(**keys, tune={**tune, "regime": "all"})
     assert len(everywhere.tuning()) == 2 * len(once.tuning()) == 2 * (2 + 4)
     assert {point.regime for point in once.tuning()} == {"all"}
-    assert {once.tuned_in(regime) for regime in regimes} == {"all"}
+    assert {once.tuned_in(case).regime for case in once.cases} == {"all"}
 
 
 def test_candidates_are_the_product_of_the_axes() -> None:
