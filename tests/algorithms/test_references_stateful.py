@@ -1,7 +1,7 @@
 """The methods that keep more than a network, against their definitions: plain loops, as in test_references.py."""
 
-from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss, mse_loss
 
 from fedsim.core.seeds import torch_stream
-from fedsim.workload.schema import Workload
 from tests.conftest import every
 
-from .conftest import Bench, Models, Reference, Simulate, assert_close, bench, error, mean, put, state
+from .conftest import Bench, Definitions, Models, Reference, error, mean, put, state
 
 
 def scaffold(b: Bench) -> Models:
@@ -235,21 +234,12 @@ WRONG = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "reference", "keys"), every(4, CASES))
 def test_equals_its_definition(
-    simulate: Simulate, workload: Callable[..., Workload], method: str, reference: Reference, keys: tuple[str, ...]
+    definitions: Definitions, method: str, reference: Reference, keys: tuple[str, ...]
 ) -> None:
-    assert_close(simulate(method, *keys), reference(bench(workload(method, *keys))))
+    definitions.agree(method, reference, keys)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "reference", "keys", "wrong"), WRONG)
-def test_a_slightly_other_definition_is_told_apart(
-    simulate: Simulate,
-    workload: Callable[..., Workload],
-    method: str,
-    reference: Reference,
-    keys: tuple[str, ...],
-    wrong: str,
-) -> None:
-    run = simulate(method, *keys)
-    with pytest.raises(AssertionError, match="not close"):
-        assert_close(run, reference(bench(workload(method, *keys, wrong))))
+@pytest.mark.parametrize("case", WRONG)
+def test_a_slightly_other_definition_is_told_apart(definitions: Definitions, case: tuple[Any, ...]) -> None:
+    definitions.differ(*case)

@@ -1,15 +1,26 @@
 """The controls of FedMRI's term against their definitions: plain loops, as in test_references.py."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from torch import Tensor, nn
 
 from fedsim.engine.record.term import judge, ratio_by_round, term_warning
-from fedsim.workload.schema import Workload
 from tests.conftest import every
 
-from .conftest import Bench, Models, Named, Reference, Simulate, assert_close, bench, error, mean, put, state
+from .conftest import (
+    Bench,
+    Definitions,
+    Models,
+    Named,
+    Reference,
+    Simulate,
+    error,
+    mean,
+    put,
+    state,
+)
 
 
 def encoder(network: nn.Module) -> Named:
@@ -108,24 +119,15 @@ WRONG = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "reference", "keys"), every(3, CASES))
 def test_equals_its_definition(
-    simulate: Simulate, workload: Callable[..., Workload], method: str, reference: Reference, keys: tuple[str, ...]
+    definitions: Definitions, method: str, reference: Reference, keys: tuple[str, ...]
 ) -> None:
-    assert_close(simulate(method, *keys), reference(bench(workload(method, *keys))))
+    definitions.agree(method, reference, keys)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "reference", "keys", "wrong"), WRONG)
-def test_a_slightly_other_definition_is_told_apart(
-    simulate: Simulate,
-    workload: Callable[..., Workload],
-    method: str,
-    reference: Reference,
-    keys: tuple[str, ...],
-    wrong: str,
-) -> None:
-    run = simulate(method, *keys)
-    with pytest.raises(AssertionError, match="not close"):
-        assert_close(run, reference(bench(workload(method, *keys, wrong))))
+@pytest.mark.parametrize("case", WRONG)
+def test_a_slightly_other_definition_is_told_apart(definitions: Definitions, case: tuple[Any, ...]) -> None:
+    definitions.differ(*case)
 
 
 @pytest.mark.slow
