@@ -242,27 +242,6 @@ def assert_close(run: Run, expected: Models) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-class Definitions:
-    """Methods beside their definitions: the engine's run and a plain loop."""
-
-    def __init__(self, simulate: Simulate, workload: Callable[..., Workload]) -> None:
-        self._simulate, self._workload = simulate, workload
-
-    def agree(self, method: str, reference: Reference, keys: tuple[str, ...]) -> None:
-        assert_close(self._simulate(method, *keys), reference(bench(self._workload(method, *keys))))
-
-    def differ(self, method: str, reference: Reference, keys: tuple[str, ...], *wrong: str) -> None:
-        """The loop with a slightly other definition, or another loop, is told apart from the run."""
-        run, loop = self._simulate(method, *keys), reference(bench(self._workload(method, *keys, *wrong)))
-        with pytest.raises(AssertionError, match="not close"):
-            assert_close(run, loop)
-
-
-@pytest.fixture
-def definitions(simulate: Simulate, workload: Callable[..., Workload]) -> Definitions:
-    return Definitions(simulate, workload)
-
-
 def shared_by(run: Run) -> Named:
     """The server's last model."""
     return {name: torch.from_numpy(array) for name, array in load(run, run.round("last"), "shared").items()}

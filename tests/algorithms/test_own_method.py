@@ -16,7 +16,7 @@ from fedsim.workload.reading import load_workload, read_yaml, write_yaml
 from fedsim.workload.schema import Workload
 
 from .conftest import assert_equal, assert_same_run, bench, load, small, state
-from .test_references import isolated
+from .loops.averaging import isolated
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 

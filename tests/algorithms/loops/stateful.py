@@ -1,17 +1,13 @@
-"""The methods that keep more than a network, against their definitions: plain loops, as in test_references.py."""
+"""The methods that keep more than a network, against their definitions: plain loops, as in averaging.py."""
 
 from itertools import islice
-from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss, mse_loss
 
 from fedsim.core.seeds import torch_stream
-from tests.conftest import every
-
-from .conftest import Bench, Definitions, Models, Reference, error, mean, put, state
+from tests.algorithms.conftest import Bench, Models, Reference, error, mean, put, state
 
 
 def scaffold(b: Bench) -> Models:
@@ -229,17 +225,3 @@ WRONG = [
     ("fl_mrcm", fl_mrcm, AUTHORS, "algorithm.discriminator_optimizer=adam"),
     ("scaffold", feddyn, (*SGD, HALF), "algorithm={name: feddyn, alpha: 1.0e-9}"),  # as good as FedAvg
 ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "reference", "keys"), every(4, CASES))
-def test_equals_its_definition(
-    definitions: Definitions, method: str, reference: Reference, keys: tuple[str, ...]
-) -> None:
-    definitions.agree(method, reference, keys)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", WRONG)
-def test_a_slightly_other_definition_is_told_apart(definitions: Definitions, case: tuple[Any, ...]) -> None:
-    definitions.differ(*case)

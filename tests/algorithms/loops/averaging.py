@@ -5,23 +5,20 @@ for every term, and means in float64. They take from `Bench` only what is the sa
 """
 
 from collections.abc import Callable
-from typing import Any
 
-import pytest
 import torch
+from torch import nn
 
 from fedsim.core.seeds import numpy_stream
-from fedsim.workload.schema import Workload
-from tests.conftest import every
-
-from .conftest import Bench, Definitions, Models, Reference, bench, error, mean, put, state
+from tests.algorithms.conftest import Bench, Models, Reference, error, mean, put, state
 
 
-def isolated(b: Bench) -> Models:
-    """Every client (or the one that has all data) for itself."""
+def isolated(b: Bench, begin: Callable[[nn.Module], object] = lambda net: None) -> Models:
+    """Every client (or the one that has all data) for itself, from a network with which `begin` has done something."""
     models = {}
     for client in b.clients:
         net = b.network()
+        begin(net)
         optimizer = b.optimizer(net, client)
         for round_ in b.rounds:
             b.begin_round(optimizer, client, round_)
@@ -172,30 +169,6 @@ WRONG = [
     ("fedprox", averaging, ("algorithm.mu=1",), "algorithm.mu=1.05"),
     ("fedrep", fedrep, (), "algorithm.head_share=0.3"),
     ("fedmri", fedmri, ("algorithm.beta=100",), "algorithm.beta=105"),
-    ("lg_fedavg", averaging, ()),
-    ("fedbn", averaging, (BATCH,)),
+    ("lg_fedavg", averaging, (), ""),
+    ("fedbn", averaging, (BATCH,), ""),
 ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "reference", "keys"), every(6, CASES))
-def test_equals_its_definition(
-    definitions: Definitions, method: str, reference: Reference, keys: tuple[str, ...]
-) -> None:
-    definitions.agree(method, reference, keys)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", WRONG)
-def test_a_slightly_other_definition_is_told_apart(definitions: Definitions, case: tuple[Any, ...]) -> None:
-    definitions.differ(*case)
-
-
-def test_the_pool_is_every_sites_training_slices(workload: Callable[..., Workload]) -> None:
-    pool, sites = bench(workload("centralised")), bench(workload("fedavg"))
-    together, apart = (
-        sorted(float(x) for client in b.clients for batch in b.batches(client, 1) for x in batch.scale.flatten())
-        for b in (pool, sites)
-    )
-    assert len(pool.clients) == 1
-    assert together == apart

@@ -1,26 +1,21 @@
-"""The controls of FedMRI's term against their definitions: plain loops, as in test_references.py."""
+"""The controls of FedMRI's term against their definitions: plain loops, as in averaging.py."""
 
 from collections.abc import Callable
-from typing import Any
 
-import pytest
 from torch import Tensor, nn
 
-from fedsim.engine.record.term import judge, ratio_by_round, term_warning
-from tests.conftest import every
-
-from .conftest import (
+from tests.algorithms.conftest import (
     Bench,
-    Definitions,
     Models,
     Named,
     Reference,
-    Simulate,
     error,
     mean,
     put,
     state,
 )
+
+from .averaging import isolated
 
 
 def encoder(network: nn.Module) -> Named:
@@ -86,19 +81,7 @@ def damped(b: Bench) -> Models:
 
 def frozen_encoder(b: Bench) -> Models:
     """Every client's decoder alone."""
-    models = {}
-    for client in b.clients:
-        net = b.network()
-        optimizer = b.optimizer(net, client)
-        net.image.encoder.requires_grad_(requires_grad=False)
-        for round_ in b.rounds:
-            b.begin_round(optimizer, client, round_)
-            for batch in b.batches(client, round_):
-                optimizer.zero_grad()
-                error(net, batch).backward()
-                optimizer.step()
-        models[client.name] = state(net)
-    return models
+    return isolated(b, lambda net: net.image.encoder.requires_grad_(requires_grad=False))
 
 
 L1 = ("algorithm.term=l1", "algorithm.beta=1e-3")
@@ -114,37 +97,3 @@ WRONG = [
     ("fedmri", damped, DAMPED, "algorithm.damping=0"),
     ("fedmri", damped, DAMPED, "algorithm.damping=0.55"),
 ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "reference", "keys"), every(3, CASES))
-def test_equals_its_definition(
-    definitions: Definitions, method: str, reference: Reference, keys: tuple[str, ...]
-) -> None:
-    definitions.agree(method, reference, keys)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", WRONG)
-def test_a_slightly_other_definition_is_told_apart(definitions: Definitions, case: tuple[Any, ...]) -> None:
-    definitions.differ(*case)
-
-
-@pytest.mark.slow
-def test_the_published_term_alternates_and_the_damped_one_does_not(simulate: Simulate) -> None:
-    """On the phantoms of these tests, at the paper's beta; no claim about other data."""
-    keys = (
-        "algorithm.beta=100",
-        "training.rounds=8",
-        "training.batch_size=1",
-        "training.lr_step=99",
-        "metrics.every=0",
-    )
-    published, damped = (
-        ratio_by_round(simulate("fedmri", *keys, f"algorithm.damping={damping}").clients) for damping in (0, 0.9)
-    )
-    assert judge(published["ratio"].tolist(), published["bound"].tolist()).alternates
-    assert published["ratio"].max() > 20 * published["ratio"].min()
-    assert term_warning(damped) is None
-    assert damped["ratio"].max() < 3 * damped["ratio"].min()
-    assert (damped["ratio"] < damped["bound"]).all(), "the bound holds for the damped term too"

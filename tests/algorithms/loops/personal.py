@@ -1,25 +1,15 @@
-"""Personal models against their definitions: plain loops, as in test_references.py."""
+"""Personal models against their definitions: plain loops, as in averaging.py."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
-import pytest
 import torch
 
-from fedsim.workload.schema import Workload
-from tests.conftest import every
-
-from .conftest import (
+from tests.algorithms.conftest import (
     Bench,
-    Definitions,
     Models,
     Named,
     Reference,
-    Simulate,
-    bench,
     error,
-    load,
     mean,
     put,
     state,
@@ -208,27 +198,3 @@ WRONG = [
     ("fedrep", fedrep, REP, "algorithm.head_share=0.5"),
     ("fedrep", fedrep, REP, "algorithm.tune_epochs=1"),
 ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "reference", "keys"), every(6, CASES))
-def test_equals_its_definition(
-    definitions: Definitions, method: str, reference: Reference, keys: tuple[str, ...]
-) -> None:
-    definitions.agree(method, reference, keys)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", WRONG)
-def test_a_slightly_other_definition_is_told_apart(definitions: Definitions, case: tuple[Any, ...]) -> None:
-    definitions.differ(*case)
-
-
-@pytest.mark.slow
-def test_apfl_adapts_alpha_as_the_plain_loop_does(simulate: Simulate, workload: Callable[..., Workload]) -> None:
-    keys = (*SGD, "training.rounds=4")
-    run, (_, alphas) = simulate("apfl", *keys), apfl_and_alphas(bench(workload("apfl", *keys)))
-    for client, alpha in alphas.items():
-        (kept,) = load(run, 4, f"clients/{client}")["state.alpha"]
-        assert kept - 0.5 == pytest.approx(alpha - 0.5, rel=1e-2)
-        assert kept != 0.5
