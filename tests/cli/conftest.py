@@ -24,6 +24,15 @@ model: {{channels: 2, pools: 2}}
 training: {{rounds: 2, batch_size: 2, lr: 1.0e-3}}
 engine: {{backend: serial}}
 """
+PAIR = """
+name: pair
+kind: compare
+workload: small.yaml
+seeds: [1]
+reference: fedavg
+methods: {fedavg: {}, single: {}}
+"""
+"""A study of two points."""
 
 
 @pytest.fixture

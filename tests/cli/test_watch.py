@@ -25,7 +25,7 @@ from fedsim.study.point import run_point
 from fedsim.study.study import load_study
 from tests.conftest import COMMAND
 
-from .conftest import SMALL, Fedsim
+from .conftest import PAIR, SMALL, Fedsim
 
 
 @pytest.fixture(scope="module")
@@ -140,19 +140,9 @@ def test_a_file_that_cannot_be_read_is_looked_at_once_more(run: Path) -> None:
         subject.look()
 
 
-STUDY = """
-name: pair
-kind: compare
-workload: small.yaml
-seeds: [1]
-reference: fedavg
-methods: {fedavg: {}, single: {}}
-"""
-
-
 @pytest.mark.slow
 def test_a_study_is_counted_point_by_point(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
-    (tmp_path / "pair.yaml").write_text(STUDY)
+    (tmp_path / "pair.yaml").write_text(PAIR)
     plan, folder = load_study(tmp_path / "pair.yaml"), tmp_path / "pair"
     freeze(plan, folder)
     first, second = plan.examples()

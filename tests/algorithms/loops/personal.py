@@ -4,16 +4,7 @@ import math
 
 import torch
 
-from tests.algorithms.conftest import (
-    Bench,
-    Models,
-    Named,
-    Reference,
-    error,
-    mean,
-    put,
-    state,
-)
+from tests.algorithms.conftest import Bench, Models, Named, Reference, error, mean, put, state
 
 FINEST = ("image.decoder.last.", "image.decoder.ups.level0.", "image.decoder.blocks.level0.")
 LAST = ("image.decoder.last.",)

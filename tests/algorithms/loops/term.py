@@ -4,16 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from tests.algorithms.conftest import (
-    Bench,
-    Models,
-    Named,
-    Reference,
-    error,
-    mean,
-    put,
-    state,
-)
+from tests.algorithms.conftest import Bench, Models, Named, Reference, error, mean, put, state
 
 from .averaging import isolated
 

@@ -18,20 +18,13 @@ from fedsim.study.frozen import freeze
 from fedsim.study.point import run_point
 from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload
+from tests.cli.conftest import PAIR
 from tests.report.browser.test_browser import FAINT
 
 from .conftest import Make, Serve
 
 pytestmark = pytest.mark.slow
 
-STUDY = """
-name: pair
-kind: compare
-workload: small.yaml
-seeds: [1]
-reference: fedavg
-methods: {fedavg: {}, single: {}}
-"""
 LOADED_ONCE = "() => performance.getEntriesByType('navigation').length === 1 && window.mark === 'the same page'"
 
 
@@ -106,7 +99,7 @@ def test_a_finished_run_in_a_copied_folder(
 def test_a_study_fills_and_its_points_can_be_opened(
     workload: Path, tmp_path: Path, serve: Serve, open_page: Callable[..., Any]
 ) -> None:
-    (tmp_path / "pair.yaml").write_text(STUDY)
+    (tmp_path / "pair.yaml").write_text(PAIR)
     plan, folder = load_study(tmp_path / "pair.yaml"), tmp_path / "pair"
     freeze(plan, folder)
     first, second = plan.examples()
