@@ -45,7 +45,7 @@ class Asha(Pruner):
 
     kind: Literal["asha"] = Field("asha", description="asha: the best of those that came as far go on.")
     factor: int = Field(
-        4, ge=2, description="Of so many trials that reach a rung one goes on; the next rung is as many times later."
+        4, ge=2, description="One in `factor` trials that reach a rung goes on; the next is `factor` times as late."
     )
 
     def rungs(self, rounds: int) -> list[int]:

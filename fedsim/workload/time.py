@@ -142,7 +142,7 @@ class Hierarchy(Section):
     rounds_per_sync: int = Field(1, ge=1, description="Rounds between averages of the regions' servers.")
 
     def region(self, place: int, clients: int) -> int:
-        """The region, from 0, of the client at a place of a federation of so many."""
+        """The region, from 0, of the client at a place, from 0, in a federation of `clients`."""
         return place * self.regions // clients
 
 

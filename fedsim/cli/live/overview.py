@@ -19,14 +19,7 @@ from fedsim.report.runs_page import runs_below
 _MOST_ROWS = 200
 _LETTERS = {"running": "r", "testing": "r", "silent": "s", "stopped": "s", "failed": "d", "damaged": "d",
             "not started": "n", "finished": "t", "finished early": "t", "study": "b", "not read yet": "n"}  # fmt: skip
-_ORDER = (
-    "running",
-    "testing",
-    "silent",
-    "failed",
-    "damaged",
-    "stopped",
-)  # comes first; the rest as it is in the folder
+_ORDER = ("running", "testing", "silent", "failed", "damaged", "stopped")  # come first; the rest as in the folder
 _OPEN_FOR_S = 1.0  # how long a look may open runs
 _SEARCH_EVERY_S = 15.0
 

@@ -113,7 +113,7 @@ class AppendedTable:
         self._forget()
 
     def merge(self) -> None:
-        """Make the table a single file if it is small. Whoever opens it in that instant may have to open it again.
+        """Make the table a single file if it is small. A reader may have to open it again just then.
 
         Raises:
             DamagedError: it is not what was written.

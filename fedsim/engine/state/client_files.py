@@ -1,6 +1,6 @@
 """Files that hold clients' private state: laid out by one process, filled by several at once, read in parts.
 
-These are safetensors files. Whoever reads a part of one checks that part's digest (SHA-256), so a host that takes up
+These are safetensors files. A reader of a part of one checks that part's digest (SHA-256), so a host that takes up
 some clients of a file need not read the others. They do not depend on the placement of clients.
 """
 

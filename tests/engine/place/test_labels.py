@@ -1,4 +1,4 @@
-"""Clients that ask for labels train on nodes that carry them, whatever shares an actor and whoever chooses the node."""
+"""Clients that ask for labels train on nodes that carry them, however actors are shared and nodes chosen."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""A node that joins somebody else's cluster, with other software or another clock than the driver has."""
+"""A node that joins another person's cluster, with other software or another clock than the driver has."""
 
 import os
 import subprocess
