@@ -36,11 +36,10 @@ class APFL(Algorithm):
         self.receive(learner, received)
         learner.private.setdefault("alpha", learner.shared.new_full((1,), self.alpha))
         adapts = self.adaptive
-        for _ in range(learner.training.local_epochs):
-            for batch in learner.batches():
-                self._personal_step(learner, batch, adapts)
-                learner.step(batch)
-                adapts = False
+        for batch in learner.batches(learner.training.local_epochs):
+            self._personal_step(learner, batch, adapts)
+            learner.step(batch)
+            adapts = False
         return {"shared": learner.shared}
 
     @staticmethod

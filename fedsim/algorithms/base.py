@@ -133,9 +133,8 @@ class Algorithm(Extension):
         pull = self.regulariser(learner, received)
         if not (pull is None or callable(pull)):
             raise TypeError(f"regulariser must return a function or None, not {type(pull).__name__}")
-        for _ in range(learner.training.local_epochs):
-            for batch in learner.batches():
-                learner.step(batch, regulariser=pull)
+        for batch in learner.batches(learner.training.local_epochs):
+            learner.step(batch, regulariser=pull)
         return {"shared": learner.shared}
 
     def regulariser(self, learner: Learner, received: Mapping[str, Tensor]) -> Callable[[], None] | None:

@@ -25,9 +25,8 @@ class Ditto(Algorithm):
         sent = super().train(learner, received, phase)
         with learner.branch("personal"):
             pull = proximal(learner, received["shared"], self.lam) if self.lam else None
-            for _ in range(learner.training.local_epochs):
-                for batch in learner.batches():
-                    learner.step(batch, regulariser=pull)
+            for batch in learner.batches(learner.training.local_epochs):
+                learner.step(batch, regulariser=pull)
         return sent
 
     def deploy(self, learner: Learner, received: Mapping[str, Tensor]) -> None:

@@ -45,9 +45,8 @@ class FedALA(Algorithm):
         adaptive = self._adaptive(learner)
         if _OWN in learner.private:
             self._learn_weights(learner, received["shared"][adaptive], adaptive)
-        for _ in range(learner.training.local_epochs):
-            for batch in learner.batches():
-                learner.step(batch)
+        for batch in learner.batches(learner.training.local_epochs):
+            learner.step(batch)
         learner.private[_OWN] = learner.shared[adaptive].clone()
         return {"shared": learner.shared}
 

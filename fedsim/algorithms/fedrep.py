@@ -1,7 +1,6 @@
 """FedRep: first the private head, then the shared body (Collins et al., ICML 2021, arXiv 2102.07078)."""
 
 from collections.abc import Collection, Mapping
-from itertools import chain
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -36,7 +35,7 @@ class FedRep(Tuned):
         epochs = learner.training.local_epochs
         steps = epochs * learner.steps
         head = min(max(1, round(self.head_share * steps)), steps - 1)
-        for index, batch in enumerate(chain.from_iterable(learner.batches() for _ in range(epochs))):
+        for index, batch in enumerate(learner.batches(epochs)):
             group: ParameterGroup = "local" if index < head else "shared"
             learner.step(batch, groups=(group,))
         return {"shared": learner.shared}

@@ -15,7 +15,7 @@ site's features cross, and the others are its sources.
 
 from collections.abc import Collection, Mapping
 from functools import partial
-from itertools import chain, cycle
+from itertools import cycle
 from typing import ClassVar, Literal
 
 import torch
@@ -104,8 +104,8 @@ class FLMRCM(Algorithm):
             _Pair(self, learner, name.removeprefix(_PREFIX), received[name])
             for name in self._in_turn(learner, received)
         ]
-        epochs = chain.from_iterable(learner.batches() for _ in range(learner.training.local_epochs))
-        for pair, batch in zip(cycle(pairs or [None]), epochs):  # as many as there are batches
+        batches = learner.batches(learner.training.local_epochs)
+        for pair, batch in zip(cycle(pairs or [None]), batches):  # as many as there are batches
             if pair is None:
                 learner.step(batch)
             else:

@@ -37,7 +37,6 @@ class FrozenEncoder(Algorithm):
     def train(self, learner: Learner, received: Mapping[str, Tensor], phase: str) -> Mapping[str, Tensor]:
         """Local epochs of the decoder."""
         self.receive(learner, received)
-        for _ in range(learner.training.local_epochs):
-            for batch in learner.batches():
-                learner.step(batch, groups=_DECODER)
+        for batch in learner.batches(learner.training.local_epochs):
+            learner.step(batch, groups=_DECODER)
         return {}

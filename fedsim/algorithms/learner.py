@@ -1,8 +1,7 @@
 """One client's network, optimizer and data as an algorithm sees them; one network serves every client of an actor.
 
 The parameters that an algorithm shares lie in one flat vector, the others in a second one. Elementwise optimizers give
-the same numbers on these vectors as they do parameter by parameter. Running statistics (of batch norm) lie in two more,
-which no optimizer moves.
+the same numbers on these vectors as they do parameter by parameter. Two more hold running statistics of batch norm.
 """
 
 import math
@@ -212,11 +211,12 @@ class Learner:
     def _moving(self) -> dict[str, nn.Parameter]:
         return {group: flat.vector for group, flat in self._flat.items() if flat.vector.numel()}
 
-    def batches(self) -> Iterator[Batch]:
-        """One epoch of the client's training slices; every call is the next epoch."""
-        self._epoch += 1
-        order = torch_stream(self.data.seed, "batches", self.client, self.round, self._epoch)
-        return self.data.batches(self.training.batch_size, order, self._memory)
+    def batches(self, epochs: int = 1) -> Iterator[Batch]:
+        """The client's training slices, one epoch after another; every call goes on with the next epoch."""
+        for _ in range(epochs):
+            self._epoch += 1
+            order = torch_stream(self.data.seed, "batches", self.client, self.round, self._epoch)
+            yield from self.data.batches(self.training.batch_size, order, self._memory)
 
     def step(
         self,

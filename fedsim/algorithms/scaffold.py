@@ -50,9 +50,8 @@ class Scaffold(Algorithm):
             met.add_(learner.shared_gradient)
             learner.shared_gradient.add_(correction)
 
-        for _ in range(learner.training.local_epochs):
-            for batch in learner.batches():
-                learner.step(batch, regulariser=correct)
+        for batch in learner.batches(learner.training.local_epochs):
+            learner.step(batch, regulariser=correct)
         learner.private["control"] = met.div_(len(learner.notes["loss"]))
         return {"shared": learner.shared, "control": met - own}
 

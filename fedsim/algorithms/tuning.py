@@ -64,9 +64,8 @@ class Tuned(Algorithm):
         _forget(learner, _PREFIX)
         learner.private.update({_PREFIX + name: vector.clone() for name, vector in vectors.items() if vector.numel()})
         with learner.branch(_NAME):
-            for _ in range(self.tune_epochs):
-                for batch in learner.batches():
-                    learner.step(batch, groups=self.tuned_groups)
+            for batch in learner.batches(self.tune_epochs):
+                learner.step(batch, groups=self.tuned_groups)
         _forget(learner, f"{_PREFIX}optimizer.")
         for group in PARAMETER_GROUPS:
             if group not in self.tuned_groups:
