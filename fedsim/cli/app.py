@@ -100,12 +100,16 @@ def _root(
 
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 wrong input, 130 interrupted."""
-    with lasting_output():
-        _main()
+    handler = RichHandler(console=err, show_time=False, show_path=False)
+    log.addHandler(handler)
+    try:
+        with lasting_output():
+            _main()
+    finally:
+        log.removeHandler(handler)
 
 
 def _main() -> NoReturn:
-    log.addHandler(RichHandler(console=err, show_time=False, show_path=False))
     arguments = sorted(sys.argv[1:], key=lambda argument: argument != "--debug")  # allowed anywhere on the line
     try:
         sys.exit(app(arguments, prog_name="fedsim", standalone_mode=False) or 0)

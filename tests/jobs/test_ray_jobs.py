@@ -91,7 +91,7 @@ def test_a_submitted_run_has_the_bits_of_a_run_here(
 @pytest.mark.usefixtures("ray_session")  # another cluster of this process, whose token Ray would send along
 def test_who_has_not_the_token_is_refused(fedsim: Fedsim, workload: Path, tmp_path: Path, cluster: Cluster,
                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    for token, said in ((None, "it asks for a token"), ("0" * 64, "the token is not this cluster's")):
+    for token, said in ((None, "it asks for a token"), ("0" * 64, "the token is not the one of this cluster")):
         if token:
             monkeypatch.setenv("RAY_AUTH_TOKEN", token)
         status, out, err = fedsim("submit", workload, "--cluster", cluster.url, "--out", "refused")
