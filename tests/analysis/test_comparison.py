@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import ttest_rel
+from statsmodels.stats.multitest import multipletests
 
 from fedsim.analysis.comparison import MEAN, by_seed, compare, holm, interval
 from fedsim.mri.references import ZERO_FILLED
@@ -74,6 +75,12 @@ def test_holm_by_hand() -> None:
     assert holm([0.02, 0.01, nan, 0.04, 0.8]) == pytest.approx([0.06, 0.04, nan, 0.08, 0.8], nan_ok=True)
     assert holm([0.5, 0.6]) == [1, 1]
     assert holm([]) == []
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    for size in (1, 2, 17):
+        p_values = np.random.default_rng(size).uniform(size=size) ** 3
+        assert holm(p_values.tolist()) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
 def test_p_values_are_scipys_and_corrected_for_the_methods_of_a_regime() -> None:
