@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from fedsim.analysis.comparable import check_comparable, devices_of, terms_of
-from fedsim.analysis.patients import FEWEST_SUBJECTS, NO_PATIENTS, over_patients
+from fedsim.analysis.patients import FEWEST_SUBJECTS, NO_PATIENTS, drawn_in, over_patients, told_apart
 from fedsim.analysis.scores import qualities_in, scores, volume_rows, volume_table
 from fedsim.core.errors import InputError
 from fedsim.core.text import counted
@@ -149,7 +149,8 @@ def with_mean_site(results: pd.DataFrame) -> pd.DataFrame:
 def subjects_tested(results: pd.DataFrame) -> "pd.Series[int]":
     """Number of distinct test subjects over all seeds, by regime, site (MEAN: of its sites) and method."""
     keys = ["regime", "site", "method"]
-    sites = results.groupby(keys, sort=False).agg({"subject": "nunique", "within_subject": "any"}).reset_index()
+    groups = told_apart(results).groupby(keys, sort=False)
+    sites = groups.agg({"subject": "nunique", "within_subject": "any"}).reset_index()
     mean = (
         counted_sites(sites).groupby(["regime", "method"], sort=False)["subject"].sum().reset_index().assign(site=MEAN)
     )
@@ -166,22 +167,22 @@ def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame
         reference: Method that is subtracted.
 
     Returns:
-        One row per regime, site (or MEAN) and method: regime, site, within_subject, method, seeds, mean, sd, pairs,
-        subjects, difference, difference_sd, low, high (interval of this difference alone), p (of a paired t test; NaN
-        if there is nothing to test, or too little), p_holm (corrected for all methods of the regime and site), tests
-        (number of these methods), differs (whether p_holm shows a difference), patients (subjects in common),
-        patient_median (of their differences), patient_p (of Wilcoxon's signed-rank test over them), patient_p_holm;
-        of a study with folds also folds, their number.
+        One row per regime, site (or MEAN) and method: regime, site, within_subject, drawn (whether the seed decides who
+        the site's subjects are), method, seeds, mean, sd, pairs, subjects, difference, difference_sd, low, high
+        (interval of this difference alone), p (of a paired t test; NaN if there is nothing to test, or too little),
+        p_holm (corrected for all methods of the regime and site), tests (number of these methods), differs (whether
+        p_holm shows a difference), patients (subjects in common), patient_median (of their differences), patient_p (of
+        Wilcoxon's signed-rank test over them), patient_p_holm; of a study with folds also folds, their number.
     """
     table, people, rows = by_seed(results), subjects_tested(results).to_dict(), []
     of_patients = over_patients(with_mean_site(results), quality, reference)
-    most = max(people.values())
+    most, drawn = max(people.values()), {*results.loc[drawn_in(results), "site"]}
     for (regime, site), group in table.groupby(["regime", "site"], sort=False):
         numbers = group.set_index(["seed", "method"])[quality].unstack(sort=False).dropna(axis="columns", how="all")
         within = bool(group["within_subject"].any())
         for method in numbers.columns:
             own = interval(numbers[method].dropna().tolist())
-            row = {"regime": regime, "site": site, "within_subject": within}
+            row = {"regime": regime, "site": site, "within_subject": within, "drawn": site in drawn}
             row |= {"method": method, "seeds": own.n, "mean": own.mean, "sd": own.sd}
             subjects = min(people.get((regime, site, name), most) for name in (method, reference))
             row |= {"subjects": subjects} | _difference(numbers, str(method), reference, subjects)

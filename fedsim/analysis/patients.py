@@ -2,7 +2,8 @@
 
 A subject's difference is the mean over seeds of differences of one seed, each between means over the subject's volumes
 and clients. Seeds of one study share most of its subjects, so a test over seeds says nothing about other patients; this
-one takes the models of these seeds as given. A person at two sites counts at each.
+one takes the models of these seeds as given. A person at two sites counts at each. Phantoms are drawn from the seed:
+equal names under two seeds are two people.
 """
 
 from collections.abc import Hashable, Sequence
@@ -57,9 +58,20 @@ def differences_by_seed(results: pd.DataFrame, quality: str, reference: str) -> 
         regime, site, subject, seed, and a column for each other method; NaN where the seed does not have both.
     """
     keys = [*PATIENT, "seed"]
-    means = results.groupby([*keys, "method"], sort=False)[quality].mean().unstack("method", sort=False)
+    means = told_apart(results).groupby([*keys, "method"], sort=False)[quality].mean().unstack("method", sort=False)
     own = means.get(reference, pd.Series(np.nan, means.index))
     return means.drop(columns=reference, errors="ignore").sub(own, axis="index").reset_index()
+
+
+def told_apart(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of volumes, with another name for each person: subjects that the seed draws are named with it."""
+    named = results["subject"] + " of seed " + results["seed"].astype(str)
+    return results.assign(subject=results["subject"].mask(drawn_in(results), named))
+
+
+def drawn_in(results: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether the seed decides who the subject is, by row of volumes; False in an older table, which does not say."""
+    return results.get("drawn", pd.Series(data=False, index=results.index)).astype(bool)
 
 
 def signed_rank(differences: Sequence[float]) -> float:

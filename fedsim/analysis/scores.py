@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fedsim.core.errors import DamagedError, InputError
+from fedsim.data.source import draws_subjects
 from fedsim.data.split import Part
 from fedsim.engine.record.run_directory import Run
 from fedsim.mri.references import UNTRAINED
@@ -19,14 +20,15 @@ MORE_QUALITIES = ("hfen", "roi_psnr", "roi_ssim", "roi_nmse")
 """Of the test volumes alone: high frequencies, and what is inside the boxes of `metrics.boxes`."""
 VOLUME_COLUMNS = (
     "study", "regime", "method", "algorithm", "seed", "client", "site", "subject", "volume", "round", "protocol",
-    "normalise", "acceleration", "within_subject", "nmse", "psnr", "ssim", "zf_nmse", "zf_psnr", "zf_ssim",
+    "normalise", "acceleration", "within_subject", "drawn", "nmse", "psnr", "ssim", "zf_nmse", "zf_psnr", "zf_ssim",
     "train_subjects", "rounds", "steps", "uplink_bytes_best", "downlink_bytes_best", "uplink_bytes", "downlink_bytes",
     "seconds", "settings",
 )  # fmt: skip
 """volumes.parquet: one row per test volume of each point's best round; columns from train_subjects on are per point.
 
-train_subjects is the mean over clients; bytes are sums over clients, up to the best round and in total; steps is NaN
-if the ledger does not count them; settings are those that tuning chose, as JSON.
+drawn: whether the seed decides who the site's subjects are, as of phantoms; equal names under two seeds are then two
+people. train_subjects is the mean over clients; bytes are sums over clients, up to the best round and in total; steps
+is NaN if the ledger does not count them; settings are those that tuning chose, as JSON.
 """
 MORE_COLUMNS = (
     "fold", "effective_acceleration", *MORE_QUALITIES, *(f"zf_{quality}" for quality in MORE_QUALITIES),
@@ -65,8 +67,10 @@ def volume_rows(
     folds = run.workload.federation.folds
     of_run = {"study": study, "regime": regime, "method": method, **costs_of(run), "settings": json.dumps(settings),
               "fold": folds.test if folds else None}  # fmt: skip
-    for row in scores(run, "test").to_dict("records"):
-        yield {**{str(key): value for key, value in row.items()}, **of_run}
+    tested, sites = scores(run, "test"), run.workload.federation.expanded_sites()
+    drawn = {name: draws_subjects(sites.named(name).source, name) for name in set(tested.get("site", ()))}
+    for row in tested.to_dict("records"):
+        yield {**{str(key): value for key, value in row.items()}, "drawn": drawn[row["site"]], **of_run}
 
 
 def costs_of(run: Run) -> dict[str, Any]:

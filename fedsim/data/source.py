@@ -129,6 +129,11 @@ class Source(Extension):
         """
 
 
+def draws_subjects(source: Source, site: str) -> bool:
+    """Whether a site's source, unresolved, takes its subjects from the workload's seed: other people for every seed."""
+    return source.resolve(0, site).identity() != source.resolve(1, site).identity()
+
+
 def volumes_of(source: Source, root: Path) -> Iterator[Volume]:
     """The volumes of a source; those of a user's own class are checked.
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from fedsim.analysis.comparison import FEWEST_SEEDS
-from fedsim.analysis.patients import FEWEST_SUBJECTS
+from fedsim.analysis.patients import FEWEST_SUBJECTS, drawn_in
 from fedsim.analysis.scores import QUALITIES
 from fedsim.core.text import precise_duration
 from fedsim.engine.record.run_directory import Run
@@ -128,6 +128,7 @@ def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
     yield "metric protocol", ", ".join(points["protocol"].unique())
     yield "normalisation", ", ".join(points["normalise"].unique())
     anew = "divides what a fold leaves for training" if file.folds else "divides the subjects anew"
+    anew = "draws other subjects" if drawn_in(volumes).all() else anew
     yield "seeds", ", ".join(map(str, file.seeds)) + f" (each {anew} and draws masks and starts)"
     tested = volumes.groupby("seed")[["site", "subject"]].apply(lambda rows: len(rows.drop_duplicates()))
     folds = f" in {file.folds} folds, each tested once" if file.folds else ""

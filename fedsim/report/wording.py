@@ -142,10 +142,15 @@ def caption(table: pd.DataFrame, regime: str) -> str:
 
 def _seeds_told(rows: pd.DataFrame) -> str:
     """What seeds vary, and therefore what a spread over them is not."""
-    if "folds" not in rows:
-        return "Seeds divide the same subjects anew: the spread is over splits and starts, not over patients."
-    whole = f"Every seed tests every subject once, in {rows['folds'].max()} folds"
-    return f"{whole}: the spread is over starts and inner divisions, not over patients."
+    drawn, sites = rows.loc[rows["drawn"], "site"].nunique(), rows["site"].nunique()
+    same, other, varied = "Seeds divide the same subjects anew", "Every seed draws other subjects", "splits and starts"
+    if "folds" in rows:
+        once, varied = f"once, in {rows['folds'].max()} folds", "starts and inner divisions"
+        same, other = f"Every seed tests every subject {once}", f"{other} and tests each {once}"
+    if drawn == sites:
+        return f"{other}: the spread is over subjects, {varied}."
+    some = f" At {drawn} of {sites} sites every seed draws other subjects." if drawn else ""
+    return f"{same}: the spread is over {varied}, not over patients.{some}"
 
 
 def _tests_told(rows: pd.DataFrame) -> str:

@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import wilcoxon
 
 from fedsim.analysis.comparison import MEAN, compare, holm
+from fedsim.analysis.endpoint import judged
 from fedsim.analysis.patients import differences_by_patient, signed_rank
 from fedsim.mri.references import ZERO_FILLED
 from fedsim.report.compared import summary
@@ -63,6 +64,27 @@ def test_p_values_are_scipys_and_corrected_for_the_methods_of_a_regime() -> None
     assert rows["single"]["patient_median"] == pytest.approx(np.median(apart["single"]))
     assert np.isnan([row(table, name)["patient_p"] for name in (ZERO_FILLED, "fedmri")]).all()
     assert np.isnan(row(table, "single", "A")["patient_p"]), "four subjects at a site are too few"
+
+
+def test_equal_names_under_two_seeds_are_two_people_where_the_seed_draws_them() -> None:
+    """Sites A and B are phantoms; at C the seeds share their subjects."""
+    frame = many(seeds=3, noise=0.5)
+    drawn = frame.assign(drawn=frame["site"] != "C")
+    apart, same = (differences_by_patient(one, "psnr", "fedmri") for one in (drawn, frame))
+    assert dict(apart.groupby("site").size()) == {"A": 12, "B": 12, "C": 4}
+    assert dict(same.groupby("site").size()) == {"A": 4, "B": 4, "C": 4}
+    pd.testing.assert_frame_equal(*(one[one["site"] == "C"].reset_index(drop=True) for one in (apart, same)))
+    means = drawn[(drawn["site"] == "A") & (drawn["subject"] == "s1")].groupby(["seed", "method"])["psnr"].mean()
+    by_seed = means.unstack()["single"] - means.unstack()["fedmri"]
+    ours = apart[(apart["site"] == "A") & apart["subject"].str.startswith("s1")]
+    assert ours["single"].tolist() == pytest.approx(by_seed.tolist())
+    table = compare(drawn, "psnr", "fedmri")
+    for site, people in ((MEAN, 28), ("A", 12), ("C", 4)):
+        assert row(table, "single", site)[["patients", "subjects"]].tolist() == [people, people]
+    found = judged(drawn, "psnr", "fedmri", 0.2).set_index("method")
+    assert found.loc["single", "patients"] == 28
+    assert found.loc["single", "p"] == pytest.approx(wilcoxon(apart["single"]).pvalue)
+    assert "not over patients. At 2 of 3 sites every seed draws other subjects." in caption(table, "all")
 
 
 def test_a_site_within_subject_does_not_count() -> None:

@@ -179,3 +179,15 @@ def test_a_caption_says_what_seeds_of_folds_are() -> None:
     assert "Seeds divide the same subjects anew" in caption(compare(frame, "psnr", "fedmri"), "all")
     folded = compare(frame.assign(fold=frame["volume"].map({"one": 1, "two": 2})), "psnr", "fedmri")
     assert "Every seed tests every subject once, in 2 folds" in caption(folded, "all")
+
+
+def test_a_caption_says_where_seeds_draw_the_subjects() -> None:
+    from fedsim.analysis.comparison import compare  # noqa: PLC0415
+
+    frame = results().assign(drawn=True)
+    said = "Every seed draws other subjects: the spread is over subjects, splits and starts."
+    assert said in caption(compare(frame, "psnr", "fedmri"), "all")
+    folded = compare(frame.assign(fold=frame["volume"].map({"one": 1, "two": 2})), "psnr", "fedmri")
+    assert "Every seed draws other subjects and tests each once, in 2 folds: the spread is over subjects" in caption(
+        folded, "all"
+    )

@@ -53,6 +53,7 @@ def test_volumes_have_a_row_a_point_and_test_volume(finished: Path) -> None:
     points = {(m, s, where) for m in ("single", "fedavg", "fedmri") for s in (1, 2) for where in SITES}
     assert set(frame[["method", "seed", "site"]].itertuples(index=False, name=None)) == points
     assert len(frame) == len(points), "one test volume a site"
+    assert frame["drawn"].all(), "the sites are phantoms whose heads come from the seed"
     assert (frame["study"] == "tiny").all()
     assert (frame["regime"] == "all").all()
     assert (frame["train_subjects"] == 2).all()

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from fedsim.data.formats.nifti import Nifti
 from fedsim.data.formats.phantom import PhantomSource
-from fedsim.data.source import Volume
+from fedsim.data.source import Volume, draws_subjects
 from fedsim.mri import phantom
 
 RANGES: dict[str, Any] = {
@@ -49,6 +50,13 @@ def test_sites_share_an_origin_only_with_their_seed() -> None:
     """The search for leaks tells subjects apart by origin and name."""
     assert volumes(source())[0].origin != volumes(source(), site="B")[0].origin
     assert volumes(source(seed=3))[0].origin == volumes(source(seed=3), site="B")[0].origin
+
+
+def test_the_workloads_seed_decides_who_the_subjects_are_unless_they_have_one() -> None:
+    """Results pair subjects of two seeds by name only where they are the same people."""
+    assert draws_subjects(source(), "A")
+    assert not draws_subjects(source(seed=3, noise=(0.01, 0.02)), "A"), "other noise, the same heads"
+    assert not draws_subjects(Nifti(path="a", synthetic_phase=True), "A"), "another phase, the same people"
 
 
 def test_a_contrast_does_not_depend_on_the_others() -> None:
