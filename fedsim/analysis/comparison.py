@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from fedsim.analysis.comparable import check_comparable, devices_of, terms_of
@@ -29,6 +30,7 @@ from fedsim.engine.record.kept import files_of
 from fedsim.engine.record.run_directory import Run
 from fedsim.mri.references import UNTRAINED
 
+Numbers = NDArray[np.float64]
 MEAN = "mean over sites"
 """Value of the column `site` for the mean over sites; no site can have this name."""
 CONFIDENCE = 0.95
@@ -47,7 +49,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Sequence[float] | Numbers) -> Interval:
     """Mean, sample standard deviation and confidence interval; NaN where there are too few values for them."""
     numbers = np.asarray(values, np.float64)
     n, mean = len(numbers), float(numbers.mean()) if len(numbers) else np.nan
@@ -73,7 +75,7 @@ def p_value(found: Interval) -> float:
     return float(2 * student.sf(abs(found.mean) * np.sqrt(found.n) / found.sd, found.n - 1))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float] | Numbers) -> list[float]:
     """p values after the step-down correction of Holm (Scand. J. Stat. 6:65, 1979), in their order; NaN stays NaN.
 
     NaN stands for no test. statsmodels' own collects garbage at every call, half a second in a large process,
@@ -177,15 +179,14 @@ def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame
     table, people, rows = by_seed(results), subjects_tested(results).to_dict(), []
     of_patients = over_patients(with_mean_site(results), quality, reference)
     most, drawn = max(people.values()), {*results.loc[drawn_in(results), "site"]}
-    for (regime, site), group in table.groupby(["regime", "site"], sort=False):
-        numbers = group.set_index(["seed", "method"])[quality].unstack(sort=False).dropna(axis="columns", how="all")
-        within = bool(group["within_subject"].any())
-        for method in numbers.columns:
-            own = interval(numbers[method].dropna().tolist())
-            row = {"regime": regime, "site": site, "within_subject": within, "drawn": site in drawn}
+    within = table.groupby(["regime", "site"])["within_subject"].any().to_dict()
+    for (regime, site), numbers in _numbers(table, quality).items():
+        for method in numbers:
+            own = interval(_known(numbers[method]))
+            row = {"regime": regime, "site": site, "within_subject": within[regime, site], "drawn": site in drawn}
             row |= {"method": method, "seeds": own.n, "mean": own.mean, "sd": own.sd}
             subjects = min(people.get((regime, site, name), most) for name in (method, reference))
-            row |= {"subjects": subjects} | _difference(numbers, str(method), reference, subjects)
+            row |= {"subjects": subjects} | _difference(numbers, method, reference, subjects)
             rows.append(row | of_patients.get((regime, site, method), NO_PATIENTS))
     found = pd.DataFrame(rows) if "fold" not in results else pd.DataFrame(rows).assign(folds=results["fold"].nunique())
     tests = found.groupby(["regime", "site"], sort=False)["p"].transform("count")
@@ -193,16 +194,30 @@ def compare(results: pd.DataFrame, quality: str, reference: str) -> pd.DataFrame
     return found.assign(differs=found["p_holm"].map(shown))
 
 
-def _corrected(found: pd.DataFrame, column: str) -> "pd.Series[float]":
+def _numbers(table: pd.DataFrame, quality: str) -> dict[tuple[str, str], dict[str, Numbers]]:
+    """The numbers of each method by seed, shape (seeds,), by regime and site; NaN for a seed that lacks it."""
+    wide = table.set_index(["regime", "site", "method", "seed"])[quality].unstack("seed", sort=False).dropna(how="all")
+    found: dict[tuple[str, str], dict[str, Numbers]] = {}
+    for (regime, site, method), numbers in zip(wide.index, wide.to_numpy(), strict=True):
+        found.setdefault((regime, site), {})[method] = numbers
+    return found
+
+
+def _known(numbers: Numbers) -> Numbers:
+    return numbers[~np.isnan(numbers)]
+
+
+def _corrected(found: pd.DataFrame, column: str) -> Numbers:
     """p values after Holm's correction for all methods of a regime and site."""
-    p_values = found.groupby(["regime", "site"], sort=False)[column]
-    return p_values.transform(lambda values: pd.Series(holm(values.tolist()), values.index))
+    p_values = found[column].to_numpy(np.float64, copy=True)
+    for rows in found.groupby(["regime", "site"]).indices.values():
+        p_values[rows] = holm(p_values[rows])
+    return p_values
 
 
-def _difference(numbers: pd.DataFrame, method: str, reference: str, subjects: int) -> dict[str, Any]:
+def _difference(numbers: Mapping[str, Numbers], method: str, reference: str, subjects: int) -> dict[str, Any]:
     known = reference in numbers and method != reference
-    pairs = (numbers[method] - numbers[reference]).dropna().tolist() if known else []
-    found = interval(pairs)
+    found = interval(_known(numbers[method] - numbers[reference]) if known else [])
     tested = method not in UNTRAINED.values() and not too_few(found.n, subjects)
     return {
         "pairs": found.n, "difference": found.mean, "difference_sd": found.sd, "low": found.low, "high": found.high,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 PATIENT = ["regime", "site", "subject"]
@@ -30,11 +31,12 @@ def over_patients(results: pd.DataFrame, quality: str, reference: str) -> dict[t
         reference: Method that is subtracted.
     """
     apart = differences_by_patient(results, quality, reference)
+    methods, values = apart.columns[len(PATIENT) :], apart.iloc[:, len(PATIENT) :].to_numpy()
     found: dict[tuple[Hashable, ...], dict[str, Any]] = {}
-    for (regime, site), group in apart.groupby(["regime", "site"], sort=False):
-        for method in group.columns[3:]:
-            own = group[method].dropna().tolist()
-            median = float(np.median(own)) if own else np.nan
+    for (regime, site), rows in apart.groupby(["regime", "site"], sort=False).indices.items():
+        for method, column in zip(methods, values[rows].T, strict=True):
+            own = column[~np.isnan(column)]
+            median = float(np.median(own)) if len(own) else np.nan
             found[regime, site, method] = {
                 "patients": len(own), "patient_median": median, "patient_p": signed_rank(own)
             }  # fmt: skip
@@ -74,7 +76,7 @@ def drawn_in(results: pd.DataFrame) -> "pd.Series[bool]":
     return results.get("drawn", pd.Series(data=False, index=results.index)).astype(bool)
 
 
-def signed_rank(differences: Sequence[float]) -> float:
+def signed_rank(differences: Sequence[float] | NDArray[np.float64]) -> float:
     """Two-sided p of Wilcoxon's signed-rank test that differences are symmetric about 0; NaN for too few subjects.
 
     Exact for up to 50 subjects without ties (Wilcoxon, Biometrics Bulletin 1:80, 1945).
