@@ -31,10 +31,10 @@ def over_patients(results: pd.DataFrame, quality: str, reference: str) -> dict[t
         reference: Method that is subtracted.
     """
     apart = differences_by_patient(results, quality, reference)
-    methods, values = apart.columns[len(PATIENT) :], apart.iloc[:, len(PATIENT) :].to_numpy()
     found: dict[tuple[Hashable, ...], dict[str, Any]] = {}
-    for (regime, site), rows in apart.groupby(["regime", "site"], sort=False).indices.items():
-        for method, column in zip(methods, values[rows].T, strict=True):
+    for (regime, site), group in apart.groupby(["regime", "site"], sort=False):
+        numbers = group.iloc[:, len(PATIENT) :]
+        for method, column in zip(numbers, numbers.to_numpy().T, strict=True):
             own = column[~np.isnan(column)]
             median = float(np.median(own)) if len(own) else np.nan
             found[regime, site, method] = {

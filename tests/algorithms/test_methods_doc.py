@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ def settings_table(kind: type[Algorithm]) -> str:
     return "\n".join([HEADER, *rows]) if rows else "No further settings."
 
 
+@cache
 def tables() -> dict[str, str]:
     """What the page must have, under a comment that says what it is."""
     settings = {f"settings of {name_of(kind)}": settings_table(kind) for kind in ALGORITHMS}
