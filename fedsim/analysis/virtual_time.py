@@ -181,3 +181,25 @@ def busy_shares(turns: pd.DataFrame, elapsed_s: float, clients: int) -> "pd.Seri
     never = pd.Series(0.0, range(clients - len(worked)))
     shares: pd.Series[float] = pd.concat([worked, never]).sort_values(ignore_index=True)
     return shares
+
+
+def by_region(clients: pd.DataFrame, best: int | None) -> pd.DataFrame:
+    """Validation PSNR of each region's clients, with the parameters of their region.
+
+    Args:
+        clients: Rows of clients.parquet.
+        best: The round that validation chose, if any.
+
+    Returns:
+        region, clients (number that were scored), best and last (PSNR [dB], mean over them, at the best round and at
+        the last validated one); empty without regions or validation.
+    """
+    known = clients.dropna(subset="psnr") if "region" in clients else clients[:0]
+    if known.empty:
+        return pd.DataFrame(columns=["region", "clients", "best", "last"])
+    last = known["round"].max()
+    psnr = known.groupby(["region", "round"])["psnr"].mean().unstack("round")
+    found = psnr.reindex(columns=[last if best is None else best, last]).set_axis(["best", "last"], axis=1)
+    counts = known.groupby("region")["client"].nunique().rename("clients")
+    table: pd.DataFrame = pd.concat([counts, found], axis=1).reset_index().astype({"region": int})
+    return table

@@ -114,7 +114,7 @@ class Rounds:
         return [
             {
                 **(done.rows.get(name) or self._idle_row(step.round, name, done.given.get(name, 0))), **UNKNOWN,
-                **self._timed(turns.get(name)),
+                **self._timed(turns.get(name)), **self._aggregation.labels(name),
                 **({"outcome": "dropped", "weight": 0.0} if name in done.gone else {}), **quality.get(name, {}),
             }
             for name in sorted({*turns, *quality}, key=self._clients.place)

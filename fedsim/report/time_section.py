@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fedsim.analysis.virtual_time import busy_shares, milestones, outcomes, staleness_counts, turns_of
+from fedsim.analysis.virtual_time import busy_shares, by_region, milestones, outcomes, staleness_counts, turns_of
 from fedsim.report.page import Picture
 from fedsim.report.time_figures import (
     MOST_STEPS,
@@ -50,6 +50,7 @@ def time_section(
         "clients": count, "never": count - turns["client"].nunique(), "outcomes": ended.to_dict("records"),
         "busy": {"least": float(busy.min()), "median": float(busy.median()), "most": float(busy.max())},
         "idle": 1 - float(busy.mean()), "levels": _levels(rounds),
+        "regions": by_region(clients, best).to_dict("records"),
         "staleness": _staleness(counts), "pictures": list(_pictures(rounds, turns, counts, count, best, draw)),
     }  # fmt: skip
 

@@ -9,6 +9,7 @@ from fedsim.analysis.virtual_time import (
     SHARES,
     as_methods,
     busy_shares,
+    by_region,
     has_virtual_time,
     milestones,
     outcomes,
@@ -53,6 +54,18 @@ def test_staleness_counts_uploads_that_entered() -> None:
     turns = turns_of(ROUNDS, clients_of([*TURNS, (3, "C", 30, 40, 0, "late"), (3, "D", 0, 40, 3, "trained")]))
     assert staleness_counts(turns).to_dict() == {0: 4, 1: 2, 2: 0, 3: 1}
     assert staleness_counts(turns[:0]).empty
+
+
+def test_quality_by_region_is_the_mean_over_its_clients() -> None:
+    rows = [(1, "A", 1, 20.0), (1, "B", 2, 30.0), (1, "C", 2, 32.0), (2, "A", 1, 22.0), (2, "B", 2, 29.0)]
+    clients = pd.DataFrame(rows, columns=["round", "client", "region", "psnr"])
+    assert by_region(clients, 1).to_dict("list") == {
+        "region": [1, 2], "clients": [1, 2], "best": [20, 31], "last": [22, 29],
+    }  # fmt: skip
+    idle = pd.DataFrame({"round": [3], "client": ["D"], "region": [NAN], "psnr": [NAN]})
+    assert by_region(pd.concat([clients, idle]), 1).equals(by_region(clients, 1)), "rows that no ledger has"
+    assert by_region(clients.drop(columns="region"), 1).empty
+    assert by_region(clients.assign(psnr=NAN), None).empty
 
 
 def test_milestones_are_validated_rounds() -> None:

@@ -56,8 +56,13 @@ def test_the_section_says_what_the_ledger_says() -> None:
     assert "Shown" not in captions["virtual-gantt"], "all is shown"
 
 
-def test_regions_have_bytes_of_their_own() -> None:
-    assert section(ROUNDS, clients_of(TURNS), count=4)[0]["levels"] == []
+def test_regions_have_bytes_and_a_quality_of_their_own() -> None:
+    without = section(ROUNDS, clients_of(TURNS), count=4)[0]
+    assert without["levels"] == without["regions"] == []
+    clients = clients_of(TURNS).assign(psnr=[20.0, 30, 20, 32, 22, 28], region=[1, 2, 1, 2, 1, 2])
+    assert section(ROUNDS, clients, count=4)[0]["regions"] == [
+        {"region": 1, "clients": 1, "best": 22, "last": 22}, {"region": 2, "clients": 2, "best": 28, "last": 28},
+    ]  # fmt: skip
     rounds = ROUNDS.assign(region_uplink_bytes=[0, 0, 8_000], region_downlink_bytes=[0, 0, 9_000])
     levels = section(rounds, clients_of(TURNS), count=4)[0]["levels"]
     assert levels == [

@@ -13,7 +13,7 @@ COLUMNS = frozenset({
     "round", "client", "site", "samples", "outcome", "node", "pid", "memory_bytes", "device", "private_bytes", "weight",
     "steps", "begin_seconds", "wait_seconds", "load_seconds", "train_seconds", "send_seconds", "uplink_bytes",
     "downlink_bytes", "evaluate_begin_seconds", "evaluate_seconds", "nmse", "psnr", "ssim", "virtual_begin_s",
-    "virtual_end_s", "staleness",
+    "virtual_end_s", "staleness", "region",
 })  # fmt: skip
 """The columns of clients.parquet that no method may write; the loss, which a method may note itself, is another."""
 

@@ -75,6 +75,10 @@ class Aggregation(ABC):
         """What clients need to reconstruct after a round, and what of it each reads."""
         return self._server.deployed(), {}
 
+    def labels(self, client: str) -> Row:
+        """Further columns of a client's rows in the ledger."""
+        return {}
+
     @property
     def level(self) -> bool:
         """Whether no client has been trained for a step that is to come."""

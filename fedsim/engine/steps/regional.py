@@ -67,6 +67,10 @@ class Regional(Aggregation):
         regions = dict.fromkeys(self._region(name) for name in clients)
         return prefixed({f"{region}/": self._server_of(region).deployed() for region in regions}), lots
 
+    def labels(self, client: str) -> Row:
+        """The client's region, counted from 1."""
+        return {"region": int(self._region(client)) + 1}
+
     def _began_with(self, turn: Turn) -> ServerState:
         return self._server_of(self._region(turn.client)).state
 
