@@ -46,9 +46,17 @@ def uploads(clients: int, deviation: float, seed: int = 0) -> tuple[np.ndarray, 
 
 
 def a_round(
-    method: FedMRI, server: ServerState, encoders: Encoders, weights: list[float] | None = None, groups: int = 1
+    method: FedMRI,
+    server: ServerState,
+    encoders: Encoders,
+    weights: list[float] | None = None,
+    groups: int = 1,
+    mixing: float | None = None,
 ) -> ServerState:
-    """Every client trains on `groups` hosts, whose sums are merged in backward order."""
+    """Every client trains on `groups` hosts, whose sums are merged in backward order.
+
+    With `mixing` their uploads are stale, and enter the server's encoder with this factor.
+    """
     names = tuple(f"c{index}" for index in range(len(encoders)))
     weights = weights or [1 / len(encoders)] * len(encoders)
     vectors = {name: torch.from_numpy(vector) for name, vector in server.items()}
@@ -64,10 +72,10 @@ def a_round(
             sums[upload.name].merge(partial.partial)
     collected = {u.name: [s[u.name].numpy() for s in sent] for u in method.uploads("train") if u.collected}
     totals = {name: total.total for name, total in sums.items()}
-    return method.update(
-        server,
-        Received(phase=Phase(names), sums=totals, weight=sum(weights), collected=collected, population=len(names)),
-    )
+    if mixing is not None:
+        totals["shared"] = mixing * totals["shared"] + (1 - mixing) * sum(weights) * server["shared"]
+    found = {"sums": totals, "weight": sum(weights), "collected": collected, "population": len(names)}
+    return method.update(server, Received(phase=Phase(names), stale=mixing is not None, **found))
 
 
 def gradient_in_round_2(method: FedMRI, state: ServerState, theta: Tensor, private: dict[str, Tensor]) -> StandIn:
@@ -140,6 +148,25 @@ def test_moments_are_those_of_the_uploads(deviation: float, weights: list[float]
     np.testing.assert_allclose(state.get("mean", state["shared"]), server + drift, rtol=1e-6, atol=1e-7)
     assert state["count"] == 16
     assert ("mean" in state) == (weights is not None)
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "samples"])
+def test_moments_of_stale_uploads_are_those_of_the_uploads(weighting: str) -> None:
+    """The server's encoder is then not their mean, which the drift gives instead."""
+    server, encoders = uploads(4, 0.1)
+    method = FedMRI(negatives="moments", weighting=weighting, beta=1).overlapping()
+    assert isinstance(method, FedMRI)
+    assert [upload.name for upload in method.uploads("train")] == ["shared", "distance", "drift"]
+    state = a_round(method, {"shared": server}, encoders, mixing=0.3)
+    mean = torch.stack(encoders).mean(0)
+    np.testing.assert_allclose(state["mean"], mean, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(state["shared"], 0.7 * server + 0.3 * mean.numpy(), rtol=0, atol=1e-6)
+    fresh = a_round(FedMRI(negatives="moments"), {"shared": server}, encoders)
+    np.testing.assert_allclose(state["deviation"], fresh["deviation"], rtol=1e-4, atol=1e-6)
+    client = gradient_in_round_2(method, state, encoders[0] + 0.05, {})
+    vectors = (torch.from_numpy(state[name]) for name in ("shared", "mean", "deviation"))
+    _, expected = moment_ratio_and_gradient(encoders[0] + 0.05, *vectors, 4)
+    torch.testing.assert_close(client.shared_gradient, expected)
 
 
 @pytest.mark.parametrize("deviation", [1e-5, 1e-2])
