@@ -82,7 +82,7 @@ def times_of(curves: pd.DataFrame, axes: Mapping[str, Mapping[str, Any]], refere
 
 def _time(row: Row) -> str:
     mean = _known(row["mean"], precise_duration)
-    ends = (precise_duration(max(0.0, row[end])) for end in ("low", "high"))
+    ends = (precise_duration(row[end]) if row[end] > 0 else "below 0" for end in ("low", "high"))
     return f"{mean} [{', '.join(ends)}]" if np.isfinite(row["low"]) else mean
 
 

@@ -18,7 +18,7 @@ from fedsim.report.report import write_report
 from fedsim.report.time_figures import MOST_ROWS, staleness_and_steps, virtual_gantt
 from fedsim.report.time_section import time_section
 from fedsim.report.time_table import times_of
-from tests.analysis.timed import TURNS, clients_of, rounds_of, three_modes
+from tests.analysis.timed import TURNS, clients_of, curve, rounds_of, three_modes
 
 NAN = float("nan")
 ROUNDS = rounds_of([20, 30, 40], [20, 29, 30])
@@ -137,6 +137,12 @@ def test_a_study_says_its_times_and_who_never_got_there() -> None:
     assert columns["reached by"] == ["3 of 3 seeds", "3 of 3 seeds", "2 of 3 seeds"]
     assert columns["simulated time [95 % CI]"][2] == "", "no mean over some of the seeds"
     assert times_of(three_modes().drop(columns="virtual_s"), {}, "synchronous").reached.empty
+
+
+def test_an_interval_that_reaches_below_zero_says_so() -> None:
+    curves = [curve("fedavg", seed, [10.0**seed, 2e3], [30, 30]) for seed in (1, 2, 3)]
+    (told,) = [column for column in times_of(pd.concat(curves), {}, "fedavg").columns() if "simulated" in column.head]
+    assert told.cells[0].text.startswith("6 min 10 s [below 0, ")
 
 
 @pytest.mark.slow
