@@ -53,8 +53,8 @@ GALLERY = (
         figure="client-count-exact", found=overview, begins="clients-100: no method",
     ),
     Shown(
-        study="modes-hospitals", asks="Whom should the server wait for, if one hospital is nine times slower?",
-        figure="modes-hospitals", found=time_to_quality, begins="buffered reaches",
+        study="modes-hospitals", asks="Whom should the server wait for, if one hospital takes nine times as long?",
+        figure="modes-hospitals", found=time_to_quality, begins="buffered reaches", options=ON_HOSPITALS,
     ),
     Shown(
         study="modes-slow-sites", asks="And among a thousand hospitals that differ fifty-fold in speed?",
