@@ -15,7 +15,7 @@ from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.node import Disk, Node
 from fedsim.engine.place.placement import granted
 from fedsim.engine.plan.advice import warnings
-from fedsim.engine.plan.fits import check_fits, plan_run, refuse
+from fedsim.engine.plan.fits import check_fits, check_time, plan_run, refuse
 from fedsim.engine.record.claim import check_unclaimed
 from fedsim.engine.record.resuming import began_with, check_same
 from fedsim.engine.record.run_directory import setup_of
@@ -153,8 +153,8 @@ def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
         check_data(job.plan)
     nodes = _nodes(target, there)
     if nodes is None:
-        for workload in job.workloads:
-            assemble(workload.settled())
+        for workload in (one.settled() for one in job.workloads):
+            check_time(workload, assemble(workload).clients)
         if there:
             tell(f"{target.name} does not say what its nodes have; whether the job fits is checked there")
         return

@@ -14,8 +14,8 @@ from typing import Any
 
 from fedsim.analysis.comparable import Terms, check_comparable
 from fedsim.core.errors import InputError
-from fedsim.engine.clock.trace import read_trace
 from fedsim.engine.federation import Federation, assemble
+from fedsim.engine.plan.fits import check_time
 from fedsim.engine.plan.walltime import Walltime
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.claim import Claim
@@ -115,20 +115,20 @@ def _warn_of_switch(plan: StudyPlan) -> None:
 
 
 def check_data(plan: StudyPlan) -> None:
-    """Import and divide the data of every point, so that invalid data, and traces, are refused before anything runs.
+    """Import and divide the data of every point, so that invalid data and times are refused before anything runs.
 
     Raises:
-        InputError: a point's data or trace are invalid, or two points could not be compared; names them.
+        InputError: a point's data are invalid, simulated time does not let it finish, or two points could not be
+            compared; names them.
     """
     finals, trials = plan.examples(), [plan.trial(case, plan.example(case.method)) for case in plan.searched]
     federations: dict[str, Federation] = {}
     for point in (*plan.tuning(), *trials, *finals):
-        key, time = _data_key(point), point.workload.time
+        key = _data_key(point)
         try:
             if key not in federations:
                 federations[key] = assemble(point.workload)
-            if time is not None:
-                read_trace(time.available, federations[key].clients)
+            check_time(point.workload.settled(), federations[key].clients)
         except InputError as error:
             raise InputError(f"{point.label}: {error}") from error
     for regime in plan.regimes:

@@ -191,6 +191,17 @@ METHODS = [
 ]  # fmt: skip
 
 
+ENDLESS = [
+    (f"time={{{mode}, latency_s: 7, available: {{share: 1.0e-6}}}}",
+        "time: round 1: no client finishes its turn any more; raise time.available.share")
+    for mode in (
+        "mode: synchronous", "mode: deadline, deadline_s: 1", "mode: buffered, buffer: 1", "mode: asynchronous",
+        "hierarchy: {regions: 2}",
+    )
+]  # fmt: skip
+OVER = "time={latency_s: 7, available: {trace: t.csv}}"
+
+
 def of_files(kind: str, files: dict[str, str] | dict[str, bytes]) -> Iterator[Bad]:
     for what, content in files.items():
 
@@ -212,3 +223,10 @@ def bad_keys() -> Iterator[Bad]:
     yield from settings("paths", ODD_PATHS)
     yield from settings("splits, clients, masks, sequences", IMPOSSIBLE)
     yield from settings("methods and networks", METHODS)
+    yield from settings("simulated time", ENDLESS)
+    yield Bad(
+        "simulated time", "a trace that ends before the rounds", ("run", "small.yaml", "--set", OVER),
+        "time: round 2: no client finishes its turn any more; raise time.available.share, lower time.dropout, set "
+        "time.available.period_h for the windows of a trace to return, or set training.rounds to at most 1",
+        lambda folder: (folder / "t.csv").write_text("client,from_s,to_s\nA,0,9\nB,0,9\n"),
+    )  # fmt: skip

@@ -83,6 +83,11 @@ STUDIES: dict[str, tuple[str, str]] = {
     "a wrong value in a regime": (STUDY + "regimes: {r: {training.rounds: 0}}\n", "training.rounds"),
     "a regime with a slash": (STUDY + "regimes: {a/b: {}}\n", "regimes"),
     "no regimes": (STUDY + "regimes: {}\n", "regimes"),
+    "a mode in which no round ends": (
+        STUDY + "set: {time.latency_s: 7, time.deadline_s: 9}\n"
+        "regimes: {s: {}, d: {time.mode: deadline, time.available.share: 1.0e-6}}\n",
+        "d/single/seed-1: time: round 1: no client finishes its turn any more; raise time.available.share",
+    ),
     "a tuning seed of the study's": (STUDY + "tune: {seed: 1}\n", "tune.seed"),
     "tuning without a seed": (STUDY + "tune: {grid: {}}\n", "tune.seed"),
     "an axis without values": (STUDY + "tune: {seed: 9, grid: {training.lr: []}}\n", "tune.grid"),

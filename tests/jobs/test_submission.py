@@ -165,6 +165,7 @@ def test_points_that_cannot_be_jobs(workload: Path, tmp_path: Path, keys: list[s
     (["federation.sites.0.source={format: nifti, path: none}"], "/none: no such file or folder"),
     (["federation.sites.0.resources.memory=1e6"], "site A: resources.memory: 1e+06 GB, and Ray counts no more than"),
     (["training.lr=-1"], "training.lr: Input should be greater than 0"),
+    (["time={latency_s: 7, available: {share: 1.0e-6}}"], "time: round 1: no client finishes its turn any more; "),
 ])  # fmt: skip
 @pytest.mark.parametrize(("cluster", "more"), [
     ("local", []), ("local", ["--dry-run"]), ("slurm", ["--dry-run"]), ("kuberay", ["--dry-run"]),

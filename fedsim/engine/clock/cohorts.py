@@ -22,10 +22,13 @@ _Ended = tuple[float, int, float, Outcome]
 
 def unfinished(round_: int) -> InputError:
     """The error of a round that no client finishes."""
-    return InputError(
-        f"time: round {round_}: no client finishes its turn any more; raise time.available.share, lower "
-        "time.dropout, or set time.available.period_h for the windows of a trace to return"
-    )
+    remedies = [
+        "raise time.available.share", "lower time.dropout",
+        "set time.available.period_h for the windows of a trace to return",
+        *([f"set training.rounds to at most {round_ - 1}"] if round_ > 1 else []),
+    ]  # fmt: skip
+    remedy = f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
+    return InputError(f"time: round {round_}: no client finishes its turn any more; {remedy}")
 
 
 class Cohorts:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from fedsim.algorithms.learner import Learner
+from fedsim.core.errors import InputError
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.cohorts import Cohorts
 from fedsim.engine.clock.conditions import Conditions
@@ -63,11 +64,18 @@ class Timetable:
             InputError: no client finishes a turn any more.
         """
         if self._kept and round_ < self._kept[0].round:
-            self._kept.clear()
-            self._steps = self._begun()
+            self._restart()
         while not self._kept or self._kept[-1].round < round_:
-            self._kept.append(next(self._steps))
+            try:
+                self._kept.append(next(self._steps))
+            except InputError:  # after which an iterator is exhausted
+                self._restart()
+                raise
         return self._kept[round_ - self._kept[0].round]
+
+    def _restart(self) -> None:
+        self._kept.clear()
+        self._steps = self._begun()
 
     def _begun(self) -> Iterator[Step]:
         mode = Overlapping if self._time.overlaps else Cohorts

@@ -9,6 +9,7 @@ import torch
 from fedsim.algorithms.learner import Learner
 from fedsim.core.errors import InputError
 from fedsim.core.text import bytes_text
+from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.federation import Federation, assemble
 from fedsim.engine.host.training import make_learner
@@ -22,7 +23,7 @@ from fedsim.engine.plan.advice import warnings
 from fedsim.engine.plan.calibration import calibrate
 from fedsim.engine.plan.needs import usable_bytes
 from fedsim.engine.plan.plan import Plan, make_plan
-from fedsim.engine.plan.virtual import foresee
+from fedsim.engine.plan.virtual import check_ends, foresee
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.schema import Workload
@@ -38,7 +39,7 @@ def check_fits(
     out: Path,
     machine: Machine | None = None,
 ) -> list[str]:
-    """Refuse a run that does not fit its machine, by sizes alone; returns warnings about one that does.
+    """Refuse a run that cannot finish, or does not fit its machine by sizes alone; returns warnings about others.
 
     Args:
         workload: Settled.
@@ -49,11 +50,27 @@ def check_fits(
         machine: Where it would run; default the Ray cluster that this process is connected to, or this machine.
 
     Raises:
-        InputError: something does not fit; names the key to change.
+        InputError: something does not fit, or simulated time does not let the run finish; names the key to change.
     """
+    check_ends(timetable, workload.training.rounds)
     plan = make_plan(workload, federation, learner, timetable, machine or machine_of(workload, out))
     refuse(plan)
     return warnings(plan)
+
+
+def check_time(workload: Workload, clients: Clients) -> None:
+    """Refuse a run that simulated time does not let finish, wherever it would run.
+
+    Args:
+        workload: Settled.
+        clients: The federation's.
+
+    Raises:
+        InputError: its trace cannot be used, or no client finishes a turn any more.
+    """
+    if workload.time is not None:
+        timetable = Timetable.of(workload, clients, make_learner(setup_of(workload)))
+        check_ends(timetable, workload.training.rounds)
 
 
 def plan_run(workload: Workload, out: Path, machine: Machine | None = None) -> Plan:

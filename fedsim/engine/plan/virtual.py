@@ -66,7 +66,7 @@ def apart(workload: Workload, timetable: Timetable | None, state: float) -> Apar
             others=time.hierarchy.regions, read=time.hierarchy.regions, sums=time.hierarchy.regions, asked=asked
         )
     others, together = 0, min(filter(None, (workload.metrics.every, workload.engine.checkpoint_every, rounds)))
-    with suppress(InputError):  # of a round that no client finishes: the run trains until then
+    with suppress(InputError):  # of a round that no client finishes: `check_ends` refuses to begin such a run
         for step in _first(timetable, rounds):
             others = max(others, len(step.in_flight))
     sums = min(together, 1 + most_ahead(state))
@@ -89,6 +89,20 @@ def held_by(setup: Setup, workload: Workload, clients: Clients, learner: Learner
     sent = traffic_of_zeros(workload.algorithm, learner.fresh_server(), clients.names, workload.uploads)
     beside = apart(workload, timetable, sent.server)
     return replace(setup, states=beside.read, sums=beside.sums)
+
+
+def check_ends(timetable: Timetable | None, rounds: int) -> None:
+    """Refuse a run that simulated time will not let finish, as far as its first turns tell.
+
+    Args:
+        timetable: Of the run; None without simulated time.
+        rounds: Number of all of them.
+
+    Raises:
+        InputError: no client finishes a turn any more.
+    """
+    if timetable is not None:
+        foresee(timetable, rounds)
 
 
 def foresee(timetable: Timetable, rounds: int) -> Virtual:

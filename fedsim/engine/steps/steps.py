@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 
+from fedsim.core.errors import InputError, RunError
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.clock.turns import Step, Turn
@@ -15,7 +16,7 @@ StepOf = Callable[[int], Step]
 
 def steps_of(workload: Workload, clients: Clients, timetable: Timetable | None) -> StepOf:
     """The steps of a run: those of its timetable or, without simulated time, the sampler's cohorts at no time."""
-    return lru_cache(1)(partial(_untimed, workload, clients)) if timetable is None else timetable.step
+    return lru_cache(1)(partial(_untimed, workload, clients)) if timetable is None else partial(_timed, timetable)
 
 
 def drawn(workload: Workload, clients: Clients, round_: int) -> list[int]:
@@ -27,6 +28,18 @@ def drawn(workload: Workload, clients: Clients, round_: int) -> list[int]:
 def cohort(step: Step, clients: Clients) -> tuple[str, ...]:
     """The clients that a step trains, in the federation's order."""
     return tuple(sorted((turn.client for turn in step.turns if turn.outcome == "trained"), key=clients.place))
+
+
+def _timed(timetable: Timetable, round_: int) -> Step:
+    """A step of a run that has begun.
+
+    Raises:
+        RunError: no client finishes a turn any more, which could not be foreseen by the first turns.
+    """
+    try:
+        return timetable.step(round_)
+    except InputError as error:
+        raise RunError(str(error)) from error
 
 
 def _untimed(workload: Workload, clients: Clients, round_: int) -> Step:

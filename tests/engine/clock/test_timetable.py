@@ -15,10 +15,12 @@ from fedsim.engine.clock.timetable import Timetable
 from fedsim.engine.clock.turns import Step
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.training import make_learner
+from fedsim.engine.plan.fits import check_time
 from fedsim.engine.record.run_directory import setup_of
-from fedsim.workload.reading import load_workload
+from fedsim.workload.reading import load_workload, read_yaml
 
 UP, DOWN = 1.25e6, 2.5e6
+WORKLOADS = sorted((Path(__file__).parents[3] / "workloads").glob("*.yaml"))
 HOSPITALS = """
 name: paper
 seed: 5
@@ -150,6 +152,18 @@ def test_sites_join_and_leave(make: Make, mode: str) -> None:
     assert names == [{"B", "C"}, {"A", "B", "C"}, {"A", "B", "C"}, {"A", "B"}]
 
 
+def test_who_leaves_at_work_still_ends_its_turn(make: Make) -> None:
+    """C may be drawn for round 1 only, and its upload enters step 2."""
+    timetable = make("time.mode=buffered", "time.buffer=2", "time.concurrency=3", "federation.sites.2.leaves_round=1")
+    assert [told(step) for step in steps(timetable, 4)] == [
+        [("A", 0, 3, 0, "trained"), ("B", 0, 4, 0, "trained")],
+        [("A", 4, 7, 0, "trained"), ("C", 0, 7, 1, "trained")],
+        [("B", 4, 8, 1, "trained"), ("A", 7, 10, 0, "trained")],
+        [("A", 10, 13, 0, "trained"), ("B", 10, 14, 0, "trained")],
+    ]
+    assert {turn.client for step in steps(timetable, 20)[2:] for turn in step.turns} == {"A", "B"}
+
+
 def test_windows_of_a_trace(make: Make, tmp_path: Path) -> None:
     """A is there up to 2 s and from 10 s to 20 s; B and C always."""
     (tmp_path / "trace.csv").write_text("client,from_s,to_s\nA,0,2\nA,10,20\n")
@@ -158,6 +172,14 @@ def test_windows_of_a_trace(make: Make, tmp_path: Path) -> None:
         ("A", 0, 2, 0, "unavailable"), ("A", 7, 7, 0, "unavailable"), ("A", 14, 17, 0, "trained"),
     ]  # fmt: skip
     assert times(timetable, 3) == [(0, 7), (7, 14), (14, 21)]
+
+
+def test_a_site_with_shifts_of_its_own_does_not_follow_the_trace(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("client,from_s,to_s\nA,0,2\nB,0,2\n")
+    timetable = make("time.available.trace=trace.csv", "federation.sites.0.time={available: {share: 1}}")
+    assert told(timetable.step(2)) == [
+        ("B", 7, 7, 0, "unavailable"), ("A", 7, 10, 0, "trained"), ("C", 7, 14, 0, "trained"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "buffered"])
@@ -180,6 +202,9 @@ def test_a_trace_that_is_over_ends_the_run_in_one_line(make: Make, tmp_path: Pat
         timetable = make("time.available.trace=trace.csv", f"time.mode={mode}", "time.deadline_s=9", "time.buffer=3")
         with pytest.raises(InputError, match=r"^time: round \d+: no client finishes its turn any more; .*$"):
             timetable.step(9)
+        with pytest.raises(InputError, match=r"^time: round \d+: no client finishes"):
+            timetable.step(9)
+        assert timetable.step(1).end_s <= 9
 
 
 MODES = {
@@ -222,12 +247,6 @@ def test_a_step_is_the_same_whenever_it_is_asked_for(make: Make, mode: str, monk
     assert [again.step(round_) for round_ in range(12, 0, -1)] == found[::-1]
 
 
-def test_late_and_other_seeds_draw_other_times(make: Make) -> None:
-    keys = ("time.compute.samples_per_s=[1, 100]", "time.uplink_mbps={lognormal: {median: 10, sigma: 1}}")
-    ends = [make(*keys, f"seed={seed}").step(1).turns[0].end_s for seed in (1, 2)]
-    assert ends[0] != ends[1]
-
-
 def test_the_bytes_are_those_of_the_method(make: Make, tmp_path: Path) -> None:
     """FedAvg sends all parameters as float32 both ways: at 1 Mbit/s each, a byte takes 8 microseconds."""
     keys = ("time={uplink_mbps: 1, downlink_mbps: 1}", *(f"federation.sites.{site}.time=null" for site in (1, 2)))
@@ -237,3 +256,10 @@ def test_the_bytes_are_those_of_the_method(make: Make, tmp_path: Path) -> None:
     assert timetable is not None
     sent = learner.shared.nbytes
     assert timetable.step(1).end_s == pytest.approx(2 * sent * 8e-6)
+
+
+@pytest.mark.parametrize("path", [path for path in WORKLOADS if "time" in read_yaml(path)], ids=lambda path: path.stem)
+def test_rounds_of_the_workloads_end(path: Path, cache: Path) -> None:
+    """Also those of a night shift, which reads its trace."""
+    workload = load_workload(path, [f"federation.cache={cache}"]).settled()
+    check_time(workload, assemble(workload).clients)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.core.errors import InputError
+from fedsim.core.errors import InputError, RunError
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.host.messages import Setup
 from fedsim.engine.plan import virtual
@@ -184,6 +184,22 @@ def test_a_trace_is_refused_before_a_client_is_timed(fedsim: Fedsim, file: Path)
     assert status == 2
     assert err.startswith("fedsim: time.available.trace: ")
     assert err.count("\n") == 1
+
+
+def test_a_run_whose_rounds_end_is_refused_as_far_as_can_be_foreseen(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten rounds of 10 s, a trace of 25 s has two; what comes after the first turns is seen when it comes."""
+    names = [f"F-00{number}" for number in range(1, 6)]
+    (tmp_path / "t.csv").write_text("client,from_s,to_s\n" + "".join(f"{name},0,25\n" for name in (*names, "S")))
+    workload = load_workload(file, ("time={latency_s: 10, available: {trace: t.csv}}", "federation.sites.1.time=null"))
+    with pytest.raises(InputError, match=r"^time: round 3: no client .* or set training\.rounds to at most 2$"):
+        run(workload, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(virtual, "_MOST", 6)
+    with pytest.raises(RunError, match=r"^time: round 3: no client finishes its turn any more; "):
+        run(workload, tmp_path / "run")
+    assert Run(tmp_path / "run").round("last") == 2
 
 
 def test_a_round_of_a_plan_is_a_buffer(file: Path) -> None:
