@@ -17,6 +17,7 @@ import fedsim
 from fedsim.cli.watch_run import WatchedRun, spark_line
 from fedsim.cli.watching import follow, watched
 from fedsim.core.errors import DamagedError
+from fedsim.core.text import precise_duration
 from fedsim.engine.record.failures import Failure, Failures
 from fedsim.engine.record.ledger import write_table
 from fedsim.study.ended import write_failures
@@ -59,9 +60,9 @@ def lines_of(subject: WatchedRun) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_run_of_another_process_is_followed_to_its_end(workload: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    code = f"import fedsim; fedsim.run(fedsim.load_workload('{workload}', ['training.rounds=15']), '{run}')"
+def test_a_run_of_another_process_is_followed_to_its_end(fedsim: Fedsim, workload: Path, tmp_path: Path) -> None:
+    run, keys = tmp_path / "run", ["training.rounds=15", "time={mode: buffered, buffer: 1, latency_s: 3}"]
+    code = f"import fedsim; fedsim.run(fedsim.load_workload('{workload}', {keys}), '{run}')"
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 120
     while not (run / "workload.yaml").exists() and time.monotonic() < deadline:
@@ -70,10 +71,13 @@ def test_a_run_of_another_process_is_followed_to_its_end(workload: Path, tmp_pat
     follow(watched(run), Console(file=text, width=40))
     *lines, last = text.getvalue().splitlines()
     assert [line.split()[1] for line in lines] == [f"{number}/15" for number in range(1, 16)]
-    assert all("PSNR" in line and line.endswith("left") for line in lines)
+    assert all("PSNR" in line and "  simulated " in line and line.endswith("left") for line in lines)
     assert last.startswith("done: 15 rounds, best round ")
     assert text.getvalue().replace("\n", "").isprintable(), "no control characters where there is no terminal"
     assert process.wait(timeout=60) == 0
+    end = precise_duration(pd.read_parquet(run / "rounds.parquet")["virtual_s"].iloc[-1])
+    assert f"  simulated {end}" in lines[-1]
+    assert f"simulated   {end} so far" in fedsim("watch", run, "--once")[1]
 
 
 @pytest.mark.slow

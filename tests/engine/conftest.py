@@ -76,5 +76,11 @@ def assert_same(one: Run, other: Run) -> None:
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
 
+def noted(run: Run) -> list[tuple[int, str, str, str]]:
+    """Round, client, kind and action of each failure."""
+    frame = pd.read_parquet(run.path / "failures.parquet")
+    return list(frame[["round", "client", "kind", "action"]].itertuples(index=False, name=None))
+
+
 def load(run: Run, round_: int, name: str) -> dict[str, np.ndarray]:
     return load_file(run.path / f"checkpoints/round-{round_:04d}/{name}.safetensors")

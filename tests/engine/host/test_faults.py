@@ -17,7 +17,7 @@ from fedsim.engine.simulation import Simulation
 from fedsim.engine.state import checkpoint
 from fedsim.workload.faults import CHECKPOINT, Fault, due
 from fedsim.workload.schema import Workload
-from tests.engine.conftest import assert_same, load, tensors
+from tests.engine.conftest import assert_same, load, noted, tensors
 
 Simulate = Callable[..., Run]
 RAY = ("engine.backend=ray", "engine.clients_per_actor=2")
@@ -26,11 +26,6 @@ DROP = "engine.on_client_error=drop"
 
 def faults(*listed: str) -> str:
     return f"faults=[{', '.join(listed)}]"
-
-
-def noted(run: Run) -> list[tuple[int, str, str, str]]:
-    frame = pd.read_parquet(run.path / "failures.parquet")
-    return list(frame[["round", "client", "kind", "action"]].itertuples(index=False, name=None))
 
 
 # The section

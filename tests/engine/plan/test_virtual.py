@@ -186,6 +186,7 @@ def test_a_trace_is_refused_before_a_client_is_timed(fedsim: Fedsim, file: Path)
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_whose_rounds_end_is_refused_as_far_as_can_be_foreseen(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The laws of simulated time: what it must not change, and what must not change it."""
 
 import functools
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import pandas as pd
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine.record.run_directory import Run
+from fedsim.engine.host.training import make_learner
+from fedsim.engine.record.run_directory import Run, setup_of
+from fedsim.engine.rounds import Rounds
 from fedsim.engine.simulation import Simulation, run
 from fedsim.workload.reading import load_workload
 from fedsim.workload.schema import Workload
-from tests.conftest import unplaced
-from tests.engine.conftest import assert_same, tensors, written
+from tests.conftest import Fedsim, unplaced
+from tests.engine.conftest import assert_same, load, noted, tensors, written
 
 Simulate = Callable[..., Run]
 MODES = {
@@ -25,8 +28,9 @@ MODES = {
 }
 SMALL = (
     "model={domain: image, channels: 2, pools: 1}", "federation.matrix=[16, 16]", "federation.sites.1.matrix=[32, 32]",
-    "training.rounds=6", "metrics.every=3", "engine.checkpoint_every=3",
+    "training.rounds=7", "metrics.every=3", "engine.checkpoint_every=3",
 )  # fmt: skip
+AHEAD = ("buffered", "asynchronous")
 TIMED = ["virtual_begin_s", "virtual_end_s", "staleness", "virtual_s"]
 
 
@@ -81,30 +85,65 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Callab
     return undisturbed
 
 
-def stopped(workload: Workload, out: Path, after: set[int]) -> Run:
-    """A run that is asked to stop after some rounds, and resumed each time."""
-    for _ in range(len(after) + 1):
-        found = run(workload, out, resume=True, stop=lambda: reached(out) in after and not after.remove(reached(out)))
-    return found
+def stopped(workload: Workload, out: Path, after: list[int]) -> tuple[Run, list[int]]:
+    """A run that is asked to stop after some rounds, and resumed each time; and the rounds at which it stopped."""
+    rounds, ends = [0], []
+    for round_ in after:
+        with Simulation(workload, out, resume=True) as simulation:
+            assert not simulation.run(lambda: rounds[-1] >= round_, lambda row: rounds.append(row["round"]))  # noqa: B023
+        ends.append(rounds[-1])
+    return run(workload, out, resume=True), ends
 
 
-def reached(out: Path) -> int:
-    """Rounds in the ledger."""
-    return len(Run(out).rounds) if (out / "rounds.parquet").exists() else 0
+def victims(run: Run) -> dict[int, str]:
+    """A client that trains in round 2, and one that does in round 5."""
+    trained = run.clients.query("outcome == 'trained'").groupby("round")["client"].last()
+    return {round_: trained[round_] for round_ in (2, 5)}
+
+
+def faults(kind: str, run: Run) -> str:
+    """Faults that strike them."""
+    struck = (f"{{kind: {kind}, round: {round_}, client: {client}}}" for round_, client in victims(run).items())
+    return f"faults=[{', '.join(struck)}]"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_interrupted_or_not(
+def test_interrupted_or_not_and_slow_or_not(
     workload: Callable[..., Workload], undisturbed: Callable[[str], Run], tmp_path: Path, mode: str
 ) -> None:
-    """Also where some clients have been trained ahead, of rounds after the one that it stops at."""
-    whole, parts = undisturbed(mode), stopped(workload(*keys(mode)), tmp_path / "run", {1, 4})
-    last = {file: content for file, content in tensors(whole).items() if "round-0006" in file}
-    assert last == {file: content for file, content in tensors(parts).items() if "round-0006" in file}
-    for table in ("rounds", "clients", "evaluation"):
-        one, other = (unplaced(getattr(r, table)) for r in (parts, whole))
-        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    """Also where some clients have been trained ahead, of rounds after the one that it is to stop at."""
+    whole = undisturbed(mode)
+    slowed = faults("delay, seconds: 0.2", whole)
+    parts, ends = stopped(workload(*keys(mode), slowed), tmp_path / "run", [1, 4])
+    assert ends == [1, 4] if mode not in AHEAD else 1 < ends[0] < 4 < ends[1] < 7
+    assert noted(parts) == [(round_, client, "injected", "struck") for round_, client in victims(whole).items()]
+    assert_same(whole, parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mode", [mode if mode == "buffered" else pytest.param(mode, marks=pytest.mark.long) for mode in MODES]
+)
+def test_ctrl_c_or_not(
+    fedsim: Fedsim, cache: Path, undisturbed: Callable[[str], Run], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, mode: str,
+) -> None:  # fmt: skip
+    """The signal comes as round 2 begins, for which a client may have been trained by then."""
+    file, play = written(tmp_path, cache), Rounds.play
+
+    def pressed(self: Rounds, round_: int, until: int = 0) -> object:
+        if round_ == 2:
+            signal.raise_signal(signal.SIGINT)
+        return play(self, round_, until)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rounds, "play", pressed)
+        overrides = (part for key in keys(mode) for part in ("--set", key))
+        status, _, err = fedsim("run", file, *overrides, "--out", tmp_path / "run")
+    assert (status, "resume with: fedsim run" in err) == (130, True)
+    assert Run(tmp_path / "run").round("last") < 7
+    assert_same(undisturbed(mode), run(load_workload(file, keys(mode)), tmp_path / "run", resume=True))
 
 
 @pytest.mark.slow
@@ -148,23 +187,48 @@ def test_a_turn_is_repeated_alone(undisturbed: Callable[[str], Run], mode: str) 
             simulation.debug("nobody", 4)
 
 
-def test_clients_that_drop_out_have_not_failed(undisturbed: Callable[[str], Run]) -> None:
-    run = undisturbed("synchronous")
-    assert (run.clients["outcome"] == "dropped").any()
-    assert (run.rounds["failed"] == 0).all()
-
-
-@pytest.mark.parametrize("mode", ["buffered", "asynchronous", "regions"])
-def test_who_drops_out_has_received_the_model(simulate: Simulate, mode: str) -> None:
-    """As it was when they began: the first one comes without negatives."""
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["synchronous", *AHEAD, "regions"])
+def test_who_drops_out_has_used_time_and_received_the_model(simulate: Simulate, mode: str) -> None:
+    """As it was when they began: the first one comes without negatives. They have not failed, and stay as they were."""
     method = "algorithm={name: fedmri, negatives: moments}"
-    rows = simulate(*keys(mode, method, "time.dropout=0.4", "metrics.every=0")).clients.dropna(subset="staleness")
+    run = simulate(*keys(mode, method, "time.dropout=0.4", "metrics.every=0", "engine.checkpoint_every=1"))
+    rows = run.clients.dropna(subset="staleness")
     received = rows.groupby(rows["round"] - rows["staleness"])["downlink_bytes"].unique().map(list)
     dropped = rows[rows["outcome"] == "dropped"]
     assert len(dropped)
     assert received.map(len).eq(1).all()
     assert len({size for (size,) in received}) > 1
-    assert (dropped["uplink_bytes"] == 0).all()
+    assert (dropped["virtual_begin_s"] < dropped["virtual_end_s"]).all()
+    assert (dropped[["steps", "uplink_bytes", "weight"]] == 0).all(axis=None)
+    assert (run.rounds["failed"] == 0).all()
+    files = tensors(run)
+    for row in rows[rows["round"] > 1].itertuples():
+        ends = (f"checkpoints/round-{at:04d}/clients/{row.client}.safetensors" for at in (row.round - 1, row.round))
+        before, after = (files[end] for end in ends)
+        assert (before == after) == (row.outcome == "dropped")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["synchronous", "buffered"])
+def test_who_joins_begins_as_all_did(
+    simulate: Simulate, workload: Callable[..., Workload], tmp_path: Path, mode: str
+) -> None:
+    """Interrupted before that, or not."""
+    joined = keys(
+        mode, "time.dropout=0", "federation.sites.1.joins_round=3", "engine.checkpoint_every=1", "training.rounds=5"
+    )
+    whole, (parts, ends) = simulate(*joined), stopped(workload(*joined), tmp_path / "run", [2])
+    assert ends == [2]
+    assert_same(whole, parts)
+    first = whole.clients.query("client == 'B' and outcome == 'trained'")["round"].min()
+    assert first >= 3
+    learner = make_learner(setup_of(whole.workload))
+    fresh = learner.flat("local").by_name(learner.fresh_state()["local"])
+    for round_ in range(1, 6):
+        found = load(whole, round_, "clients/B")
+        alike = all((found[name] == tensor.numpy()).all() for name, tensor in fresh.items())
+        assert alike == (round_ < first)
 
 
 @pytest.mark.parametrize("name", ["scaffold", "feddyn", "transfer", "fl_mrcm"])
@@ -212,13 +276,13 @@ def test_on_two_actors(simulate: Simulate, undisturbed: Callable[[str], Run]) ->
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "how",
-    [
-        ["engine.cores=1"],
-        ["engine.clients_per_actor=auto"],
-        ["faults=[{kind: kill, round: 2, client: B}, {kind: kill, round: 5, client: A.1}]"],
-    ],
-    ids=["one actor at a time", "packed", "killed"],
+    "how", ["engine.cores=1", "engine.clients_per_actor=auto", "kill"], ids=["one actor at a time", "packed", "killed"]
 )
-def test_wherever_clients_are(simulate: Simulate, undisturbed: Callable[[str], Run], mode: str, how: list[str]) -> None:
-    assert_same(undisturbed(mode), simulate(*keys(mode, "engine.backend=ray", *how)))
+def test_wherever_clients_are(simulate: Simulate, undisturbed: Callable[[str], Run], mode: str, how: str) -> None:
+    whole = undisturbed(mode)
+    found = simulate(*keys(mode, "engine.backend=ray", faults(how, whole) if how == "kill" else how))
+    assert_same(whole, found)
+    if how == "kill":
+        failures = noted(found)
+        assert {row[:2] for row in failures if row[3] == "struck"} == set(victims(whole).items())
+        assert [row[3] for row in failures].count("replayed") == 2
