@@ -29,7 +29,7 @@ def make(tmp_path: Path, cache: Path) -> Make:
 
 @pytest.fixture
 def pretrained(make: Make, tmp_path: Path) -> Path:
-    """The network of a client of another seed's run, as docs/training.md saves it."""
+    """The network of a client of another seed's run, as docs/methods.md saves it."""
     file = tmp_path / "pretrained.safetensors"
     trained = run(make("seed=8", "algorithm.name=fedavg", "training.rounds=1"), tmp_path / "before")
     save_file(trained.model("A.1").state_dict(), file)
