@@ -17,6 +17,16 @@ class Unread(Model):
 
     model_config = ConfigDict(extra="allow")
 
+    @property
+    def takes_coils(self) -> bool:
+        """As far as is known; its own class was asked when the run began."""
+        return True
+
+    @property
+    def smallest(self) -> int:
+        """As far as is known."""
+        return 1
+
     def network(self) -> Network:
         """Not known."""
         raise InputError(f"model.name: {self.name} is a user's own, whose code was not run")

@@ -33,11 +33,21 @@ def test_each_method_trains_a_network(simulate: Simulate, method: str, network: 
     trains(simulate, method, network)
 
 
+COILS = (
+    "federation.coils=keep",
+    *(f"sites.{name}.source.coils={coils}" for name, coils in zip("ABC", (2, 3, 2), strict=True)),
+)
+
+
 @pytest.mark.long
+@pytest.mark.parametrize("more", [(), COILS], ids=["combined", "kept"])
 @pytest.mark.parametrize("network", UNROLLED)
 @pytest.mark.parametrize("method", METHODS.names())
-def test_every_method_trains_every_network(simulate: Simulate, method: str, network: str) -> None:
-    trains(simulate, method, network)
+def test_every_method_trains_every_network(
+    simulate: Simulate, method: str, network: str, more: tuple[str, ...]
+) -> None:
+    """On one image of a slice, and on the k-space of all its coils."""
+    trains(simulate, method, network, *more)
 
 
 @pytest.mark.parametrize("network", UNROLLED)
@@ -50,12 +60,6 @@ def test_the_encoders_are_shared_and_the_rest_stays(simulate: Simulate, network:
     assert all("encoder" in name.split(".") for name in shared)
     assert any("decoder" in name.split(".") for name in own)
     assert {"varnet": "cascades.1.consistency", "modl": "log_lambda"}.get(network, "image.decoder.last.bias") in own
-
-
-COILS = (
-    "federation.coils=keep",
-    *(f"sites.{name}.source.coils={coils}" for name, coils in zip("ABC", (2, 3, 2), strict=True)),
-)
 
 
 @pytest.mark.slow

@@ -124,6 +124,7 @@ def test_tf32_is_float32_on_a_cpu(simulate: Callable[..., Run], tmp_path: Path) 
 MIXES = [
     ("metrics.protocol=slice", "metrics.protocol differs (fastmri, slice)"),
     ("federation.normalise=max", "federation.normalise differs (std, max)"),
+    ("federation.target=combined", "federation.target differs (rss, combined)"),
     ("training.precision=bfloat16", "training.precision differs (float32, bfloat16)"),
     ("federation.matrix=[48, 48]", "the matrix of site A differs (32 × 32, 48 × 48)"),
     (

@@ -7,7 +7,7 @@ from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 
 from fedsim.analysis.comparison import MEAN, by_seed, compare, holm, interval
-from fedsim.mri.references import ZERO_FILLED
+from fedsim.mri.references import UNTRAINED, ZERO_FILLED
 from fedsim.report.comparison_figures import differences
 from fedsim.report.tables import markdown
 from fedsim.report.wording import caption, sentences
@@ -26,6 +26,16 @@ def test_a_site_is_the_mean_of_its_volumes_and_clients_and_the_mean_weights_site
 def test_zero_filled_is_one_more_method() -> None:
     table = compare(results(), "psnr", "fedmri")
     assert row(table, ZERO_FILLED, "A")["mean"] == pytest.approx(25 + 1.5 + ord("A"))
+
+
+def test_a_reference_has_a_mean_over_sites_only_where_it_suits_all_of_them() -> None:
+    """Several coils at A alone: CG-SENSE has numbers there, and total variation everywhere."""
+    frame = results().assign(tv_psnr=27.0, tv_ssim=0.7, tv_nmse=0.1)
+    frame = frame.assign(sense_psnr=np.where(frame["site"] == "A", 28.0, np.nan))
+    table = compare(frame, "psnr", "fedmri")
+    assert row(table, UNTRAINED["tv"])["mean"] == 27
+    assert row(table, UNTRAINED["sense"], "A")["mean"] == 28
+    assert set(table.loc[table["method"] == UNTRAINED["sense"], "site"]) == {"A"}
 
 
 def test_paired_differences_are_scipys() -> None:

@@ -1,5 +1,6 @@
 """Raw data of several coils in shards and batches: combined, kept, compressed."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -205,3 +206,9 @@ def test_maps_that_do_not_suit_are_refused(
         np.save(file, maps.astype(np.complex64))
     with pytest.raises(InputError, match=rf"^a\.npy: {said} the source's maps to estimate or espirit$"):
         stored(root, *settings, maps="file")
+
+
+def test_espirit_without_sigpy_names_the_package_and_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sigpy.mri.app", None)  # as where it is not installed
+    with pytest.raises(InputError, match=r"^maps: espirit needs sigpy, .*pip install 'fedsim\[raw\]', or set maps to"):
+        espirit_maps(np.ones((2, SIDE, SIDE), np.complex64))

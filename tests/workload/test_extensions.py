@@ -84,6 +84,51 @@ def test_a_class_without_what_its_base_asks_for_is_refused_by_that_name(folder: 
         load_workload(folder / "own.yaml", ["model={name: 'theirs:Theirs'}"])
 
 
+OF_COILS = """
+from torch import nn
+from fedsim.models.base import Model, Network
+from fedsim.mri.coils import combined
+from fedsim.mri.fft import ifft2c
+
+
+class Scaled(Network):
+    takes_maps = True
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(1, 1, 1)
+
+    def forward(self, kspace, mask, maps):
+        images = ifft2c(kspace)
+        image = images if maps is None else combined(images, maps)
+        assert maps is None or maps.shape == kspace.shape
+        return self.layer(image.abs()[:, None])[:, 0]
+
+
+class Theirs(Model):
+    takes_coils = property(lambda self: True)
+
+    def network(self):
+        return Scaled()
+"""
+SEVERAL = ("algorithm={name: fedavg}", "federation.coils=keep", "federation.sites.B.source.coils=3")
+
+
+def test_a_users_network_takes_several_coils_with_their_sensitivities_and_one_without(folder: Path) -> None:
+    """Site A has images of one coil, B three coils."""
+    (folder / "theirs.py").write_text(OF_COILS)
+    done = run(load_workload(folder / "own.yaml", ["model={name: 'theirs:Theirs'}", *SEVERAL]), folder / "run")
+    assert np.isfinite(done.evaluation["psnr"]).all()
+    assert done.clients["loss"].notna().all()
+    assert done.reconstruct(np.ones((3, 16, 16), np.complex64), "B").shape == (16, 16)
+
+
+def test_a_users_network_for_one_coil_is_not_given_several(folder: Path) -> None:
+    said = "keep needs a network for several coils, and model.name=cascade:CascadeModel takes one; set it to combine"
+    with pytest.raises(InputError, match=rf"^.*federation\.coils: {said}"):
+        load_workload(folder / "own.yaml", [*SEVERAL])
+
+
 HEADS = {
     "algorithm": "from fedsim.algorithms.base import Algorithm\n\nclass Theirs(Algorithm):\n",
     "model": "from fedsim.models.base import Model\n\nclass Theirs(Model):\n    def network(self): ...\n",

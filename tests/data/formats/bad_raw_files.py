@@ -54,13 +54,22 @@ WHOLE: dict[str, tuple[str, Callable[[Path, NDArray[Any]], object]]] = {
     "mrd": ("meas.mrd", write.mrd),
     "numpy": ("case.npy", lambda p, images: np.save(p, transformed(images).astype(np.complex64))),
 }
-BYTES: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda _: b"",
-    "cut in its header": lambda content: content[:70],
-    "cut in its data": lambda content: content[: len(content) * 2 // 3],
-    "noise": lambda _: np.random.default_rng(1).bytes(3000),
-    "a web page": lambda _: b"<!DOCTYPE html><html><body>404</body></html>",
+BYTES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda _: b"", "is empty; expected a"),
+    "cut in its header": (
+        lambda content: content[:70],
+        r"truncated file|file signature not found|reading array header",
+    ),
+    "cut in its data": (lambda content: content[: len(content) * 2 // 3], r"truncated file|mmap length is greater"),
+    "noise": (lambda _: np.random.default_rng(1).bytes(3000), "file signature not found|magic string is not correct"),
+    "a web page": (
+        lambda _: b"<!DOCTYPE html><html><body>404</body></html>",
+        "file signature not found|magic string is not correct",
+    ),
 }
+"""What is done to a whole file, and what is then said; of BART's, which has no header of its own, how long it is."""
+BART_LENGTH = r"has \d+ bytes; 24 x 20 x 1 x 2 x .* complex64 of its \.hdr need 15360"
+NO_NUMBER = r"has NaN or infinite values \(\d+\); set nan: zero to read NaN as 0"
 
 
 def spoiled(value: float) -> NDArray[Any]:
@@ -230,20 +239,22 @@ def replace_data(path: Path) -> None:
 
 def bad_files() -> Iterator[Bad]:
     for format_, (name, make) in WHOLE.items():
-        for what, change in BYTES.items():
+        for what, (change, said) in BYTES.items():
 
             def damage(path: Path, make: Any = make, change: Any = change) -> None:
                 make(path, IMAGES)
                 path.write_bytes(change(path.read_bytes()))
 
-            yield Bad(format=format_, what=what, name=name, make=damage, says="")
+            says = BART_LENGTH if format_ == "bart" and what != "empty" else said
+            yield Bad(format=format_, what=what, name=name, make=damage, says=says)
         for value in (np.nan, np.inf, 1e30):
 
             def spoil(path: Path, make: Any = make, value: float = value) -> None:
                 with np.errstate(all="ignore"):
                     make(path, spoiled(value))
 
-            yield Bad(format=format_, what=f"a value of {value:g}", name=name, make=spoil, says="")
+            says = "seems to hold images; transform" if (format_, value) == ("bart", 1e30) else NO_NUMBER
+            yield Bad(format=format_, what=f"a value of {value:g}", name=name, make=spoil, says=says)
         silent = lambda path, make=make: make(path, IMAGES * 0)  # noqa: E731
         yield Bad(format=format_, what="no signal", name=name, make=silent, says="/site: holds no image", folder=True)
     for format_, cases in SPECIAL.items():

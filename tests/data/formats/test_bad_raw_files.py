@@ -17,6 +17,7 @@ BAD = [*bad_files()]
 
 def test_there_are_many_and_none_twice() -> None:
     assert len({(bad.format, bad.what) for bad in BAD}) == len(BAD) > 120
+    assert all(bad.says for bad in BAD), "of each the reason is known"
 
 
 @pytest.mark.slow

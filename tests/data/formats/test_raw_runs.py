@@ -1,5 +1,9 @@
 """Every format of raw data from its files to a reconstruction: inspect, import, train one round, reconstruct."""
 
+import re
+import subprocess
+import sys
+from itertools import product
 from pathlib import Path
 
 import h5py
@@ -12,7 +16,7 @@ from fedsim.engine.simulation import run
 from fedsim.report.inspect import inspect_path
 from fedsim.workload.reading import load_workload
 
-from .raw_files import coil_images, fastmri
+from .raw_files import MRD_HEADER, coil_images, fastmri
 from .test_raw_formats import LAYOUTS, LINES, Layout
 
 WORKLOAD = """
@@ -43,26 +47,31 @@ OTHERS = {"m4raw": "2022061009_T201.h5", "cmrxrecon": "P009/cine_sax.mat", "skm_
           "calgary_campinas": "e14099s3_P10000.7.h5"}  # fmt: skip
 
 
+KEPT = ("federation.coils=keep", "model.name=varnet", *SMALL["varnet"])
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("keys", [(), KEPT], ids=["combined", "kept"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.format)
-def test_from_files_to_a_reconstruction(layout: Layout, tmp_path: Path) -> None:
+def test_from_files_to_a_reconstruction(layout: Layout, keys: tuple[str, ...], tmp_path: Path) -> None:
     second = OTHERS.get(layout.format, f"other{Path(layout.name).suffix}")
     for number, name in enumerate((layout.name, second)):
         path = tmp_path / "site" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        keys = {"patient": f"P{number}"} if layout.format == "mrd" else {}
-        layout.write(path, coil_images(2, seed=number), **keys)
+        patient = {"patient": f"P{number}"} if layout.format == "mrd" else {}
+        layout.write(path, coil_images(2, seed=number), **patient)
     table, _ = inspect_path(tmp_path / "site", tmp_path / "a.png")
     assert f"{layout.format}, 2 volumes of 2 subjects, 4 slices" in str(table.title)
     assert [*table.columns[4].cells] == ["2 coils, complex"] * 2
     (tmp_path / "w.yaml").write_text(WORKLOAD.format(root=tmp_path, format=layout.format))
-    done = run(load_workload(tmp_path / "w.yaml"), tmp_path / "run")
+    done = run(load_workload(tmp_path / "w.yaml", keys), tmp_path / "run")
     assert len(done.rounds) == 1
     ((_, said),) = reconstruct_file(done, "A", tmp_path / "site" / layout.name, "last", tmp_path / "out")
     assert "PSNR" in said
     layout.write(tmp_path / "site" / layout.name, coil_images(2), mask=LINES)
     ((path, said),) = reconstruct_file(done, "A", tmp_path / "site" / layout.name, "last", tmp_path / "out")
     assert "with the file's own mask" in said
+    assert ("its 2 coils together" in said) == bool(keys)
     with h5py.File(path) as file:
         assert file["reconstruction"].shape == (2, 16, 16)
         assert np.isfinite(file["reconstruction"][()]).all()
@@ -119,3 +128,32 @@ def test_undersampled_files_take_the_sensitivities_that_the_workload_says(tmp_pa
     fastmri(site / "file0.h5", coil_images(2, coils=3, width=24), mask=lines)
     with pytest.raises(InputError, match=r"maps: espirit needs 6 x 6 samples of the centre of k-space, and \d are"):
         [*reconstruct_file(done, "A", site / "file0.h5", "last", tmp_path / "out")]
+
+
+@pytest.mark.slow
+def test_the_workload_for_fastmris_brains_trains_on_files_that_its_comment_sorted(tmp_path: Path) -> None:
+    """Two field strengths and two contrasts, as the headers of real files say them."""
+    path = Path(__file__).parents[3] / "workloads" / "fastmri-multicoil.yaml"
+    for number, (tesla, contrast, _) in enumerate(product(("1.494", "2.8936"), ("AXT1POST", "AXT2"), range(3))):
+        file = tmp_path / "multicoil_train" / f"file_brain_{number}.h5"
+        images = coil_images(1, coils=3, height=64, width=32, seed=number)
+        fastmri(file, images, acquisition=contrast, patient_id=f"P{number}")
+        of_system = f"<acquisitionSystemInformation><systemFieldStrength_T>{tesla}</systemFieldStrength_T>"
+        values = {"x": 32, "y": 32, "z": 1, "fov": 200, "last": 31, "centre": 16, "trajectory": "cartesian"}
+        head, tail = MRD_HEADER.format(**values, patient=f"P{number}").split("<experimentalConditions>")
+        with h5py.File(file, "a") as hdf:
+            rest = f"</acquisitionSystemInformation><experimentalConditions>{tail}"
+            hdf["ismrmrd_header"] = head + of_system + rest
+    (script,) = re.findall(r"python - <<'END'\n(.*?)#   END\n", path.read_text(), flags=re.DOTALL)
+    subprocess.run([sys.executable, "-c", script.replace("#   ", "")], cwd=tmp_path, check=True)
+    assert {folder: len([*(tmp_path / folder).iterdir()]) for folder in ("1.5T", "3T")} == {"1.5T": 6, "3T": 6}
+    keys = (
+        f"federation.root={tmp_path}", f"federation.cache={tmp_path}/cache", "federation.matrix=[32, 32]",
+        "federation.split={train: 0.34, val: 0.33, test: 0.33}", "training.rounds=1", "engine.backend=serial",
+        *SMALL["varnet"],
+    )  # fmt: skip
+    done = run(load_workload(path, keys), tmp_path / "run")
+    scored = done.evaluation
+    assert sorted(scored["site"].unique()) == ["T1-1p5T", "T1-3T", "T2-1p5T", "T2-3T"]
+    assert np.isfinite(scored[["psnr", "sense_psnr", "tv_psnr"]]).all(axis=None)
+    assert done.manifest.groupby("site")["subject"].nunique().tolist() == [3] * 4
