@@ -1,5 +1,8 @@
 """Pictures of images at their own size: pixels are square, so that the field of view is as wide as it is."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from fedsim.report.method_panel import method_panels
 from fedsim.report.panels import panels_of
 from fedsim.report.viewer import stacks_of
 from fedsim.workload.reading import load_workload
+from tests.conftest import Fedsim
 from tests.data.formats.raw_files import coil_images
 
 from .conftest import texts
@@ -44,6 +48,28 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Run:
             np.save(root / name / f"{name}{number}.npy", coil_images(2, height=48, width=24, seed=number))
     (root / "w.yaml").write_text(WORKLOAD.format(root=root))
     return run(load_workload(root / "w.yaml"), root / "run")
+
+
+@pytest.mark.slow
+def test_references_stand_beside_the_network_in_the_table_the_panels_and_the_viewer(
+    native: Run, fedsim: Fedsim, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(native.path, folder)
+    status, out, _ = fedsim("evaluate", folder, "--set", "metrics.references=[sense,tv]")
+    assert status == 0
+    names = ["zero-filled", "CG-SENSE", "total variation", "fedavg"]
+    lines = out[out.index("beside reconstructions without training") :].splitlines()
+    assert [name for line in lines for name in names if line.strip().startswith(name)] == names
+    scored = Run(folder, ["metrics.references=[sense, tv]"])
+    assert {"sense_psnr", "tv_psnr", "sense_ssim", "tv_nmse"} <= {*scored.evaluation}
+    for panel in panels_of(scored, 2):
+        assert [*panel.untrained] == ["zf", "sense", "tv"]
+        assert {"CG-SENSE", "Total variation"} <= {*texts(site_panel(panel)).splitlines()}
+    (figure,) = method_panels({"fedavg": scored})
+    assert {"Zero-filled", "CG-SENSE", "Total variation"} <= {*texts(figure).splitlines()}
+    for stack in stacks_of({"fedavg": scored}):
+        assert stack.methods == ("fedavg", "CG-SENSE", "total variation")
 
 
 @pytest.mark.slow

@@ -28,7 +28,8 @@ _KSPACE = Layout(name="kspace", axes=(3, 4), kinds="c", words="complex (slices, 
 class FastMRI(RawSource):
     """One volume per file: the inverse FFT of its k-space, cropped to the reconstruction matrix (no oversampling).
 
-    Images are complex, of each coil; undersampled k-space is refused. The subject is the attribute patient_id.
+    Images are complex, of each coil; undersampled k-space is refused. The subject is the attribute patient_id. An
+    echo off the centre is found by its energy; the encoding limits of the header are not read.
     """
 
     format: Literal["fastmri"] = Field("fastmri", description="fastMRI's HDF5 files (.h5, .hdf5).")

@@ -26,11 +26,10 @@ _STEP, _FUSED_STEP = 1.2, 2.0  # times what autograd keeps, for what convolution
 def process_bytes(learner: Learner, step_bytes: float, fuse: int = 1) -> float:
     """Memory of an actor without its clients' private state and slices, and without `LIBRARIES` [bytes].
 
-    Measured, within 20 %, for U-Nets of 8 to 32 channels in one and two domains at 64 to 256 pixels, and on actors for
-    VarNet with 8 and 12 coils at 64 and 128 pixels. The factor for coils was chosen on four cases (VarNet, MoDL and
-    U-Nets, 8 to 12 coils, 128 to 160 pixels) in a single process. On actors that took one step, with 8 coils at 128
-    pixels, it gives 1.07 (VarNet, batches of 8) and 1.14 (MoDL, of 2) times what was measured. U-Nets on images combine
-    the coils before the network and do without it; with it they were at 1.20 (complex) and 1.23 (magnitudes).
+    Measured, within 20 %, for U-Nets of 8 to 32 channels in one and two domains at 64 to 256 pixels. With the state and
+    slices of its client, it was 1.02 (VarNet, batches of 4), 0.91 (MoDL, of 2) and 1.01, 1.02, 1.08 and 1.14 (U-Nets:
+    image and complex, of 8; kspace and dual, of 2) times the largest private memory of an actor that took one step with
+    8 coils at 128 pixels. U-Nets on images combine the coils before the network and do without the factor for coils.
 
     Args:
         learner: Has the network.

@@ -51,7 +51,9 @@ KEPT = ("federation.coils=keep", "model.name=varnet", *SMALL["varnet"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keys", [(), KEPT], ids=["combined", "kept"])
+@pytest.mark.parametrize(
+    "keys", [pytest.param((), id="combined"), pytest.param(KEPT, id="kept", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.format)
 def test_from_files_to_a_reconstruction(layout: Layout, keys: tuple[str, ...], tmp_path: Path) -> None:
     second = OTHERS.get(layout.format, f"other{Path(layout.name).suffix}")

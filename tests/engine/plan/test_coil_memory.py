@@ -12,6 +12,7 @@ from fedsim.engine.host.client import ClientSpec
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.plan.memory import LIBRARIES, activation_bytes, step_bytes
 from fedsim.engine.record.run_directory import setup_of
+from fedsim.engine.simulation import run
 from fedsim.models.reconstruction import UNetModel
 from fedsim.workload.schema import Workload
 from tests.engine.plans import planned
@@ -23,9 +24,28 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-def raw(cache: Path, name: str, side: int = 32, batch: int = 2) -> Workload:
-    """Two sites, of 3 and of 7 coils."""
-    source = {"format": "phantom", "subjects": 3, "slices": 2, "size": 32}
+ON_ACTORS: dict[str, tuple[dict[str, Any], int]] = {
+    "varnet": ({"cascades": 4, "channels": 8, "pools": 3, "sensitivity_channels": 4, "sensitivity_pools": 3}, 4),
+    "modl": ({"iterations": 4, "channels": 32}, 2),
+    "unet image": ({"domain": "image"}, 8),
+    "unet complex": ({"domain": "complex"}, 8),
+    "unet kspace": ({"domain": "kspace", "channels": 16}, 2),
+    "unet dual": ({"domain": "dual", "channels": 16}, 2),
+}
+"""Networks whose steps take some 100 MB, and slices in a batch."""
+
+
+def raw(
+    cache: Path,
+    name: str,
+    side: int = 32,
+    batch: int = 2,
+    coils: tuple[int, ...] = (3, 7),
+    size: int = 32,
+    slices: int = 2,
+) -> Workload:
+    """Two sites, of 3 and of 7 coils, or others."""
+    source = {"format": "phantom", "subjects": 3, "slices": slices, "size": size}
     return Workload.model_validate({
         "name": "raw",
         "federation": {
@@ -33,11 +53,11 @@ def raw(cache: Path, name: str, side: int = 32, batch: int = 2) -> Workload:
             "matrix": (side, side),
             "coils": "keep",
             "split": {"train": 0.34, "val": 0.33, "test": 0.33},
-            "sites": [{"name": f"S{coils}", "source": source | {"coils": coils}} for coils in (3, 7)],
+            "sites": [{"name": f"S{number}", "source": source | {"coils": number}} for number in coils],
         },
         "model": {"name": name, **NETWORKS[name]},
         "algorithm": {"name": "fedavg"},
-        "training": {"batch_size": batch},
+        "training": {"rounds": 1, "batch_size": batch},
         "engine": {"backend": "serial"},
     })  # fmt: skip
 
@@ -90,6 +110,22 @@ def test_processes_of_a_node_share_libraries(cache: Path) -> None:
     assert [node.actors for node in ray.nodes] == [1, 1]
     alone = first - LIBRARIES
     assert alone < second - 1.5 * LIBRARIES < 2 * alone
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("name", ON_ACTORS)
+def test_an_actor_takes_what_the_plan_says(cache: Path, tmp_path: Path, name: str) -> None:
+    """With 8 coils at 128 pixels; what it has after its training is its peak, since hosts keep what they freed."""
+    keys, batch = ON_ACTORS[name]
+    load = raw(cache, name.split(maxsplit=1)[0], 128, batch, coils=(8,), size=128, slices=batch)
+    model = type(load.model).model_validate({"name": load.model.name, **keys})
+    engine = load.engine.model_copy(update={"backend": "ray"})
+    load = load.model_copy(update={"model": model, "engine": engine})
+    (needs,) = (one for one in planned(load).nodes if one.actors)
+    libraries = LIBRARIES / 2  # which the driver shares
+    said = needs.process_bytes - libraries + needs.state_bytes + needs.slice_bytes
+    assert said == pytest.approx(run(load, tmp_path / "run").clients["memory_bytes"].max(), rel=0.2)
 
 
 @pytest.mark.parametrize("domain", ["image", "complex"])
