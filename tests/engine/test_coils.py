@@ -1,4 +1,4 @@
-"""Federations of raw data: sites with other coils and sizes, one network, the same bits wherever it is trained."""
+"""Federations of raw data: sites with different coils and sizes, one network, the same bits wherever it is trained."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +14,8 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
+
+from .conftest import assert_same
 
 VARNET = "model={name: varnet, cascades: 1, channels: 2, pools: 2}"
 LARGER = "model={name: varnet, cascades: 2, channels: 4, pools: 2, sensitivity_channels: 4}"
@@ -43,6 +45,15 @@ def raw(tmp_path: Path, cache: Path) -> Callable[..., Workload]:
     path = tmp_path / "raw.yaml"
     path.write_text(write_yaml(content))
     return lambda *overrides: load_workload(path, (VARNET, *overrides))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("ray_session")
+def test_actors_of_one_client_or_two_come_to_the_same_bits(raw: Callable[..., Workload], tmp_path: Path) -> None:
+    serial = run(raw(), tmp_path / "serial")
+    for clients in (1, 2):
+        keys = ("engine.backend=ray", f"engine.clients_per_actor={clients}")
+        assert_same(serial, run(raw(*keys), tmp_path / f"packed-{clients}"))
 
 
 def shared(run: Run) -> np.ndarray:
