@@ -61,6 +61,10 @@ GALLERY = (
         figure="modes-slow-sites", found=time_to_quality, begins="buffered reaches",
     ),
     Shown(
+        study="varnet-federated", asks="Does the split help an unrolled network on raw data of several coils?",
+        figure="varnet-federated", found=comparison, begins="fedmri leads fedavg by",
+    ),
+    Shown(
         study="scaling-strong", asks="How much faster is the same work on two cores?",
         figure="scaling-strong", found=overview, begins="fedavg: ",
     ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from rich import box
@@ -31,7 +31,7 @@ from fedsim.report.wording import (
     spread,
 )
 
-NARROW: dict[str, Any] = {"collapse_padding": True, "pad_edge": False}  # so that tables fit 80 columns
+NARROW: dict[str, Any] = {"collapse_padding": True, "pad_edge": False}  # so that most tables fit 80 columns
 
 
 def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | None, console: Console) -> None:
@@ -51,7 +51,7 @@ def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | Non
         raise InputError(f"--reference {reference}: must be one of {', '.join(methods)}")
     tables = {quality: compare(results, quality, reference) for quality in qualities_in(results)}
     say(tables, reference, console)
-    console.print(by_site(tables["psnr"], reference))
+    print_whole(by_site(tables["psnr"], reference), console)
     labels = labels_of(runs)
     curves = [learning_curve(run, regime="all", method=labels[at], seed=run.workload.seed) for at, run in runs.items()]
     say_times(times_of(pd.concat(curves), {}, reference), console)
@@ -70,7 +70,7 @@ def say(tables: Tables, reference: str, console: Console) -> None:
     """Print each regime's table of means over sites, and the findings for PSNR."""
     for regime in tables["psnr"]["regime"].unique():
         of_regime = {quality: table[table["regime"] == regime] for quality, table in tables.items()}
-        console.print(summary(of_regime, regime, reference))
+        print_whole(summary(of_regime, regime, reference), console)
         for line in sentences(of_regime["psnr"], "psnr", reference):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
 
@@ -79,35 +79,47 @@ def say_times(times: Times, console: Console) -> None:
     """Print the time to quality in simulated time, and what it says; nothing without it."""
     if times.reached.empty:
         return
-    console.print(shown_table(f"simulated time to {times.of_best} with the same seed", times.columns()))
+    print_whole(shown_table(f"simulated time to {times.of_best} with the same seed", times.columns()), console)
     for line in times.sentences():
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Print a table whose cells need more columns than there are with longer lines; rich would cut them off."""
+    console.print(table, width=max(console.width, console.measure(table).minimum), crop=False)
 
 
 def shown_table(title: str, columns: Sequence[Column]) -> Table:
     """Columns as a table in the terminal, in which heads wrap before cells do."""
     table = Table(box=box.SIMPLE_HEAD, title=escape(title), **NARROW)
-    for index, column in enumerate(columns):
-        widest = max(len(cell.text) for cell in column.cells)
-        table.add_column(escape(column.head), justify="right" if index else "left", overflow="fold", min_width=widest)
+    for column in columns:
+        _add_column(table, column.head, [cell.text for cell in column.cells])
     for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*(Text(cell.text) for cell in row))
     return table
 
 
+def _add_column(table: Table, head: str, cells: Sequence[str]) -> None:
+    """Add a column as wide as its widest cell: the first to the left, others to the right."""
+    side: Literal["left", "right"] = "right" if table.columns else "left"
+    table.add_column(escape(head), justify=side, overflow="fold", min_width=max(map(len, cells), default=0))
+
+
 def by_site(psnr: pd.DataFrame, reference: str) -> Table:
     """PSNR of each method at every site, with differences to the reference; the best is bold."""
     sites = psnr[psnr["site"] != MEAN]
-    methods = list(dict.fromkeys(sites["method"]))
-    table = Table(box=box.SIMPLE_HEAD, title=escape(f"PSNR by site [dB], and the difference to {reference}"))
-    table.add_column("site", overflow="fold")
-    for method in methods:
-        table.add_column(escape(method), justify="right", overflow="fold")
-    for site, rows in sites.groupby("site", sort=False):
-        of_method = {row["method"]: row for row in rows.to_dict("records")}
+    methods, places, rows = list(dict.fromkeys(sites["method"])), [], []
+    for site, own in sites.groupby("site", sort=False):
+        of_method = {row["method"]: row for row in own.to_dict("records")}
         best = max(of_method, key=lambda method: of_method[method]["mean"])
-        cells = [_at_site(of_method.get(method), bold=method == best) for method in methods]
-        table.add_row(str(site), *cells)
+        places.append(str(site))
+        rows.append([_at_site(of_method.get(method), bold=method == best) for method in methods])
+    table = Table(box=box.SIMPLE_HEAD, title=escape(f"PSNR by site [dB], and the difference to {reference}"))
+    _add_column(table, "site", places)
+    for method, column in zip(methods, zip(*rows, strict=True), strict=True):
+        _add_column(table, method, [cell.plain for cell in column])
+    for place, cells in zip(places, rows, strict=True):
+        table.add_row(place, *cells)
     return table
 
 
@@ -125,27 +137,18 @@ def summary(tables: Tables, regime: str, reference: str) -> Table:
         quality: {row["method"]: row for row in means(tables[quality], quality).to_dict("records")}
         for quality in ("ssim", "nmse")
     }
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"{regime}: test split, mean over sites",
-        caption=caption(tables["psnr"], regime),
-        **NARROW,
-    )
-    table.add_column("method", overflow="fold")
-    for column in ("n", *(AXIS_LABELS[quality] for quality in QUALITIES)):
-        table.add_column(escape(column), justify="right", no_wrap=True)
-    differences = [
-        f"{number(row['difference'], 'psnr', '+')} {confidence(row['low'], row['high'], 'psnr')}".strip()
-        for row in psnr.to_dict("records")
-    ]
-    width = max(map(len, differences))
-    table.add_column(escape(f"PSNR − {reference} [{CI}]"), justify="right", min_width=width)
-    for head in ("p (Holm)", P_SUBJECTS):
-        table.add_column(head, justify="right", min_width=7)
-    for row, difference in zip(psnr.to_dict("records"), differences, strict=True):
-        rest = [number(rows[row["method"]]["mean"], quality) for quality, rows in others.items()]
+    rows = []
+    for row in psnr.to_dict("records"):
+        apart = f"{number(row['difference'], 'psnr', '+')} {confidence(row['low'], row['high'], 'psnr')}".strip()
+        rest = [number(of_method[row["method"]]["mean"], quality) for quality, of_method in others.items()]
         own = spread(row["mean"], row["sd"], "psnr")
-        bold = "bold" if row["method"] == reference else None
         chances = (chance(row[column]) for column in ("p_holm", "patient_p_holm"))
-        table.add_row(row["method"], str(row["seeds"]), own, *rest, Text(difference), *chances, style=bold)
+        rows.append((row["method"], str(row["seeds"]), own, *rest, apart, *chances))
+    heads = ("method", "n", *(AXIS_LABELS[quality] for quality in QUALITIES), f"PSNR − {reference} [{CI}]")
+    title, told = f"{regime}: test split, mean over sites", caption(tables["psnr"], regime)
+    table = Table(box=box.SIMPLE_HEAD, title=title, caption=told, **NARROW)
+    for head, cells in zip((*heads, "p (Holm)", P_SUBJECTS), zip(*rows, strict=True), strict=True):
+        _add_column(table, head, cells)
+    for cells in rows:
+        table.add_row(*map(Text, cells), style="bold" if cells[0] == reference else None)
     return table

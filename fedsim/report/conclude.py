@@ -11,7 +11,7 @@ from rich.console import Console
 from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.budget_table import budget_columns, equality
-from fedsim.report.compared import say, say_times, shown_table
+from fedsim.report.compared import print_whole, say, say_times, shown_table
 from fedsim.report.endpoint import Judgement
 from fedsim.report.figures import save_figure
 from fedsim.report.latents import latent_figure
@@ -130,7 +130,7 @@ def _say_tuning(tuning: pd.DataFrame, console: Console) -> None:
     if tuning.empty:
         return
     *costs, chosen = tuning_columns(tuning)
-    console.print(shown_table("what choosing settings has cost", costs))
+    print_whole(shown_table("what choosing settings has cost", costs), console)
     folds = tuning["fold"].map(", fold {:g}".format) if "fold" in tuning else [""] * len(tuning)
     for regime, method, fold, cell in zip(tuning["regime"], tuning["method"], folds, chosen.cells, strict=True):
         line = f"chosen for {regime}/{method}{fold}: {cell.text or 'nothing yet'}"
@@ -145,11 +145,11 @@ def _say_study(study: StudyTables, console: Console) -> None:
     keys = columns[: 1 + next(index for index, column in enumerate(columns) if column.head == METHOD)]
     name = study.plan.study.name
     of_psnr = [column for column in columns if column.quality == "psnr"]
-    console.print(shown_table(f"{name}: test split, mean over sites", [*keys, columns[len(keys)], *of_psnr]))
+    print_whole(shown_table(f"{name}: test split, mean over sites", [*keys, columns[len(keys)], *of_psnr]), console)
     costs = [column for column in columns[len(keys) + 1 :] if not column.quality]
     if costs:
         table = shown_table(f"{name}: costs, mean over seeds", [*keys, *costs])
         table.caption = SHARED if study.shared_machine else None
-        console.print(table)
+        print_whole(table, console)
     for line in study.says("psnr"):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
