@@ -50,10 +50,10 @@ def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool
         find_own(name, folders)
     where = {"root": _find(federation.root, path.parent), "cache": federation.cache.expanduser().absolute()}
     scratch = workload.engine.scratch and workload.engine.scratch.expanduser().absolute()
-    init = workload.training.init and _beside(workload.training.init, path.parent)
+    init = workload.training.init and beside(workload.training.init, path.parent)
     time = workload.time
     if time and time.available.trace:
-        time = time.with_trace(_beside(time.available.trace, path.parent))
+        time = time.with_trace(beside(time.available.trace, path.parent))
     return workload.model_copy(update={
         "federation": federation.model_copy(update=where),
         "engine": workload.engine.model_copy(update={"scratch": scratch}),
@@ -191,7 +191,7 @@ def _find(root: Path, beside: Path) -> Path:
     return (found or [Path.cwd() / root])[0].resolve()
 
 
-def _beside(file: Path, folder: Path) -> Path:
+def beside(file: Path, folder: Path) -> Path:
     """A file, looked up in a folder and then in the working directory."""
-    beside = folder.absolute() / file.expanduser()
-    return beside if beside.exists() else Path.cwd() / file.expanduser()
+    found = folder.absolute() / file.expanduser()
+    return found if found.exists() else Path.cwd() / file.expanduser()

@@ -9,7 +9,7 @@ import pytest
 
 from fedsim.core.errors import InputError
 from fedsim.report.study_tables import StudyTables, study_tables
-from fedsim.study.frozen import freeze
+from fedsim.study.frozen import freeze, open_study
 from fedsim.study.point import run_point
 from fedsim.study.runner import check_data, run_study
 from fedsim.study.study import StudyPlan
@@ -103,3 +103,20 @@ def test_a_study_is_resumed_with_no_other_trace(plan_of: PlanOf, tmp_path: Path)
     trace.write_text("client,from_s,to_s\nA,0,98\n")
     with pytest.raises(InputError, match=r"^time\.available\.trace: is not what it was when .*seed-1 began"):
         run_study(again, tmp_path / "nights")
+
+
+@pytest.mark.parametrize("trace", [{"time.available.trace": "night.csv"}, {"time.available": {"trace": "night.csv"}}])
+def test_a_folder_opens_to_the_study_that_it_was_where_one_method_alone_has_files(
+    plan_of: PlanOf, home: Path, tmp_path: Path, trace: dict[str, Any]
+) -> None:
+    (home / "night.csv").write_text("client,from_s,to_s\nA,0,99\n")
+    methods = {
+        "night": {"algorithm.name": "fedavg", "time.latency_s": 1, "training.init": "night.csv", **trace},
+        "always": {"algorithm.name": "fedavg", "time.latency_s": 1},
+        "untimed": {"algorithm.name": "fedavg"},
+    }
+    plan = plan_of(methods=methods, reference="night", seeds=[1], set={"engine.backend": "serial"})
+    freeze(plan, tmp_path / "study")
+    for was, is_ in zip(plan.examples(), open_study(tmp_path / "study").examples(), strict=True):
+        assert is_.workload == was.workload, was.label
+    assert plan.examples()[0].workload.training.init == home / "night.csv"
