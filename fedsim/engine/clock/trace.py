@@ -50,6 +50,11 @@ def _table(path: Path, where: str) -> pd.DataFrame:
         table = pd.read_csv(path, **_AS_WRITTEN) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError, pyarrow.ArrowException) as error:
         raise InputError(f"{where}: is not a table ({' '.join(str(error).split())[:80]})") from error
+    if path.suffix.lower() == ".csv" and not isinstance(table.index, pd.RangeIndex):  # pandas took fields for names
+        raise InputError(f"{where}: its rows have more fields than its first line has names")
+    twice = [name for name in _COLUMNS if f"{name}.1" in table]
+    if twice:
+        raise InputError(f"{where}: has two columns {twice[0]}")
     missing = [name for name in _COLUMNS if name not in table]
     if missing:
         raise InputError(f"{where}: has no column {missing[0]}; it needs client, from_s and to_s")
