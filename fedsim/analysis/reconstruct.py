@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 from torch import nn
 
 from fedsim.analysis.adaptation import joined_network
@@ -20,6 +21,7 @@ from fedsim.data.source import Source
 from fedsim.data.sources import detect
 from fedsim.data.split import Piece
 from fedsim.engine.record.run_directory import Run, Which
+from fedsim.mri.calibration import has_centre
 from fedsim.mri.masks import measured_acceleration
 from fedsim.mri.metrics import Protocol
 from fedsim.mri.references import UNTRAINED
@@ -29,6 +31,7 @@ from fedsim.workload.sites import Site
 
 Line = tuple[Path, str]
 """A file that was written, and a line about it."""
+_GUESS = "the mask has no complete centre, so that sensitivities are little more than a guess; "
 _REFUSED = "fastMRI's evaluate.py refuses images wider than high, which are scored whole"
 
 
@@ -87,7 +90,8 @@ def _with_own_mask(
         moved = f", its echo moved by {-echo.off} of {echo.width} lines" if echo.off else ""
         at = f"R = {acceleration:.2f}, at {masks.shape[-2]}x{masks.shape[-1]}{by_coil}{moved}"
         how = f"with the file's own mask ({at})"
-        yield path, f"reconstructed {how}; there is no ground truth to score it against"
+        guess = coils.kept and count > 1 and not has_centre(torch.from_numpy(masks))
+        yield path, f"reconstructed {how}; {_GUESS if guess else ''}there is no ground truth to score it against"
 
 
 def _with_mask_of(

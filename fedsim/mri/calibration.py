@@ -23,6 +23,11 @@ def calibration_region(mask: Tensor) -> Tensor:
     return _centred(heights.gather(-1, best), height).unsqueeze(-1) & _centred(columns, width).unsqueeze(-2)
 
 
+def has_centre(masks: Tensor) -> bool:
+    """Whether all masks (..., H, W) bool are complete around the centre of k-space, over more than one column."""
+    return bool((calibration_region(masks).any(-2).sum(-1) > 1).all())
+
+
 def _from_centre(size: int, device: torch.device) -> Tensor:
     """How far every index is from the middle of an axis (size,): ..., 1, 0, 0, 1, ..."""
     offset = torch.arange(size, device=device) - size // 2

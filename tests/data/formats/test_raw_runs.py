@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -110,6 +111,23 @@ def test_networks_for_several_coils_take_all_coils_of_undersampled_files(
     with h5py.File(path) as file:
         np.testing.assert_allclose(file["reconstruction"][()], reconstruction, atol=0.005 * reconstruction.max())
         np.testing.assert_array_equal(file["mask"][0], np.broadcast_to(lines, (24, 24)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("centre", [(), range(8, 16)])
+def test_a_mask_without_a_centre_is_told(centre: Sequence[int], tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    for number in range(2):
+        fastmri(site / f"file{number}.h5", coil_images(2, coils=3, width=24, seed=number))
+    (tmp_path / "w.yaml").write_text(WORKLOAD.format(root=tmp_path, format="fastmri"))
+    keys = ("federation.coils=keep", "model.name=varnet", "federation.matrix=[24, 24]", *SMALL["varnet"])
+    done = run(load_workload(tmp_path / "w.yaml", keys), tmp_path / "run")
+    lines = np.arange(24) % 3 == 0
+    lines[list(centre)] = True
+    fastmri(site / "file0.h5", coil_images(2, coils=3, width=24), mask=lines)
+    ((_, said),) = reconstruct_file(done, "A", site / "file0.h5", "last", tmp_path / "out")
+    guess = "the mask has no complete centre, so that sensitivities are little more than a guess"
+    assert (guess in said) == (not centre)
 
 
 @pytest.mark.slow
