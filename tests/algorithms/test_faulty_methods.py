@@ -20,7 +20,7 @@ from fedsim.engine.record.run_directory import setup_of
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
-from fedsim.workload.time import Time
+from fedsim.workload.time import Hierarchy, Time
 from tests.conftest import every
 from tests.engine.plans import parts
 
@@ -235,7 +235,7 @@ def test_a_note_takes_no_column_of_the_ledger(mine: Callable[..., Workload], tmp
 
 def test_every_column_is_known_to_be_one(mine: Callable[..., Workload], tmp_path: Path) -> None:
     body = "learner.note('own', 3); return super().train(learner, received, phase)"
-    timed = mine("train", body).model_copy(update={"time": Time(latency_s=1.0)})
+    timed = mine("train", body).model_copy(update={"time": Time(latency_s=1.0, hierarchy=Hierarchy(regions=2))})
     assert {*run(timed, tmp_path / "run").clients} == COLUMNS | {"loss", "own"}
 
 
