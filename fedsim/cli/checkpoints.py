@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedsim.cli.common import RunFolder, out
+from fedsim.core.terminal import print_whole
 from fedsim.core.text import bytes_text
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def checkpoints(run_dir: RunFolder) -> None:
     from fedsim.engine.record.run_directory import Run
     from fedsim.engine.state.listing import list_checkpoints
 
-    out.print(_table(list_checkpoints(Run(run_dir).path), str(run_dir)))
+    print_whole(_table(list_checkpoints(Run(run_dir).path), str(run_dir)), out)
 
 
 def _table(listed: "list[Listed]", run: str) -> Table:

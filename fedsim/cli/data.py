@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fedsim.cli.common import OfData, WorkloadFile, out
+from fedsim.core.terminal import print_whole
 
 data = typer.Typer(no_args_is_help=True, help="Inspect, import and generate data.")
 
@@ -25,7 +26,7 @@ def data_inspect(
 
     picture = picture or Path(f"inspect-{path.resolve().name}.png")
     table, notes = inspect_path(path, picture, everything)
-    out.print(table)
+    print_whole(table, out)
     for note in notes:
         out.print(note, soft_wrap=True, highlight=False, markup=False)
     out.print(f"picture: {picture}", soft_wrap=True, highlight=False)
@@ -49,7 +50,7 @@ def data_import(workload: WorkloadFile, overrides: OfData = None) -> None:
         for member in shards.values():
             with member.open():  # phantoms are generated on first use
                 step("shards", member.site, len(shards))
-    out.print(manifest_table(federation.manifest))
+    print_whole(manifest_table(federation.manifest), out)
     for note in federation.notes:
         out.print(note, soft_wrap=True, highlight=False, markup=False)
     out.print(f"cache: {loaded.federation.cache}", soft_wrap=True, highlight=False)
@@ -74,9 +75,9 @@ def data_cache(
     path = folder or Federation.model_fields["cache"].get_default(call_default_factory=True)
     if clean:
         deleted = cache.clean(path, older_than)
-        out.print(cache_table(deleted, f"deleted from {path}"))
+        print_whole(cache_table(deleted, f"deleted from {path}"), out)
     else:
-        out.print(cache_table(cache.entries(path), str(path)))
+        print_whole(cache_table(cache.entries(path), str(path)), out)
 
 
 @data.command("phantom")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fedsim.cli.common import out
 from fedsim.core.errors import RunError
+from fedsim.core.terminal import print_whole
 from fedsim.engine.place.cores import cores_here, quotas
 
 _GB = 1e9
@@ -19,7 +20,7 @@ _GB = 1e9
 def doctor() -> None:
     """Check that this machine can run fedsim: versions, cores, GPUs, memory, disk, and Ray itself."""
     table, healthy = check()
-    out.print(table)
+    print_whole(table, out)
     if not healthy:
         raise RunError("something above needs attention")
 

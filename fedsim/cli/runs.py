@@ -7,6 +7,7 @@ import typer
 
 from fedsim.cli.common import Address, OfRun, Round, RunFolder, Trust, out
 from fedsim.core.errors import InputError
+from fedsim.core.terminal import print_whole
 
 if TYPE_CHECKING:
     from fedsim.data.split import Part
@@ -44,7 +45,8 @@ def evaluate(
         frame = simulation.evaluate(split, which, save_images)
     if not len(frame):
         raise InputError(f"{run_dir}: no client has data in the {split} split")
-    out.print(*evaluation_tables(frame))
+    for table in evaluation_tables(frame):
+        print_whole(table, out)
     if save_images:
         from fedsim.analysis.reconstruct import beside_fastmri
 
@@ -78,7 +80,7 @@ def unseen(
             opened, budgets, which, tell=lambda served: out.print(line_of(served), soft_wrap=True, highlight=False)
         )
         write_table(path, frame)
-    out.print(unseen_table(frame))
+    print_whole(unseen_table(frame), out)
     out.print(f"table: {path}", soft_wrap=True, highlight=False)
 
 
@@ -137,5 +139,5 @@ def _evaluate_across(opened: "Run", split: "Part", which: str) -> None:
 
     frame = cross_evaluate(opened, which, split)
     picture = write_cross(opened, frame)
-    out.print(cross_table(frame))
+    print_whole(cross_table(frame), out)
     out.print(f"table: {opened.path / 'cross.parquet'}\npicture: {picture}", soft_wrap=True, highlight=False)

@@ -25,6 +25,7 @@ from fedsim.cli.common import (
     tagged,
 )
 from fedsim.core.errors import InputError
+from fedsim.core.terminal import print_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +100,8 @@ def _conclude(evaluation: "pd.DataFrame", path: Path) -> None:
     from fedsim.report.report import write_report  # imported late, so that training starts sooner
 
     if len(evaluation):
-        out.print(*evaluation_tables(evaluation))
+        for table in evaluation_tables(evaluation):
+            print_whole(table, out)
     out.print(f"report: {write_report(path, trust=None)}", soft_wrap=True, highlight=False)
 
 
@@ -139,7 +141,7 @@ def plan(
     with err.status("importing sites and timing a client"):
         made = plan_run(loaded, path, None if address is None else machine_at(loaded, path, address))
     for table in plan_tables(made):
-        out.print(table)
+        print_whole(table, out)
     for note in made.notes:
         out.print(note, soft_wrap=True, highlight=False, markup=False)
     busy = busy_line(made.times) if made.times and address is None else None
@@ -160,7 +162,7 @@ def _predict(made: "Plan", cluster: "Cluster") -> None:
     round_ = round_of(made)
     with err.status("measuring the driver and an adder"):
         rates = measure(int(round_.sums) // 8)
-    out.print(scaling_table(predict(round_, cluster, rates), rates))
+    print_whole(scaling_table(predict(round_, cluster, rates), rates), out)
 
 
 def first_line(workload: "Workload") -> str:

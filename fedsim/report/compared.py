@@ -14,6 +14,7 @@ from rich.text import Text
 from fedsim.analysis.comparison import MEAN, compare, labels_of, other_differences, results_of
 from fedsim.analysis.scores import QUALITIES, learning_curve, qualities_in
 from fedsim.core.errors import InputError
+from fedsim.core.terminal import print_whole
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.overview import Column
 from fedsim.report.tables import Tables, write_tables
@@ -82,11 +83,6 @@ def say_times(times: Times, console: Console) -> None:
     print_whole(shown_table(f"simulated time to {times.of_best} with the same seed", times.columns()), console)
     for line in times.sentences():
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-def print_whole(table: Table, console: Console) -> None:
-    """Print a table whose cells need more columns than there are with longer lines; rich would cut them off."""
-    console.print(table, width=max(console.width, console.measure(table).minimum), crop=False)
 
 
 def shown_table(title: str, columns: Sequence[Column]) -> Table:

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from fedsim.core.errors import InputError
+from fedsim.core.terminal import print_whole
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.budget_table import budget_columns, equality
-from fedsim.report.compared import print_whole, say, say_times, shown_table
+from fedsim.report.compared import say, say_times, shown_table
 from fedsim.report.endpoint import Judgement
 from fedsim.report.figures import save_figure
 from fedsim.report.latents import latent_figure
