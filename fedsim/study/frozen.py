@@ -1,9 +1,7 @@
 """A study's folder: what the study was started with, and what may change when it is resumed."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fedsim.core.errors import InputError
 from fedsim.core.files import write_text
@@ -13,16 +11,13 @@ from fedsim.engine.record.kept import keep_own
 from fedsim.engine.record.resuming import check_same
 from fedsim.study.kinds import Study
 from fedsim.study.study import StudyPlan, load_study
-from fedsim.workload.reading import beside, write_yaml
+from fedsim.workload.reading import with_found_files, write_yaml
 from fedsim.workload.schema import Workload
 
 _KEPT = (
     "name", "kind", "folds", "endpoint.metric", "endpoint.margin", "tune.seed", "tune.regime", "tune.sampler",
     "tune.trials", "tune.pruner",
 )  # fmt: skip
-
-_FILES = (".training.init", ".time.available.trace")
-"""Keys that name a file beside the workload."""
 
 
 def open_study(folder: Path) -> StudyPlan:
@@ -47,9 +42,9 @@ def freeze(plan: StudyPlan, folder: Path) -> None:
     check_folder(plan, folder)
     file = folder / "study.yaml"
     root = str(plan.examples()[0].workload.federation.root)
-    content = _found(json.loads(plan.study.model_dump_json(exclude_none=True)), plan.base.parent)
+    content = with_found_files(json.loads(plan.study.model_dump_json(exclude_none=True)), plan.base.parent)
     content = {**content, "workload": "base.yaml", "set": {**content["set"], "federation.root": root}}
-    base = write_yaml(_found(read_yaml(plan.base), plan.base.parent))
+    base = write_yaml(with_found_files(read_yaml(plan.base), plan.base.parent))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for point in plan.examples():
@@ -58,15 +53,6 @@ def freeze(plan: StudyPlan, folder: Path) -> None:
         write_text(file, write_yaml(content))
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from error
-
-
-def _found(settings: Any, folder: Path, at: str = "") -> Any:  # noqa: ANN401 - YAML
-    """Settings at a dotted key, with the absolute paths of files that were named beside a workload in a folder."""
-    if isinstance(settings, Mapping):
-        return {key: _found(value, folder, f"{at}.{key}") for key, value in settings.items()}
-    if isinstance(settings, list):
-        return [_found(value, folder, at) for value in settings]
-    return str(beside(Path(settings), folder)) if isinstance(settings, str) and at.endswith(_FILES) else settings
 
 
 def check_folder(plan: StudyPlan, folder: Path) -> None:

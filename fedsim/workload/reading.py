@@ -23,6 +23,7 @@ from fedsim.workload.schema import Workload
 log = logging.getLogger("fedsim")
 
 S = TypeVar("S", bound=Section)
+_FILES = (".training.init", ".time.available.trace")  # keys that name a file beside the workload
 
 
 def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool = True) -> Workload:
@@ -40,6 +41,7 @@ def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool
     content = with_current_keys(read_yaml(path), f"{path}: ")
     for override in overrides:
         _override(content, override)
+    content = with_found_files(content, path.parent)
     folders = (path.parent, Path.cwd())
     catalogues: dict[str, Catalogue[Any]] = {"algorithm": METHODS, "model": NETWORKS}
     for section, catalogue in catalogues.items():
@@ -50,15 +52,9 @@ def load_workload(path: str | Path, overrides: Sequence[str] = (), *, code: bool
         find_own(name, folders)
     where = {"root": _find(federation.root, path.parent), "cache": federation.cache.expanduser().absolute()}
     scratch = workload.engine.scratch and workload.engine.scratch.expanduser().absolute()
-    init = workload.training.init and beside(workload.training.init, path.parent)
-    time = workload.time
-    if time and time.available.trace:
-        time = time.with_trace(beside(time.available.trace, path.parent))
     return workload.model_copy(update={
         "federation": federation.model_copy(update=where),
         "engine": workload.engine.model_copy(update={"scratch": scratch}),
-        "training": workload.training.model_copy(update={"init": init}),
-        "time": time,
     })  # fmt: skip
 
 
@@ -191,7 +187,22 @@ def _find(root: Path, beside: Path) -> Path:
     return (found or [Path.cwd() / root])[0].resolve()
 
 
-def beside(file: Path, folder: Path) -> Path:
+def with_found_files(settings: Any, folder: Path, at: str = "") -> Any:  # noqa: ANN401 - any YAML value
+    """The settings at a dotted key of a workload or a study, with absolute paths of the files that they name.
+
+    Args:
+        settings: As a file has them.
+        folder: The workload's, where such files are looked up; then in the working directory.
+        at: Where the settings are, with a dot before each key.
+    """
+    if isinstance(settings, Mapping):
+        return {key: with_found_files(value, folder, f"{at}.{key}") for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [with_found_files(value, folder, at) for value in settings]
+    return str(_beside(Path(settings), folder)) if isinstance(settings, str) and at.endswith(_FILES) else settings
+
+
+def _beside(file: Path, folder: Path) -> Path:
     """A file, looked up in a folder and then in the working directory."""
     found = folder.absolute() / file.expanduser()
     return found if found.exists() else Path.cwd() / file.expanduser()
