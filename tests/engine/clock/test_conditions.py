@@ -13,21 +13,17 @@ from fedsim.engine.clock.windows import ALWAYS, Shifts
 from fedsim.engine.federation import assemble
 from fedsim.workload.reading import load_workload
 
+from .conftest import FEDERATION
+
 MANY = 400
-HOSPITALS = """
-name: many
-seed: 5
-federation:
-  split: {{train: 0.5, val: 0.25, test: 0.25}}
-  matrix: [32, 32]
-  cache: {cache}
-  sites:
+HOSPITALS = (
+    FEDERATION
+    + """
     - {{name: P, count: {many}, source: {{format: phantom, subjects: 4, slices: 5, size: 32}}}}
-model: {{channels: 2, pools: 1}}
-algorithm: {{name: fedavg}}
 training: {{rounds: 9, cohort: 2}}
 time: {{latency_s: 2}}
 """
+)
 Make = Callable[..., Conditions]
 
 

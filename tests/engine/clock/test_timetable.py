@@ -19,24 +19,20 @@ from fedsim.engine.plan.fits import check_time
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.reading import load_workload, read_yaml
 
+from .conftest import FEDERATION
+
 UP, DOWN = 1.25e6, 2.5e6
 WORKLOADS = sorted((Path(__file__).parents[3] / "workloads").glob("*.yaml"))
-HOSPITALS = """
-name: paper
-seed: 5
-federation:
-  split: {{train: 0.5, val: 0.25, test: 0.25}}
-  matrix: [32, 32]
-  cache: {cache}
-  sites:
+HOSPITALS = (
+    FEDERATION
+    + """
     - {{name: A, source: &images {{format: phantom, subjects: 4, slices: 5, size: 32}}}}
     - {{name: B, source: *images, time: {{compute: {{samples_per_s: 5}}}}}}
     - {{name: C, source: *images, time: {{compute: {{samples_per_s: 2}}}}}}
-model: {{channels: 2, pools: 1}}
-algorithm: {{name: fedavg}}
 training: {{rounds: 9}}
 time: {{compute: {{samples_per_s: 10}}, uplink_mbps: 10, downlink_mbps: 20}}
 """
+)
 Make = Callable[..., Timetable]
 Told = list[tuple[str, float, float, int, str]]
 
