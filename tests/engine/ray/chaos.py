@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import psutil
@@ -76,7 +77,7 @@ def blows(seed: int, victims: list[str], most: int) -> list[Blow]:
 
 
 class Driver:
-    """`fedsim run` in a process, started again with --resume after it was killed."""
+    """`fedsim run` in a process, started again with --resume after it was killed; with all it started, dead at the end."""
 
     def __init__(self, workload: Path, out: Path, *settings: str, environment: dict[str, str] | None = None) -> None:
         keys = [word for setting in settings for word in ("--set", setting)]
@@ -113,7 +114,17 @@ class Driver:
         reached = [line.split()[1] for line in self.log.splitlines() if line.startswith("round ")]
         return max((int(word.partition("/")[0]) for word in reached), default=0)
 
-    def until(self, what: Callable[[], bool], within: float = 200) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(psutil.NoSuchProcess):
+            for process in [*self.process.children(recursive=True), self.process]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self._started.wait()
+
+    def until(self, what: Callable[[], bool], within: float = 900) -> None:
         deadline = time.monotonic() + within
         while not what():
             assert self.status() in (None, 0), self.log
@@ -180,15 +191,15 @@ def disturbed(
     random = np.random.default_rng(seed + 1000)
     placement = str(random.choice(["1", "4", "auto"]))
     settings = ("engine.backend=ray", f"engine.clients_per_actor={placement}", "engine.retries=6")
-    driver = Driver(workload, out, *settings, environment=environment)
     history = [f"{placement} clients an actor"]
-    for blow in blows(seed, victims, most):
-        driver.until(lambda blow=blow: driver.over() or driver.rounds() >= blow.round)
-        time.sleep(blow.seconds)  # the moment is what is drawn
-        if driver.over():
-            break
-        history.append(f"{strike(driver, blow, home, seed)} {blow.seconds:.2f} s after round {blow.round}")
-        log.info("seed %d: %s", seed, ", ".join(history))
-    driver.until(driver.over)
-    assert driver.status() == 0, driver.log
+    with Driver(workload, out, *settings, environment=environment) as driver:
+        for blow in blows(seed, victims, most):
+            driver.until(lambda blow=blow: driver.over() or driver.rounds() >= blow.round)
+            time.sleep(blow.seconds)  # the moment is what is drawn
+            if driver.over():
+                break
+            history.append(f"{strike(driver, blow, home, seed)} {blow.seconds:.2f} s after round {blow.round}")
+            log.info("seed %d: %s", seed, ", ".join(history))
+        driver.until(driver.over)
+        assert driver.status() == 0, driver.log
     return history
