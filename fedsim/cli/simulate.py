@@ -26,6 +26,7 @@ from fedsim.cli.common import (
 )
 from fedsim.core.errors import InputError
 from fedsim.core.terminal import print_whole
+from fedsim.core.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,7 +174,7 @@ def first_line(workload: "Workload") -> str:
     names = workload.client_names()
     some = tuple(names[: min(workload.training.drawn(len(names)), 2 * fuse)])
     alone = fuse == 1 or one_by_one(workload.settled().algorithm, some)
-    return f"{workload.name}: {len(sites):,} sites{'' if alone else f', up to {fuse} clients as one network'}"
+    return f"{workload.name}: {counted(len(sites), 'site')}{'' if alone else f', up to {fuse} clients as one network'}"
 
 
 def _check_resume(out_dir: Path | None, overwrite: bool, trust: bool) -> None:

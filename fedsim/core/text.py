@@ -25,8 +25,8 @@ def precise_duration(seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun, which gets an s in the plural: `1 seed`, `3 seeds`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """A number with its noun, which gets an s in the plural: `1 seed`, `3 seeds`, `1,000 sites`."""
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def time_unit(seconds: float) -> tuple[float, str]:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from fedsim.core.errors import InputError
 from fedsim.core.section import Section
+from fedsim.core.text import counted
 from fedsim.data.split import Split
 
 
@@ -66,9 +67,8 @@ def check_folds(site: str, split: Split, of_subjects: Sequence[int], count: int)
     subjects, needed = len(of_subjects), sum(share > 0 for share in (split.train, split.val))
     most = max(Counter(of_subjects).values(), default=0)
     if len(set(of_subjects)) < count:
-        raise InputError(
-            f"site {site}: {subjects} subject(s) cannot fill {count} folds; at most {subjects}, or test share 0"
-        )
+        there = counted(subjects, "subject")
+        raise InputError(f"site {site}: {there} cannot fill {count} folds; at most {subjects}, or test share 0")
     if subjects - most < needed:
         what = f"{count} folds of {subjects} subjects leave {subjects - most} for {needed} parts"
         raise InputError(f"site {site}: {what} (training, validation); it needs more subjects, or share val 0")

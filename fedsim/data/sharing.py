@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedsim.core.errors import InputError
 from fedsim.core.seeds import derive, numpy_stream
+from fedsim.core.text import counted
 from fedsim.data.folds import Folds, check_folds, dealt
 from fedsim.data.left_out import some
 from fedsim.data.source import Source, StoredVolume
@@ -193,7 +194,7 @@ def _told(one: SiteVolumes) -> str:
     if apart and SITE not in ways:
         return f";{unseen}" if unseen else ""
     keys = "`subject: {pattern: ...}`" if apart else "`subject: file` or `subject: {pattern: ...}`"
-    how = f"{len(one.volumes)} volume(s), identified by {', '.join(ways)}"
+    how = f"{counted(len(one.volumes), 'volume')}, identified by {', '.join(ways)}"
     return f" ({how}): if they show more people, set {keys}; or{unseen}"
 
 

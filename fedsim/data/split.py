@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from fedsim.core.errors import InputError
 from fedsim.core.section import Section
 from fedsim.core.seeds import derive
+from fedsim.core.text import counted
 
 T = TypeVar("T")
 Part = Literal["train", "val", "test"]
@@ -111,7 +112,8 @@ def part_of(subjects: Sequence[str], split: Split, site: str, told: str = "") ->
         counts = apportion(len(subjects), split.shares)
     except InputError:
         raise InputError(
-            f"site {site}: {len(subjects)} subject(s) cannot fill {sum(s > 0 for s in split.shares)} parts by subject"
+            f"site {site}: {counted(len(subjects), 'subject')} cannot fill {sum(s > 0 for s in split.shares)} parts "
+            f"by subject"
             f"{told or ';'} set shares to 0, or `split: {{by: block}}` for a site with a single subject"
         ) from None
     dealt = (part for part, count in zip(PARTS, counts, strict=True) for _ in range(count))

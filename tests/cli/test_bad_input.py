@@ -42,7 +42,7 @@ BAD_INPUT = [
     ("federation.sites.0.source={format: tiff, path: empty}", "empty: holds no image"),
     ("federation.sites.0.mask={kind: random, acceleration: 30}", "impossible mask"),
     ("federation.clients=5", "site A has 2 training subjects, so it can become 2 clients at most"),
-    ("federation.sites.0.source.subjects=2", "site A: 2 subject(s) cannot fill 3 parts"),
+    ("federation.sites.0.source.subjects=2", "site A: 2 subjects cannot fill 3 parts"),
     ("federation.sites.0.source={format: tiff, path: tiff, channel: 3}", "channel"),
 ]  # fmt: skip
 

@@ -121,7 +121,7 @@ def test_a_site_that_only_trains_keeps_its_split_and_an_unseen_one_is_tested_onc
 @pytest.mark.parametrize(
     ("hospital", "count", "message"),
     [
-        (site("Oslo", ["a", "b", "c"]), 4, "site Oslo: 3 subject(s) cannot fill 4 folds; at most 3, or test share 0"),
+        (site("Oslo", ["a", "b", "c"]), 4, "site Oslo: 3 subjects cannot fill 4 folds; at most 3, or test share 0"),
         (site("Oslo", ["a", "b"]), 2, "site Oslo: 2 folds of 2 subjects leave 1 for 2 parts (training, validation)"),
         (
             site("Knee", ["a"], by="block", train=0.5, val=0.25, test=0.25),

@@ -65,9 +65,13 @@ def test_what_cannot_be_divided_alike_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("volumes", "keys"), [(1, "`subject: {pattern: ...}`"), (2, "`subject: file` or `subject: {pattern: ...}`")]
+    ("volumes", "there", "keys"),
+    [
+        (1, "1 volume", "`subject: {pattern: ...}`"),
+        (2, "2 volumes", "`subject: file` or `subject: {pattern: ...}`"),
+    ],
 )
-def test_files_are_offered_as_subjects_only_where_they_are_volumes(volumes: int, keys: str) -> None:
+def test_files_are_offered_as_subjects_only_where_they_are_volumes(volumes: int, there: str, keys: str) -> None:
     """The slices of one volume, in a folder of its own, are no people."""
     whole = [
         StoredVolume(name=f"v{i}", who=Subject("site", SITE, "A"), origin="A", slices=(0, 1), support=(8, 8))
@@ -75,14 +79,13 @@ def test_files_are_offered_as_subjects_only_where_they_are_volumes(volumes: int,
     ]
     with pytest.raises(InputError) as refused:
         divided(SiteVolumes(site="A", source=Nifti(path="A"), split=HALVES, volumes=whole))
-    assert f"({volumes} volume(s), identified by {SITE}): if they show more people, set {keys}; or set" in str(
-        refused.value
-    )
+    told = f"({there}, identified by {SITE}): if they show more people, set {keys}; or set"
+    assert told in str(refused.value)
 
 
 def test_an_unseen_site_of_few_subjects_is_told_to_test_on_all() -> None:
     split = r"for an unseen site set `split: \{train: 0, val: 0, test: 1\}`, or set shares to 0"
-    with pytest.raises(InputError, match=rf"^site A: 1 subject\(s\) cannot fill 3 parts by subject; {split}"):
+    with pytest.raises(InputError, match=rf"^site A: 1 subject cannot fill 3 parts by subject; {split}"):
         divided(replace(site("A", ["sub-1"]), unseen=True))
     with pytest.raises(InputError, match=r"by subject; set shares to 0"):
         divided(site("A", ["sub-1"]))

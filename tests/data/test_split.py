@@ -57,7 +57,7 @@ def test_other_volumes_of_the_same_subjects_are_divided_alike() -> None:
 
 
 def test_too_few_subjects() -> None:
-    with pytest.raises(InputError, match=r"site Oslo: 2 subject\(s\) cannot fill 3 parts"):
+    with pytest.raises(InputError, match=r"site Oslo: 2 subjects cannot fill 3 parts"):
         split_subjects(volumes(2), Split(), 0, "path", "Oslo")
 
 

@@ -76,7 +76,7 @@ def test_a_search_runs_in_every_fold(plan_of: PlanOf) -> None:
 
 
 REFUSED = {
-    "more folds than subjects": (["folds=5"], "all/single/seed-1-fold-1: site A: 4 subject(s) cannot fill 5 folds"),
+    "more folds than subjects": (["folds=5"], "all/single/seed-1-fold-1: site A: 4 subjects cannot fill 5 folds"),
     "too few left": (["folds=2", "set.federation.sites.A.source.subjects=2"],
                      "site A: 2 folds of 2 subjects leave 1 for 2 parts"),
     "one fold": (["folds=1"], "folds: Input should be greater than or equal to 2"),

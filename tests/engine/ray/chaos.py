@@ -77,7 +77,7 @@ def blows(seed: int, victims: list[str], most: int) -> list[Blow]:
 
 
 class Driver:
-    """`fedsim run` in a process, started again with --resume after it was killed; with all it started, dead at the end."""
+    """`fedsim run` in a process, started again with --resume after it was killed; it ends with all that it started."""
 
     def __init__(self, workload: Path, out: Path, *settings: str, environment: dict[str, str] | None = None) -> None:
         keys = [word for setting in settings for word in ("--set", setting)]
