@@ -1,7 +1,7 @@
 """What simulated time costs the engine for each event, and how well clients of overlapping rounds use two cores.
 
     python benchmarks/virtual.py [--n 10000] [--concurrency 200] [--buffer 50] [--steps 200] [--repeats 3]
-                                 [--channels 8] [--clients 64] [--cores 2] [--turns 384] [--out FOLDER] [--quick]
+                                 [--channels 8] [--clients 268] [--cores 2] [--turns 1000] [--out FOLDER] [--quick]
 
 JSON lines, then a table. All times are those between the ends of rounds, with ledger, log and timetable.
 
@@ -11,11 +11,13 @@ JSON lines, then a table. All times are those between the ends of rounds, with l
               timetable alone takes of it. Measured are rounds in the middle: in one round clients of the next are
               trained, too, so only over many does each have its own.
     speedup   Clients of workload W that train, in one process and on Ray with some cores: in rounds without `time`, and
-              in modes buffered (a quarter of the clients at work make a buffer) and asynchronous. `speedup` is the
-              ratio of the seconds of all rounds, without start-up and checkpoints; of rounds without `time`, of all but
-              the first, which makes the data. A round is validated never and kept at the end. `floor_speedup` is what
-              the bare loop of `floor.py` gains on the same cores: rounds of as many clients in one process and in
-              several, in turn, before and after each mode; the median. `of_floor` is the ratio of the two.
+              in modes buffered and asynchronous, where three quarters of them are at work, and a quarter of those make
+              a buffer. `speedup` is the ratio of the seconds of all rounds, without start-up and checkpoints; of rounds
+              without `time`, of all but the first, which makes the data. A round is validated never and kept at the
+              end. `floor_speedup` is what the bare loop of `floor.py` gains on the same cores: rounds of as many
+              clients, 64 at most, in one process and in several, in turn, before and after each mode; the median.
+              `serial_of_floor` and `ray_of_floor` are the seconds of a client's turn beside those of the bare loop in
+              as many processes.
 
 `--quick` is a small form that takes a minute, to check that everything runs.
 """
@@ -42,6 +44,7 @@ from fedsim.workload.reading import load_workload
 Row = dict[str, Any]
 PAIRS = 3
 """Of rounds of the bare loop, after one to warm up."""
+MOST_OF_FLOOR = 64  # clients
 SPEEDS = "compute: {samples_per_s: [20, 400]}, uplink_mbps: [5, 100], downlink_mbps: [20, 500], jitter: 0.1"
 
 
@@ -114,34 +117,39 @@ def speedups(given: argparse.Namespace, scratch: Path) -> Iterator[Row]:
     at_work = 3 * given.clients // 4
     buffer = at_work // 4
     modes = {
-        "without time": ((), 1 + given.turns // given.clients, 1),
+        "without time": ((), 1 + given.turns // given.clients, 1, given.clients),
         "buffered": ((f"time={{mode: buffered, buffer: {buffer}, concurrency: {at_work}, {SPEEDS}}}",),
-                     given.turns // buffer, 0),
-        "asynchronous": ((f"time={{mode: asynchronous, concurrency: {at_work}, {SPEEDS}}}",), given.turns, 0),
+                     given.turns // buffer, 0, buffer),
+        "asynchronous": ((f"time={{mode: asynchronous, concurrency: {at_work}, {SPEEDS}}}",), given.turns, 0, 1),
     }  # fmt: skip
-    after = gains(given)
-    for mode, (keys, rounds, left_out) in modes.items():
+    after = floors(given)
+    for mode, (keys, rounds, left_out, of_round) in modes.items():
         before, seconds = after, {}
         for backend in ("serial", "ray"):
             where = (f"engine.backend={backend}", *((f"engine.cores={given.cores}",) if backend == "ray" else ()))
             case = Case(given.clients, given.channels, rounds=rounds, overrides=(*keys, *where))
             found = times(case, scratch)
             seconds[backend] = found[-1] - found[left_out]
-        after = gains(given)
-        speedup, floor = seconds["serial"] / seconds["ray"], before + after
+        after = floors(given)
+        pairs = before + after
+        gains = [alone / together for alone, together in pairs]
+        one, several = (median(each) for each in zip(*pairs, strict=True))
+        turns = (rounds - left_out) * of_round
         yield {
-            "part": "speedup", "mode": mode, "clients": given.clients, "rounds": rounds - left_out,
-            "cores": given.cores, **{f"{backend}_seconds": taken for backend, taken in seconds.items()},
-            "speedup": speedup, "floor_speedup": median(floor), "floor_speedup_range": [min(floor), max(floor)],
-            "of_floor": speedup / median(floor),
+            "part": "speedup", "mode": mode, "clients": given.clients, "turns": turns, "cores": given.cores,
+            **{f"{backend}_seconds": taken for backend, taken in seconds.items()},
+            "speedup": seconds["serial"] / seconds["ray"],
+            "floor_speedup": median(gains), "floor_speedup_range": [min(gains), max(gains)],
+            "serial_of_floor": seconds["serial"] / turns / one, "ray_of_floor": seconds["ray"] / turns / several,
         }  # fmt: skip
 
 
-def gains(given: argparse.Namespace) -> list[float]:
-    """How many times as fast the bare loop is in several processes as in one, by pairs of rounds."""
-    with Floor(given.clients, 1, given.channels) as one, Floor(given.clients, given.cores, given.channels) as several:
-        pairs = [(one.round(), several.round()) for _ in range(1 + PAIRS)]
-    return [alone / together for alone, together in pairs[1:]]
+def floors(given: argparse.Namespace) -> list[tuple[float, float]]:
+    """Seconds of a client in the bare loop, in one process and in several, by pairs of rounds."""
+    n = min(given.clients, MOST_OF_FLOOR)
+    with Floor(n, 1, given.channels) as one, Floor(n, given.cores, given.channels) as several:
+        pairs = [(one.round() / n, several.round() / n) for _ in range(1 + PAIRS)]
+    return pairs[1:]
 
 
 def main() -> None:
@@ -153,9 +161,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="server steps, of which three eighths are measured")
     parser.add_argument("--repeats", type=int, default=3, help="of the cost of an event")
     parser.add_argument("--channels", type=int, default=8)
-    parser.add_argument("--clients", type=int, default=64, help="clients that train")
+    parser.add_argument("--clients", type=int, default=268, help="clients that train")
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--turns", type=int, default=384, help="turns of clients that train, about")
+    parser.add_argument("--turns", type=int, default=1000, help="turns of clients that train, about")
     parser.add_argument("--out", type=Path, help="folder for the scratch folder; default the temporary files'")
     parser.add_argument("--quick", action="store_true", help="few steps of small networks")
     given = parser.parse_args()
@@ -182,7 +190,8 @@ def table(rows: list[Row]) -> str:
     lines += [
         f"{row['mode']:>13}: {row['serial_seconds']:7.1f} s in one process, {row['ray_seconds']:7.1f} s on "
         f"{row['cores']} cores, {row['speedup']:.2f} times as fast; the bare loop {row['floor_speedup']:.2f} times "
-        f"({row['floor_speedup_range'][0]:.2f} to {row['floor_speedup_range'][1]:.2f}): {row['of_floor']:.2f} of it"
+        f"({row['floor_speedup_range'][0]:.2f} to {row['floor_speedup_range'][1]:.2f}); a turn beside one of the bare "
+        f"loop: {row['serial_of_floor']:.2f} in one process, {row['ray_of_floor']:.2f} on {row['cores']} cores"
         for row in rows[1:]
     ]
     return "\n".join(lines)
