@@ -79,7 +79,7 @@ class Range(Section):
             refuse(Range, "step", "with log: true it can only be 1, for whole numbers; leave it out")
         if self.step is not None:
             steps = (high - low) / self.step
-            if not math.isclose(steps, round(steps), abs_tol=1e-9):
+            if math.isinf(steps) or not math.isclose(steps, round(steps), abs_tol=1e-9):
                 refuse(Range, "step", f"no number of steps of {self.step} leads from {self.low} to {self.high}")
 
     @model_serializer(mode="wrap")
@@ -120,6 +120,8 @@ def _check_conditions(key: str, range_: Range, space: Mapping[str, Range]) -> No
         values = space[other].values
         if values is None:
             raise ValueError(f"{key}: when: {other} has no list of values to depend on")
+        if not wanted(range_, other):
+            raise ValueError(f"{key}: when: {other}: needs a value, or a list of at least one")
         for value in wanted(range_, other):
             if value not in values:
                 raise ValueError(f"{key}: when: {other} is never {value!r}; it is one of {', '.join(map(str, values))}")
