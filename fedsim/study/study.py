@@ -50,7 +50,7 @@ class Point:
     """The settings that tuning chose, or tries in this point."""
     workload: Workload
     fold: int | None = None
-    """Which of the study'"'"'s folds is test, from 1; None in a study without."""
+    """Which of the study's folds is test, from 1; None in a study without."""
     judge: Judge | None = None
     """What may end a trial of a search early."""
 
@@ -236,8 +236,7 @@ class StudyPlan:
             raise InputError(f"{name}: {str(error).removeprefix(f'{self.base}: ')}") from error
         if self.study.needs_ray and workload.engine.backend != "ray":
             raise InputError(f"{name}: engine.backend: {self.study.kind} needs ray, because a serial run has one core")
-        axes = self.study.tune.methods.get(method, {}) if self.study.tune else {}
-        for key in (*own, *axes):
+        for key in (*own, *candidate):
             section, _, rest = key.partition(".")
             known = (
                 type(getattr(workload, section)).model_fields

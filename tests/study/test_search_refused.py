@@ -45,6 +45,8 @@ BAD = {
     "an unknown workload key": ({"space": {"training.lrr": [1e-3]}}, "training.lrr: unknown key; did you mean 'lr'?"),
     "a key of another method": ({"methods": {"fedmri": {"algorithm.mu": [1]}}},
         "algorithm.mu: is not a key of fedmri"),
+    "a key of another method, for all": ({"space": {"algorithm.mu": [1]}},
+        "method fedmri: algorithm.mu: is not a key of fedmri; known: "),
     "a value that the key does not take": ({"space": {LR: {"low": -1.0, "high": 1.0}}},
         f"{LR}: Input should be greater than 0"),
     "no whole number": ({"space": {"training.batch_size": {"low": 1, "high": 8}}},

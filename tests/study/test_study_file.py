@@ -79,6 +79,7 @@ BAD_STUDIES = [
     ("tune={seed: 9, regime: few}", "tune.regime: 'few' is not one of regimes (all)"),
     ("tune={seed: 9, methods: {ditto: {algorithm.mu: [1]}}}", "tune.methods: 'ditto' is not one of methods"),
     ("tune={seed: 9, grid: {training.lr: [0]}}", "training.lr: Input should be greater than 0"),
+    ("tune={seed: 9, grid: {algorithm.beta: [1, 2]}}", "method single: algorithm.beta: is not a key of single; "),
     ("tune={seed: 9, grid: {training.lr: []}}", "tune.grid: Tuple should have at least 1 item"),
     ("set={engine.on_error: drop, engine.on_client_error: abort}", "bad.yaml: set: engine.on_error is the old name of "
      "engine.on_client_error; delete one of them"),
