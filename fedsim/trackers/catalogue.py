@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator
+from pydantic import AfterValidator, ConfigDict, Field, SerializeAsAny, WrapValidator
 
 from fedsim.core.errors import InputError
 from fedsim.core.extension import Catalogue
 from fedsim.core.named import OR_NAME
+from fedsim.core.section import distinct
 from fedsim.trackers.base import Status, Tracker
 from fedsim.trackers.mlflow import MLflow
 from fedsim.trackers.tensorboard import TensorBoard
@@ -47,3 +48,12 @@ AnyTracker = Annotated[
     SerializeAsAny[Annotated[_Known, Field(discriminator="name")]], WrapValidator(TRACKERS.read), TRACKERS, *OR_NAME
 ]
 """A known tracker, or one of the user's own: a name, or a section with the keys of that tracker."""
+
+
+def _distinct(trackers: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
+    distinct([tracker.name for tracker in trackers])
+    return trackers
+
+
+AnyTrackers = Annotated[tuple[AnyTracker, ...], Field(max_length=8), AfterValidator(_distinct)]
+"""Some trackers, each once: one that is there twice would write each round twice."""

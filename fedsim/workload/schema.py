@@ -18,7 +18,7 @@ from fedsim.core.extension import Extension
 from fedsim.core.section import Name, Section, Tag
 from fedsim.models.catalogue import AnyModel
 from fedsim.models.reconstruction import UNetModel
-from fedsim.trackers.catalogue import AnyTracker
+from fedsim.trackers.catalogue import AnyTrackers
 from fedsim.workload.engine import Engine
 from fedsim.workload.faults import Fault
 from fedsim.workload.metrics import FEW, Metrics
@@ -34,10 +34,8 @@ class Workload(Section):
     tags: tuple[Tag, ...] = Field(
         (), max_length=32, description="Labels to find the run by, in reports and comparisons; no effect on results."
     )
-    trackers: tuple[AnyTracker, ...] = Field(
-        (),
-        max_length=8,
-        description="What is told about the run: tensorboard, mlflow, wandb, or your own; no effect on results.",
+    trackers: AnyTrackers = Field(
+        (), description="What is told about the run: tensorboard, mlflow, wandb, or your own; no effect on results."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Root of every random stream.")
     federation: Federation = Field(description="The sites.")

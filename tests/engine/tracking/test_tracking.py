@@ -14,8 +14,8 @@ from fedsim.engine.host.messages import Row
 from fedsim.engine.observer import Observer
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state.checkpoint import digest_of_arrays, read_state
-from fedsim.engine.tracking import tracking
-from fedsim.engine.tracking.news import CLIENT_COLUMNS
+from fedsim.engine.tracking import news, tracking
+from fedsim.engine.tracking.news import CLIENT_COLUMNS, News
 from fedsim.workload.schema import Workload
 from tests.engine.conftest import assert_same
 
@@ -101,6 +101,14 @@ def test_a_resumed_run_tells_each_round_once(simulate: Simulate, tmp_path: Path)
     run = simulate(OWN_TRACKER, out=tmp_path / "run", resume=True)
     assert [one["status"] for one in told(run) if "status" in one] == ["stopped", "finished"]
     assert scalars_told(run) == scalars_of(run)
+
+
+def test_the_first_clients_alone_have_scalars(whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(news, "MOST_CLIENTS", 2)
+    expected = scalars_of(whole, clients=2)
+    assert len(whole.clients["client"].unique()) > 2
+    assert dict(News(whole.path, 0).read()) == expected
+    assert dict(News(whole.path, 2).read()) == {3: expected[3]}, "also when told by another process"
 
 
 class Fails(Observer):
@@ -195,6 +203,7 @@ def test_trackers_are_not_part_of_what_a_run_is(workload: Callable[..., Workload
     [
         ("[tensorbord]", "unknown 'tensorbord'; did you mean 'tensorboard'"),
         ("[{name: mlflow, port: 1}]", "unknown key"),
+        ("[mlflow, tensorboard, {name: mlflow}]", "^.*trackers: mlflow is listed twice; list each once$"),
         ("[nowhere:Tracker]", "nowhere cannot be imported"),
         ("[fedsim.trackers.base:Tracker]", "Tracker of fedsim.trackers.base must define begin and end and scalars"),
     ],
