@@ -49,10 +49,9 @@ class WandB(Tracker):
         self._run.log(dict(values), step=round_, commit=True)
 
     def end(self, status: Status, digest: str, figures: Sequence[Path]) -> None:
-        """The digest belongs to the summary."""
+        """Digest and figures belong to the summary: as a step, figures would take that of a round to come."""
         import wandb
 
-        if figures:
-            self._run.log({f"figures/{figure.stem}": wandb.Image(str(figure)) for figure in figures})
-        self._run.summary.update({"status": status} | ({"digest": digest} if digest else {}))
+        images = {f"figures/{figure.stem}": wandb.Image(str(figure)) for figure in figures}
+        self._run.summary.update({"status": status} | ({"digest": digest} if digest else {}) | images)
         self._run.finish(exit_code=0 if status == "finished" else 1)

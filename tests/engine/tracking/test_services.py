@@ -96,8 +96,11 @@ def test_mlflow_gives_back_the_ledger(simulate: Simulate, workload: Callable[...
 
 
 @pytest.mark.long
-def test_wandb_gives_back_the_ledger_from_its_offline_folders(simulate: Simulate, tmp_path: Path) -> None:
+def test_wandb_gives_back_the_ledger_from_its_offline_folders(
+    simulate: Simulate, workload: Callable[..., Workload], tmp_path: Path
+) -> None:
     run = interrupted(simulate, tmp_path / "run", "wandb")
+    with_figure(workload("trackers=[wandb]"), run.path)
     rows, summary = [], {}
     for file in sorted(run.path.glob("wandb/offline-run-*/*.wandb")):
         command = [sys.executable, "-m", "wandb", "beta", "leet", "inspect", "--json", str(file)]
@@ -105,18 +108,14 @@ def test_wandb_gives_back_the_ledger_from_its_offline_folders(simulate: Simulate
             command, env={**os.environ, "WANDB_ERROR_REPORTING": "false"}, capture_output=True, text=True, check=True
         ).stdout.splitlines()
         for record in map(json.loads, records):
-            rows += _history(record)
+            rows += [record["history"]["item"]] if "history" in record else []
             summary |= _summary(record)
     assert Counter(row["_step"] for row in rows) == {1: 1, 2: 1, 3: 1}
     found = {row["_step"]: {key: x for key, x in row.items() if not key.startswith("_")} for row in rows}
     assert found == scalars_of(run)
     assert summary["digest"] == digest(run)
-    assert len({file.name for file in run.path.glob("wandb/offline-run-*/*.wandb")}) == 1, "one run, told twice"
-
-
-def _history(record: dict[str, Any]) -> list[dict[str, float]]:
-    """The scalars of a step, without what was logged of figures."""
-    return [record["history"]["item"]] if "rounds/seconds" in record.get("history", {}).get("item", {}) else []
+    assert summary["figures/quality"]["_type"] == "image-file"
+    assert len({file.name for file in run.path.glob("wandb/offline-run-*/*.wandb")}) == 1, "one run, told three times"
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:
