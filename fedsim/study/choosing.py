@@ -24,6 +24,8 @@ class Tried:
     state: State
     psnr: float
     """Validation PSNR [dB] of its best round, mean over sites; NaN unless it finished."""
+    pruned_after: int | None = None
+    """Round after which it was pruned; what comes later is no part of the study."""
 
     @property
     def candidate(self) -> Candidate:
@@ -39,7 +41,12 @@ def tried(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Ca
         found.setdefault(point.case, []).append(_of_grid(point, folder, failures))
     for case, trials in trials_of(plan, folder).items():
         found[case] = [
-            Tried(point=plan.trial(case, Candidate(trial.number, trial.settings)), state=trial.state, psnr=trial.psnr)
+            Tried(
+                point=plan.trial(case, Candidate(trial.number, trial.settings)),
+                state=trial.state,
+                psnr=trial.psnr,
+                pruned_after=trial.pruned_after,
+            )
             for trial in trials
         ]
     return found
@@ -77,15 +84,16 @@ def tuning_rows(
             yield {
                 "regime": case.regime, "method": case.method, "fold": case.fold, "candidate": one.candidate.number,
                 "settings": json.dumps(one.candidate.settings), "psnr": one.psnr,
-                "error": failures.get(one.point.label, ""), "state": one.state, **_spent(folder / one.point.folder),
+                "error": failures.get(one.point.label, ""), "state": one.state, **_spent(one, folder),
                 "chosen": case in chosen and chosen[case].number == one.candidate.number,
             }  # fmt: skip
 
 
-def _spent(run: Path) -> dict[str, float]:
+def _spent(one: Tried, folder: Path) -> dict[str, float]:
     """The rounds of a candidate so far, and the time of the cores that it had [h]."""
+    run = folder / one.point.folder
     if not (run / "rounds.parquet").exists():
         return {"rounds": 0, "core_hours": 0.0}
-    rounds = Run(run).rounds
+    rounds = Run(run).rounds.iloc[: one.pruned_after]
     core_seconds = rounds["seconds"] * rounds["slots"] * rounds["threads"]
     return {"rounds": len(rounds), "core_hours": float(core_seconds.sum()) / 3600}

@@ -43,6 +43,8 @@ class Trial:
     state: State
     psnr: float
     """Validation PSNR [dB] of its best round, mean over sites; NaN unless it finished."""
+    pruned_after: int | None = None
+    """Round after which it was pruned."""
 
 
 class Searches:
@@ -167,7 +169,8 @@ def _trial(trial: "FrozenTrial", space: Mapping[str, Range]) -> Trial:
     if state == "pruned" and not trial.intermediate_values:
         state = "diverged"
     psnr = trial.values[0] if trial.values else math.nan
-    return Trial(number=trial.number, settings=_settings(trial, space), state=state, psnr=psnr)
+    last = max(trial.intermediate_values) if state == "pruned" else None
+    return Trial(number=trial.number, settings=_settings(trial, space), state=state, psnr=psnr, pruned_after=last)
 
 
 def _name(case: Case) -> str:

@@ -155,6 +155,8 @@ def test_a_pruned_run_stops_at_its_rung_and_can_go_on(search: PlanOf, tmp_path: 
     assert (row["state"], row["rounds"], row["chosen"]) == ("pruned", 2, False)
     assert 0 < row["core_hours"] < 1
     assert len(run(second.workload, path, resume=True).rounds) == 9
+    (_, later) = tuning_rows(plan, tmp_path, {}, choose(plan, tmp_path, {}))
+    assert str(later) == str(row), "as it was pruned"
 
 
 # The journal
