@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from optuna.storages.journal import JournalFileBackend
 
 FILE = "search.journal"
+REMEDY = "delete it, and the same command finds the same trials again from their runs"
 
 
 def journal(folder: Path, *, writes: bool = False) -> "JournalStorage":
@@ -29,8 +30,7 @@ def journal(folder: Path, *, writes: bool = False) -> "JournalStorage":
     except OSError as error:
         raise WriteError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, IndexError, AssertionError) as error:
-        what = "is damaged; delete it, and the same command finds the same trials again from their runs"
-        raise DamagedError(f"{path}: {what}") from error
+        raise DamagedError(f"{path}: is damaged; {REMEDY}") from error
 
 
 def _backend(path: Path) -> "JournalFileBackend":

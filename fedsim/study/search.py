@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fedsim.core.errors import DamagedError
 from fedsim.core.seeds import derive
 from fedsim.study.axes import Settings
-from fedsim.study.journal import FILE, journal
+from fedsim.study.journal import FILE, REMEDY, journal
 from fedsim.study.library import optuna
 from fedsim.study.outcome import Outcome
 from fedsim.study.pruning import Judge
@@ -76,6 +77,7 @@ class _Search:
             study_name=_name(case), storage=storage, direction="maximize", load_if_exists=True
         )
         self._tune, self._space = plan.tune, plan.tune.space_of(case.method)
+        _check_drawn(self._study.trials, plan, case)
 
     @property
     def left(self) -> int:
@@ -138,7 +140,7 @@ def trials_of(plan: StudyPlan, folder: Path) -> dict[Case, list[Trial]]:
 
     Raises:
         InputError: optuna is not installed.
-        DamagedError: the journal is damaged.
+        DamagedError: the journal is damaged, or that of another study.
     """
     found: dict[Case, list[Trial]] = {case: [] for case in plan.searched}
     if not found or not (folder / FILE).exists():
@@ -148,6 +150,7 @@ def trials_of(plan: StudyPlan, folder: Path) -> dict[Case, list[Trial]]:
     for case in found:
         space = plan.tune.space_of(case.method)
         known = storage.get_all_trials(names[_name(case)]) if _name(case) in names else []
+        _check_drawn(known, plan, case)
         found[case] = [_trial(trial, space) for trial in known]
     return found
 
@@ -173,6 +176,33 @@ def _trial(trial: "FrozenTrial", space: Mapping[str, Range]) -> Trial:
     return Trial(number=trial.number, settings=_settings(trial, space), state=state, psnr=psnr, pruned_after=last)
 
 
+def _check_drawn(trials: "list[FrozenTrial]", plan: StudyPlan, case: Case) -> None:
+    """Refuse trials that the search of a case cannot have drawn, as those of another study."""
+    ended = [trial for trial in trials if trial.state.is_finished()]
+    in_turn = ended == trials[: len(ended)] and len(trials) - len(ended) <= 1
+    space, most = plan.tune.space_of(case.method), plan.tune.runs(case.method)
+    if not in_turn or len(trials) > most or not all(_may_draw(space, trial.params) for trial in trials):
+        raise DamagedError(f"{FILE}: has trials of {_name(case)} that this study has not drawn; {REMEDY}")
+
+
+def _may_draw(space: Mapping[str, Range], params: Mapping[str, Any]) -> bool:
+    """Whether a search may draw these parameters, as Optuna has them."""
+    drawn: Settings = {}
+    for key, range_ in space.items():
+        if applies(range_, drawn):
+            if key not in params or not _may_be(range_, params[key]):
+                return False
+            drawn[key] = params[key] if range_.values is None else json.loads(params[key])
+    return drawn.keys() == params.keys()
+
+
+def _may_be(range_: Range, value: object) -> bool:
+    if range_.values is not None:
+        return value in _texts(range_)
+    low, high = range_.ends
+    return isinstance(value, int | float) and math.isclose(value, min(max(value, low), high))
+
+
 def _name(case: Case) -> str:
     return "/".join((case.regime, case.method, *([f"fold-{case.fold}"] if case.fold else [])))
 
@@ -193,9 +223,13 @@ def _sampler(name: str, seed: int) -> "BaseSampler":
 def _draw(drawing: "Drawing", key: str, range_: Range) -> object:
     """A key's value; one of a list is drawn as JSON text, because Optuna takes only plain values."""
     if range_.values is not None:
-        texts = [json.dumps(value, default=str) for value in range_.values]
-        return json.loads(drawing.suggest_categorical(key, texts))
+        return json.loads(drawing.suggest_categorical(key, _texts(range_)))
     low, high = range_.ends
     if range_.whole:
         return drawing.suggest_int(key, int(low), int(high), step=int(range_.step or 1), log=range_.log)
     return drawing.suggest_float(key, low, high, step=range_.step, log=range_.log)
+
+
+def _texts(range_: Range) -> list[str]:
+    """The values of a list as JSON."""
+    return [json.dumps(value, default=str) for value in range_.values or ()]

@@ -184,6 +184,19 @@ def test_a_damaged_journal_gets_one_line(search: PlanOf, tmp_path: Path, line: b
         trials_of(plan, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "keys", [{"trials": 3}, {"space": {"training.lr": [1e-3, 1e-2]}}, {"space": {**RATE, "training.batch_size": [1]}},
+             {"space": {"training.lr": {"low": 1e-9, "high": 1e-8}}}, {"methods": {}}]
+)  # fmt: skip
+def test_the_journal_of_another_study_gets_one_line(search: PlanOf, tmp_path: Path, keys: dict[str, Any]) -> None:
+    complete(search(), tmp_path, most=4)
+    other, message = search(**keys), r"^search\.journal: has trials of all/fedmri that this study has not drawn; delete"
+    with pytest.raises(DamagedError, match=message):
+        trials_of(other, tmp_path)
+    with pytest.raises(DamagedError, match=message):
+        Searches(other, journal(tmp_path, writes=True))
+
+
 def test_without_optuna_a_search_says_what_to_install(
     search: PlanOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
