@@ -48,16 +48,18 @@ def study(
     path = out_dir or Path("studies") / plan.study.name
     out.print(f"{plan.study.name}: {plan.describe()}, into {path}", soft_wrap=True)
     _leave_notes_to_points()
-    with tracked(plan.trackers, path):
+    with tracked(plan.trackers, path) as told:
         with replacing(path, overwrite) as begun, stop_on_signal() as stopped:
             result = run_study(plan, path, partial(study_progress, out), begun(stopped), address, limit)
             why = "" if stopped() else limit.why or ": another round would end too late for --walltime"
         if result.stopped:
+            told.end("stopped")
             where = ["--address", address] if address else []
             command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path), *where])
             err.print(f"stopped{why}; resume with: {command}", soft_wrap=True, highlight=False)
             raise typer.Exit(130)
         conclude(path, out, trust=None)
+        told.end("failed" if result.failed else "finished")
     if result.failed:
         first, *others = result.failed
         named = f"; also {', '.join(line.partition(':')[0] for line in others[:10])}" if others else ""

@@ -6,9 +6,14 @@ from pathlib import Path
 import pytest
 
 from fedsim.engine.record.run_directory import Run
+from fedsim.engine.tracking import tracking
 from fedsim.engine.tracking.tracking import tracked
 from fedsim.study.runner import StudyResult
 from fedsim.study.study import StudyPlan
+from fedsim.workload.reading import write_yaml
+from tests.conftest import Fedsim
+
+from .conftest import study_content
 
 
 @pytest.mark.long
@@ -38,3 +43,38 @@ def test_the_points_of_a_study_are_children_of_its_run(
         assert point.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert point.info.status == "FINISHED"
         assert point.data.metrics["rounds/loss"] == Run(folder / "runs" / name).rounds["loss"].iloc[-1]
+
+
+ENDS = '''
+from pathlib import Path
+from fedsim.trackers.base import Tracker
+
+
+class Ends(Tracker):
+    """Writes how a run or a study ended."""
+
+    _file: Path | None = None
+
+    def begin(self, run):
+        self._file = run.folder / "ended"
+
+    def scalars(self, round_, values):
+        pass
+
+    def end(self, status, digest, figures):
+        self._file.write_text(status)
+'''
+
+
+@pytest.mark.long
+def test_a_study_with_a_failed_point_ends_as_failed(
+    fedsim: Fedsim, home: Path, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "PATIENCE_S", 100.0)
+    (home / "ends.py").write_text(ENDS)
+    methods = {"single": {}, "fedavg": {"training.lr": 1e30}}
+    keys = {"training.rounds": 2, "engine.backend": "serial", "trackers": ["ends:Ends"]}
+    (home / "ends.yaml").write_text(write_yaml(study_content(seeds=[1], set=keys, methods=methods, reference="single")))
+    status, _, err = fedsim("study", home / "ends.yaml", "--out", "out")
+    assert (status, err.count("\n")) == (1, 1)
+    assert (tmp_path / "out" / "ended").read_text() == "failed"

@@ -69,12 +69,12 @@ class Trackers(Observers):
         for one in self._processes:
             one.say(process.GREW)
 
-    def end(self, failed: bool = False) -> None:
-        """Let the trackers finish, all at the same time."""
+    def end(self, status: Status | None = None) -> None:
+        """Let the trackers finish, all at the same time; by default with what the folder says of how it ended."""
         if not self._processes:
             return
-        status, digest = ("finished", "") if (self._folder / "study.yaml").exists() else _ending(self._folder)
-        ending = json.dumps({"status": "failed" if failed else status, "digest": digest}).encode()
+        found, digest = ("finished", "") if (self._folder / "study.yaml").exists() else _ending(self._folder)
+        ending = json.dumps({"status": status or found, "digest": digest}).encode()
         for one in self._processes:
             one.say(ending)
             one.close()
@@ -191,7 +191,7 @@ def tracked(
         yield telling
     except BaseException:
         if telling.begun:
-            telling.end(failed=True)
+            telling.end("failed")
         raise
     else:
         telling.end()

@@ -16,6 +16,7 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state.checkpoint import digest_of_arrays, read_state
 from fedsim.engine.tracking import news, tracking
 from fedsim.engine.tracking.news import CLIENT_COLUMNS, News
+from fedsim.engine.tracking.tracking import tracked
 from fedsim.workload.schema import Workload
 from tests.engine.conftest import assert_same
 
@@ -139,6 +140,15 @@ def test_a_tracker_that_is_added_later_is_told_the_whole_run(simulate: Simulate,
     assert scalars_told(run) == scalars_of(run)
 
 
+@pytest.mark.slow
+def test_a_study_is_told_how_it_ended(workload: Callable[..., Workload], tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("name: tiny")
+    with tracked(workload(OWN_TRACKER).trackers, tmp_path) as trackers:
+        trackers.end("stopped")
+    ends = {"status": "stopped", "digest": "", "figures": []}
+    assert [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()][1:] == [ends]
+
+
 TROUBLES = {
     "raises": (
         "raise OSError('no network')",
@@ -192,10 +202,10 @@ def test_a_missing_library_is_one_line(simulate: Simulate, tmp_path: Path) -> No
 
 def test_trackers_are_not_part_of_what_a_run_is(workload: Callable[..., Workload]) -> None:
     plain = workload().model_dump(mode="json")
-    tracked = workload("trackers=[tensorboard, {name: mlflow}]").model_dump(mode="json")
-    assert tracked.pop("trackers") == ["tensorboard", "mlflow"]
+    with_trackers = workload("trackers=[tensorboard, {name: mlflow}]").model_dump(mode="json")
+    assert with_trackers.pop("trackers") == ["tensorboard", "mlflow"]
     assert plain.pop("trackers") == []
-    assert tracked == plain
+    assert with_trackers == plain
 
 
 @pytest.mark.parametrize(
