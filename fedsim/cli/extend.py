@@ -1,6 +1,8 @@
 """fedsim list and fedsim new: what there is to choose from, and starting points for one's own."""
 
+import ast
 import keyword
+import re
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,12 +50,15 @@ def new(
     """Write a commented example of a method, network or importer, NAME.py, and its test, test_NAME.py."""
     _check_name(name)
     names = {"module": name, "Class": "".join(part[:1].upper() + part[1:] for part in name.split("_"))}
-    files = {Path(f"{name}.py"): f"{kind}.py.txt", Path(f"test_{name}.py"): f"test_{kind}.py.txt"}
-    for file in files:
+    texts = {
+        Path(f"{file}.py"): _filled(template, names)
+        for file, template in ((name, kind), (f"test_{name}", f"test_{kind}"))
+    }
+    _check_class(name, names["Class"], texts[Path(f"{name}.py")])
+    for file in texts:
         if file.exists():
             raise InputError(f"{file}: exists; choose another name, or remove it")
-    for file, template in files.items():
-        text = Template((_TEMPLATES / template).read_text(encoding="utf-8")).substitute(names)
+    for file, text in texts.items():
         _write(file, text)
         typer.echo(file)
 
@@ -64,16 +69,30 @@ def _catalogue(what: str) -> "Catalogue[Any]":
     return catalogue
 
 
+def _filled(template: str, names: dict[str, str]) -> str:
+    return Template((_TEMPLATES / f"{template}.py.txt").read_text(encoding="utf-8")).substitute(names)
+
+
 def _check_name(name: str) -> None:
-    """Refuse a name that Python cannot import, or that would hide another module."""
-    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
-        raise InputError(f"NAME: {name!r:.80} must be a name in Python, such as my_method")
+    """Refuse a name that a workload cannot give, or that would hide another module."""
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,63}", name) or keyword.iskeyword(name):
+        raise InputError(
+            f"NAME: {name!r:.80} must be a letter, then letters, digits and '_', at most 64 in all, "
+            "and no keyword of Python"
+        )
     if not Path(f"{name}.py").exists() and find_spec(name) is not None:
         raise InputError(f"NAME: {name} is the name of an installed module; choose another")
+
+
+def _check_class(name: str, kind: str, text: str) -> None:
+    """Refuse a class that would hide one that its file needs."""
+    imports = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom))
+    if kind in (one.name for node in imports for one in node.names):
+        raise InputError(f"NAME: {name} would hide the class {kind} that the file uses; choose another")
 
 
 def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror})") from error
+        raise InputError(f"{file}: cannot be written ({error.strerror}); go to a folder of your own") from error

@@ -85,11 +85,19 @@ def test_the_shell_completes_commands(tmp_path: Path) -> None:
     assert done.stdout.split() == ["list"]
 
 
+NAMES = "must be a letter, then letters, digits and '_', at most 64 in all, and no keyword of Python"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my-method", "NAME: 'my-method' must be a name in Python, such as my_method"),
-        ("class", "NAME: 'class' must be a name in Python, such as my_method"),
+        ("my-method", f"NAME: 'my-method' {NAMES}"),
+        ("class", f"NAME: 'class' {NAMES}"),
+        ("\u00fcbung", f"NAME: '\u00fcbung' {NAMES}"),
+        ("../mine", f"NAME: '../mine' {NAMES}"),
+        ("", f"NAME: '' {NAMES}"),
+        ("x" * 300, f"NAME: '{'x' * 79} {NAMES}"),
+        ("learner", "NAME: learner would hide the class Learner that the file uses; choose another"),
         ("torch", "NAME: torch is the name of an installed module; choose another"),
         ("mine", "mine.py: exists; choose another name, or remove it"),
     ],
@@ -99,3 +107,13 @@ def test_new_overwrites_nothing_and_hides_no_module(fedsim: Fedsim, tmp_path: Pa
     (tmp_path / "mine.py").write_text("")
     assert fedsim("new", "method", name) == (2, "", f"fedsim: {message}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
+
+
+def test_new_in_a_folder_that_is_gone_is_one_line(
+    fedsim: Fedsim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    message = "mine.py: cannot be written (No such file or directory); go to a folder of your own"
+    assert fedsim("new", "method", "mine") == (2, "", f"fedsim: {message}\n")
