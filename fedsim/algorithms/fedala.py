@@ -29,7 +29,7 @@ _OWN, _WEIGHTS = "own", "weights"
 
 
 class FedALA(Algorithm):
-    """Bytes as FedAvg's; each client keeps its last values of the adaptive layers, and their weights."""
+    """Each client learns how much of the shared layers nearest to the output it takes over; bytes as FedAvg's."""
 
     name: Literal["fedala"] = Field("fedala", description="Method.")
     layers: tuple[str, ...] = Field(

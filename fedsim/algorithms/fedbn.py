@@ -10,7 +10,7 @@ from fedsim.models.base import is_norm
 
 
 class FedBN(Algorithm):
-    """Scale, shift and running statistics of norm layers never leave their client."""
+    """FedAvg but for norm layers, whose scale, shift and running statistics never leave their client."""
 
     name: Literal["fedbn"] = Field("fedbn", description="Method.")
 

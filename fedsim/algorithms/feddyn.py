@@ -18,7 +18,7 @@ from fedsim.algorithms.learner import Learner
 
 
 class FedDyn(Algorithm):
-    """Bytes as FedAvg's; each client keeps a vector of the network's size, and so does the server."""
+    """A dynamic regulariser, of which clients and server keep a vector of the network's size; bytes as FedAvg's."""
 
     lockstep: ClassVar[bool] = True
 

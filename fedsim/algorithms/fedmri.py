@@ -48,7 +48,7 @@ _PAPER_CLIENTS = 4
 
 
 class FedMRI(Algorithm):
-    """The encoder is shared, the decoder never leaves its client."""
+    """The encoder is shared, with a contrastive term on it; the decoder never leaves its client."""
 
     name: Literal["fedmri"] = Field("fedmri", description="Method.")
     beta: float = Field(100.0, ge=0, description="Weight of the contrastive term; 0 leaves it out.")

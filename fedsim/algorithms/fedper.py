@@ -12,7 +12,7 @@ FINEST = ("decoder.last", "decoder.ups.level0", "decoder.blocks.level0")
 
 
 class FedPer(Algorithm):
-    """The head, the layers nearest to the output, is private."""
+    """FedAvg but for the head, the layers nearest to the output, which is private."""
 
     name: Literal["fedper"] = Field("fedper", description="Method.")
     head: tuple[str, ...] = Field(

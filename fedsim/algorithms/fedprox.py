@@ -11,7 +11,7 @@ from fedsim.algorithms.learner import Learner
 
 
 class FedProx(Algorithm):
-    """The local loss gains mu/2 ||theta - srv||^2."""
+    """FedAvg whose local loss gains mu/2 ||theta - srv||^2."""
 
     name: Literal["fedprox"] = Field("fedprox", description="Method.")
     mu: float = Field(0.01, ge=0, description="Weight of the proximal term; 0 is FedAvg.")

@@ -13,7 +13,7 @@ from fedsim.models.base import is_encoder
 
 
 class FedRep(Tuned):
-    """FedMRI's partition without its term, and a round's steps divided: the head alone, then the body alone."""
+    """FedMRI without its term, and with a round's steps divided: first the decoder alone, then the encoder alone."""
 
     tuned_groups: ClassVar[tuple[ParameterGroup, ...]] = ("local",)
 

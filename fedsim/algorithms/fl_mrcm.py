@@ -39,7 +39,7 @@ _SOURCE, _TARGET = 1.0, 0.0
 
 
 class FLMRCM(Algorithm):
-    """Everything is shared; the discriminators, one for each pair of a source and a target, stay with the source."""
+    """FedAvg, and latent features of source sites aligned with those of target sites, by a discriminator a pair."""
 
     lockstep: ClassVar[bool] = True
 

@@ -14,7 +14,7 @@ _DECODER: tuple[ParameterGroup, ...] = ("local",)
 
 
 class FrozenEncoder(Algorithm):
-    """Nothing is learnt from the others: what federated training of an encoder gains, it gains over this."""
+    """A control: the encoder stays as it starts, so what federated training of it gains, it gains over this."""
 
     name: Literal["frozen_encoder"] = Field("frozen_encoder", description="Method.")
 

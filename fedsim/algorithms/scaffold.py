@@ -21,7 +21,7 @@ _GRID = 32
 
 
 class Scaffold(Algorithm):
-    """The whole network and a control variate of its size travel both ways; each client keeps its own control."""
+    """Control variates take the drift out of local steps; one of the network's size travels with it both ways."""
 
     lockstep: ClassVar[bool] = True
 

@@ -38,7 +38,7 @@ class ServerOptimizer(Algorithm):
 
 
 class FedAdam(ServerOptimizer):
-    """v <- b2 v + (1 - b2) D^2."""
+    """FedAvg whose server steps as Adam: v <- b2 v + (1 - b2) D^2."""
 
     name: Literal["fedadam"] = Field("fedadam", description="Method.")
     beta2: float = Field(0.99, ge=0, lt=1, description="Memory of the second moment.")
@@ -49,7 +49,7 @@ class FedAdam(ServerOptimizer):
 
 
 class FedYogi(ServerOptimizer):
-    """v <- v - (1 - b2) D^2 sign(v - D^2)."""
+    """FedAvg whose server steps as Yogi: v <- v - (1 - b2) D^2 sign(v - D^2)."""
 
     name: Literal["fedyogi"] = Field("fedyogi", description="Method.")
     beta2: float = Field(0.99, ge=0, lt=1, description="Memory of the second moment.")
@@ -60,7 +60,7 @@ class FedYogi(ServerOptimizer):
 
 
 class FedAdagrad(ServerOptimizer):
-    """v <- v + D^2."""
+    """FedAvg whose server steps as Adagrad: v <- v + D^2."""
 
     name: Literal["fedadagrad"] = Field("fedadagrad", description="Method.")
     beta1: float = Field(0.0, ge=0, lt=1, description="Memory of the first moment.")

@@ -34,6 +34,6 @@ class Isolated(Algorithm):
 
 
 class Single(Isolated):
-    """The lower reference of every federated method."""
+    """Every client trains alone: the lower reference of every federated method."""
 
     name: Literal["single"] = Field("single", description="Method.")

@@ -83,7 +83,7 @@ class MoDL(Network):
 
 
 class MoDLModel(Model):
-    """MoDL; it takes any number of coils with their sensitivities."""
+    """MoDL, an unrolled network; it takes any number of coils with their sensitivities."""
 
     name: Literal["modl"] = Field("modl", description="Network.")
     iterations: int = Field(10, ge=1, le=64, description="Times that the denoiser and data consistency take turns.")

@@ -81,7 +81,7 @@ class ComplexNetwork(Network):
 
 
 class UNetModel(Model):
-    """The network of every client: one U-Net, or two in series."""
+    """One U-Net, or two in series: in k-space, then in image space."""
 
     name: Literal["unet"] = Field("unet", description="Network.")
     domain: Literal["image", "complex", "kspace", "dual"] = Field(

@@ -155,7 +155,7 @@ class VarNet(Network):
 
 
 class VarNetModel(Model):
-    """E2E-VarNet; it takes any number of coils."""
+    """E2E-VarNet, an unrolled network; it takes any number of coils."""
 
     name: Literal["varnet"] = Field("varnet", description="Network.")
     cascades: int = Field(12, ge=1, le=64, description="Cascades.")
