@@ -164,7 +164,7 @@ def _budget(tune: Tune) -> str:
     if not tune.searches:
         return "every combination of the values of a method, so methods may have unlike numbers of candidates"
     pruned = f", pruned by {tune.pruner.kind} from round {tune.pruner.grace} on" if tune.pruner else ""
-    return f"{tune.trials} trials of as many rounds for every method (sampler {tune.sampler}{pruned})"
+    return f"{tune.trials} trials of as many rounds for each method with keys to try (sampler {tune.sampler}{pruned})"
 
 
 def _provenance(study: StudyTables) -> dict[str, str]:
