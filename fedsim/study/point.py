@@ -75,9 +75,10 @@ def _played(
 
     trained = simulation.run(lambda: stop() or pruned(), between, walltime)
     rungs = judge.reached(simulation.validated("psnr")) if judge else {}
+    if judge and judge.replayed(rungs)[0]:  # perhaps long ago, if it was continued by hand
+        return Outcome(pruned=True, rungs=rungs)
     if not trained:
-        ended = pruned()
-        return Outcome(pruned=ended, stopped=not ended, rungs=rungs)
+        return Outcome(stopped=True, rungs=rungs)
     frame = simulation.evaluate(part)
     if not len(frame):
         return Outcome(error=f"no client has data in the {part} split")

@@ -46,15 +46,16 @@ class Judge:
         return bool(reached) and max(reached) == rounds[-1][0] and self.replayed(reached)[0]
 
     def replayed(self, reached: dict[int, float]) -> "tuple[bool, FrozenTrial]":
-        """A trial with these values at its rungs as the pruner leaves it, and whether it prunes it at the last one."""
+        """Whether the pruner ends a trial with these values at its rungs, and the trial up to there."""
         idle = optuna().samplers.RandomSampler(seed=0)  # draws nothing here
         study = optuna().create_study(direction="maximize", sampler=idle, pruner=_pruner(self.pruner))
         study.add_trials(self.before)
-        trial, pruned = study.ask(), False
+        trial = study.ask()
         for round_, value in reached.items():
             trial.report(value, round_)
-            pruned = trial.should_prune()
-        return pruned, study.trials[-1]
+            if trial.should_prune():
+                return True, study.trials[-1]
+        return False, study.trials[-1]
 
 
 def _pruner(section: Pruner | None) -> "BasePruner":

@@ -157,6 +157,8 @@ def test_a_pruned_run_stops_at_its_rung_and_can_go_on(search: PlanOf, tmp_path: 
     assert len(run(second.workload, path, resume=True).rounds) == 9
     (_, later) = tuning_rows(plan, tmp_path, {}, choose(plan, tmp_path, {}))
     assert str(later) == str(row), "as it was pruned"
+    again = run_point(second.workload, path, second.part, lambda: False, judge=second.judge)
+    assert (again.pruned, again.stopped) == (True, False), "without the journal, too"
 
 
 # The journal

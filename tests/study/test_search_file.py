@@ -99,6 +99,7 @@ def test_asha_keeps_the_best_third_of_a_rung(value: float, pruned: bool) -> None
     others = [{1: value} for value in (3.0, 1.0, 2.0, 1.0, 1.0)]
     assert judged(ASHA, *others).prunes([(1, value)]) == pruned
     assert not judged(ASHA, *others).prunes([(1, 1.5), (2, 1.5)]), "no rung"
+    assert judged(ASHA, *others).replayed({1: value, 3: 9.0})[0] == pruned, "also if it has been continued"
     assert not judged(ASHA).prunes([(1, -5.0)]), "the first"
 
 
