@@ -57,6 +57,14 @@ def eventually(read: Callable[[], float]) -> float:
         time.sleep(1)
 
 
+def asked_by_dashboard() -> list[str]:
+    """The metrics that its panels show."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return sorted(
+        {name for panel in panels for one in panel["targets"] for name in re.findall(r"ray_\w+", one["expr"])}
+    )
+
+
 def on_page(port: int, metric: str) -> float:
     name, _, tag = metric.rstrip("}").partition("{")
     page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
@@ -64,9 +72,11 @@ def on_page(port: int, metric: str) -> float:
     return float(lines[0].rpartition(" ")[2])
 
 
-def test_a_nodes_page_has_what_the_ledger_has(port: int, done: Run) -> None:
+def test_a_nodes_page_has_what_the_ledger_has_and_the_dashboard_asks_for(port: int, done: Run) -> None:
     begun = {metric: eventually(lambda metric=metric: on_page(port, metric)) for metric in expected(done)}
     assert begun == pytest.approx(expected(done))
+    for name in asked_by_dashboard():
+        assert eventually(lambda name=name: on_page(port, name)) >= 0
 
 
 @pytest.fixture
@@ -97,7 +107,5 @@ def asked(address: str, query: str) -> float:
 def test_prometheus_scrapes_it_and_knows_what_the_dashboard_asks(prometheus: str, port: int, done: Run) -> None:
     before = {metric: eventually(lambda metric=metric: asked(prometheus, metric)) for metric in expected(done)}
     assert set(before) == set(expected(done))
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    asked_for = {name for panel in panels for one in panel["targets"] for name in re.findall(r"ray_\w+", one["expr"])}
-    for name in sorted(asked_for):
+    for name in asked_by_dashboard():
         assert eventually(lambda name=name: asked(prometheus, name)) >= 0
