@@ -89,15 +89,16 @@ def test_the_script_runs_the_point_of_its_task_with_the_time_that_is_left(
     programs = {
         "srun": '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nSLURM_NODEID=0 exec "$@"\n',
         "ray": RAY, "fedsim": TASK, "python3": "#!/bin/sh\nexit 0\n",
-        "squeue": f"#!/bin/sh\n[ \"$*\" = '--noheader --jobs=%s --format=%%L' ] && echo {left}\n",
+        "squeue": f"#!/bin/sh\n[ \"$*\" = '--noheader --jobs=%s_3 --format=%%L' ] && echo {left}\n",
     }  # fmt: skip
-    number = 912_345
+    number = 912_345  # the array's, which one of its tasks has too
     for name, text in programs.items():
         (site / name).write_text(text.replace("%s", str(number)).replace("%%", "%") if name == "squeue" else text)
         (site / name).chmod(0o755)
     environment = {
         "PATH": f"{site}:/usr/bin:/bin", "SLURM_JOB_ID": str(number), "SLURM_JOB_NUM_NODES": "1",
-        "SLURMD_NODENAME": "node1", "SLURM_CPUS_ON_NODE": "1", "SLURM_ARRAY_TASK_ID": "3",
+        "SLURMD_NODENAME": "node1", "SLURM_CPUS_ON_NODE": "1", "SLURM_ARRAY_JOB_ID": str(number),
+        "SLURM_ARRAY_TASK_ID": "3",
     }  # fmt: skip
     folder = state / "slurm" / sent.submission.id
     command = ["bash", str(SCRIPT), str(folder)]
