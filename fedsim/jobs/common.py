@@ -19,8 +19,10 @@ _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _KUBECTLS_LOG = re.compile(r"[EW]\d{4} ")  # kubectl logs the same error five times
 _SILENT = ("unable to contact", "failed to fetch config", "connection to the server", "unable to connect")
 _REMEDIES = {
+    "Invalid job array specification": "this site allows fewer tasks than the study has points (scontrol show config, "
+    "MaxArraySize); use --per-point",
     "(Forbidden)": "this user needs the rights to get, watch, create, patch and delete rayjobs, configmaps and pods, "
-    "and to create pods/exec, in this namespace"
+    "and to create pods/exec, in this namespace",
 }
 """What to do about an answer, by words in it."""
 
@@ -33,7 +35,7 @@ def checked_id(submission_id: str) -> str:
     """
     if not _ID.fullmatch(submission_id):
         raise InputError(
-            f"{submission_id!r:.60}is not a job id; ids look like fedsim-quickstart-0a1b2c3d, see fedsim jobs list"
+            f"{submission_id!r:.60}: is not a job id; ids look like fedsim-quickstart-0a1b2c3d, see fedsim jobs list"
         )
     return submission_id
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.core.errors import InputError
+from fedsim.core.errors import InputError, RunError
 from fedsim.jobs.array import option_of
 from fedsim.jobs.receipts import receipt_of, state_of, status_of, wait_for
 from fedsim.jobs.slurm import Slurm
@@ -117,6 +117,13 @@ def test_a_script_that_knows_no_arrays_is_refused(study: Path, tmp_path: Path) -
     (job,), _ = prepare_array(study, [], None, None)
     with pytest.raises(InputError, match=r"old\.sbatch: has no lines for SLURM_ARRAY_TASK_ID, which --array needs"):
         Slurm("old", tmp_path / "old.sbatch").render(job.submission)
+
+
+def test_more_points_than_the_site_has_tasks_for_are_said(sent: Job, site: Path) -> None:
+    said = "Batch job submission failed: Invalid job array specification"
+    (site / "sbatch").write_text(f"#!/bin/sh\necho 'sbatch: error: {said}' >&2\nexit 1\n")
+    with pytest.raises(RunError, match=rf"^sbatch: {said}; this site allows fewer tasks .*; use --per-point$"):
+        Slurm("slurm", SCRIPT).submit(sent.submission)
 
 
 @pytest.mark.parametrize(

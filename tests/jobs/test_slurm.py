@@ -222,7 +222,7 @@ def test_a_file_that_is_no_script_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["..", "../x", "a/b", "-rf", "A", "", "x" * 46, "a\n"])
 def test_an_id_is_no_path(name: str) -> None:
-    with pytest.raises(InputError, match="is not a job id"):
+    with pytest.raises(InputError, match=r"': is not a job id; ids look like "):
         Slurm("slurm", SCRIPT).status(name)
 
 
