@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from rich.console import RenderableType
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from fedsim.analysis.cohorts import COLUMNS, MOST_LINES, Cohorts
+from fedsim.analysis.cohorts import COLUMNS, MOST_LINES, QUANTITIES, Cohorts
 from fedsim.cli.progress import round_line
 from fedsim.core.errors import DamagedError, InputError, RunError
 from fedsim.core.text import bytes_text, duration, precise_duration
@@ -28,6 +29,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 _MOST_SPARKS = 40
 _MOST_NAMED = 3
 _FAILURE_COLUMNS = ["round", "phase", "client", "kind", "action", "message"]
+_NUMBERS = ["round", "seconds", "uplink_bytes", "downlink_bytes"]
 
 Facts = list[tuple[str, str]]
 """Names and texts, in the order in which they are shown."""
@@ -107,7 +109,9 @@ class WatchedRun:
             raise error
 
     def _read(self) -> Mapping[str, Exception]:
-        """Read what has changed; returns what could not be read."""
+        """Read what has changed; returns what could not be read. Of a folder that is gone, what is known stays."""
+        if not (self.run.path / "workload.yaml").exists():
+            return {"workload.yaml": InputError(f"{self.run.path}: is no run any longer; it was moved or deleted")}
         complete = complete_rounds(self.run.path)  # before the ledger, which is written first
         readers: dict[str, Callable[[], None]] = {
             "workload.yaml": self._read_workload,
@@ -126,12 +130,15 @@ class WatchedRun:
         return missed
 
     def _read_workload(self) -> None:
-        if self._is_new("workload.yaml"):  # a resumed run may have more rounds
+        if self._is_new("workload.yaml"):  # a resumed run may have more rounds; another run may have taken its place
             self.run = Run(self.run.path)
+            self._stamps = {"workload.yaml": self._stamps["workload.yaml"]}
+            self._table.forget()
+            self.rounds, self.failures, self.cohorts = pd.DataFrame(), self.failures[:0], self._new_cohorts()
 
     def _read_rounds(self) -> None:
         if self._is_new("rounds.parquet"):
-            self.rounds = self.run.rounds
+            self.rounds = _checked(self.run.rounds, self.run.path / "rounds.parquet")
 
     def _read_failures(self) -> None:
         if self._is_new("failures.parquet"):
@@ -241,6 +248,19 @@ class WatchedRun:
             return self.early or "nothing: done"
         since = duration(max(0.0, time.time() - self.written))
         return f"{duration(self.left(self.reached))}; last update {since} ago"
+
+
+def _checked(rounds: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The rounds of a table.
+
+    Raises:
+        DamagedError: it is another table.
+    """
+    numbers = rounds.reindex(columns=_NUMBERS).apply(pd.to_numeric, errors="coerce")
+    if not np.isfinite(numbers).all(axis=None) or not {*QUANTITIES} <= {*rounds}:
+        columns = ", ".join([*_NUMBERS, *QUANTITIES])
+        raise DamagedError(f"{path}: is another table, or lacks a number in one of the columns {columns}")
+    return rounds
 
 
 def slowest_text(clients: pd.DataFrame) -> str:

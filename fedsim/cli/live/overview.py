@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +19,9 @@ from fedsim.report.runs_page import runs_below
 
 _MOST_ROWS = 200
 _LETTERS = {"running": "r", "testing": "r", "silent": "s", "stopped": "s", "failed": "d", "damaged": "d",
-            "not started": "n", "finished": "t", "finished early": "t", "study": "b", "not read yet": "n"}  # fmt: skip
-_ORDER = ("running", "testing", "silent", "failed", "damaged", "stopped")  # come first; the rest as in the folder
+            "gone": "d", "not started": "n", "finished": "t", "finished early": "t", "study": "b",
+            "not read yet": "n"}  # fmt: skip
+_ORDER = ("running", "testing", "silent", "failed", "damaged", "gone", "stopped")  # first; the rest as in the folder
 _OPEN_FOR_S = 1.0  # how long a look may open runs
 _SEARCH_EVERY_S = 15.0
 
@@ -53,8 +55,12 @@ def sections_of(kind: str, name: str, about: str, items: list[Item], unreadable:
     }
 
 
-def item_of(name: str, run: WatchedRun, state: str) -> Item:
-    """A run that has been looked at."""
+def item_of(name: str, run: WatchedRun, standing: Standing) -> Item:
+    """A run that has been looked at; whatever its files hold, others are shown."""
+    try:
+        state = standing.state(run)
+    except (InputError, RunError, OSError) as damage:
+        return Item(name, "damaged", note=_short(damage, run.run.path))
     quality = run.rounds["psnr"].dropna().tolist() if len(run.rounds) else []
     ahead = run.left(run.reached) if run.reached else math.nan
     left = number(ahead) if state == "running" else None
@@ -93,7 +99,8 @@ class LiveStudy:
         if watched is None:
             return {"head": {"kind": "study", "name": self._name, "about": ""}, "unreadable": self._unreadable}
         items = [self._item(watched, label, state) for label, state in watched.states.items()]
-        about = f"{watched.about} · {watched.counts()}"
+        counts = Counter(item.state for item in items)
+        about = f"{watched.about} · {', '.join(f'{count} {state}' for state, count in counts.items())}"
         progress = {"reached": watched.finished, "total": len(items), "state": "", "early": ""}
         return {**sections_of("study", watched.name, about, items, self._unreadable), "state": progress}
 
@@ -107,7 +114,7 @@ class LiveStudy:
                 note=_short(damaged, watched.folders[label]) if damaged else watched.failed.get(label, ""),
             )
         standing = self._standing.setdefault(label, Standing(watched.folders[label]))
-        return item_of(label, run, standing.state(run))
+        return item_of(label, run, standing)
 
     def child(self, number: int) -> Subject:
         """The point of a number, in the order of the page's grid.
@@ -181,7 +188,7 @@ class LiveFolder:
         if run is None:
             return Item(name, "damaged", note=_short(error, path)) if error else Item(name, "not read yet")
         standing = self._standing.setdefault(path, Standing(path))
-        return item_of(name, run, standing.state(run))
+        return item_of(name, run, standing)
 
     def child(self, number: int) -> Subject:
         """The run or study of a number, in the order of the page's grid.

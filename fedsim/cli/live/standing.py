@@ -20,11 +20,13 @@ class Standing:
         self._stamp, self._since = 0.0, 0.0
 
     def state(self, watched: WatchedRun) -> str:
-        """The state in a word or two.
+        """The state in a word or two; `gone` if there is no run any longer.
 
         Raises:
             DamagedError: failures.parquet is not what was written.
         """
+        if not (self._run / "workload.yaml").exists():
+            return "gone"
         done = watched.done
         state = state_of(self._run, trained=done, early=bool(watched.early))
         if state != "running":
