@@ -9,7 +9,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from fedsim.cli.live.subject import Feed, Subject
 from fedsim.core.errors import InputError
@@ -86,13 +86,13 @@ class _Request(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer, if the host and the token are right; a path is compared, and opens no file."""
-        url = urlsplit(self.path)
-        _, token, *rest = [*url.path.split("/"), ""]
+        path, _, query = self.path.partition("?")
+        _, token, *rest = [*path.split("/"), ""]
         if not self._is_local() or not secrets.compare_digest(token.encode(), self.server.token.encode()):
             self._refuse(HTTPStatus.FORBIDDEN, "open the address that fedsim watch --web has printed, with its token")
             return
         try:
-            feed = self.server.feed(_numbers(url.query))
+            feed = self.server.feed(_numbers(query))
         except (IndexError, ValueError, InputError):
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such run")
             return

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from fedsim.study.frozen import freeze
 from fedsim.study.study import load_study
 from tests.cli.conftest import PAIR
 
-from .conftest import Make
+from .conftest import Make, Serve
 from .made import MadeRun
 
 
@@ -136,3 +137,14 @@ def test_a_study_counts_its_points_as_it_shows_them(make: Make, workload: Path, 
     shown = told(LiveStudy(folder, "pair"))
     assert [row[2] for row in shown["items"]["rows"]] == ["stopped", "not started"]
     assert shown["head"]["about"].endswith(" · 1 stopped, 1 not started")
+
+
+@pytest.mark.parametrize(
+    ("line", "status"), [("GET http://[/", 403), ("GET //", 403), ("GET ?", 403), ("POST /", 501), ("HEAD /", 501)]
+)
+def test_every_request_is_answered(make: Make, serve: Serve, tmp_path: Path, line: str, status: int) -> None:
+    server = serve(make(tmp_path / "run", 3, 3).path)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
+        connection.sendall(f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        with connection.makefile("rb") as answer:
+            assert answer.readline().split()[1] == str(status).encode()
