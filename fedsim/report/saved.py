@@ -42,6 +42,8 @@ def stack_of_saved(run: Run, path: Path) -> Stack:
     try:
         with h5py.File(path, "r", locking=False) as file:
             count, height, width = file["reconstruction"].shape
+            if height * width > _MOST_PIXELS:
+                raise ValueError(f"slices of {height} x {width} are too large to be shown")
             step = max(1, math.ceil(count * height * width / _MOST_PIXELS))
             arrays = [_images(file, name, (count, height, width), step) for name in _ARRAYS]
             told = {name: one_line(str(file.attrs.get(name, "?"))) for name in ("site", "client", "round")}

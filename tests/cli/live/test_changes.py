@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -96,6 +98,19 @@ def test_a_table_of_rounds_that_is_none_is_named(
         watched.look()
     (line,) = told(LiveRun(run.path, "run"))["unreadable"]
     assert line.startswith(f"{run.path / 'rounds.parquet'}: is another table")
+
+
+def test_slices_that_would_fill_the_memory_are_not_shown(make: Make, tmp_path: Path) -> None:
+    run = make(tmp_path / "run", 3, 3)
+    file = run.path / "images" / "S0" / "v.h5"
+    file.parent.mkdir(parents=True)
+    with h5py.File(file, "w") as written:
+        for name in ("target", "zero_filled", "reconstruction"):
+            written.create_dataset(name, (1, 4000, 4000), np.float32, chunks=(1, 100, 100), fillvalue=1.0)
+    assert file.stat().st_size < 10_000
+    shown = told(LiveRun(run.path, "run"))
+    (line,) = shown["unreadable"]
+    assert (shown["image"], "slices of 4000 x 4000 are too large to be shown" in line) == ("", True)
 
 
 def test_scores_that_are_no_numbers_are_left_out(make: Make, tmp_path: Path) -> None:
