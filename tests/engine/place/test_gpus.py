@@ -1,6 +1,7 @@
 """Every actor gets its share of the GPUs that there are, however few; Ray is told of GPUs that nothing uses."""
 
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,6 +26,7 @@ from fedsim.engine.record.run_directory import setup_of
 from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload, read_yaml
 from fedsim.workload.schema import Workload
+from tests.conftest import COMMAND
 from tests.engine.plans import GB, MakeWorkload, checked, machine, node, planned
 
 WORKLOADS = sorted((Path(__file__).parents[3] / "workloads").glob("*.yaml"))
@@ -208,6 +210,17 @@ def test_runs_with_one_gpu_that_torch_cannot_use(workload: MakeWorkload, tmp_pat
     )
     assert ended.stdout.splitlines()[-2:] == ["shared 4 2 0", "in-turn 4 1 0"], ended.stderr
     assert "cannot use the GPUs that Ray counts: clients train on the CPU" in ended.stderr
+
+
+@pytest.mark.long
+def test_a_run_on_gpus_that_are_hidden_is_refused(workload: MakeWorkload, tmp_path: Path) -> None:
+    workload()
+    command = [*COMMAND, "run", tmp_path / "small.yaml", "--set", "engine.device=cuda", "--out", tmp_path / "run"]
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=hidden, capture_output=True, text=True, check=False)
+    said = "needs a GPU, and there is none (here CUDA_VISIBLE_DEVICES='' hides all others); set it to auto or cpu"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"fedsim: engine.device: cuda {said}")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("shown", "said"), [("", "''"), ("-1", "'-1'"), (None, "")])

@@ -3,6 +3,9 @@
 import json
 import logging
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +15,21 @@ import pytest
 from fedsim.core.errors import DamagedError, InputError, RunError
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state import checkpoint, segments
+from fedsim.workload.schema import Workload
 from tests.engine.conftest import assert_same
 
 Simulate = Callable[..., Run]
+KILLED_AT = """
+import os, signal, sys
+def end(event, arguments):
+    if event == sys.argv[1] and str(arguments[0]).endswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(end)
+from pathlib import Path
+from fedsim.engine.simulation import run
+from fedsim.workload.reading import load_workload
+run(load_workload(Path(sys.argv[3])), sys.argv[4])
+"""
 IN_BLOCKS = {"_OWN_FILE_UP_TO": 3, "_BLOCK": 3}
 
 
@@ -184,6 +199,24 @@ def test_what_a_crash_leaves_is_no_checkpoint_and_is_cleared(simulate: Simulate,
         "round-0001", "round-0002", "round-0003",
     ]  # fmt: skip
     assert not list(run.path.glob(".*.part"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("call", "path"), [("open", ".round-0002.part/clients/C.safetensors"), ("os.rename", ".round-0002.part")]
+)
+def test_a_run_that_is_killed_while_it_writes_a_checkpoint_goes_on(
+    workload: Callable[..., Workload], simulate: Simulate, whole: Run, tmp_path: Path, call: str, path: str
+) -> None:
+    """With the file of one client just begun; and with all files there, but not yet under their name."""
+    workload()
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", KILLED_AT, call, path, tmp_path / "small.yaml", out]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert checkpoint.complete_rounds(out) == [1]
+    assert (out / "checkpoints" / ".round-0002.part").is_dir()
+    assert_same(whole, simulate(out=out, resume=True))
+    assert [path.name for path in (out / "checkpoints").iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.slow
