@@ -13,6 +13,7 @@ from .blocks import DOCS, blocks, perform, workplace
 @pytest.mark.parametrize(
     "page",
     [
+        "howto-cluster.md",
         "howto-data.md",
         "howto-gpu.md",
         "howto-method.md",
