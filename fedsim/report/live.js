@@ -2,15 +2,23 @@
 {
   const find = (id) => document.getElementById(id);
   const got = {}; // the sections as they are now, by name
-  const clock = { ahead: 0, heard: null }; // how far this browser's clock is ahead of the server's [s]; when it was heard
+  let heard = null; // when the server was, by this browser's clock [ms]
   const draw = {
     head: drawHead, state: drawState, facts: drawFacts, clock: drawClock, names: drawCells, cells: drawCells,
     lines: drawChart, items: drawItems, image: drawImage, failures: drawFailures, log: drawFailures,
     unreadable: drawUnreadable,
   };
 
+  /* While the page is shown: a browser has six connections to a server, for all of its tabs together. */
+  let source = null;
   function listen() {
-    const source = new EventSource(`events${location.search}`);
+    if (document.hidden) {
+      source?.close();
+      source = null;
+      return;
+    }
+    if (source) return;
+    source = new EventSource(`events${location.search}`);
     let fresh = true;
     source.addEventListener("open", () => {
       fresh = true;
@@ -19,7 +27,7 @@
       const sent = JSON.parse(event.data);
       if (fresh) for (const name of Object.keys(got)) if (!(name in sent)) sent[name] = null; // all of it comes first
       fresh = false;
-      clock.heard = Date.now();
+      heard = Date.now();
       find("link").hidden = true;
       const drawn = new Set();
       for (const [name, content] of Object.entries(sent)) {
@@ -30,7 +38,7 @@
       for (const one of drawn) one?.();
     });
     source.addEventListener("error", () => {
-      const last = clock.heard ? ` What is shown is as of ${new Date(clock.heard).toLocaleTimeString()}.` : "";
+      const last = heard ? ` What is shown is as of ${new Date(heard).toLocaleTimeString()}.` : "";
       find("link").textContent = `Not connected: fedsim watch --web has ended, or the tunnel is down.${last}`;
       find("link").hidden = false;
     });
@@ -255,7 +263,7 @@
     run: { t: ["trained", "trained in the newest round"], d: ["failed", "failed in the newest round"], l: ["late", "too late for the newest round"],
       u: ["away", "unavailable in the newest round"], b: ["earlier", "took part before"], f: ["failed-earlier", "failed when it last took part"],
       n: ["never", "has not taken part"] },
-    items: { r: ["running", "running"], t: ["trained", "finished"], d: ["failed", "failed or damaged"], s: ["late", "stopped, or silent"],
+    items: { r: ["running", "running"], t: ["trained", "finished"], d: ["failed", "failed, damaged or gone"], s: ["late", "stopped, or silent"],
       b: ["away", "a study"], n: ["never", "not started, or not read yet"] },
   };
   const grid = { columns: 1, side: 10, at: null };
@@ -355,7 +363,7 @@
     if (!items) return;
     find("items-title").textContent = got.head.kind === "study" ? "Points in detail" : "Runs and studies in detail";
     find("items").querySelector("tbody").replaceChildren(...items.rows.map(([at, name, state, reached, total, psnr, left, note]) => {
-      const started = !["not started", "not read yet", "damaged"].includes(state);
+      const started = !["not started", "not read yet", "damaged", "gone"].includes(state);
       const title = started ? made("a", { href: addressOf(at) }, name) : name;
       const round = total === null ? "–" : `${reached} of ${total}`;
       const bar = total === null ? [] : [made("progress", { max: total, value: reached, "aria-label": `rounds of ${name}` })];
@@ -403,5 +411,6 @@
   }).observe(find("live"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCells);
   setInterval(tick, 1000);
+  document.addEventListener("visibilitychange", listen);
   listen();
 }

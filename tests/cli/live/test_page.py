@@ -146,6 +146,30 @@ def test_ten_thousand_clients(make: Make, tmp_path: Path, serve: Serve, open_pag
     assert page.evaluate(LOADED_ONCE)
 
 
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+@pytest.mark.long
+def test_as_many_tabs_as_one_likes(make: Make, tmp_path: Path, serve: Serve, browser: Any) -> None:
+    """A browser has six connections to a server; a tab that is not shown needs none, and catches up when it is."""
+    run = make(tmp_path / "run", 3, 3)
+    run.rounds(1)
+    server, window = serve(run.path), browser.new_context()
+    tabs = []
+    for _ in range(8):
+        tabs.append(window.new_page())
+        tabs[-1].goto(server.address)
+        shows(tabs[-1], "#reached", "round 1 of 40")
+        tabs[-1].evaluate(HIDE, True)
+    run.rounds(1)
+    tabs[0].evaluate(HIDE, False)
+    shows(tabs[0], "#reached", "round 2 of 40")
+    window.close()
+
+
 def test_what_cannot_be_read_is_said_and_a_closed_server_too(
     make: Make, tmp_path: Path, serve: Serve, open_page: Callable[..., Any]
 ) -> None:
