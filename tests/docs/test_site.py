@@ -1,8 +1,12 @@
 """The documentation as a site: every link leads somewhere, and nothing is loaded from elsewhere."""
 
 import re
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -126,6 +130,39 @@ def test_a_page_asks_for_files_of_the_site_only_and_fits_its_window(browser: Any
         page.close()
     assert len(asked) > 20
     assert [url for url in asked if not url.startswith(site.as_uri())] == []
+
+
+@pytest.fixture
+def served(site: Path) -> Iterator[str]:
+    """The site's address while a server shows it; a browser lets no page search that it opens from a folder."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Prints no requests."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("words", "page"), [("clients_per_actor", "reference.html"), ("walltime", "howto-cluster.html")]
+)
+def test_a_search_finds_the_page(browser: Any, served: str, words: str, page: str) -> None:
+    asked: list[str] = []
+    window = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
+    window.on("request", lambda request: asked.append(request.url))
+    window.goto(f"{served}index.html")
+    window.locator("[data-md-component=search-query]").press_sequentially(words)
+    window.locator(f"a.md-search-result__link[href*='{page}']").first.wait_for()
+    assert [url for url in asked if not url.startswith((served, "data:", "blob:"))] == []
+    window.close()
 
 
 def test_links_in_code_are_left_alone_and_those_to_other_files_get_a_page() -> None:
