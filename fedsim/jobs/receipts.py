@@ -100,7 +100,10 @@ def state_of(receipt: Receipt, gone: set[str]) -> str:
         status = status_of(receipt)
         telling = status.reason and (receipt.kind == "array" or status.state == "pending")
         return f"{status.state}: {status.reason}" if telling else status.state
-    except (InputError, RunError):
+    except RunError as error:  # the cluster is there, and refuses to say
+        known = _without_cluster(receipt).state
+        return f"unknown: {error}" if known == "unknown" else known
+    except InputError:
         gone.add(receipt.cluster)
         return "cluster gone"
 

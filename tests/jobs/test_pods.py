@@ -89,3 +89,11 @@ def test_jobs_list_says_what_a_job_waits_for(
         (kubectl / f"get.out{at}").write_text(said)
     (line,) = [line for line in fedsim("jobs", "list")[1].splitlines() if "kuberay" in line]
     assert "pending: head: ImagePullBackOff: Back-off pulling image" in line
+
+
+def test_jobs_list_says_why_a_cluster_does_not_tell(fedsim: Fedsim, workload: Path, kubectl: Path) -> None:  # noqa: F811
+    status, _, err = fedsim("submit", workload, "--cluster", "kuberay")
+    assert status == 0, err
+    (kubectl / "get.err").write_text(f"{FORBIDDEN}\n")
+    (line,) = [line for line in fedsim("jobs", "list")[1].splitlines() if "kuberay" in line]
+    assert f"unknown: kubectl: {FORBIDDEN}; this user needs the rights to get," in line
