@@ -45,7 +45,11 @@ def watched(path: Path) -> Watched:
     """
     if not path.exists():
         raise InputError(f"{path}: no such folder; name the folder (--out) of a run or a study that has started")
-    return WatchedStudy(path) if (path / "study.yaml").is_file() else WatchedRun(path)
+    if (path / "study.yaml").is_file():
+        return WatchedStudy(path)
+    if not (path / "workload.yaml").is_file():
+        raise InputError(f"{path}: is neither a run nor a study; to watch a folder of them, add --web")
+    return WatchedRun(path)
 
 
 def follow(subject: Watched, console: Console) -> None:

@@ -175,7 +175,7 @@ def test_a_study_is_counted_point_by_point(fedsim: Fedsim, workload: Path, tmp_p
 
 def test_what_is_no_run_is_said_in_one_line(fedsim: Fedsim, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for name, reason in {"none": "no such folder", "empty": "is not a run"}.items():
+    for name, reason in {"none": "no such folder", "empty": "is neither a run nor a study; to watch"}.items():
         status, out, err = fedsim("watch", tmp_path / name)
         assert (status, out) == (2, "")
         assert err.startswith(f"fedsim: {tmp_path / name}: {reason}")
