@@ -87,17 +87,6 @@ def costs_of(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def learning_curve(run: Run, **labels: str | int) -> pd.DataFrame:
-    """Rows of curves.parquet: validation by round, with the labels as first columns."""
-    rounds = run.rounds
-    time = {"virtual_s": rounds["virtual_s"]} if "virtual_s" in rounds else {}
-    return pd.DataFrame({
-        **labels, "round": rounds["round"], "psnr": rounds["psnr"], "ssim": rounds["ssim"],
-        "bytes": (rounds["uplink_bytes"] + rounds["downlink_bytes"]).cumsum(),
-        "clients": len(run.workload.client_names()), **time,
-    })  # fmt: skip
-
-
 def by_seed_at(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """A method's values: one row per value of `x`, one column per seed."""
     return points.pivot_table(index=x, columns="seed", values=y, dropna=False).dropna(how="all").sort_index()
@@ -134,6 +123,19 @@ def complete(points: pd.DataFrame) -> pd.DataFrame:
     """The points of methods and seeds with every combination, so that means over other axes are comparable."""
     done = points.groupby(["method", "seed"])["regime"].transform("nunique")
     return points[done == points["regime"].nunique()]
+
+
+def along(points: pd.DataFrame, axis: str, base: Mapping[str, Any]) -> pd.DataFrame:
+    """The points that show what an axis does.
+
+    Args:
+        points: Rows of results.parquet.
+        axis: One of `axes_in`.
+        base: Where one axis is varied at a time, the values at which the others stand: only points there are left.
+    """
+    others = [key for key in base if key != axis]
+    stands = [points[key].isna() if base[key] is None else points[key] == base[key] for key in others]
+    return complete(points[np.logical_and.reduce(stands)] if stands else points)
 
 
 def volume_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

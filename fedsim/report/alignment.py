@@ -7,19 +7,7 @@ from matplotlib.ticker import MaxNLocator
 from fedsim.report.drawing import grid, legend
 from fedsim.report.figures import PALETTE, marker_of
 
-ACCURACY = "discriminator_accuracy"
 _CHANCE = 0.5
-
-
-def accuracy_by_round(clients: pd.DataFrame) -> "pd.Series[float]":
-    """The discriminators' mean accuracy over clients, by round; empty where a run has none.
-
-    Args:
-        clients: Rows of clients.parquet.
-    """
-    if ACCURACY not in clients:
-        return pd.Series(dtype=float)
-    return clients.groupby("round")[ACCURACY].mean().dropna()
 
 
 def discriminator_accuracy(by_round: "pd.Series[float]") -> Figure:

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.analysis.comparison import MEAN, compare, labels_of, other_differences, results_of
-from fedsim.analysis.scores import QUALITIES, learning_curve, qualities_in
+from fedsim.analysis.curves import learning_curve
+from fedsim.analysis.scores import QUALITIES, qualities_in
 from fedsim.core.errors import InputError
 from fedsim.core.terminal import print_whole
 from fedsim.engine.record.run_directory import Run

@@ -120,10 +120,15 @@ def _write_judgement(judgement: Judgement, folder: Path) -> None:
 
 
 def _say_endpoint(study: StudyTables, console: Console) -> None:
-    """What the endpoint shows, and whether all methods were given the same."""
+    """What the endpoint shows, whether all methods were given the same, and what training did."""
     if study.judgement is None:
         return
-    for line in (f"endpoint: {study.judgement.told}", *study.judgement.sentences(), *equality(study.budgets)):
+    for line in (
+        f"endpoint: {study.judgement.told}",
+        *study.judgement.sentences(),
+        *equality(study.budgets),
+        *study.training,
+    ):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 

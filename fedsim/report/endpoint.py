@@ -15,6 +15,13 @@ from fedsim.report.wording import AXIS_LABELS, CI, WILCOXON, Row, chance, confid
 
 TOST = "two one-sided t tests"
 
+_VERDICTS = {
+    "helps": {Outcome.BETTER}, "harms": {Outcome.WORSE},
+    "within the margin": {Outcome.BETTER_WITHIN, Outcome.WORSE_WITHIN, Outcome.EQUIVALENT},
+    "not shown": {Outcome.NOT_SHOWN, Outcome.TOO_FEW},
+}  # fmt: skip
+"""What an outcome means for whoever asks whether to use a method instead of the reference."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
@@ -47,7 +54,15 @@ class Judgement:
             (f"{row['regime']}: " if several else "") + _SENTENCES[row["outcome"]](self, row)
             for row in self.table.to_dict("records")
         ]
-        return [*lines, *self._floors_told()]
+        return [*self.verdicts(), *lines, *self._floors_told()]
+
+    def verdicts(self) -> Iterator[str]:
+        """Of several regimes: a sentence for each method on where it helps, harms, or is shown to do neither."""
+        regimes = self.table["regime"].nunique() if len(self.table) else 0
+        for method, rows in self.table.groupby("method", sort=False) if regimes > 1 else ():
+            found = {word: list(rows.loc[rows["outcome"].isin(of), "regime"]) for word, of in _VERDICTS.items()}
+            parts = [f"{word} {_in_regimes(where, len(rows))}" for word, where in found.items()]
+            yield f"{method} against {self.reference} (margin {self._margin}): {'; '.join(parts)}"
 
     def _floors_told(self) -> Iterator[str]:
         several = self.floors["regime"].nunique() > 1 if len(self.floors) else False
@@ -152,3 +167,8 @@ _SENTENCES: dict[str, Callable[[Judgement, Row], str]] = {
     Outcome.NOT_SHOWN: Judgement.not_shown,
     Outcome.TOO_FEW: Judgement.too_few,
 }
+
+
+def _in_regimes(regimes: list[str], of: int) -> str:
+    """How many regimes, and which."""
+    return f"in {len(regimes)} of {of} ({', '.join(regimes)})" if regimes else f"in none of {of}"

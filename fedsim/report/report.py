@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fedsim.analysis.curves import accuracy_by_round
 from fedsim.analysis.timeline import Timeline, engine_facts, overlapping, spans, sum_levels, timeline_of
 from fedsim.analysis.virtual_time import has_virtual_time
 from fedsim.core.errors import InputError
@@ -18,7 +19,7 @@ from fedsim.engine.record.failures import Failures
 from fedsim.engine.record.run_directory import Run, setup_of
 from fedsim.engine.record.term import ratio_by_round, term_warning
 from fedsim.report import figures
-from fedsim.report.alignment import accuracy_by_round, discriminator_accuracy
+from fedsim.report.alignment import discriminator_accuracy
 from fedsim.report.gantt import gantt
 from fedsim.report.headline import headline_rows
 from fedsim.report.introduction import kernels, settings, times, training

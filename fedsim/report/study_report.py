@@ -60,6 +60,7 @@ def write_study_report(
         "judgement": study.judgement,
         "budgets": budget_columns(study.budgets),
         "equality": list(equality(study.budgets)),
+        "training": study.training,
         "table": columns_of(study.overview, study.reference),
         "times": study.times,
         "points": _points(study.points),
@@ -91,7 +92,9 @@ def _fitting(drawn: Sequence[Path]) -> tuple[list[Picture], list[str]]:
 def _picture(path: Path) -> Picture:
     start, _, quality = path.stem.rpartition("-")
     if quality in QUALITIES:
-        return picture(path, f"{_TITLES[start]}: {AXIS_LABELS[quality]}", "") | {"quality": quality}
+        return picture(
+            path, f"{_TITLES.get(start, start.replace('-', ' ').capitalize())}: {AXIS_LABELS[quality]}", ""
+        ) | {"quality": quality}
     kind = next((kind for kind in _TITLES if path.stem == kind or path.stem.startswith(f"{kind}-")), path.stem)
     place = path.stem.removeprefix(kind).strip("-")
     return picture(path, _TITLES.get(kind, kind) + (f": {place}" if place else ""), "") | {"quality": ""}

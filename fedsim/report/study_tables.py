@@ -24,6 +24,7 @@ from fedsim.report.patient_figures import patient_differences
 from fedsim.report.tables import Tables
 from fedsim.report.time_figures import quality_by_time
 from fedsim.report.time_table import Times, times_of
+from fedsim.report.training_told import training_told
 from fedsim.report.tuning_table import tuning_costs
 from fedsim.study.beta import beta_told
 from fedsim.study.ended import read_failures
@@ -149,6 +150,11 @@ class StudyTables:
     def failures(self) -> dict[str, str]:
         """The error of each failed point, by its label."""
         return read_failures(self.folder)
+
+    @cached_property
+    def training(self) -> list[str]:
+        """What training itself did, in sentences."""
+        return training_told(self.curves, self.reference)
 
     def says(self, quality: str) -> list[str]:
         """The findings of the study for a quality, in sentences."""

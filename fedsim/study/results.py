@@ -11,10 +11,10 @@ import pandas as pd
 
 from fedsim.algorithms.fedmri import FedMRI
 from fedsim.analysis.comparison import interval
+from fedsim.analysis.curves import learning_curve
 from fedsim.analysis.scores import (
     QUALITIES,
     costs_of,
-    learning_curve,
     mean_over_sites,
     scores,
     site_means,
@@ -53,7 +53,8 @@ the frozen workload in the study's folder.
 CURVE_COLUMNS = ("regime", "method", "seed", "round", "psnr", "ssim", "bytes", "clients")
 """curves.parquet: one row per point and round; validation, mean over clients; bytes both ways so far, all clients.
 
-With simulated time also virtual_s, when the round ended; with folds also fold."""
+With simulated time also virtual_s, when the round ended; with folds also fold. Of methods that note them, means over
+clients: contrastive_ratio with contrastive_bound, and discriminator_accuracy."""
 TUNING_COLUMNS = (
     "regime", "method", "candidate", "settings", "psnr", "error", "state", "rounds", "core_hours", "chosen",
 )  # fmt: skip

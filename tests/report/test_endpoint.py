@@ -87,7 +87,8 @@ def test_every_outcome_has_its_sentence(outcome: Outcome) -> None:
 
 def test_regimes_are_named_if_there_are_several_and_units_are_those_of_the_metric() -> None:
     found = SENTENCES[Outcome.BETTER][0]
-    lines = judgement(found, {**found, "regime": "few"}).sentences()
+    verdict, *lines = judgement(found, {**found, "regime": "few"}).sentences()
+    assert verdict.startswith("ditto against fedmri (margin 0.2 dB): helps in 2 of 2 (all, few); harms in none of 2; ")
     assert [line.partition(": ")[0] for line in lines] == ["all", "few"]
     nmse = row(Outcome.BETTER, -0.0031, 0.01, 0.9, low=-0.005, high=-0.001)
     assert (

@@ -8,8 +8,9 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from fedsim import Run
+from fedsim.analysis.curves import accuracy_by_round
 from fedsim.report import figures
-from fedsim.report.alignment import accuracy_by_round, discriminator_accuracy
+from fedsim.report.alignment import discriminator_accuracy
 from fedsim.report.panels import Panel, panels_of
 
 from .conftest import png, texts
