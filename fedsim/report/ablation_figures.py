@@ -1,10 +1,13 @@
-"""Figures of an ablation: quality against the values of each axis, with the other axes averaged over."""
+"""Figures of an ablation: quality against the values of each axis, the others averaged over or at the base."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedsim.analysis.scores import QUALITIES, axes_in, by_seed_at, complete
+from fedsim.analysis.scores import QUALITIES, along, axes_in, by_seed_at
 from fedsim.report.drawing import Looks, Named, bars_told, error_line, grid, legend
 from fedsim.report.drawing import looks as looks_of
 from fedsim.report.wording import AXIS_LABELS
@@ -12,35 +15,48 @@ from fedsim.report.wording import AXIS_LABELS
 _MOST_ACROSS = 3
 
 
-def ablation_figures(points: pd.DataFrame, reference: str) -> Named:
+def ablation_figures(points: pd.DataFrame, reference: str, base: Mapping[str, Any]) -> Named:
     """Every figure of an ablation.
 
     Args:
         points: Rows of results.parquet.
         reference: Method that is drawn thicker.
+        base: Where one axis is varied at a time, the values at which the others stand; else empty.
     """
     for quality in QUALITIES:
-        yield f"quality-{quality}", quality_by_axis(points, quality, reference)
+        yield f"quality-{quality}", quality_by_axis(points, quality, reference, base)
 
 
-def quality_by_axis(points: pd.DataFrame, quality: str, reference: str) -> Figure:
+def quality_by_axis(points: pd.DataFrame, quality: str, reference: str, base: Mapping[str, Any]) -> Figure:
     """Test quality against each axis: lines for numbers, markers side by side for anything else."""
-    keys, whole = axes_in(points), complete(points)
-    columns = min(_MOST_ACROSS, len(keys))
-    rows = -(-len(keys) // columns)
-    figure, lines = grid(rows, columns, max(4.6, 3.1 * columns), 2.9)
-    cells = [axis for line in lines for axis in line]
+    keys = axes_in(points)
+    figure, cells = cells_of(len(keys))
     looks = looks_of(list(points["method"].unique()), reference)
-    for axis, key in zip(cells, keys, strict=False):
-        draw = _lines if pd.api.types.is_numeric_dtype(points[key]) and points[key].dtype != bool else _markers
-        draw(axis, whole, key, quality, looks)
+    whole = {key: along(points, key, base) for key in keys}
+    for axis, key in zip(cells, keys, strict=True):
+        draw_along(axis, whole[key], key, quality, looks)
         axis.set(xlabel=key, ylabel=f"test {AXIS_LABELS[quality]}")
-    for axis in cells[len(keys) :]:
-        axis.set_visible(False)
-    others = "; a point is the mean over the other axes" if len(keys) > 1 else ""
-    zero_filled = f"; zero-filled: {points[f'zf_{quality}'].mean():.4g}"
-    legend(figure, cells[0], note=bars_told(whole["seed"].nunique()) + others + zero_filled)
+    others = "the others stand at the base" if base else "a point is the mean over the other axes"
+    zero_filled = f"; zero-filled: {points[f'zf_{quality}'].mean():.4g}" * (not base)
+    note = bars_told(whole[keys[0]]["seed"].nunique()) + f"; {others}" * (len(keys) > 1) + zero_filled
+    legend(figure, cells[0], note=note)
     return figure
+
+
+def cells_of(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with axes for some keys, in rows."""
+    columns = min(_MOST_ACROSS, count)
+    figure, lines = grid(-(-count // columns), columns, max(4.6, 3.1 * columns), 2.9)
+    cells = [axis for line in lines for axis in line]
+    for axis in cells[count:]:
+        axis.set_visible(False)
+    return figure, cells[:count]
+
+
+def draw_along(axis: Axes, points: pd.DataFrame, key: str, quality: str, looks: Looks) -> None:
+    """A column of the points against a key: lines for numbers, markers side by side for anything else."""
+    draw = _lines if pd.api.types.is_numeric_dtype(points[key]) and points[key].dtype != bool else _markers
+    draw(axis, points, key, quality, looks)
 
 
 def _lines(axis: Axes, points: pd.DataFrame, key: str, quality: str, looks: Looks) -> None:

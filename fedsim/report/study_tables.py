@@ -57,6 +57,12 @@ class StudyTables:
         return self.plan.study.against
 
     @property
+    def alone(self) -> str:
+        """The method that trains each site alone; empty if there is none."""
+        methods = self.points.loc[self.points["algorithm"] == "single", "method"]
+        return str(methods.iloc[0]) if len(methods) else ""
+
+    @property
     def planned(self) -> int:
         """Number of points of the complete study."""
         return len(self.plan.cases) * len(self.plan.study.seeds)
@@ -76,7 +82,8 @@ class StudyTables:
         """The tables as the study's kind needs them."""
         return Found(
             points=self.points, volumes=self.volumes, curves=self.curves, by_quality=self.by_quality,
-            reference=self.reference, note=SHARED if self.shared_machine else "",
+            reference=self.reference, note=SHARED if self.shared_machine else "", base=self.plan.study.base,
+            alone=self.alone,
         )  # fmt: skip
 
     @cached_property
@@ -115,12 +122,10 @@ class StudyTables:
             raise InputError(
                 f"endpoint.metric: no volume of the study has {metric}; known: {', '.join(self.by_quality)}"
             )
-        of_single = self.volumes.loc[self.volumes["algorithm"] == "single", "method"]
-        alone = str(of_single.iloc[0]) if len(of_single) else ""
         return Judgement(
-            metric=metric, margin=endpoint.margin, reference=self.reference, alone=alone,
+            metric=metric, margin=endpoint.margin, reference=self.reference, alone=self.alone,
             table=judged(self.volumes, metric, self.reference, endpoint.margin),
-            floors=worse_than_alone(self.volumes, metric, alone) if alone else pd.DataFrame(),
+            floors=worse_than_alone(self.volumes, metric, self.alone) if self.alone else pd.DataFrame(),
         )  # fmt: skip
 
     @cached_property

@@ -19,6 +19,8 @@ Counts = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(distin
 
 _MOST_RUNS = 10_000
 _SECTIONS = ("federation", "model", "algorithm", "training", "engine", "metrics", "time")
+BASE = "base"
+"""The regime that all others of an ablation with `vary: one` differ from in one key."""
 _CUT, _MULTIPLY = "federation.clients", "federation.sites.0.count"
 
 
@@ -65,6 +67,11 @@ class Study(Section, ABC):
     def axes_of(self, regime: str) -> dict[str, Any]:
         """A regime's values on the study's axes, by dotted key, or as `nodes` or `cores`."""
         return self.sweep()[regime]
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """Where one key is varied at a time, the values at which the others stand, as in `axes_of`; else empty."""
+        return {}
 
     @property
     def against(self) -> str:
@@ -142,30 +149,54 @@ class Compare(Study):
 
 
 class Ablation(Study):
-    """Every combination of values of some keys."""
+    """Values of some keys: every combination, or one key varied at a time."""
 
-    kind: Literal["ablation"] = Field("ablation", description="ablation: every combination of values on some axes.")
-    axes: Axes = Field(min_length=1, description="Values to try, by dotted workload key; every combination is run.")
+    kind: Literal["ablation"] = Field("ablation", description="ablation: values of some keys.")
+    axes: Axes = Field(min_length=1, description="Values to try, by dotted workload key.")
+    vary: Literal["together", "one"] = Field(
+        "together",
+        description="together: every combination of the values is run. one: one key at a time, from the base, in which "
+        "every key has its first value.",
+    )
 
     def sweep(self) -> dict[str, Settings]:
-        """One regime per combination, named by its values."""
-        return {_label(settings): settings for settings in product(self.axes)}
+        """One regime per combination, named by its values; with `vary: one` named by the value that is not the first.
+
+        Of two that have one name, the last.
+        """
+        return {self._name(settings): settings for settings in self._combinations()}
 
     def axes_of(self, regime: str) -> dict[str, Any]:
         """A combination's values, by dotted key; as text where no column of a table could hold all of an axis."""
         values = self.sweep()[regime]
         return {key: value if alike(self.axes[key]) else value_text(value) for key, value in values.items()}
 
+    @property
+    def base(self) -> dict[str, Any]:
+        """The values at which keys stand while another is varied."""
+        return self.axes_of(BASE) if self.vary == "one" else {}
+
+    def _combinations(self) -> list[Settings]:
+        if self.vary == "together":
+            return product(self.axes)
+        first = {key: values[0] for key, values in self.axes.items()}
+        return [first, *({**first, key: value} for key, values in self.axes.items() for value in values[1:])]
+
+    def _name(self, settings: Settings) -> str:
+        if self.vary == "together":
+            return _label(settings)
+        return _label({key: value for key, value in settings.items() if value != self.axes[key][0]}) or BASE
+
     @model_validator(mode="after")
     def _distinct(self) -> "Ablation":
-        labels = Counter(_label(settings) for settings in product(self.axes))
+        labels = Counter(map(self._name, self._combinations()))
         twice = [label for label, count in labels.items() if count > 1]
         if twice:
             raise ValueError(f"axes: two combinations are both called {twice[0]}; values must differ as text")
         return self
 
     def _regime_count(self) -> int:
-        return size(self.axes)
+        return size(self.axes) if self.vary == "together" else 1 + sum(len(values) - 1 for values in self.axes.values())
 
     def _all_settings(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield from super()._all_settings()

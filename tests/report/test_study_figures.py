@@ -149,7 +149,7 @@ def test_shares_of_time_are_stacked_to_100(made_study: Made) -> None:
 
 def test_an_ablation_shows_each_axis_with_the_others_averaged_over(made_study: Made) -> None:
     frame = points(made_study("ablation"))
-    figure = quality_by_axis(frame, "psnr", "fedmri")
+    figure = quality_by_axis(frame, "psnr", "fedmri", {})
     figure.canvas.draw()
     numbers, names = figure.axes
     assert (ticks(numbers), ticks(names)) == (["0", "1", "10"], ["instance", "affine"])
@@ -163,8 +163,8 @@ def test_an_ablation_leaves_out_seeds_that_lack_a_combination(made_study: Made) 
     """Otherwise means over the other axes would be of different ones."""
     frame = points(made_study("ablation"))
     lacking = frame[~((frame["seed"] == 3) & (frame["regime"] == frame["regime"].iloc[0]))]
-    drawn = bars(quality_by_axis(lacking, "psnr", "fedmri").axes[0])["fedmri"].lines[0].get_ydata()
-    whole = bars(quality_by_axis(frame.query("seed < 3"), "psnr", "fedmri").axes[0])["fedmri"].lines[0].get_ydata()
+    drawn = bars(quality_by_axis(lacking, "psnr", "fedmri", {}).axes[0])["fedmri"].lines[0].get_ydata()
+    whole = bars(quality_by_axis(frame.query("seed < 3"), "psnr", "fedmri", {}).axes[0])["fedmri"].lines[0].get_ydata()
     assert list(drawn) == list(whole)
 
 
@@ -175,7 +175,7 @@ def test_a_figure_is_the_same_file_every_time(made_study: Made, tmp_path: Path, 
     files = [
         save_figure(figure, tmp_path / f"{index}-{name}.{kind}").read_bytes()
         for index in range(2)
-        for name, figure in list(ablation_figures(frame, "fedmri"))[:1]
+        for name, figure in list(ablation_figures(frame, "fedmri", {}))[:1]
     ]
     assert files[0] == files[1]
     assert b"CreationDate" not in files[0]

@@ -106,6 +106,22 @@ def test_an_ablation_has_every_combination(plan_of: PlanOf) -> None:
     assert plan.study.axes_of("lr-0p1_clients-4") == {"training.lr": 0.1, "federation.clients": 4}
 
 
+def test_an_ablation_varies_one_key_at_a_time(plan_of: PlanOf) -> None:
+    rate, contrast = "training.lr", "federation.sites.0.source.contrast"
+    axes = {rate: [0.1, 0.2, 0.4], contrast: ["t1", ["t1", "t2"]]}
+    plan = plan_of(kind="ablation", axes=axes, vary="one")
+    assert plan.regimes == {
+        "base": {rate: 0.1, contrast: "t1"},
+        "lr-0p2": {rate: 0.2, contrast: "t1"},
+        "lr-0p4": {rate: 0.4, contrast: "t1"},
+        "contrast-_t1_t2": {rate: 0.1, contrast: ["t1", "t2"]},
+    }
+    assert plan.study.base == {rate: 0.1, contrast: "t1"} == plan.study.axes_of("base")
+    assert plan.study.axes_of("contrast-_t1_t2")[contrast] == '["t1", "t2"]', "as text, in a column of text"
+    assert plan_of(kind="ablation", axes=axes).study.base == {}
+    assert plan_of("vary=one", kind="ablation", axes=axes).study.base, "also by --set"
+
+
 def test_the_data_stay_the_same_or_grow_with_the_clients(plan_of: PlanOf) -> None:
     total = plan_of(kind="client-count", clients=[2, 4])
     assert clients_of(total) == {"clients-2": 2, "clients-4": 4}
@@ -146,6 +162,11 @@ def test_scaling_grows_cores_and_with_weak_scaling_the_clients(plan_of: PlanOf) 
         ({"kind": "ablation", "axes": {}}, "axes: "),
         ({"kind": "ablation", "axes": {"training.lr": [0.1], "model.nom": [1]}}, "model.nom: unknown key"),
         ({"kind": "ablation", "axes": {"training.lr": [0.1, 0.1]}}, "two combinations are both called lr-0p1"),
+        ({"kind": "ablation", "axes": {"training.lr": [0.1, 0.2, 0.1]}, "vary": "one"}, "are both called base"),
+        (
+            {"kind": "ablation", "axes": {"training.lr": [0.1]}, "vary": "two"},
+            "vary: Input should be 'together' or 'one'",
+        ),
         ({"kind": "ablation", "axes": {"model": [1]}}, "axes: model would replace the whole section"),
         ({"kind": "ablation", "axes": {"seed": [1]}}, "axes: seed cannot be overridden"),
         ({"kind": "client-count", "clients": [0]}, "clients.0: Input should be greater than or equal to 1"),

@@ -1,9 +1,9 @@
 """The base class of what a kind of study shows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
@@ -27,6 +27,10 @@ class Found:
     """The method that differences refer to."""
     note: str
     """A caveat about its times; may be empty."""
+    base: Mapping[str, Any]
+    """Where one axis is varied at a time, the values at which the others stand, by dotted key; else empty."""
+    alone: str
+    """The label of the method that trains each site alone; may be empty."""
 
 
 class StudyKind(ABC):

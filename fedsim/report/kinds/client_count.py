@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from fedsim.analysis.scores import by_seed_at, switches, with_costs
 from fedsim.core.text import precise_duration
 from fedsim.report.count_figures import count_figures
+from fedsim.report.decades import of_decades
 from fedsim.report.findings import Differences, People, change, corrected, of_regimes, people_of
 from fedsim.report.kinds.base import Found, StudyKind
 
@@ -32,10 +33,11 @@ class ClientCountKind(StudyKind):
         return points.assign(of_client=points["milliseconds"], of_driver=points["driver_gigabytes"])
 
     def findings(self, found: Found, quality: str) -> Iterator[str]:
-        """Which methods differ from the reference, and what each loses from the fewest clients to the most."""
+        """Which methods differ from the reference, and how quality and costs change with N."""
         table = found.by_quality[quality]
         yield from of_regimes(table, quality, found.reference)
         yield from _of_counts(found.points, quality, people_of(table))
+        yield from of_decades(found.points, quality, found.reference, people_of(table))
         yield from _of_samples(found.points)
 
 
