@@ -35,6 +35,12 @@ def study(
     tags: Tags = None,
     address: Address = None,
     walltime: Limit = None,
+    only: Annotated[
+        str,
+        typer.Option(
+            "--only", metavar="PATTERN", help="Run a piece of the study now: regimes, or REGIME/METHOD; * is any text."
+        ),
+    ] = "*",
 ) -> None:
     """Run every point of a study, in parallel where each needs one core; the same command resumes it."""
     limit = limited(walltime)
@@ -50,11 +56,11 @@ def study(
     _leave_notes_to_points()
     with tracked(plan.trackers, path) as told:
         with replacing(path, overwrite) as begun, stop_on_signal() as stopped:
-            result = run_study(plan, path, partial(study_progress, out), begun(stopped), address, limit)
+            result = run_study(plan, path, partial(study_progress, out), begun(stopped), address, limit, only)
             why = "" if stopped() else limit.why or ": another round would end too late for --walltime"
         if result.stopped:
             told.end("stopped")
-            where = ["--address", address] if address else []
+            where = [*(["--address", address] if address else []), *(["--only", only] if only != "*" else [])]
             command = shlex.join(["fedsim", "study", str(path / "study.yaml"), "--out", str(path), *where])
             err.print(f"stopped{why}; resume with: {command}", soft_wrap=True, highlight=False)
             raise typer.Exit(130)

@@ -28,6 +28,7 @@ from fedsim.study.frozen import check_same_point, freeze
 from fedsim.study.journal import journal
 from fedsim.study.library import optuna
 from fedsim.study.outcome import Outcome, diverged
+from fedsim.study.piece import WHOLE, Piece, piece_of
 from fedsim.study.point import Stop, run_point, run_until_flag
 from fedsim.study.results import collect, negatives_of
 from fedsim.study.search import Searches
@@ -69,8 +70,9 @@ def run_study(
     stop: Stop = lambda: False,
     address: str | None = None,
     walltime: Walltime | None = None,
+    only: str = WHOLE,
 ) -> StudyResult:
-    """Run the unfinished points of a study, and collect its tables.
+    """Run the unfinished points of a study, or of a piece of it, and collect its tables.
 
     Args:
         plan: The study.
@@ -79,21 +81,23 @@ def run_study(
         stop: Called regularly; once it returns true, the current rounds are the last.
         address: Ray cluster to use; None starts Ray on this machine.
         walltime: What the study may take; once a point stops for lack of time, the current rounds are the last.
+        only: Shell pattern of the regimes and methods to run, `REGIME` or `REGIME/METHOD`.
 
     Raises:
         InputError: a point's data are invalid (nothing is written then), the folder holds something else, or another
             process runs a study there.
     """
+    piece = piece_of(plan, only)
     if plan.searched:
         optuna()  # or refuse, before anything is written
-    check_data(plan)
+    check_data(plan, piece)
     _warn_of_switch(plan)
     beta = beta_warning(plan)
     if beta:
         log.warning(beta)
     with Claim(folder):
         freeze(plan, folder)
-        runner = _Runner(plan, folder, progress, stop, address, walltime or Walltime())
+        runner = _Runner(plan, folder, progress, stop, address, walltime or Walltime(), piece)
         runner.run(plan.tuning(), "tuning")
         runner.search()
         chosen = choose(plan, folder, runner.failures)
@@ -114,16 +118,20 @@ def _warn_of_switch(plan: StudyPlan) -> None:
             log.warning("%s has exact negatives in some regimes and moments in others; set algorithm.negatives", method)
 
 
-def check_data(plan: StudyPlan) -> None:
-    """Import and divide the data of every point, so that invalid data and times are refused before anything runs.
+def check_data(plan: StudyPlan, piece: Piece | None = None) -> None:
+    """Import and divide the data of a study or a piece: invalid data and times are refused before anything runs.
 
     Raises:
         InputError: a point's data are invalid, simulated time does not let it finish, or two points could not be
             compared; names them.
     """
-    finals, trials = plan.examples(), [plan.trial(case, plan.example(case.method)) for case in plan.searched]
+    trials = [plan.trial(case, plan.example(case.method)) for case in plan.searched]
+    tuning, finals = (
+        [point for point in points if piece is None or piece.has(point)]
+        for points in ((*plan.tuning(), *trials), plan.examples())
+    )
     federations: dict[str, Federation] = {}
-    for point in (*plan.tuning(), *trials, *finals):
+    for point in (*tuning, *finals):
         key = _data_key(point)
         try:
             if key not in federations:
@@ -131,7 +139,7 @@ def check_data(plan: StudyPlan) -> None:
             check_time(point.workload.settled(), federations[key].clients)
         except InputError as error:
             raise InputError(f"{point.label}: {error}") from error
-    for regime in plan.regimes:
+    for regime in dict.fromkeys(point.regime for point in finals):
         points = [point for point in finals if point.regime == regime]
         terms = {p.label: Terms(workload=p.workload, manifest=federations[_data_key(p)].manifest) for p in points}
         check_comparable(terms)
@@ -147,28 +155,36 @@ class _Runner:
     """Runs points to their end and records those that failed."""
 
     def __init__(
-        self, plan: StudyPlan, folder: Path, progress: Progress, stop: Stop, address: str | None, walltime: Walltime
+        self,
+        plan: StudyPlan,
+        folder: Path,
+        progress: Progress,
+        stop: Stop,
+        address: str | None,
+        walltime: Walltime,
+        piece: Piece,
     ) -> None:
         self._plan, self._folder, self._progress, self._stop = plan, folder, progress, stop
-        self._address, self._walltime = address, walltime
+        self._address, self._walltime, self._piece = address, walltime, piece
         self._flag = (folder / "stopping").absolute()
         self._flag.unlink(missing_ok=True)
         known = read_failures(folder)  # all are retried, except candidates that diverged
-        self.failures = {label: error for label, error in known.items() if _is_answer(label, error)}
+        self.failures = {at: why for at, why in known.items() if _is_answer(at, why) or not piece.has_label(at)}
         write_failures(folder, self.failures)
         self._warned: set[tuple[str, str]] = set()
         self.stopped = False
 
     def run(self, points: Sequence[Point], name: str) -> None:
-        """Run those points that are neither finished nor known to diverge."""
-        left = [point for point in points if point.label not in self.failures and not self._is_finished(point)]
+        """Run those points of the piece that are neither finished nor known to diverge."""
+        wanted = [point for point in points if self._piece.has(point)]
+        left = [point for point in wanted if point.label not in self.failures and not self._is_finished(point)]
         self._play(left, name, len(left), lambda _point, _outcome: None)
 
     def search(self) -> None:
         """Run the trials of every search: one after another in each, because a trial depends on those before it."""
-        if not self._plan.searched:
+        if not self._piece.tuned.intersection(self._plan.searched):
             return
-        searches = Searches(self._plan, journal(self._folder, writes=True))
+        searches = Searches(self._plan, self._piece.tuned, journal(self._folder, writes=True))
         self._play(searches.heads(), "tuning", searches.left, searches.after)
 
     def _play(self, points: Sequence[Point], name: str, total: int, after: After) -> None:
@@ -194,10 +210,10 @@ class _Runner:
     def failed_lines(self, chosen: Mapping[Case, Candidate]) -> Iterator[str]:
         """A line for each point that failed, and for each method without a tuning result."""
         for label, error in self.failures.items():
-            if not _is_answer(label, error):
+            if not _is_answer(label, error) and self._piece.has_label(label):
                 yield f"{label}: {error}"
         for case in self._plan.cases:
-            if case not in chosen:
+            if case in self._piece.cases and case not in chosen:
                 where = f", fold {case.fold}" if case.fold else ""
                 yield f"{case.regime}/{case.method}{where}: was not run, because its tuning has no result"
 

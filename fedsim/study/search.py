@@ -7,7 +7,7 @@ resumes.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -49,10 +49,10 @@ class Trial:
 
 
 class Searches:
-    """The searches of a study, which write to its journal."""
+    """The searches of a study for some cases, which write to its journal."""
 
-    def __init__(self, plan: StudyPlan, storage: "JournalStorage") -> None:
-        self._by_case = {case: _Search(plan, case, storage) for case in plan.searched}
+    def __init__(self, plan: StudyPlan, cases: Container[Case], storage: "JournalStorage") -> None:
+        self._by_case = {case: _Search(plan, case, storage) for case in plan.searched if case in cases}
 
     def heads(self) -> list[Point]:
         """The next trial of each search that has not ended."""

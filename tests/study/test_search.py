@@ -68,7 +68,7 @@ def outcome_of(point: Point) -> Outcome:
 def complete(plan: StudyPlan, folder: Path, most: int = 1000) -> int:
     """Run up to so many trials, as the runner does; returns how many ended."""
     folder.mkdir(exist_ok=True)
-    searches, done = Searches(plan, journal(folder, writes=True)), 0
+    searches, done = Searches(plan, plan.searched, journal(folder, writes=True)), 0
     points = searches.heads()
     while points and done < most:
         point = points.pop(0)
@@ -107,7 +107,7 @@ def test_methods_begin_with_the_same_settings_and_have_as_many_trials(plan_of: P
     tune = {**TPE, "trials": 5, "methods": {}}
     plan = plan_of(**ROUNDS, methods={"fedavg": {}, "fedmri": {"algorithm.beta": 1}}, tune=tune)
     assert plan.describe() == "1 regime x 2 methods x 1 seed, after 10 tuning runs"
-    first, second = Searches(plan, journal(tmp_path, writes=True)).heads()
+    first, second = Searches(plan, plan.searched, journal(tmp_path, writes=True)).heads()
     assert first.settings == second.settings
     assert (first.method, second.method, first.label) == ("fedavg", "fedmri", "all/fedavg/tune-0")
     assert (first.part, first.seed) == ("val", 9)
@@ -117,7 +117,7 @@ def test_a_trial_that_failed_is_tried_again_with_the_same_settings(search: PlanO
     plan = search()
     seen = []
     for outcome in (Outcome(error="no space left on device"), Outcome(stopped=True), Outcome(psnr=20.0)):
-        searches = Searches(plan, journal(tmp_path, writes=True))
+        searches = Searches(plan, plan.searched, journal(tmp_path, writes=True))
         (point,) = searches.heads()
         following = searches.after(point, outcome)
         seen.append((point.label, point.settings, following and following.label, searches.left))
@@ -138,7 +138,7 @@ def test_a_trial_that_failed_is_tried_again_with_the_same_settings(search: PlanO
 @pytest.mark.slow
 def test_a_pruned_run_stops_at_its_rung_and_can_go_on(search: PlanOf, tmp_path: Path) -> None:
     plan = search(pruner={"kind": "asha", "grace": 2, "factor": 2}, trials=2)
-    searches = Searches(plan, journal(tmp_path, writes=True))
+    searches = Searches(plan, plan.searched, journal(tmp_path, writes=True))
     (point,) = searches.heads()
     second = searches.after(point, Outcome(psnr=99.0, rungs={2: 99.0, 4: 99.0, 8: 99.0}))
     assert second is not None

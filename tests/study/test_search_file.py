@@ -25,7 +25,7 @@ from .conftest import SEARCH, PlanOf
 def drawn(plan: StudyPlan, folder: Path) -> list[dict[str, Any]]:
     """The settings of every trial."""
     folder.mkdir()
-    searches = Searches(plan, journal(folder, writes=True))
+    searches = Searches(plan, plan.searched, journal(folder, writes=True))
     points = searches.heads()
     while point := points.pop():
         points.append(searches.after(point, Outcome(psnr=20.0)))
