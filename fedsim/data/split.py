@@ -1,7 +1,7 @@
 """Dividing a site's volumes into training, validation and test, and its training subjects among clients."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
@@ -32,6 +32,12 @@ class Split(Section):
     test: float = Field(0.15, ge=0, le=1, description="Share for test: what is reported.")
     train_subjects: int | None = Field(
         None, ge=1, description="Number of training subjects to use; default all. Validation and test are unchanged."
+    )
+    train_slices: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of the training slices to use, drawn slice by slice from the seed; default all.",
     )
     gap: int = Field(1, ge=0, description="Slices left out between two blocks, so that neighbours are not in both.")
 
@@ -166,6 +172,29 @@ def split_blocks(volumes: Sequence[tuple[str, str, int]], split: Split, site: st
             pieces.append(Piece(volume=name, subject=subject, start=start, stop=start + count, part=part))
             start += count + split.gap
     return pieces
+
+
+def thinned(pieces: Sequence[Piece], share: float, rng: np.random.Generator) -> list[Piece]:
+    """The pieces with a share of their training slices, at least one of all, as runs of neighbours.
+
+    Args:
+        pieces: Of a site.
+        share: Above 0; the slices of a smaller one are among those of a larger one.
+        rng: What slices are drawn with.
+    """
+    slices = sum(piece.stop - piece.start for piece in pieces if piece.part == "train")
+    kept = np.zeros(slices, bool)
+    kept[rng.permutation(slices)[: max(1, round(share * slices))]] = True
+    found, before = [], 0
+    for piece in pieces:
+        if piece.part != "train":
+            found.append(piece)
+            continue
+        own = kept[before : before + piece.stop - piece.start]
+        before += len(own)
+        edges = np.flatnonzero(np.diff(own, prepend=False, append=False)).reshape(-1, 2).tolist()
+        found += [replace(piece, start=piece.start + first, stop=piece.start + end) for first, end in edges]
+    return found
 
 
 def deal(items: Sequence[T], hands: int) -> list[list[T]]:

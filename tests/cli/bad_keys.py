@@ -47,6 +47,7 @@ RANGES = [
     "federation.matrix=[-32, 32]", "federation.matrix=[.inf, 32]", "federation.split.train=-0.1",
     "federation.split.train=1.5",
     "federation.split.train=.nan", "federation.split.gap=-1", "federation.split.train_subjects=0",
+    "federation.split.train_slices=0", "federation.split.train_slices=1.1",
     "federation.sites=[]", "federation.sites.0.count=0", "federation.sites.0.count=10000001", f"{SOURCE}.subjects=0",
     f"{SOURCE}.subjects=1000000", f"{SOURCE}.slices=0", f"{SOURCE}.slices=1000", f"{SOURCE}.size=8",
     f"{SOURCE}.size=100000",

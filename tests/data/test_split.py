@@ -1,12 +1,13 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedsim.core.errors import InputError
-from fedsim.data.split import Piece, Split, apportion, deal, ordered, part_of, pieces_of, split_blocks
+from fedsim.data.split import Piece, Split, apportion, deal, ordered, part_of, pieces_of, split_blocks, thinned
 
 
 def volumes(subjects: int, per_subject: int = 2, slices: int = 5) -> list[tuple[str, str, int]]:
@@ -94,6 +95,25 @@ def test_fewer_training_subjects_leave_validation_and_test_as_they_are() -> None
     kept = [p for p in few if p.part == "train"]
     assert len(kept) == 2
     assert set(kept) < set(every)
+
+
+@given(st.floats(0.01, 1), st.integers(0, 99))
+def test_a_share_of_the_training_slices(share: float, seed: int) -> None:
+    pieces = split_subjects(volumes(10, slices=7), Split(), 1, "here", "A")
+    found = thinned(pieces, share, np.random.default_rng(seed))
+    assert [p for p in found if p.part != "train"] == [p for p in pieces if p.part != "train"]
+    every, kept = (slices_of(one) for one in (pieces, found))
+    assert len(kept) == max(1, round(share * len(every)))
+    assert set(kept) <= set(every)
+    assert len(set(kept)) == len(kept)
+    more = slices_of(thinned(pieces, min(1, 2 * share), np.random.default_rng(seed)))
+    assert set(kept) <= set(more), "a larger share only adds"
+    assert slices_of(thinned(pieces, 1, np.random.default_rng(seed))) == every
+
+
+def slices_of(pieces: list[Piece]) -> list[tuple[str, int]]:
+    """Volume and index of each training slice, in the order of the pieces."""
+    return [(p.volume, index) for p in pieces if p.part == "train" for index in range(p.start, p.stop)]
 
 
 @given(st.integers(1, 50), st.integers(1, 10))

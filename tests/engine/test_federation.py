@@ -28,6 +28,16 @@ def test_training_subjects_are_dealt_and_the_rest_belongs_to_the_site(workload: 
         assert [p for p in one.pieces if p.part == part] == [p for p in two.pieces if p.part == part] != []
 
 
+def test_a_share_of_the_training_slices_leaves_validation_and_test(workload: Make) -> None:
+    every, half = (assemble(workload(*keys)).manifest for keys in ((), ("federation.split.train_slices=0.5",)))
+    for site, own in every[every["split"] == "train"].groupby("site"):
+        kept = half[(half["split"] == "train") & (half["site"] == site)]
+        assert len(kept) == round(len(own) / 2)
+        assert set(zip(kept["volume"], kept["slice"], strict=True)) < set(zip(own["volume"], own["slice"], strict=True))
+    rest, same = (one[one["split"] != "train"].reset_index(drop=True) for one in (every, half))
+    pd.testing.assert_frame_equal(rest, same)
+
+
 def test_too_many_clients_says_how_many_fit(workload: Make) -> None:
     with pytest.raises(InputError, match="site A has 4 training subjects, so it can become 4 clients at most, not 5"):
         assemble(workload("federation.clients=13"))

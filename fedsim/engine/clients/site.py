@@ -17,7 +17,7 @@ from fedsim.data.samples import ClientData
 from fedsim.data.shard import Shard, ensure_shard, shard_path
 from fedsim.data.sharing import People, SiteVolumes, divide, people
 from fedsim.data.source import Source, StoredVolume
-from fedsim.data.split import Part, Piece, pieces_of, split_blocks
+from fedsim.data.split import Part, Piece, pieces_of, split_blocks, thinned
 from fedsim.engine.host.client import ClientSpec
 from fedsim.mri.geometry import Matrix
 from fedsim.mri.masks import effective_acceleration, measured_acceleration
@@ -121,6 +121,8 @@ def _site_clients(workload: Workload, found: Found, parts: Mapping[str, Part] | 
     boxes = read_boxes(federation.root / workload.metrics.boxes) if workload.metrics.boxes else {}
     stored = {volume.name: volume for volume in found.volumes}
     pieces = split_blocks(listed, split, site.name) if parts is None else pieces_of(listed, parts, split, site.name)
+    if split.train_slices is not None:
+        pieces = thinned(pieces, split.train_slices, numpy_stream(workload.seed, "slices", site.name))
     pieces = [_told(piece, stored[piece.volume], boxes, matrix) for piece in pieces]
     data = ClientData(
         shard=found.path,
