@@ -4,6 +4,7 @@ The text is in results.md.j2; every number comes from a table that a study, a ru
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,31 @@ def time_to_quality(study: str) -> str:
     return "\n".join([as_markdown(as_text(times.columns())), "", *(f"* {line}" for line in times.sentences())])
 
 
+def there(study: str) -> bool:
+    """Whether a study's tables are here: a section on it is written only then."""
+    return (TABLES / study / "results.parquet").is_file()
+
+
+def endpoint(study: str) -> str:
+    """A study's endpoint: what it shows in words and as a table, and what methods were given."""
+    tables = study_tables(TABLES / study)
+    shown = tables.judgement
+    if shown is None:
+        raise ValueError(f"{study} has no endpoint")
+    told = [f"* {line}" for line in (*shown.sentences(), *equality(tables.budgets))]
+    return "\n".join([f"The endpoint: {shown.told}.", "", *told, "", as_markdown(as_text(shown.columns()))])
+
+
+def findings(study: str) -> str:
+    """What a study says in PSNR, without its table."""
+    return "\n".join(f"* {line}" for line in study_tables(TABLES / study).says("psnr"))
+
+
+def trained(study: str) -> str:
+    """What training did: whether curves were flat, terms oscillated and discriminators learnt."""
+    return "\n".join(f"* {line}" for line in study_tables(TABLES / study).training)
+
+
 def unseen() -> str:
     """The unseen hospital: rows rule and slices, columns methods; mean and deviation over seeds."""
     table = pd.concat([pd.read_parquet(path) for path in sorted((TABLES / "unseen").glob("*.parquet"))])
@@ -167,25 +193,18 @@ def _cell(value: Any) -> str:  # noqa: ANN401 - JSON
     return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
-def render() -> str:
-    """The text of docs/results.md."""
+SAID: tuple[Callable[..., Any], ...] = (
+    overview, comparison, tuned, work, leads, hospitals, rising, given, unseen, json_table, time_to_quality, there,
+    endpoint, findings, trained,
+)  # fmt: skip
+"""What a template may ask for."""
+
+
+def render(template: str = "results.md.j2") -> str:
+    """The text of docs/results.md, or of another template."""
     loader = jinja2.FileSystemLoader(DOCS)
-    template = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False).get_template(
-        "results.md.j2"
-    )
-    return template.render(
-        overview=overview,
-        comparison=comparison,
-        tuned=tuned,
-        work=work,
-        leads=leads,
-        hospitals=hospitals,
-        rising=rising,
-        given=given,
-        unseen=unseen,
-        json_table=json_table,
-        time_to_quality=time_to_quality,
-    )
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False)
+    return environment.get_template(template).render({function.__name__: function for function in SAID})
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def test_training_subjects_are_dealt_and_the_rest_belongs_to_the_site(workload: 
 
 def test_a_share_of_the_training_slices_leaves_validation_and_test(workload: Make) -> None:
     every, half = (assemble(workload(*keys)).manifest for keys in ((), ("federation.split.train_slices=0.5",)))
-    for site, own in every[every["split"] == "train"].groupby("site"):
-        kept = half[(half["split"] == "train") & (half["site"] == site)]
+    for where, own in every[every["split"] == "train"].groupby("site"):
+        kept = half[(half["split"] == "train") & (half["site"] == where)]
         assert len(kept) == round(len(own) / 2)
         assert set(zip(kept["volume"], kept["slice"], strict=True)) < set(zip(own["volume"], own["slice"], strict=True))
     rest, same = (one[one["split"] != "train"].reset_index(drop=True) for one in (every, half))

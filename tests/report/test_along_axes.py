@@ -1,19 +1,24 @@
 """What studies say along an axis: gains against the size of a shift, and the law of client count."""
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from scipy.stats import linregress, ttest_1samp
 
 from fedsim.analysis.comparison import holm
 from fedsim.report.ablation_figures import quality_by_axis
+from fedsim.report.conclude import conclude
 from fedsim.report.decades import of_decades
 from fedsim.report.gains import gain_figures, gains, of_gains
 from fedsim.report.kinds.ablation import AblationKind
 from fedsim.report.kinds.base import Found
+from fedsim.workload.reading import write_yaml
+from tests.report.conftest import curve_of, point_of, volumes_of
 from tests.report.test_study_figures import bars, points, ticks
 
 MASK, CONTRAST = "federation.sites.1.mask.acceleration", "federation.sites.1.source.contrast"
@@ -140,3 +145,32 @@ def test_the_law_of_client_count_by_hand(made_study: Callable[..., Path]) -> Non
     memory = linregress(decades, np.log10([200 + 3 * count for count in (4, 16, 64)])).slope
     assert f"memory as N^{memory:.2f} (" in costs[0]
     assert list(of_decades(frame.query("clients < 64"), "psnr", "fedmri", {"fedavg": 12, "fedmri": 12})) == []
+
+
+@pytest.mark.slow
+def test_a_study_of_one_axis_at_a_time_is_told_from_its_tables(tmp_path: Path) -> None:
+    found = one_at_a_time()
+    rows = [
+        {**point_of("ablation", "beta-0.0_norm-instance", "fedmri", row["seed"]), **row}
+        for row in found.points.to_dict("records")
+    ]
+    tables = {"results": pd.DataFrame(rows).drop(columns=["algorithm.beta", "model.norm"]),
+              "volumes": pd.DataFrame([one for row in rows for one in volumes_of(row)]),
+              "curves": pd.DataFrame([one for row in rows for one in curve_of(row)])}  # fmt: skip
+    for name, table in tables.items():
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    mask = {"kind": "equispaced", "acceleration": 4}
+    sites = [{"name": name, "source": {"format": "phantom", "subjects": 4}, "mask": mask} for name in ("A", "B")]
+    axes = {MASK: [4, 6, 8], CONTRAST: ["t1", "t2", "flair"]}
+    methods = {"alone": {"algorithm.name": "single"}, "fedavg": {}, "fedmri": {}}
+    study = {"name": "axes", "kind": "ablation", "vary": "one", "workload": "base.yaml", "seeds": [1, 2, 3, 4, 5],
+             "methods": methods, "reference": "fedavg", "axes": axes}  # fmt: skip
+    (tmp_path / "base.yaml").write_text(write_yaml({"name": "base", "federation": {"sites": sites}}))
+    (tmp_path / "study.yaml").write_text(write_yaml(study))
+    text = StringIO()
+    conclude(tmp_path, Console(file=text, width=160))
+    assert f"fedmri over alone along {CONTRAST}: +0.39 dB at t1, +1.40 dB at flair" in text.getvalue()
+    assert (tmp_path / "figures" / "gain-over-alone-psnr.png").exists()
+    page = (tmp_path / "report.html").read_text()
+    assert "Gain over fedavg: PSNR [dB]" in page
+    assert "curves are NOT flat at the end in 15 of 15" in page
