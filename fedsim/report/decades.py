@@ -19,12 +19,16 @@ _COSTS = {
 def of_decades(points: pd.DataFrame, quality: str, reference: str, people: People) -> Iterator[str]:
     """Slopes per decade of N with intervals over seeds: of quality, of differences to the reference, and of costs.
 
+    None where N spans less than a decade: nothing was seen of what a tenfold number does.
+
     Args:
         points: Rows of results.parquet.
         quality: psnr, ssim or nmse.
         reference: Method that differences refer to.
         people: Test subjects, by method.
     """
+    if points["clients"].max() < 10 * points["clients"].min():
+        return
     tables = {str(method): by_seed_at(own, "clients", quality) for method, own in points.groupby("method", sort=False)}
     yield from _told({(name,): per_decade(table) for name, table in tables.items()}, quality, people, "")
     beside = tables.pop(reference, None)
