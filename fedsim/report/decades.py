@@ -30,10 +30,11 @@ def of_decades(points: pd.DataFrame, quality: str, reference: str, people: Peopl
     if points["clients"].max() < 10 * points["clients"].min():
         return
     tables = {str(method): by_seed_at(own, "clients", quality) for method, own in points.groupby("method", sort=False)}
-    yield from _told({(name,): per_decade(table) for name, table in tables.items()}, quality, people, "")
+    slopes: Differences = {(name,): per_decade(table) for name, table in tables.items()}
+    yield from _told(slopes, quality, people, "")
     beside = tables.pop(reference, None)
     if beside is not None:
-        apart = {(name,): per_decade((table - beside).dropna(how="all")) for name, table in tables.items()}
+        apart: Differences = {(name,): per_decade((table - beside).dropna(how="all")) for name, table in tables.items()}
         yield from _told(apart, quality, people, f" − {reference}")
     yield from _of_costs(points)
 

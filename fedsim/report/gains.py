@@ -88,7 +88,7 @@ class _Course(NamedTuple):
 
 
 def _course(points: pd.DataFrame, key: str, quality: str, base: object) -> _Course:
-    order = list(dict.fromkeys(points[key]))
+    order: list[Any] = list(dict.fromkeys(points[key]))
     if len(order) < 2:
         return _Course(key, "", {}, {})
     sloped = _is_number(points[key]) and len(order) >= FEWEST_VALUES
@@ -98,10 +98,16 @@ def _course(points: pd.DataFrame, key: str, quality: str, base: object) -> _Cour
     return _Course(
         key,
         f"per unit away from {_value(base)}" if sloped else "change",
-        {name: slopes(own, away_from(float(str(base)))) if sloped else own.loc[last] - own.loc[first]
+        {name: slopes(own, away_from(float(str(base)))) if sloped else _at(own, last) - _at(own, first)
          for name, own in tables.items()},
-        {name: {_value(at): float(own.loc[at].mean()) for at in (first, last)} for name, own in tables.items()},
+        {name: {_value(at): float(_at(own, at).mean()) for at in (first, last)} for name, own in tables.items()},
     )  # fmt: skip
+
+
+def _at(table: pd.DataFrame, value: object) -> "pd.Series[float]":
+    """The gains of a value, by seed."""
+    row: pd.Series[float] = table.loc[[value]].iloc[0]
+    return row
 
 
 def _is_number(values: "pd.Series[Any]") -> bool:
