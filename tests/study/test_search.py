@@ -196,7 +196,7 @@ def test_the_journal_of_another_study_gets_one_line(search: PlanOf, tmp_path: Pa
     with pytest.raises(DamagedError, match=message):
         trials_of(other, tmp_path)
     with pytest.raises(DamagedError, match=message):
-        Searches(other, journal(tmp_path, writes=True))
+        Searches(other, other.searched, journal(tmp_path, writes=True))
 
 
 def test_without_optuna_a_search_says_what_to_install(
