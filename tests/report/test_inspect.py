@@ -115,7 +115,7 @@ def test_inspect_points_out_what_is_odd(tmp_path: Path) -> None:
     write_volume(tmp_path / "broken.h5", images * np.nan)
     text = printed(inspect_path(tmp_path, tmp_path / "look.png"))
     assert "1 empty slice" in text
-    assert "1024 values NaN or infinite" in text
+    assert "1,024 values NaN or infinite" in text
 
 
 @pytest.mark.slow
