@@ -118,9 +118,8 @@ def part_of(subjects: Sequence[str], split: Split, site: str, told: str = "") ->
         counts = apportion(len(subjects), split.shares)
     except InputError:
         raise InputError(
-            f"site {site}: {counted(len(subjects), 'subject')} cannot fill {sum(s > 0 for s in split.shares)} parts "
-            f"by subject"
-            f"{told or ';'} set shares to 0, or `split: {{by: block}}` for a site with a single subject"
+            f"site {site}: {counted(len(subjects), 'subject')} cannot fill {sum(s > 0 for s in split.shares)} parts by "
+            f"subject{told or ';'} set shares to 0, or `split: {{by: block}}` for a site with a single subject"
         ) from None
     dealt = (part for part, count in zip(PARTS, counts, strict=True) for _ in range(count))
     return dict(zip(subjects, dealt, strict=True))

@@ -20,7 +20,7 @@ _VERDICTS = {
     "within the margin": {Outcome.BETTER_WITHIN, Outcome.WORSE_WITHIN, Outcome.EQUIVALENT},
     "not shown": {Outcome.NOT_SHOWN, Outcome.TOO_FEW},
 }  # fmt: skip
-"""What an outcome means for whoever asks whether to use a method instead of the reference."""
+"""What an outcome means for the question whether to use a method instead of the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
