@@ -64,6 +64,20 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def forget(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], None]]:
+    """Makes this process as a new one, in which no module of a test's folders is loaded; so it is after each test."""
+    ours = str(tmp_path_factory.getbasetemp())
+
+    def forget() -> None:
+        for name, module in list(sys.modules.items()):
+            if str(vars(module).get("__file__")).startswith(ours):
+                del sys.modules[name]
+
+    yield forget
+    forget()
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     root = Path(os.environ.get("FEDSIM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +26,6 @@ def example(language: str) -> str:
     section = PAGE.read_text(encoding="utf-8").partition("## Write your own")[2]
     (block,) = re.findall(rf"```{language}\n(.*?)```", section, flags=re.DOTALL)
     return str(block)
-
-
-@pytest.fixture(autouse=True)
-def forgotten_modules() -> Iterator[None]:
-    yield
-    forget()
-
-
-def forget() -> None:
-    """As in a new process: no user's module is loaded."""
-    for name in ("median", "raises", "leaves", "other", "broken"):
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -72,7 +60,11 @@ def test_the_example_does_what_it_says(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_the_example_runs_on_ray_and_outlives_its_file(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    forget: Callable[[], None],
 ) -> None:
     serial = run(load_workload(folder / "workload.yaml"), tmp_path / "serial")
     packed = ["engine.backend=ray", "engine.clients_per_actor=2"]
@@ -100,7 +92,7 @@ def test_the_example_runs_on_ray_and_outlives_its_file(
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_from_its_own_copy(folder: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_from_its_own_copy(folder: Path, tmp_path: Path, forget: Callable[[], None]) -> None:
     whole = run(load_workload(folder / "workload.yaml"), tmp_path / "whole")
     asked = iter([False, False, True])
     run(load_workload(folder / "workload.yaml"), tmp_path / "part", stop=lambda: next(asked))
@@ -110,7 +102,7 @@ def test_a_stopped_run_goes_on_from_its_own_copy(folder: Path, tmp_path: Path) -
     assert_same_run(whole, run(load_workload(copy), tmp_path / "part", resume=True))
 
 
-def test_a_run_keeps_the_method_that_it_began_with(folder: Path, tmp_path: Path) -> None:
+def test_a_run_keeps_the_method_that_it_began_with(folder: Path, tmp_path: Path, forget: Callable[[], None]) -> None:
     run(load_workload(folder / "workload.yaml", ["training.rounds=1"]), tmp_path / "run")
     text = (folder / "median.py").read_text()
     (folder / "median.py").write_text(text.replace("np.median", "np.max"))

@@ -15,8 +15,9 @@ if [[ $node ]]; then
     : >"$folder/cable$node" # until the controller has laid it
     ip address add "10.77.0.$node/24" dev eth0
     ip link set eth0 up
-    slurmd -D &
-    wait # as the first process of the node, for its orphans too
+    while :; do # as the first process of the node, which waits for its orphans too
+        slurmd -D || sleep 1
+    done
 fi
 
 hostname control

@@ -14,11 +14,12 @@ import pytest
 import fedsim
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
+from fedsim.engine.state.checkpoint import complete_rounds
 from fedsim.jobs.slurm import Slurm
 from fedsim.jobs.target import Status
 from fedsim.workload.reading import load_workload, write_yaml
 
-from .slurm_site import cable, edited, files_of, mounted, on_node, small, submission, until
+from .slurm_site import cable, edited, files_of, mounted, on_node, reboot, small, submission, until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -50,6 +51,13 @@ def log_of(slurm: Slurm, job: str) -> str:
     return "".join(slurm.logs(job, follow=False))
 
 
+def start_now(slurm: Slurm, state: Path, job: str) -> None:
+    """Do not have a requeued job wait for the minutes that SLURM gives its node to recover."""
+    number = (state / "slurm" / job / "job").read_text().strip()
+    until(lambda: slurm.status(job).state == "pending", "it was not requeued", seconds=120)
+    subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
+
+
 def test_a_preempted_job_that_is_requeued_goes_on(slurm: Slurm, tmp_path: Path) -> None:
     """SLURM sends SIGTERM to all of its processes, then SIGKILL, and starts the script anew under the same number."""
     slurm, job = edited(tmp_path, "--nodes=1"), submission(tmp_path, rounds=60)
@@ -57,11 +65,39 @@ def test_a_preempted_job_that_is_requeued_goes_on(slurm: Slurm, tmp_path: Path) 
     until(lambda: files_of(tmp_path / "run"), "no round in time", seconds=300)
     number = (tmp_path / "state" / "slurm" / job.id / "job").read_text().strip()
     subprocess.run(["scontrol", "requeue", number], check=True)
-    until(lambda: slurm.status(job.id).state == "pending", "it was not requeued", seconds=90)
-    subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
+    start_now(slurm, tmp_path / "state", job.id)
     assert slurm.wait(job.id) == Status("succeeded"), log_of(slurm, job.id)
     assert "resumes after round" in (tmp_path / "run" / "log.txt").read_text()
     assert_as_here(tmp_path, rounds=60)
+
+
+def test_a_job_whose_head_node_dies_is_requeued_and_goes_on(slurm: Slurm, site: Path, tmp_path: Path) -> None:
+    job = submission(tmp_path, rounds=60)
+    slurm.submit(job)
+    until(lambda: files_of(tmp_path / "run"), "no round in time", seconds=300)
+    reboot(site, 1)
+    start_now(slurm, tmp_path / "state", job.id)
+    assert slurm.wait(job.id) == Status("succeeded"), log_of(slurm, job.id)
+    assert "resumes after round" in (tmp_path / "run" / "log.txt").read_text()
+    assert_as_here(tmp_path, rounds=60)
+
+
+def test_two_jobs_share_a_node(slurm: Slurm, tmp_path: Path) -> None:
+    """The end of one leaves the other, and its Ray, alone."""
+    slurm = edited(tmp_path, "--nodes=1\n#SBATCH --nodelist=node1", memory="1900M")
+    for name in ("short", "long"):
+        (tmp_path / name).mkdir()
+    short, long = submission(tmp_path / "short", rounds=20), submission(tmp_path / "long", rounds=9999)
+    for job in (long, short):
+        slurm.submit(job)
+    assert slurm.wait(short.id) == Status("succeeded"), log_of(slurm, short.id)
+    done = max(complete_rounds(long.out), default=0)
+    until(lambda: max(complete_rounds(long.out), default=0) > done, "it does not go on", seconds=300)
+    assert slurm.status(long.id) == Status("running"), log_of(slurm, long.id)
+    slurm.stop(long.id)
+    assert slurm.wait(long.id) == Status("stopped"), log_of(slurm, long.id)
+    assert set(Run(short.out).clients["node"]) == set(Run(long.out).clients["node"]) == {"node1"}
+    assert_as_here(tmp_path / "short", rounds=20)
 
 
 @pytest.mark.parametrize("absent", ["fedsim", "ray"])

@@ -1,14 +1,11 @@
 """The network, the mask, the importer, the method and the sampler of the how-tos, as their reader would have them."""
 
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedsim.core import extension
 from fedsim.workload.reading import write_yaml
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -26,19 +23,6 @@ def example(module: str) -> str:
     text = (DOCS / PAGES[module]).read_text(encoding="utf-8")
     (block,) = re.findall(rf"^```python {module}\.py\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     return str(block)
-
-
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    yield
-    forget()
-
-
-def forget() -> None:
-    """As in a new process: no user's module is loaded."""
-    for module in (*PAGES, "theirs", "plugged"):
-        sys.modules.pop(module, None)
-    extension._offered.cache_clear()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload
 
-from .conftest import PAGES, example, forget, shared
+from .conftest import PAGES, example, shared
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -22,7 +23,7 @@ def test_all_of_them_run_on_ray_as_in_this_process(folder: Path) -> None:
     assert shared(folder / "serial") == shared(folder / "ray")
 
 
-def test_a_run_keeps_the_files_and_is_read_without_running_them(folder: Path) -> None:
+def test_a_run_keeps_the_files_and_is_read_without_running_them(folder: Path, forget: Callable[[], None]) -> None:
     run(load_workload(folder / "own.yaml"), folder / "run")
     for module in PAGES:
         assert (folder / "run" / f"{module}.py").read_text() == example(module)
@@ -40,7 +41,7 @@ def test_a_run_keeps_the_files_and_is_read_without_running_them(folder: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", PAGES)
-def test_a_changed_file_is_refused_on_resume(folder: Path, module: str) -> None:
+def test_a_changed_file_is_refused_on_resume(folder: Path, module: str, forget: Callable[[], None]) -> None:
     run(load_workload(folder / "own.yaml"), folder / "run")
     (folder / f"{module}.py").write_text(example(module) + "\n# changed\n")
     forget()

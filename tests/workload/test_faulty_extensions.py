@@ -1,6 +1,7 @@
 """What a user's network, mask or importer does wrong is shown as theirs."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,6 @@ from fedsim.core.errors import ClientError, InputError, OwnCodeError
 from fedsim.engine.federation import assemble
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload
-
-from .conftest import forget
 
 NETWORK = """
 from torch import nn
@@ -137,7 +136,7 @@ def test_what_an_importer_does_wrong_is_shown_as_the_importers(folder: Path, bod
 
 
 @pytest.mark.slow
-def test_a_changed_importer_imports_again(folder: Path) -> None:
+def test_a_changed_importer_imports_again(folder: Path, forget: Callable[[], None]) -> None:
     body = "yield Volume(Subject.of(s, 'me'), s, images * np.arange(8, dtype=np.float32), '')"
     text = SOURCE.format(f"for s in 'abcd':\n            {body}")
     for factor in ("", " * np.float32(2)"):

@@ -3,18 +3,27 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
 import pytest
 
+from fedsim.core import extension
 from fedsim.core.errors import ClientError, InputError, MethodError
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import run
 from fedsim.workload.reading import load_workload, read_yaml
 from tests.conftest import COMMAND, Fedsim
 
-from .conftest import PAGES, example, forget, shared
+from .conftest import PAGES, example, shared
+
+
+@pytest.fixture(autouse=True)
+def _offered_anew() -> Iterator[None]:
+    """What a test installs, no other test finds."""
+    yield
+    extension._offered.cache_clear()
 
 
 def install(folder: Path, code: str, points: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +35,7 @@ def install(folder: Path, code: str, points: str, monkeypatch: pytest.MonkeyPatc
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fedsim-plugged\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(site)
-    forget()
+    extension._offered.cache_clear()
 
 
 PLUGGED = {

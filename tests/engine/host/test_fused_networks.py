@@ -1,7 +1,6 @@
 """Users' own methods and networks train fused as they are, or one line says why not."""
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,6 @@ from tests.algorithms.conftest import small
 from tests.docs.blocks import DOCS, File, blocks
 
 Simulate = Callable[..., Run]
-
-
-@pytest.fixture(autouse=True)
-def _forgotten_modules() -> Iterator[None]:
-    """As in a new process: no user's module is loaded."""
-    yield
-    for name in ("damped", "cascade", "own"):
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture
