@@ -15,8 +15,9 @@ if [[ $node ]]; then
     : >"$folder/cable$node" # until the controller has laid it
     ip address add "10.77.0.$node/24" dev eth0
     ip link set eth0 up
-    while :; do # as the first process of the node, which waits for its orphans too
-        slurmd -D || sleep 1
+    mount --make-rshared / # what is mounted for the node later, its processes see
+    while :; do            # it boots again after its inner first process, which waits for orphans, was killed
+        unshare --pid --fork --kill-child --mount-proc --propagation slave bash -c 'slurmd -D & wait' || true
     done
 fi
 
