@@ -11,8 +11,9 @@ part is safe because a reader of a folder opens every file once; of a single fil
 two steps, between which the file must not change.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from fedsim.core.files import making, remove, replacing, sweep, sync, writing
 
 _FULL = 1e6  # bytes in memory of a part that is not added to any more
 _SMALL = 16e6  # bytes on disk of a table that becomes a single file
+_PART = re.compile(r"part-\d{6}\.parquet")
 
 
 class AppendedTable:
@@ -90,11 +92,14 @@ class AppendedTable:
             WriteError: it cannot be written.
         """
         self._settle()
+        with reading_table(self.path):
+            parts = parts_of(self.path)
+            pq.read_schema(parts[0]).empty_table().filter(rows)  # refuses another table before anything is changed
         if self.path.is_file():
             self._become_folder(read_arrow(self.path))
-        parts = sorted(self.path.glob("part-*.parquet"))
+            parts = parts_of(self.path)
         self._forget()
-        self._schema = read_arrow(parts[0]).schema if parts else self._schema
+        self._schema = read_arrow(parts[0]).schema
         newest = pa.table({})
         for number, part in reversed(list(enumerate(parts))):
             table = read_arrow(part)
@@ -169,6 +174,25 @@ class AppendedTable:
                 remove(path)
 
 
+def parts_of(path: Path) -> list[Path]:
+    """The files of a table, the oldest first: those of its folder, or the table itself if it is a file.
+
+    Raises:
+        ValueError: one is missing, or another file is among them.
+    """
+    if not path.is_dir():
+        return [path]
+    there = {one.name for one in path.iterdir() if one.name[0] not in "._"}  # pandas and pyarrow ignore others
+    parts = [_part(number) for number in range(max(1, len(there)))]
+    for name in sorted(there.difference(parts)):
+        if not _PART.fullmatch(name):
+            raise ValueError(f"{name} is no part of it")
+    for name in parts:
+        if name not in there:
+            raise ValueError(f"{name} is missing")
+    return [path / name for name in parts]
+
+
 def read_arrow(path: Path, columns: Sequence[str] | None = None, rows: pc.Expression | None = None) -> pa.Table:
     """A table that fedsim wrote, in one file or in parts, or some of its columns and rows.
 
@@ -177,10 +201,22 @@ def read_arrow(path: Path, columns: Sequence[str] | None = None, rows: pc.Expres
     """
     with suppress(OSError, pa.ArrowException, ValueError):  # the second try finds what has become one file meanwhile
         return _read(path, columns, rows)
-    try:
+    with reading_table(path):
         return _read(path, columns, rows)
+
+
+@contextmanager
+def reading_table(path: Path) -> Iterator[None]:
+    """Name the table when it cannot be read.
+
+    Raises:
+        DamagedError: it is missing, is not what was written, or has become one file this instant.
+    """
+    try:
+        yield
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise DamagedError(f"{path}: is damaged or missing ({' '.join(str(error).split())[:120]})") from error
+        reason = " ".join(str(error).split())[:120]
+        raise DamagedError(f"{path}: is damaged, missing or another table ({reason})") from error
 
 
 def write_arrow(path: Path, table: pa.Table) -> None:
@@ -194,6 +230,7 @@ def write_arrow(path: Path, table: pa.Table) -> None:
 
 
 def _read(path: Path, columns: Sequence[str] | None, rows: pc.Expression | None) -> pa.Table:
+    parts_of(path)
     return pq.read_table(path, columns=columns, filters=rows, page_checksum_verification=True)
 
 

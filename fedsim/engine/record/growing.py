@@ -1,7 +1,6 @@
 """Reading a table of the ledger while a run appends to it: a look costs what has changed since the last one."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedsim.core.errors import DamagedError
-from fedsim.engine.record.appended import read_arrow
+from fedsim.engine.record.appended import parts_of, read_arrow, reading_table
 
 NO_ROUND = 2**31 - 1
 """More than any round."""
@@ -72,25 +71,15 @@ class GrowingTable:
             same, void = same + 1, NO_ROUND
 
     def _parts(self) -> list[_Part]:
-        with _damage(self._path):
+        with reading_table(self._path):
             if not self._path.exists():
                 return []
-            paths = sorted(self._path.glob("part-*.parquet")) if self._path.is_dir() else [self._path]
-            stats = [(path, path.stat()) for path in paths]
+            stats = [(path, path.stat()) for path in parts_of(self._path)]
         return [_Part(path, (found.st_mtime_ns, found.st_ino, found.st_size)) for path, found in stats]
 
     def _rows(self, part: _Part) -> pa.Table:
-        with _damage(part.path):
+        with reading_table(part.path):
             there = pq.read_schema(part.path).names
         if "round" not in there:
             raise DamagedError(f"{part.path}: is another table (it has no column round)")
         return read_arrow(part.path, [name for name in self._columns if name in there])
-
-
-@contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Name the table when it cannot be read: it may be damaged, or have become one file this instant."""
-    try:
-        yield
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise DamagedError(f"{path}: is damaged or missing ({' '.join(str(error).split())[:120]})") from error
