@@ -16,7 +16,7 @@ deleted. A checkpoint is made under another name and takes its own when all of i
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -37,6 +37,8 @@ from fedsim.core.files import as_json, link, reading_back, remove, sync, write_j
 from fedsim.engine.state import client_files as clientfiles
 from fedsim.engine.state import segments as clientsegments
 from fedsim.engine.state.segments import Segment, Segments
+
+_CLIENTS_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +79,15 @@ def folder(run: Path, round_: int) -> Path:
     return run / "checkpoints" / f"round-{round_:04d}"
 
 
+def _round(path: Path) -> int | None:
+    """The round of a checkpoint's folder; None for a folder of another name, which is not fedsim's."""
+    named = re.fullmatch(r"round-(\d{4,9})", path.name, re.ASCII)
+    return int(named[1]) if named and f"round-{int(named[1]):04d}" == path.name else None
+
+
 def complete_rounds(run: Path) -> list[int]:
     """Rounds with a complete checkpoint, ascending."""
-    names = [path.parent.name.removeprefix("round-") for path in run.glob("checkpoints/round-*/state.json")]
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+    return sorted(filter(None, (_round(path.parent) for path in run.glob("checkpoints/round-*/state.json"))))
 
 
 def sweep(run: Path) -> None:
@@ -90,11 +97,11 @@ def sweep(run: Path) -> None:
         WriteError: it cannot be deleted.
     """
     with writing(run):
-        for path in run.glob(".*.part"):
+        for path in (*run.glob(".*.part"), *run.glob("checkpoints/.round-*.part")):
             remove(path)
-        for path in (*run.glob("checkpoints/round-*"), *run.glob("checkpoints/.round-*.part")):
-            if path.name.startswith(".") or not (path / "state.json").exists():
-                shutil.rmtree(path)
+        for path in run.glob("checkpoints/round-*"):
+            if _round(path) is not None and not (path / "state.json").exists():
+                remove(path)
 
 
 def write(
@@ -155,7 +162,8 @@ def read_state(run: Path, round_: int) -> dict[str, Any]:
     """Content of state.json of a complete checkpoint.
 
     Raises:
-        DamagedError: it is not what was written.
+        DamagedError: it is not what was written, or that of another round.
+        RunError: it cannot be read.
     """
     path = folder(run, round_) / "state.json"
     with reading_back(path):
@@ -164,10 +172,13 @@ def read_state(run: Path, round_: int) -> dict[str, Any]:
         text = content.decode()
         state: dict[str, Any] = json.loads(text)
         same, kept = as_json(state) == text, state.pop("digest")
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path}: is damaged ({error!r:.80})") from error
     if not same or kept != _digest_of_json(state):
         raise DamagedError(f"{path}: is damaged (its digest does not match); use another round")
+    if state.get("round") != round_:
+        which = f"its folder holds the checkpoint of round {state.get('round')}"
+        raise DamagedError(f"{path}: {which}; give the folder its own name again, or use another round")
     return state
 
 
@@ -207,10 +218,18 @@ def set_aside(run: Path, round_: int) -> None:
 
 
 def segments_of(state: Mapping[str, Any]) -> Segments:
-    """Where each client's private state is in a checkpoint, given the content of its state.json."""
-    if "segments" in state:
-        return {file: Segment(**one) for file, one in state["segments"].items()}
-    return clientsegments.of_all(state["clients"], state["file_digests"], state["client_digests"])
+    """Where each client's private state is in a checkpoint, given the content of its state.json.
+
+    Raises:
+        DamagedError: it names a file that no checkpoint has, as one outside its folder.
+    """
+    if "segments" not in state:
+        return clientsegments.of_all(state["clients"], state["file_digests"], state["client_digests"])
+    for file in state["segments"]:
+        if not _CLIENTS_FILE.fullmatch(file):
+            named = f"names {file!r:.80} as a file of clients, which no checkpoint has"
+            raise DamagedError(f"state.json of round {state['round']}: {named}; use another round")
+    return {file: Segment(**one) for file, one in state["segments"].items()}
 
 
 def digest_of_arrays(state: Mapping[str, Any]) -> str:
@@ -249,9 +268,11 @@ def prune(run: Path, keep_last: int, best: int | None, passing: list[int]) -> No
 
 def _remove(path: Path) -> None:
     """Delete a checkpoint, first the file that marks it as complete."""
+    if path.is_symlink():  # what it points to is not the run's
+        path.unlink()
+        return
     (path / "state.json").unlink(missing_ok=True)
-    if path.exists():
-        shutil.rmtree(path)
+    remove(path)
 
 
 def _store(path: Path, arrays: dict[str, NDArray[np.float32]]) -> str:

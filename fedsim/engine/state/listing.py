@@ -1,5 +1,6 @@
 """What the checkpoints of a run take on disk, and what they have in common."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +41,14 @@ def list_checkpoints(run: Path) -> list[Listed]:
     rounds = checkpoint.complete_rounds(run)
     if not rounds:
         raise InputError(f"{run}: has no complete checkpoint yet")
-    states = {round_: _state(run, round_) for round_ in rounds}
-    best = next((state["best_round"] for state in reversed(states.values()) if state), None)
+    states = {round_: (_state(run, round_), _files(checkpoint.folder(run, round_))) for round_ in rounds}
+    best = next((state["best_round"] for state, _ in reversed(states.values()) if state), None)
     seen = set[tuple[int, int]]()
     found = []
-    for round_, state in states.items():
+    for round_, (state, files) in states.items():
+        if not files:  # a run that goes on has deleted it meanwhile
+            continue
         clients = sum(len(one.clients) for one in checkpoint.segments_of(state).values()) if state else None
-        files = _files(checkpoint.folder(run, round_))
         size, shared = sum(files.values()), sum(size for file, size in files.items() if file in seen)
         found.append(
             Listed(round=round_, clients=clients, files=len(files), size=size, shared=shared, best=round_ == best)
@@ -64,6 +66,9 @@ def _state(run: Path, round_: int) -> dict[str, object] | None:
 
 def _files(folder: Path) -> dict[tuple[int, int], int]:
     """The size of each file in a folder [bytes], by what makes it the same file under all its names."""
+    found = []
     with reading_back(folder):
-        found = [path.stat() for path in folder.rglob("*") if path.is_file()]
+        for path in folder.rglob("*"):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                found += [path.stat()] if path.is_file() else []
     return {(file.st_dev, file.st_ino): file.st_size for file in found}
