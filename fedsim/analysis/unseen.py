@@ -20,6 +20,7 @@ choose, and test volumes are reported.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -91,7 +92,7 @@ def parse_budgets(text: str) -> list[Budget]:
         InputError: the text has anything else.
     """
     words = [word.strip() for word in text.split(",")]
-    wrong = [word for word in words if word != "all" and not (word.isascii() and word.isdigit())]
+    wrong = [word for word in words if word != "all" and not re.fullmatch("[0-9]{1,9}", word)]
     if wrong:
         raise InputError(f"--slices {text}: {wrong[0]!r} must be a number of slices from 0 up, or all")
     return list(dict.fromkeys("all" if word == "all" else int(word) for word in words))

@@ -1,6 +1,7 @@
 """What the commands share: consoles, arguments, run folders, and how a run is interrupted."""
 
 import json
+import math
 import os
 import signal
 import sys
@@ -32,6 +33,17 @@ def readable(path: Path) -> Path:
     if not os.path.isfile(path):  # noqa: PTH113 - False for a name that is too long, too
         read_yaml(path)
     return path
+
+
+def a_number(value: float | None) -> float | None:
+    """Refuse NaN, which lies within any limits.
+
+    Raises:
+        typer.BadParameter: it is NaN.
+    """
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("must be a number, not NaN")
+    return value
 
 
 WorkloadFile = Annotated[Path, typer.Argument(help="Workload file (YAML).", metavar="WORKLOAD", callback=readable)]

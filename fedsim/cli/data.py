@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.common import OfData, WorkloadFile, out
+from fedsim.cli.common import OfData, WorkloadFile, a_number, out
 from fedsim.core.terminal import print_whole
 
 data = typer.Typer(no_args_is_help=True, help="Inspect, import and generate data.")
@@ -65,7 +65,9 @@ def data_cache(
         bool,
         typer.Option("--clean", help="Delete shards not used for --older-than days."),
     ] = False,
-    older_than: Annotated[float, typer.Option(help="Days without use, for --clean.", metavar="DAYS", min=0)] = 30,
+    older_than: Annotated[
+        float, typer.Option(help="Days without use, for --clean.", metavar="DAYS", min=0, callback=a_number)
+    ] = 30,
 ) -> None:
     """List the imported shards in a cache, or delete those not used recently."""
     from fedsim.cli.tables import cache_table

@@ -27,7 +27,8 @@ def scaling_table(made: Prediction, rates: Rates) -> Table:
     table.add_row("a round", f"[bold]{made.seconds:.3g} s, efficiency {made.efficiency:.2f}")
     table.add_row("bottleneck", _PARTS[made.bottleneck])
     calls = f"calls a host in {1e3 * rates.launch:.2g} ms, hears its end in {1e3 * rates.end:.2g} ms"
-    adding = f"adds {bytes_text(rates.driver)} of sums a second, an adder {bytes_text(rates.adder)}"
+    driver, adder = bytes_text(rates.driver), bytes_text(rates.adder)
+    adding = f"; it adds {driver} of sums a second, an adder {adder}" if made.parts.driver else ""  # as of `single`
     rows = f"writes {1 / rates.row:,.0f} rows a second"
-    table.add_row("measured here", f"the driver {calls}; it {adding}; it {rows}")
+    table.add_row("measured here", f"the driver {calls}{adding}; it {rows}")
     return table

@@ -16,6 +16,7 @@ from fedsim.cli.common import (
     Tags,
     Trust,
     WorkloadFile,
+    a_number,
     err,
     free_folder,
     limited,
@@ -119,7 +120,8 @@ def plan(
         int | None, typer.Option(min=1, max=1_000_000, help="Cores of each; default as many as here.")
     ] = None,
     gbit: Annotated[
-        float | None, typer.Option(min=1e-3, max=1e6, help="The link of each [Gbit/s]; default 10.")
+        float | None,
+        typer.Option(min=1e-3, max=1e6, help="The link of each [Gbit/s]; default 10.", callback=a_number),
     ] = None,
 ) -> None:
     """Estimate the memory, disk, traffic and time of a run, after timing one client here; refuse what does not fit.

@@ -11,6 +11,7 @@ from fedsim.core.errors import InputError
 
 POOLED = "all"
 """The client of a method that pools the data of all sites."""
+_MOST_DIGITS = 19  # of the number of a client of a site; Python refuses to read thousands
 
 T = TypeVar("T")
 
@@ -159,7 +160,7 @@ class ClientNames(ByPlace[str]):
         """The place of the client of a name; None if there is none."""
         site, _, number = name.partition(".")
         at = self.sites.place(site)
-        if at is None or not (number or "1").isdecimal():
+        if at is None or not (number or "1").isdecimal() or len(number) > _MOST_DIGITS:
             return None
         place = self.start(at) + int(number or "1") - 1
         return place if self.start(at) <= place < self.start(at + 1) and self.make(place) == name else None

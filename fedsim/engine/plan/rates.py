@@ -71,8 +71,9 @@ def measure(elements: int) -> Rates:
     """What this machine does; starts Ray unless this process is connected to one.
 
     Args:
-        elements: Of a host's partial sums.
+        elements: Of a host's partial sums; of fewer than a thousand, a thousand are measured.
     """
+    elements = max(elements, _SMALL)
     with _ray() as (ray, head):
         node, adders = ray.get_runtime_context().get_node_id(), Everywhere(ray, head)
         hosts = StandIns(ray, node, [_SMALL] * _HOSTS).actors

@@ -154,9 +154,10 @@ class Run:
         if which == "best":
             best = checkpoint.read_state(self.path, complete[-1])["best_round"]
             return int(best) if best in complete else complete[-1]
-        if not str(which).isdecimal() or int(which) not in complete:
+        found = {str(number): number for number in complete}.get(str(which).lstrip("0"))
+        if found is None:
             raise InputError(f"--round {which}: must be best, last or one of {', '.join(map(str, complete))}")
-        return int(which)
+        return found
 
     def stored(self, which: Which = "best") -> list[str]:
         """The clients whose state a checkpoint has: all, or those drawn so far if clients are made by a rule."""
