@@ -34,6 +34,12 @@ class Metrics(Section):
         """Whether every client is scored, given their number."""
         return self.clients == "all" or (self.clients is None and clients <= FEW)
 
+    def count(self, clients: int, cohort: int) -> int:
+        """Number of clients that are scored after a round, of so many, and given the size of its cohort."""
+        if self.scores_all(clients):
+            return clients
+        return min(self.clients, clients) if isinstance(self.clients, int) else cohort
+
     def scored(self, clients: int, cohort: list[int], seed: int) -> list[int]:
         """The places of the clients that are scored after a round, ascending.
 
@@ -46,5 +52,5 @@ class Metrics(Section):
             return list(range(clients))
         if not isinstance(self.clients, int):
             return cohort
-        size = min(self.clients, clients)
+        size = self.count(clients, len(cohort))
         return sorted(numpy_stream(seed, "scored").choice(clients, size=size, replace=False).tolist())

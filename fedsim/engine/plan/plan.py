@@ -155,6 +155,8 @@ def make_plan(
         workload = workload.model_copy(update={"training": workload.training.model_copy(update=round_)})
     device = device_of(workload.engine, nodes)
     private = _Private(learner, clients, calibration)
+    made = min(registered, taking_part + given.metrics.count(registered, 0))
+    each_made = 1.0 if federation.clients.listed else made / len(clients)
     sent = _traffic(workload, learner, tuple(client.name for client in clients), calibration)
     beside = apart(given, timetable, sent.server)
     gpu = _gpu(workload, learner, clients, beside) if device == "cuda" else None
@@ -163,10 +165,11 @@ def make_plan(
     fuse = 1 if gpu else workload.training.fuse
     step = (lambda _: 0.0) if gpu else step_bytes(learner, workload.model.smallest, clients)
     working = Working(learner=learner, step_bytes=step, sent=sent, apart=beside, fuse=fuse)
-    states, others = each * private.saved_bytes(), _driver_files_bytes(learner, clients, sent)
+    states = registered / len(clients) * private.saved_bytes(registered)
+    others = _driver_files_bytes(learner, clients, sent)
     others += beside.others * sent.server
     others += _VERSIONS + len(as_json(workload.model_dump(mode="json", exclude_none=True)))
-    written = states / each * saved.written(workload, len(clients)) + others
+    written = states * saved.written(given, registered) + others
     missing = {m.shard: m for c in clients for m in c.data.members if m.maker and not m.shard.exists()}.values()
     fresh = [pixels_of_shard(member) for member in missing]
     return Plan(
@@ -183,11 +186,13 @@ def make_plan(
         growth_bytes=calibration.growth_bytes if calibration else 0.0,
         traffic=sent,
         apart=beside,
-        checkpoint_bytes=states * saved.held(workload, len(clients)) + others,
+        checkpoint_bytes=states * saved.held(given, registered) + others,
         written_bytes=written,
-        missing_shards=round(each * len(missing)),
-        cache_bytes=each * sum(map(_shard_bytes, missing, fresh)),
-        times=expected(workload, actors, nodes, calibration, each * sum(fresh), written) if calibration else None,
+        missing_shards=round(each_made * len(missing)),
+        cache_bytes=each_made * sum(map(_shard_bytes, missing, fresh)),
+        times=expected(workload, actors, nodes, calibration, each_made * sum(fresh), written, registered)
+        if calibration
+        else None,
         notes=tuple(federation.notes),
     )
 
@@ -210,10 +215,10 @@ class _Private:
         """Size of a client's private state in memory."""
         return self._bytes[client.training.optimizer]
 
-    def saved_bytes(self) -> float:
-        """Size of all clients' private state in a checkpoint [bytes]."""
+    def saved_bytes(self, registered: int) -> float:
+        """Size of these clients' private state in a checkpoint of a federation of so many [bytes]."""
         names = [client.name for client in self._clients]
-        files = next_files(1, names, {}, len(names))
+        files = next_files(1, names, {}, registered)
         together = len(self._clients) / len(set(files.values()))
         headers = {
             optimizer: sizes.header_bytes(layout, int(self._bytes[optimizer] * together))
