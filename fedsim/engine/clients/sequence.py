@@ -7,10 +7,12 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.core.errors import InputError
 from fedsim.engine.clients.site import Made, made_alone
 from fedsim.engine.host.client import ClientSpec
 from fedsim.workload.names import ByPlace
 from fedsim.workload.schema import Workload
+from fedsim.workload.sites import MOST_LISTED
 
 _KEPT = 1024  # sites made last
 
@@ -74,7 +76,11 @@ class Registered(Clients):
     """
 
     def __init__(self, workload: Workload, listed: Mapping[str, Made]) -> None:
-        """Clients of a workload, and its sites that exist, by name."""
+        """Clients of a workload, and its sites that exist, by name.
+
+        Raises:
+            InputError: a round would have too many of them, or a site cannot be cut into its clients.
+        """
         self._sites, self._names = workload.federation.expanded_sites(), workload.federation.client_names()
         self.names = self._names
         self._workload, self._listed = workload, listed
@@ -84,6 +90,7 @@ class Registered(Clients):
         starts = [self._names.start(site) for site in self._sites.starts]
         for start in starts:  # refuses more clients than a site can become before all of them are walked
             self.make(start)
+        _check_rounds(workload, len(self))
         spaced = (place * len(self) // cohort for place in range(cohort))
         self.typical = tuple(map(self.make, sorted({*starts, *spaced})))
 
@@ -125,6 +132,25 @@ class Registered(Clients):
             return _constant(client.data.samples() for client in self)
         first = [self[start].data.samples() for start in sites.starts]
         return _constant(first, [entry.count for entry in sites.entries])
+
+
+def _check_rounds(workload: Workload, clients: int) -> None:
+    """Refuse rounds that would make more clients than a federation may list, as if by forgetting to say how many.
+
+    Raises:
+        InputError: naming the key.
+    """
+    time, training = workload.time, workload.training
+    if workload.at_work > MOST_LISTED:
+        drawn = "training.participation" if training.cohort is None else "training.cohort"
+        key = "time.concurrency" if time is not None and time.overlaps and time.concurrency else drawn
+        what = f"{workload.at_work:,} of {clients:,} clients would be at work at once"
+        raise InputError(f"{key}: {what}; at most {MOST_LISTED:,} can, so set training.cohort, or lower it")
+    if (scored := workload.metrics.count(clients, 0)) > MOST_LISTED:
+        what = f"{scored:,} clients would be scored after a round"
+        raise InputError(
+            f"metrics.clients: {what}; at most {MOST_LISTED:,} can, so set it to cohort or to their number"
+        )
 
 
 def _constant(counts: Iterable[int], times: int | list[int] = 1) -> NDArray[np.int64]:
