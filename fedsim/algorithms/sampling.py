@@ -61,8 +61,9 @@ class Sampler(Named):
         with blamed(self, where, "draw"):
             drawn = self.draw(clients, size, round_, seed)
             found = np.asarray(list(drawn) if isinstance(drawn, Set) else drawn)
-        places = np.unique(found)
-        inside = found.dtype.kind in "iu" and found.shape == places.shape == (size,)
+        whole = found.dtype.kind in "iu" and found.shape == (size,)
+        places = np.unique(found) if whole else found
+        inside = whole and places.shape == (size,)
         if not (inside and places[0] >= 0 and places[-1] < len(clients)):
             raise InputError(
                 f"{where}: draw of {self.label} must give {size} different places from 0 to {len(clients) - 1}, "

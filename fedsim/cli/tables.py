@@ -1,6 +1,7 @@
 """Tables for the terminal: scores of clients, splits of sites, shards in a cache."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import pandas as pd
 from rich import box
@@ -17,7 +18,7 @@ _MOST_ROWS = 40
 
 
 def evaluation_table(frame: pd.DataFrame) -> Table:
-    """Zero-filled beside reconstructed, one row per client (per site if clients are many), means over volumes."""
+    """Zero-filled beside reconstructed, means over volumes: by client, or by site if clients are many; 40 rows."""
     key = row_key(frame, _MOST_ROWS)
     protocol, split, round_ = (frame[column].iloc[0] for column in ("protocol", "split", "round"))
     table = Table(
@@ -28,9 +29,12 @@ def evaluation_table(frame: pd.DataFrame) -> Table:
     table.add_column(key, min_width=12, overflow="fold")
     for column in ("n", "NMSE", r"PSNR \[dB]", "gain", "SSIM"):
         table.add_column(column, justify="right", no_wrap=True)
-    for name, group in frame.groupby(key, sort=False):
+    groups = frame.groupby(key, sort=False)
+    for name, group in islice(groups, _MOST_ROWS):
         stamp = " (within subject)" if group["within_subject"].any() else ""
         table.add_row(f"{name}{stamp}", str(len(group)), *_cells(group))
+    if len(groups) > _MOST_ROWS:
+        table.add_row(f"and {len(groups) - _MOST_ROWS:,} more")
     table.add_section()
     table.add_row(f"mean of {key}s", str(len(frame)), *_cells(frame.groupby(key).mean(numeric_only=True)))
     return table

@@ -56,16 +56,16 @@ def learning_curves(clients: pd.DataFrame, best: int | None) -> Figure:
     figure, axes = _figure(9.2, 3.3, 3)
     labels = {"loss": "training loss (MSE)", "psnr": "validation PSNR [dB]", "ssim": "validation SSIM"}
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
-        table = clients.pivot_table(index="round", columns="client", values=column, dropna=False)
-        table = table.reindex(columns=names).replace([math.inf, -math.inf], math.nan)
+        known = clients[["round", "client", column]].replace([math.inf, -math.inf], math.nan).dropna()
+        lines = known.rename(columns={column: "value"}).set_index("round").sort_index(kind="stable")
         _style_rounds(axis, label)
-        if table.isna().all(axis=None):
+        if lines.empty:
             axis.set(xticks=[], yticks=[])
             axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", color="#808080")
         elif len(names) <= MOST_NAMED:
-            _draw_named(axis, table, best)
+            _draw_named(axis, lines, names, best)
         else:
-            _draw_crowd(axis, table)
+            _draw_crowd(axis, lines, names)
         if best is not None:
             _mark(axis, best)
     handles = next((found[0] for axis in axes if (found := axis.get_legend_handles_labels())[0]), [])
@@ -216,29 +216,28 @@ def _style_rounds(axis: Axes, label: str) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
 
 
-def _draw_named(axis: Axes, table: pd.DataFrame, best: int | None) -> None:
-    for index, name in enumerate(table.columns):
-        line = table[name].dropna()
+def _draw_named(axis: Axes, lines: pd.DataFrame, names: Sequence[str], best: int | None) -> None:
+    for index, name in enumerate(names):
+        line = lines.loc[lines["client"] == name, "value"]
         colour, dashes = PALETTE[index % len(PALETTE)], _DASHES[index // len(PALETTE) % len(_DASHES)]
         axis.plot(line.index, line, color=colour, ls=dashes, lw=1.5, marker=marker_of(line), ms=2.5, label=name)
         if best is not None and best in line.index:
             axis.plot([best], [line[best]], "o", color=colour, ms=6, mec="white", mew=1, zorder=3)
 
 
-def _draw_crowd(axis: Axes, table: pd.DataFrame) -> None:
+def _draw_crowd(axis: Axes, lines: pd.DataFrame, names: Sequence[str]) -> None:
     """Some clients as thin lines, with the median and the middle 80 % of all clients."""
-    some = table.columns[:: math.ceil(len(table.columns) / _MOST_THIN)]
-    crowd = (
-        f"{len(some)} of {len(table.columns)} clients" if len(some) < len(table.columns) else f"all {len(some)} clients"
-    )
+    some = names[:: math.ceil(len(names) / _MOST_THIN)]
+    crowd = f"{len(some)} of {len(names)} clients" if len(some) < len(names) else f"all {len(some)} clients"
+    few = lines[lines["client"].isin(some)]  # of a million clients, no table of all rounds and clients is made
     for index, name in enumerate(some):
-        line = table[name].dropna()
+        line = few.loc[few["client"] == name, "value"]
         label = crowd if not index else None
         axis.plot(line.index, line, color=_PALE, lw=0.5, alpha=0.7, label=label)
-    known = table.dropna(how="all")
-    low, median, high = (known.quantile(share, axis=1) for share in (0.1, 0.5, 0.9))
-    axis.fill_between(known.index, low, high, color=PALETTE[0], alpha=0.25, lw=0, label="10th to 90th percentile")
-    axis.plot(known.index, median, color=PALETTE[0], lw=2, marker=marker_of(known), ms=3, label="median client")
+    by_round = lines.groupby("round")["value"]
+    low, median, high = (by_round.quantile(share) for share in (0.1, 0.5, 0.9))
+    axis.fill_between(low.index, low, high, color=PALETTE[0], alpha=0.25, lw=0, label="10th to 90th percentile")
+    axis.plot(median.index, median, color=PALETTE[0], lw=2, marker=marker_of(median), ms=3, label="median client")
 
 
 def marker_of(points: pd.DataFrame | pd.Series) -> str:

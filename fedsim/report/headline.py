@@ -10,18 +10,19 @@ from fedsim.engine.record.ledger import row_key
 from fedsim.report.wording import AXIS_LABELS, number
 
 _MOST_ROWS = 60  # clients; of more, sites are listed
+_MOST_LISTED = 256  # sites; of more, the first ones
 _QUALITY = ("nmse", "psnr", "ssim")
 
 
 def headline_rows(frame: pd.DataFrame) -> dict[str, Any] | None:
-    """Zero-filled and reconstructed: a row per client, or per site if clients are many, and their mean."""
+    """Zero-filled and reconstructed: a row per client, or per site if clients are many, and the mean over all."""
     if frame.empty:
         return None
     key = row_key(frame, _MOST_ROWS)
     rows = [_row(str(name), group) for name, group in frame.groupby(key, sort=False)]
     mean = _row(f"mean over {key}s", frame.groupby(key).mean(numeric_only=True))
     return {
-        "key": key, "rows": rows, "mean": mean | {"volumes": len(frame)},
+        "key": key, "rows": rows[:_MOST_LISTED], "count": len(rows), "mean": mean | {"volumes": len(frame)},
         "within": sum(row["within_subject"] for row in rows),
         "worse": [row["name"] for row in rows if any(row["worse"].values())],
         "beside": _beside(frame, key),

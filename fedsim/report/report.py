@@ -1,6 +1,6 @@
 """A run's figures and its report: one self-contained HTML file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,6 @@ class _Report:
         self.workload = run.workload
         self.missing: list[str] = []
         self.manifest = self._table("manifest", "the sites' slices")
-        self.slices_of = dict(iter(self.manifest.groupby("site"))) if len(self.manifest) else {}
         self.rounds = self._table("rounds", "a finished round")
         self.clients = self._table("clients", "a client's round")
         self.evaluation = self._table("evaluation", "an evaluation: use `fedsim evaluate`")
@@ -78,7 +77,7 @@ class _Report:
             "model": self._model(),
             "training": training(self.workload) + (f"; {times(self.run)}" if len(self.rounds) else ""),
             "settings": {"model": settings(self.workload.model), "algorithm": settings(self.workload.algorithm)},
-            "sites": [self._site_row(site) for site in self._all_sites()],
+            "sites": self._site_rows(self._all_sites()),
             "site_count": len(self.workload.federation.expanded_sites()) + len(self.workload.federation.unseen_sites()),
             "clients": self._client_count(),
             "done": len(self.rounds),
@@ -105,8 +104,8 @@ class _Report:
     def _checkpoint(self) -> int | None:
         try:
             return self.run.round("best")
-        except InputError:
-            self.missing.append("There is no checkpoint yet, so no reconstructions can be shown.")
+        except InputError as error:
+            self.missing.append(f"No reconstructions can be shown: {error}")
             return None
 
     def _note_progress(self) -> None:
@@ -126,12 +125,12 @@ class _Report:
         federation = self.workload.federation
         if not self.workload.by_rule:
             return [*federation.expanded_sites(), *federation.unseen_sites()]
-        sites, there = federation.expanded_sites(), [str(name) for name in self.slices_of][:_MOST_CLIENT_ROWS]
+        sites, there = federation.expanded_sites(), list(self.manifest["site"].unique()) if len(self.manifest) else []
         self.missing.append(
             f"Sites that have taken part are listed, {_MOST_CLIENT_ROWS} at most; "
-            f"{len(self.slices_of):,} of {len(sites):,} sites have."
+            f"{len(there):,} of {len(sites):,} sites have."
         )
-        places = (sites.place(name) for name in there)
+        places = (sites.place(str(name)) for name in there[:_MOST_CLIENT_ROWS])
         return [*(sites[place] for place in places if place is not None), *federation.unseen_sites()]
 
     def _client_count(self) -> int:
@@ -259,8 +258,15 @@ class _Report:
     def _picture(self, name: str, figure: Figure, title: str, caption: str) -> Picture:
         return picture(figures.save_figure(figure, self.run.path / "figures" / f"{name}.png"), title, caption)
 
-    def _site_row(self, site: Site) -> dict[str, Any]:
-        slices = self.slices_of.get(site.name, self.manifest[:0])
+    def _site_rows(self, sites: Sequence[Site]) -> list[dict[str, Any]]:
+        """Rows of the table of sites; of a million sites, the manifest is not grouped by all."""
+        shown = self.manifest
+        if len(shown):
+            shown = shown[shown["site"].isin([site.name for site in sites])]
+        slices_of = dict(iter(shown.groupby("site"))) if len(shown) else {}
+        return [self._site_row(site, slices_of.get(site.name, shown[:0])) for site in sites]
+
+    def _site_row(self, site: Site, slices: pd.DataFrame) -> dict[str, Any]:
         parts = {part: slices[slices["split"] == part] if len(slices) else slices for part in PARTS}
         return {
             "name": site.name,
