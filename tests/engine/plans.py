@@ -87,4 +87,4 @@ def calibration(plan: Plan, **changes: Any) -> Calibration:
 def times(workload: Workload, on: Machine | None = None) -> Times:
     """Of a plan with this calibration, and checkpoints of 1 GB."""
     plan = planned(workload, on)
-    return expected(plan.workload, plan.actors, plan.machine.nodes, calibration(plan), 0.0, 1 * GB)
+    return expected(plan.workload, plan.actors, plan.machine.nodes, calibration(plan), 0.0, 1 * GB, plan.registered)

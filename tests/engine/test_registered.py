@@ -11,10 +11,13 @@ import pytest
 from fedsim.core.errors import InputError
 from fedsim.engine.clients.sequence import Listed, Registered
 from fedsim.engine.federation import assemble
+from fedsim.engine.place.placement import placed
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
 from fedsim.workload import schema
+from fedsim.workload.engine import Engine
 from fedsim.workload.schema import Workload
+from tests.engine.plans import node, planned, times
 
 Make = Callable[..., Workload]
 SITES = (
@@ -160,3 +163,33 @@ def test_a_deleted_manifest_is_made_again(many: Make, tmp_path: Path) -> None:
     shutil.rmtree(manifest) if manifest.is_dir() else manifest.unlink()
     resumed = run(many(), tmp_path / "parts", resume=True)
     assert whole.manifest.equals(resumed.manifest)
+
+
+def test_a_round_of_all_of_many_is_refused_before_they_are_made(many: Make) -> None:
+    count, everybody = "federation.sites.1.count=200000", "training.cohort=null"
+    said = r"training\.participation: 200,001 of 200,001 clients would be at work at once; at most 100,000 can"
+    with pytest.raises(InputError, match=said):
+        assemble(many(count, everybody))
+    with pytest.raises(InputError, match=r"training\.cohort: 150,000 of 200,001 clients"):
+        assemble(many(count, "training.cohort=150000"))
+    with pytest.raises(InputError, match=r"metrics\.clients: 200,001 clients would be scored after a round"):
+        assemble(many(count, "metrics.clients=all"))
+
+
+def test_clients_that_stand_for_a_share_of_many_fill_all_actors(many: Make) -> None:
+    """All of them train in a round, so networks of two of the six need three actors."""
+    keys = ("training.cohort=null", "training.participation=0.02", "training.fuse=2")
+    typical = assemble(many(*keys)).clients.typical
+    assert len(placed(Engine(clients_per_actor="auto"), typical, [node("one", cpus=3)])) == 3
+
+
+def test_a_plan_of_clients_made_by_the_rule_is_that_of_a_list(many: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old states in shared files, several rounds between checkpoints, and scores of more clients than train."""
+    keys = ("training.cohort=30", "training.rounds=12", "engine.checkpoint_every=2", "metrics.clients=90")
+    ruled, times_ruled = planned(many(*keys)), times(many(*keys))
+    monkeypatch.setattr(schema, "FEW", 1000)
+    listed, times_listed = planned(many(*keys)), times(many(*keys))
+    assert (len(ruled.clients) < 40, len(listed.clients)) == (True, 301)
+    for size in ("checkpoint_bytes", "written_bytes", "checkpoints_bytes"):
+        assert getattr(ruled, size) == pytest.approx(getattr(listed, size), rel=0.05)
+    assert times_ruled.validation == pytest.approx(times_listed.validation, rel=0.15)

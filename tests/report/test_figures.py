@@ -9,8 +9,10 @@ from PIL import Image
 
 from fedsim import Run
 from fedsim.analysis.curves import accuracy_by_round
+from fedsim.cli.tables import evaluation_table
 from fedsim.report import figures
 from fedsim.report.alignment import discriminator_accuracy
+from fedsim.report.headline import headline_rows
 from fedsim.report.panels import Panel, panels_of
 
 from .conftest import png, texts
@@ -109,6 +111,16 @@ def test_many_clients_become_a_median_and_a_band() -> None:
     assert len(figure.axes[0].lines) == 100 + 1 + 1  # the median and the mark of the best round
 
 
+def test_cohorts_of_very_many_clients_need_no_table_of_all_rounds_and_clients() -> None:
+    """Twenty new ones in each of two thousand rounds: such a table would have 80 million cells."""
+    at = np.arange(40_000)
+    values = np.sin(at)
+    clients = pd.DataFrame({"round": at // 20 + 1, "client": [f"P-{i:07d}" for i in at], "psnr": values})
+    axis = figures.learning_curves(clients.assign(loss=values, ssim=np.nan), None).axes[0]
+    (median,) = (line for line in axis.lines if line.get_label() == "median client")
+    assert np.asarray(median.get_ydata()) == pytest.approx(np.median(values.reshape(-1, 20), axis=1))
+
+
 def test_twelve_clients_can_be_told_apart() -> None:
     figure = figures.learning_curves(crowd(figures.MOST_NAMED), best=None)
     assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}) == figures.MOST_NAMED
@@ -149,3 +161,15 @@ def test_the_accuracy_of_discriminators_is_drawn_against_chance() -> None:
     lines = {line.get_label(): list(line.get_ydata()) for line in axis.lines}
     assert lines == {"discriminators": pytest.approx([0.7, 0.5]), "chance": [0.5, 0.5]}
     assert accuracy_by_round(clients[["round"]]).empty
+
+
+def test_of_very_many_sites_the_first_are_listed_and_all_are_counted() -> None:
+    scores = {f"{prefix}{name}": 0.5 for prefix in ("", "zf_") for name in ("nmse", "psnr", "ssim")}
+    rows = [{"client": f"P-{i}", "site": f"P-{i}", "within_subject": False, **scores} for i in range(300)]
+    frame = pd.DataFrame(rows).assign(split="test", round=1, protocol="fastmri", algorithm="fedavg")
+    headline = headline_rows(frame)
+    assert headline is not None
+    assert (len(headline["rows"]), headline["count"], headline["mean"]["volumes"]) == (256, 300, 300)
+    table = evaluation_table(frame)
+    assert [*table.columns[0].cells][-2:] == ["and 260 more", "mean of sites"]
+    assert len(table.rows) == 42

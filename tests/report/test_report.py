@@ -159,7 +159,7 @@ def test_a_hostile_workload_is_shown_as_text(make_workload: Callable[..., Worklo
 def test_an_unfinished_run_says_what_is_missing(make_workload: Callable[..., Workload], tmp_path: Path) -> None:
     with Simulation(make_workload("metrics.every=0"), tmp_path / "run") as simulation:
         assert not simulation.run(stop=lambda: True)
-        assert "no checkpoint yet" in Page(write_report(tmp_path / "run")).text
+        assert "has no complete checkpoint yet" in Page(write_report(tmp_path / "run")).text
         rounds: list[int] = []
         simulation.run(stop=lambda: bool(rounds) or bool(rounds.append(1)))
     page = Page(write_report(tmp_path / "run"))

@@ -157,6 +157,7 @@ DRAWS = [
     ("return [1, 1]", "must give 2 different places from 0 to 1, not array([1, 1])"),
     ("return [1, 2]", "must give 2 different places from 0 to 1, not array([1, 2])"),
     ("return [-1, 0]", "must give 2 different places from 0 to 1, not array([-1,  0])"),
+    ("return [None, 0]", "must give 2 different places from 0 to 1, not array([None, 0], dtype=object)"),
     ("return [0.0, 1.0]", "must give 2 different places from 0 to 1, not array([0., 1.])"),
     ("return [[0], [1, 0]]", "inhomogeneous part. (in draw of theirs:Theirs)"),
     ("clients.samples[0] = 9", "ValueError: assignment destination is read-only (in draw of theirs:Theirs)"),

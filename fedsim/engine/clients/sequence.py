@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -92,7 +93,7 @@ class Registered(Clients):
             self.make(start)
         _check_rounds(workload, len(self))
         spaced = (place * len(self) // cohort for place in range(cohort))
-        self.typical = tuple(map(self.make, sorted({*starts, *spaced})))
+        self.typical = tuple(map(self._standing, sorted({*starts, *spaced})))
 
     def __len__(self) -> int:
         """Number of clients."""
@@ -102,6 +103,12 @@ class Registered(Clients):
         """The client at a place."""
         site = self._names.site(place)
         return self.site(site).clients[place - self._names.start(site)]
+
+    def _standing(self, place: int) -> ClientSpec:
+        """A client that stands for others in estimates: with those like it, it trains in every round."""
+        client = self.make(place)
+        each_round = {"participation": 1.0, "cohort": None}
+        return replace(client, training=client.training.model_copy(update=each_round))
 
     def place(self, name: str) -> int:
         """The place of the client of a name.

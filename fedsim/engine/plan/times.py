@@ -51,7 +51,7 @@ def expected(
     calibration: Calibration,
     missing: float,
     checkpoint_bytes: float,
-    registered: int | None = None,
+    registered: int,
 ) -> Times:
     """How long a run will take if nothing else runs on its machines.
 
@@ -62,7 +62,7 @@ def expected(
         calibration: Of a client.
         missing: Number of pixels of the missing phantom shards.
         checkpoint_bytes: What a checkpoint writes [bytes].
-        registered: Number of all clients; default those of the actors.
+        registered: Number of all clients, of which the actors' may stand for more.
     """
     placements = [actor.placement for actor in actors]
     wall = _Wall(placements, nodes)
@@ -80,7 +80,7 @@ def expected(
     each = sorted(sum(of[client.name] for of in seconds.values()) for client in clients)
     rows = fused_rows(workload, names)
     training = sum(wall.seconds(phase.clients, seconds[phase.name], rows) for phase in phases)
-    more = workload.metrics.count(registered or len(names), len(cohort)) / len(scored)  # than those that stand for all
+    more = workload.metrics.count(registered, len(cohort)) / len(scored)  # than those that stand for all
     validation, testing = (more * wall.seconds(scored, looking[part]) for part in ("val", "test"))
     start = _START + _ACTOR * len(placements) / sum(node.cpus for node in nodes)
     start = start if workload.engine.backend == "ray" else 0.0

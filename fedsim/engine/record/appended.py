@@ -94,6 +94,7 @@ class AppendedTable:
         self._settle()
         with reading_table(self.path):
             parts = parts_of(self.path)
+        with reading_table(parts[0]):
             pq.read_schema(parts[0]).empty_table().filter(rows)  # refuses another table before anything is changed
         if self.path.is_file():
             self._become_folder(read_arrow(self.path))

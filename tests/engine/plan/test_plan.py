@@ -245,5 +245,5 @@ def test_others_leave_less_to_a_run(workload: MakeWorkload) -> None:
     cores = sum(node.cpus for node in plan.machine.nodes)
     for others, longer in ((0.0, 1), (cores - 1, 1), (2 * cores - 1, 2)):
         made = calibration(plan, others=others)
-        found = expected(plan.workload, plan.actors, plan.machine.nodes, made, 0.0, 1 * GB)
+        found = expected(plan.workload, plan.actors, plan.machine.nodes, made, 0.0, 1 * GB, plan.registered)
         assert found.beside_others == pytest.approx(longer * found.total)

@@ -1,7 +1,9 @@
 """A table that grows is at every moment, for every reader, the rows that were written so far, each once."""
 
 import os
-from collections.abc import Iterable
+import re
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from fedsim.core.errors import DamagedError
 from fedsim.engine.record import appended
 from fedsim.engine.record.appended import AppendedTable
+from fedsim.engine.record.growing import GrowingTable
 
 PER_ROUND = 3
 
@@ -173,3 +176,34 @@ def test_a_damaged_part_is_named(path: Path) -> None:
     first.write_bytes(first.read_bytes()[:-9])
     with pytest.raises(DamagedError, match=r"part-000000.parquet: is damaged"):
         reopened(path, 12)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda first: first.with_name("part-000001.parquet").unlink(), "part-000001.parquet is missing"),
+        (lambda first: shutil.copy(first, first.with_name("part-000000 (copy).parquet")), "is no part of it"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused_and_left_alone(
+    path: Path, damage: Callable[[Path], object], said: str
+) -> None:
+    grow(AppendedTable(path), range(1, 18))
+    damage(path / "part-000000.parquet")
+    before = {part: part.read_bytes() for part in path.iterdir()}
+    for read in (
+        lambda: reopened(path, 16),
+        lambda: appended.read_arrow(path),
+        lambda: [*GrowingTable(path, ["round"]).changes()],
+    ):
+        with pytest.raises(DamagedError, match=rf"clients.parquet: is damaged.*{re.escape(said)}"):
+            read()
+    assert {part: part.read_bytes() for part in path.iterdir()} == before
+
+
+def test_another_table_is_refused_and_left_alone(path: Path) -> None:
+    pd.DataFrame({"x": [1]}).to_parquet(path)
+    before = path.read_bytes()
+    with pytest.raises(DamagedError, match=r"clients.parquet: is .* another table"):
+        reopened(path, 1)
+    assert path.read_bytes() == before
