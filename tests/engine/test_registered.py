@@ -190,6 +190,7 @@ def test_a_plan_of_clients_made_by_the_rule_is_that_of_a_list(many: Make, monkey
     monkeypatch.setattr(schema, "FEW", 1000)
     listed, times_listed = planned(many(*keys)), times(many(*keys))
     assert (len(ruled.clients) < 40, len(listed.clients)) == (True, 301)
+    assert (ruled.cohort, listed.cohort) == (30, 30)
     for size in ("checkpoint_bytes", "written_bytes", "checkpoints_bytes"):
         assert getattr(ruled, size) == pytest.approx(getattr(listed, size), rel=0.05)
     assert times_ruled.validation == pytest.approx(times_listed.validation, rel=0.15)

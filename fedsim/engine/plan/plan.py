@@ -41,7 +41,7 @@ class Plan:
     """What a run will need."""
 
     workload: Workload
-    """Of clients that are made by a rule, as those of a typical cohort see it, who all train in every round. Where
+    """Of clients that are made by a rule, with as many in a round as a round draws, of those that stand for all. Where
     clients of several rounds are at work at once, its cohort is a buffer.
     """
     clients: tuple[ClientSpec, ...]
@@ -151,7 +151,7 @@ def make_plan(
     each = 1.0 if federation.clients.listed else taking_part / len(clients)
     given, overlaps = workload, workload.time is not None and workload.time.overlaps
     if overlaps or not federation.clients.listed:
-        round_ = {"participation": 1.0, "cohort": workload.uploads if overlaps else None}
+        round_ = {"participation": 1.0, "cohort": workload.uploads}
         workload = workload.model_copy(update={"training": workload.training.model_copy(update=round_)})
     device = device_of(workload.engine, nodes)
     private = _Private(learner, clients, calibration)
