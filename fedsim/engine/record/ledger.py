@@ -52,10 +52,11 @@ class Ledger:
             self._held[name] = []
             if round_:
                 table.keep(pc.field("round") <= round_)
-                if pc.count_distinct(table.read(["round"])["round"]).as_py() != round_:
-                    raise DamagedError(
-                        f"{table.path}: lacks some of rounds 1 to {round_}; the run cannot be resumed without them"
-                    )
+                numbers = table.read(["round"])["round"]
+                whole = sorted(numbers.unique().to_pylist()) == list(range(1, round_ + 1))
+                if not whole or (name == "rounds" and len(numbers) > round_):
+                    what = f"lacks some of rounds 1 to {round_}, or has some twice"
+                    raise DamagedError(f"{table.path}: {what}; the run cannot be resumed with it")
             else:
                 table.clear()
         self._quality = self._tables["rounds"].read(["round", "seconds", *QUALITY]).to_pylist() if round_ else []
