@@ -43,6 +43,13 @@ log = logging.getLogger("fedsim")
 
 Which = str | int
 """A round: its number, `best` or `last`."""
+_NEEDED = {
+    "manifest": {"client", "site", "subject", "volume", "slice", "split"},
+    "rounds": {"round", "seconds"},
+    "clients": {"round", "client"},
+    "evaluation": {"round", "site", "psnr"},
+}
+"""Columns of each table without which it is another one."""
 
 
 def setup_of(workload: Workload) -> Setup:
@@ -254,8 +261,7 @@ class Run:
         if not path.exists():
             raise InputError(f"{path}: does not exist yet")
         table = read_table(path)
-        needed = {"manifest": {"site", "volume"}, "evaluation": {"round", "site", "psnr"}}.get(name, {"round"})
-        missing = needed - set(table)
+        missing = _NEEDED[name] - set(table)
         if missing:
             raise DamagedError(f"{path}: is another table (it has no column {min(missing)})")
         return table
