@@ -192,9 +192,6 @@ RUNS: list[tuple[str, tuple[str, ...], str, Callable[[Path], object]]] = [
     ("half of rounds", COMPARE, "rounds.parquet", cut("rounds.parquet", 0.6)),
     ("no rounds", COMPARE, "rounds.parquet", lambda p: (p / "rounds.parquet").unlink()),
     ("another table for rounds", COMPARE, "rounds.parquet", write("rounds.parquet", other_table())),
-    ("another table for rounds, resumed", RESUME, "rounds.parquet", write("rounds.parquet", other_table())),
-    ("another table for clients, resumed", RESUME, "clients.parquet", write("clients.parquet", other_table())),
-    ("no clients, resumed", RESUME, "clients.parquet", lambda p: (p / "clients.parquet").unlink()),
     ("half of clients", COMPARE, "clients.parquet", cut("clients.parquet", 0.6)),
     ("no checkpoints", EVALUATE, "checkpoint", lambda p: shutil.rmtree(p / "checkpoints")),
 ]  # fmt: skip

@@ -66,9 +66,10 @@ def _state(run: Path, round_: int) -> dict[str, object] | None:
 
 def _files(folder: Path) -> dict[tuple[int, int], int]:
     """The size of each file in a folder [bytes], by what makes it the same file under all its names."""
-    found = []
+    found = dict[tuple[int, int], int]()
     with reading_back(folder):
-        for path in folder.rglob("*"):
+        for path in filter(Path.is_file, folder.rglob("*")):
             with suppress(FileNotFoundError):  # deleted meanwhile
-                found += [path.stat()] if path.is_file() else []
-    return {(file.st_dev, file.st_ino): file.st_size for file in found}
+                file = path.stat()
+                found[file.st_dev, file.st_ino] = file.st_size
+    return found
