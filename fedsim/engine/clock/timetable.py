@@ -14,7 +14,9 @@ from fedsim.engine.clock.turns import Step
 from fedsim.engine.plan.sizes import traffic_of_zeros
 from fedsim.workload.schema import Workload
 
-_KEPT, _FEWEST = 200_000, 64  # turns, and steps
+MOST_AHEAD = 128
+"""Steps that may be asked for before those in between are."""
+_KEPT, _FEWEST = 200_000, MOST_AHEAD + 2  # turns, and steps
 
 
 class Timetable:

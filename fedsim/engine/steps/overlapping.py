@@ -1,9 +1,12 @@
 """Server steps whose clients began with different states of the server: buffered and asynchronous aggregation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from fedsim.algorithms.base import ServerState, Vector
+from fedsim.core.errors import RunError
 from fedsim.engine.clients.sequence import Clients
+from fedsim.engine.clock.timetable import MOST_AHEAD
 from fedsim.engine.clock.turns import Step, Turn
 from fedsim.engine.gather import Gathered
 from fedsim.engine.host.messages import Lot, Row, prefixed
@@ -16,7 +19,6 @@ from fedsim.engine.steps.steps import StepOf, cohort
 from fedsim.workload.schema import Workload
 from fedsim.workload.time import Time
 
-_MOST_AHEAD = 128  # steps
 _AHEAD_BYTES = 256e6  # of what waits for them
 
 
@@ -26,7 +28,7 @@ def most_ahead(state: float) -> int:
     Args:
         state: Size of the server's [bytes].
     """
-    return max(1, min(_MOST_AHEAD, int(_AHEAD_BYTES / max(3 * state, 1))))
+    return max(1, min(MOST_AHEAD, int(_AHEAD_BYTES / max(3 * state, 1))))
 
 
 class Overlapping(Aggregation):
@@ -63,8 +65,7 @@ class Overlapping(Aggregation):
         """Train the clients of the step that have not been trained yet and, with them, others that have begun."""
         if self._to_train(step, step.round):
             last = step.round + most_ahead(nbytes(self._server.state))
-            ahead = range(step.round, min(until, last) + 1)
-            steps = ((at, self._to_train(at, step.round)) for at in map(self._step_of, ahead))
+            steps = ((at, self._to_train(at, step.round)) for at in self._from(step.round, min(until, last)))
             asked = [self._asked(at, turns) for at, turns in steps if turns]
             self._exchange.now = (step.round, asked[0].gathered.phase.name)
             self._exchange.train(asked, self._broadcast(asked, step.round))
@@ -84,6 +85,11 @@ class Overlapping(Aggregation):
 
     def _began_with(self, turn: Turn) -> ServerState:
         return self._states(turn.round)[turn.version]
+
+    def _from(self, first: int, last: int) -> Iterator[Step]:
+        """Steps from one round to another; if no client finishes any more, those before."""
+        with suppress(RunError):
+            yield from map(self._step_of, range(first, last + 1))
 
     def _to_train(self, step: Step, now: int) -> list[Turn]:
         """The turns of a step that began before the server steps for round `now`, and that have not been asked for."""
