@@ -14,6 +14,8 @@ from fedsim.workload.time import Time
 
 MOST_TRIES = 1000
 """Attempts at a round that no client finishes before it is given up."""
+MOST_IN_VAIN = 100_000
+"""Turns of such a round, likewise."""
 _ABSENT: Outcome = "unavailable"
 _LATE: Outcome = "late"
 _Ended = tuple[float, int, float, Outcome]
@@ -83,6 +85,7 @@ class Cohorts:
         Raises:
             InputError: none ever does.
         """
+        in_vain = 0
         for _ in range(MOST_TRIES):
             here = [place for place in places if self._conditions.available(place, now)]
             if here:
@@ -91,9 +94,10 @@ class Cohorts:
                     began = {*here}
                     return [*ended, *((now, place, now, _ABSENT) for place in places if place not in began)]
                 now = max(end for end, *_ in ended)
+                in_vain += len(here)
             else:
                 now = min(self._conditions.of(place).windows.at(now)[0] for place in places)
-            if math.isinf(now):
+            if math.isinf(now) or in_vain > MOST_IN_VAIN:
                 break
         raise unfinished(round_)
 

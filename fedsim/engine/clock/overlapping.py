@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.engine.clients.sequence import Clients
-from fedsim.engine.clock.cohorts import MOST_TRIES, unfinished
+from fedsim.engine.clock.cohorts import MOST_IN_VAIN, MOST_TRIES, unfinished
 from fedsim.engine.clock.conditions import Conditions
 from fedsim.engine.clock.draws import Draws
 from fedsim.engine.clock.turns import Outcome, Step, Turn
@@ -50,13 +50,14 @@ class Overlapping:
         Raises:
             InputError: no client ever finishes.
         """
-        turns, uploads, tries = list[Turn](), 0, 0
+        turns, uploads, tries, ended = list[Turn](), 0, 0, 0
         while uploads < self._time.uploads:
             next_ = self._next()
             if math.isfinite(next_):
                 self._now = next_
                 if self._queue and self._queue[0][0] == next_:
                     turns.append(self._end())
+                    ended += 1
                     uploads += turns[-1].outcome == "trained"
             elif uploads:
                 break
@@ -65,6 +66,8 @@ class Overlapping:
                 turns.clear()
                 self._forget()
             else:
+                raise unfinished(self._round)
+            if ended > MOST_IN_VAIN and not uploads:
                 raise unfinished(self._round)
         return turns
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine.clock.timetable import Timetable
-from fedsim.engine.clock.turns import Step
+from fedsim.engine.clock.conditions import Conditions
+from fedsim.engine.clock.timetable import MOST_AHEAD, Timetable
+from fedsim.engine.clock.turns import Outcome, Step
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.plan.fits import check_time
@@ -241,6 +242,33 @@ def test_a_step_is_the_same_whenever_it_is_asked_for(make: Make, mode: str, monk
     once, again = make(*keys), make(*keys)
     found = steps(once, 12)
     assert [again.step(round_) for round_ in range(12, 0, -1)] == found[::-1]
+
+
+def test_steps_that_are_looked_at_ahead_are_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many turns they have: to go back is to compute all steps again."""
+    monkeypatch.setattr("fedsim.engine.clock.timetable._KEPT", 1)
+    timetable = make("time.mode=asynchronous")
+    first = timetable.step(1)
+    timetable.step(1 + MOST_AHEAD)
+    assert timetable.step(1) is first
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "deadline", "buffered", "asynchronous"])
+def test_a_round_of_many_clients_is_given_up_as_soon(make: Make, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """After a number of turns in vain, not only of attempts, in each of which all clients may have one."""
+    begun, end = list[int](), Conditions.end
+
+    def noted(self: Conditions, place: int, begin: float, number: int) -> tuple[float, Outcome]:
+        begun.append(place)
+        return end(self, place, begin, number)
+
+    monkeypatch.setattr(Conditions, "end", noted)
+    for at in ("cohorts", "overlapping"):
+        monkeypatch.setattr(f"fedsim.engine.clock.{at}.MOST_IN_VAIN", 50)
+    timetable = make("time.dropout=0.999999", f"time.mode={mode}", "time.deadline_s=9", "time.buffer=2")
+    with pytest.raises(InputError, match=r"^time: round 1: no client finishes its turn"):
+        timetable.step(1)
+    assert 50 < len(begun) <= 54
 
 
 def test_the_bytes_are_those_of_the_method(make: Make, tmp_path: Path) -> None:
