@@ -6,6 +6,7 @@ under FedAvg nothing.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice, pairwise
@@ -16,6 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from fedsim.algorithms.base import ServerState
 from fedsim.algorithms.learner import Learner, ParameterGroup
 from fedsim.core.errors import InputError
 from fedsim.core.seeds import numpy_stream
@@ -79,12 +81,24 @@ class Deployed:
         learner = make_learner(setup_of(self.run.runnable))
         if learner.local.numel():
             return None
-        state = checkpoint.read_state(self.run.path, self.round)
-        server = checkpoint.read_server(self.run.path, state, learner.flat("shared"))
+        server = self._server(learner)
         learner.shared.copy_(torch.from_numpy(server["shared"]))
         if "buffers" in server:
             learner.shared_buffers.copy_(torch.from_numpy(server["buffers"]))
         return tensors_of(learner.network)
+
+    def _server(self, learner: Learner) -> ServerState:
+        """What the server sends; where regions have servers of their own, the average that is theirs now."""
+        state = checkpoint.read_state(self.run.path, self.round)
+        server = checkpoint.read_server(self.run.path, state, learner.flat("shared"))
+        time, regions = self.run.workload.time, checkpoint.read_others(self.run.path, state)
+        if time is None or time.hierarchy is None or not regions:
+            return server
+        count = len(self.run.workload.client_names())
+        counts = Counter(str(time.hierarchy.region(place, count)) for place in range(count))
+        own, weights = [regions.get(region, server) for region in counts], list(counts.values())
+        sent = [name for name in ("shared", "buffers") if name in server]
+        return {n: np.average([one[n] for one in own], axis=0, weights=weights).astype(np.float32) for n in sent}
 
 
 @dataclass(frozen=True)

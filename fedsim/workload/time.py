@@ -211,6 +211,10 @@ class Time(Section):
         """Uploads that the server steps with, in the modes in which clients overlap."""
         return self.buffer if self.mode == "buffered" and self.buffer is not None else 1
 
+    def per_server(self, clients: int) -> int:
+        """How many of the clients of a round send to one server: all, or about as many to that of each region."""
+        return math.ceil(clients / self.hierarchy.regions) if self.hierarchy else clients
+
     @property
     def takes_time(self) -> bool:
         """Whether a turn takes any."""

@@ -50,7 +50,8 @@ class Timetable:
         if workload.time is None:
             return None
         start = learner.fresh_server()
-        sent = traffic_of_zeros(workload.algorithm, start, clients.names, workload.uploads).phases.values()
+        taken_up = workload.time.per_server(workload.uploads)
+        sent = traffic_of_zeros(workload.algorithm, start, clients.names, taken_up).phases.values()
         size = float(start["shared"].nbytes)
         return cls(
             workload,

@@ -260,6 +260,8 @@ def _traffic(workload: Workload, learner: Learner, names: tuple[str, ...], calib
     """
     start, method = learner.fresh_server(), workload.algorithm
     cohort = workload.training.drawn(len(names))
+    if workload.time is not None:
+        cohort = workload.time.per_server(cohort)
     if calibration is not None:
         return sizes.traffic(method, start, calibration.sent, names, cohort)
     return sizes.traffic_of_zeros(method, start, names, cohort)

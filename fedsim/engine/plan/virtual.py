@@ -84,9 +84,10 @@ def held_by(setup: Setup, workload: Workload, clients: Clients, learner: Learner
         learner: Their working network, as initialised.
         timetable: Of the run; None without simulated time.
     """
-    if timetable is None:
+    if timetable is None or workload.time is None:
         return setup
-    sent = traffic_of_zeros(workload.algorithm, learner.fresh_server(), clients.names, workload.uploads)
+    taken_up = workload.time.per_server(workload.uploads)
+    sent = traffic_of_zeros(workload.algorithm, learner.fresh_server(), clients.names, taken_up)
     beside = apart(workload, timetable, sent.server)
     return replace(setup, states=beside.read, sums=beside.sums)
 
