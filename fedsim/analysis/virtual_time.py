@@ -32,11 +32,13 @@ def milestones(rounds: pd.DataFrame) -> pd.DataFrame:
     """The first validated rounds of a run that reached shares of its best validation PSNR.
 
     Returns:
-        share, target [dB], round, virtual_s, bytes (so far, both ways, all clients); empty without validation.
+        share, target [dB], round, virtual_s, bytes (so far, both ways, all clients); empty without validation, or where
+        the best is not above 0 dB, of which there are no shares.
     """
     sent = (rounds["uplink_bytes"] + rounds["downlink_bytes"]).cumsum()
     known = rounds.assign(bytes=sent).dropna(subset="psnr")
-    shares, best = SHARES if len(known) else (), known["psnr"].max()
+    best = known["psnr"].max()
+    shares = SHARES if best > 0 else ()
     firsts = [(known["psnr"] >= share * best).idxmax() for share in shares]
     found = known.loc[firsts, ["round", "virtual_s", "bytes"]].reset_index(drop=True)
     return found.assign(share=shares, target=[share * best for share in shares])
@@ -75,7 +77,7 @@ def time_to_quality(curves: pd.DataFrame, reference: str) -> pd.DataFrame:
 
     Args:
         curves: Rows of curves.parquet.
-        reference: A method; regimes and seeds that it has not run are left out.
+        reference: A method; regimes and seeds in which it has not run, or has stayed below 0 dB, are left out.
 
     Returns:
         One row per regime, method and seed: target [dB], virtual_s (end of the first validated round that reached it;
@@ -85,7 +87,7 @@ def time_to_quality(curves: pd.DataFrame, reference: str) -> pd.DataFrame:
     best = known[known["method"] == reference].groupby(["regime", "seed"])["psnr"].max().to_dict()
     rows = []
     for (regime, method, seed), own in known.groupby(["regime", "method", "seed"], sort=False):
-        if (regime, seed) in best:
+        if best.get((regime, seed), 0) > 0:
             target = SHARE * best[regime, seed]
             first = own[own["psnr"] >= target].head(1)
             sent = (first["bytes"] / first["clients"]).sum(min_count=1)
@@ -132,7 +134,7 @@ def _speed_up(own: pd.DataFrame, of_reference: pd.DataFrame) -> dict[str, float]
     """How many times as fast as the reference, paired by seed; NaN where not all seeds of a side reached the target."""
     times = pd.concat({"own": own.set_index("seed"), "reference": of_reference.set_index("seed")}, axis=1, join="inner")
     ratios = times["reference", "virtual_s"] / times["own", "virtual_s"]
-    found = interval(np.log(ratios).tolist() if ratios.notna().all() else [])
+    found = interval(np.log(ratios).tolist() if ratios.between(0, np.inf, inclusive="neither").all() else [])
     ends = dict(zip(("speed_up", "speed_up_low", "speed_up_high"), np.exp([found.mean, *found[3:]]), strict=True))
     return {**ends, "p": p_value(found) if found.n >= FEWEST_SEEDS else np.nan}
 

@@ -155,3 +155,19 @@ def test_other_keys_that_it_varies_make_regimes() -> None:
     reached = time_to_quality(known, reference)
     assert list(reached["regime"]) == ["lr 0.1", "lr 0.1", "lr 0.2", "lr 0.2"]
     assert list(reached["method"].unique()) == [reference, "mode asynchronous, samples_per_s [1, 9]"]
+
+
+def test_a_psnr_below_zero_has_no_shares() -> None:
+    """98 % of -2 dB would be more than -2 dB."""
+    assert milestones(rounds_of([10, 20], [-9, -2])).empty
+    curves = three_modes()
+    assert over_seeds(time_to_quality(curves.assign(psnr=curves["psnr"] - 50), "synchronous"), "synchronous").empty
+
+
+def test_a_quality_that_took_no_time_gives_no_speed_up() -> None:
+    """As where the first cohort was of sites whose turns take none."""
+    curves = pd.concat([curve("a", seed, [0, 10], [30, 30]) for seed in (1, 2, 3)])
+    both = pd.concat([curves, curves.assign(method="b", virtual_s=curves["virtual_s"] + 5)])
+    for reference, other in (("a", "b"), ("b", "a")):
+        table = over_seeds(time_to_quality(both, reference), reference).set_index("method")
+        assert table.loc[other, ["speed_up", "speed_up_low", "p"]].isna().all()
