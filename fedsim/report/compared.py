@@ -14,12 +14,13 @@ from rich.text import Text
 from fedsim.analysis.comparison import MEAN, compare, labels_of, other_differences, results_of
 from fedsim.analysis.curves import learning_curve
 from fedsim.analysis.scores import QUALITIES, qualities_in
+from fedsim.analysis.virtual_time import has_virtual_time
 from fedsim.core.errors import InputError
 from fedsim.core.terminal import print_whole
 from fedsim.engine.record.run_directory import Run
 from fedsim.report.overview import Column
 from fedsim.report.tables import Tables, write_tables
-from fedsim.report.time_table import Times, times_of
+from fedsim.report.time_table import FOLDED, Times, times_of
 from fedsim.report.wording import (
     AXIS_LABELS,
     CI,
@@ -54,9 +55,7 @@ def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | Non
     tables = {quality: compare(results, quality, reference) for quality in qualities_in(results)}
     say(tables, reference, console)
     print_whole(by_site(tables["psnr"], reference), console)
-    labels = labels_of(runs)
-    curves = [learning_curve(run, regime="all", method=labels[at], seed=run.workload.seed) for at, run in runs.items()]
-    say_times(times_of(pd.concat(curves), {}, reference), console)
+    _say_times_of(runs, reference, console)
     for name, run in runs.items():
         if run.workload.tags:
             console.print(f"{name}: {', '.join(run.workload.tags)}", highlight=False, soft_wrap=True, markup=False)
@@ -66,6 +65,19 @@ def compare_runs(folders: Sequence[Path], reference: str | None, out: Path | Non
     if out is not None:
         write_tables(tables, reference, out)
         console.print(f"tables: {out}", soft_wrap=True, highlight=False)
+
+
+def _say_times_of(runs: Mapping[str, Run], reference: str, console: Console) -> None:
+    """Print the times of runs to a quality, in simulated time; none of folds, where a seed has several runs."""
+    labels = labels_of(runs)
+    keys = {at: (labels[at], run.workload.seed) for at, run in runs.items()}
+    curves = pd.concat(
+        [learning_curve(run, regime="all", method=keys[at][0], seed=keys[at][1]) for at, run in runs.items()]
+    )
+    if len({*keys.values()}) == len(keys):
+        say_times(times_of(curves, {}, reference), console)
+    elif has_virtual_time(curves):
+        console.print(FOLDED, highlight=False, soft_wrap=True)
 
 
 def say(tables: Tables, reference: str, console: Console) -> None:

@@ -15,6 +15,7 @@ from fedsim.report.budget_table import budget_columns, equality
 from fedsim.report.overview import Cell, Column, columns_of
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.study_tables import SHARED, StudyTables
+from fedsim.report.time_table import FOLDED
 from fedsim.report.tuning_table import tuning_columns
 from fedsim.report.viewer import Stack
 from fedsim.report.wording import AXIS_LABELS, CI, caption, number
@@ -106,7 +107,7 @@ def _unfinished(study: StudyTables) -> Iterator[str]:
     if not study.finished:
         yield "Made from the study's tables alone: its runs are not here, so no images can be shown."
     if study.plan.study.folds and "virtual_s" in study.curves:
-        yield "The time to quality is left out: its intervals are over seeds, and here every seed has several folds."
+        yield FOLDED
 
 
 def _points(points: pd.DataFrame) -> list[Column]:

@@ -14,6 +14,9 @@ from fedsim.core.text import bytes_text, precise_duration
 from fedsim.report.overview import Cell, Column
 from fedsim.report.wording import CI, Row, chance, verdict
 
+FOLDED = "The time to quality is left out: its intervals are over seeds, and here every seed has several folds."
+"""Why it is not told."""
+
 
 @dataclass(frozen=True)
 class Times:

@@ -1,23 +1,28 @@
 """Simulated time in reports of runs and studies, in the terminal and in its figures."""
 
 import shutil
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from fedsim import Run
 from fedsim.analysis.virtual_time import staleness_counts, turns_of
 from fedsim.cli.watch_run import simulated_text
 from fedsim.core.text import time_unit
+from fedsim.core.yaml import read_yaml
 from fedsim.engine.record.log import round_figures
+from fedsim.report.compared import compare_runs
 from fedsim.report.page import Picture
 from fedsim.report.report import write_report
 from fedsim.report.time_figures import MOST_ROWS, staleness_and_steps, virtual_gantt
 from fedsim.report.time_section import time_section
-from fedsim.report.time_table import times_of
+from fedsim.report.time_table import FOLDED, times_of
+from fedsim.workload.reading import write_yaml
 from tests.analysis.timed import TURNS, clients_of, curve, rounds_of, three_modes
 
 NAN = float("nan")
@@ -162,3 +167,18 @@ def test_the_report_of_a_run_with_simulated_time(finished: Run, tmp_path: Path) 
     assert {path.name for path in (folder / "figures").glob("virtual-*")} == {
         "virtual-quality.png", "virtual-gantt.png", "virtual-staleness.png",
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_folds_are_no_seeds(finished: Run, tmp_path: Path) -> None:
+    """Two runs of one method and seed, each with a fold of its own, give no time to quality."""
+    content, rounds = read_yaml(finished.path / "workload.yaml"), finished.rounds
+    for fold in (1, 2):
+        folder = Path(shutil.copytree(finished.path, tmp_path / f"fold-{fold}"))
+        rounds.assign(virtual_s=100.0 * rounds["round"]).to_parquet(folder / "rounds.parquet")
+        folds = {**content["federation"], "folds": {"count": 2, "test": fold}}
+        (folder / "workload.yaml").write_text(write_yaml({**content, "federation": folds, "time": {"latency_s": 50}}))
+    told = StringIO()
+    compare_runs([tmp_path / "fold-1", tmp_path / "fold-2"], None, None, Console(file=told, width=200))
+    assert FOLDED in told.getvalue()
+    assert "simulated time" not in told.getvalue()
