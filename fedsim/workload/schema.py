@@ -140,6 +140,14 @@ class Workload(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_fixed_cohort_stays(self) -> "Workload":
+        moves = [site.name for site in self.federation.sites if site.joins_round or site.leaves_round]
+        if moves and isinstance(self.training.sampler, Fixed):
+            what = f"fixed draws the same clients in every round, and site {moves[0]} joins or leaves"
+            raise ValueError(f"training.sampler: {what}; use uniform or by_samples")
+        return self
+
+    @model_validator(mode="after")
     def _regions_have_clients(self) -> "Workload":
         regions = self.time and self.time.hierarchy and self.time.hierarchy.regions
         if regions and regions > (clients := len(self.client_names())):

@@ -82,6 +82,12 @@ class Shifts(Section):
             raise ValueError(f"share: {list(self.share)} must be [low, high] with low <= high")
         return self
 
+    @model_validator(mode="after")
+    def _of_a_share(self) -> "Shifts":
+        if self.period_h is not None and not {"share", "trace"} & self.model_fields_set:
+            raise ValueError("period_h: says nothing without a share of it; set share, too")
+        return self
+
 
 class Available(Shifts):
     """When clients are available: shifts, or the windows of a trace."""

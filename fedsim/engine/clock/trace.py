@@ -38,7 +38,7 @@ def read_trace(available: Available, clients: Clients) -> dict[int, Traced]:
             place = clients.place(str(name))
         except KeyError:
             line = f"{where}, row {rows.index[0] + 1}"
-            raise InputError(f"{line}: {name!r:.80} is not a client; {_some(clients)} are") from None
+            raise InputError(f"{line}: {name!r:.80} is not a client; {_some(clients)}") from None
         windows[place] = _windows(rows, period, where)
     return windows
 
@@ -57,7 +57,8 @@ def _table(path: Path, where: str) -> pd.DataFrame:
         raise InputError(f"{where}: has two columns {twice[0]}")
     missing = [name for name in _COLUMNS if name not in table]
     if missing:
-        raise InputError(f"{where}: has no column {missing[0]}; it needs client, from_s and to_s")
+        commas = ", separated by commas" if path.suffix.lower() == ".csv" else ""
+        raise InputError(f"{where}: has no column {missing[0]}; it needs client, from_s and to_s{commas}")
     if table.empty:
         raise InputError(f"{where}: has no rows; list the windows of each client, or leave it out")
     return table.reset_index(drop=True)
@@ -98,5 +99,8 @@ def _windows(rows: pd.DataFrame, period: float, where: str) -> Traced:
 
 
 def _some(clients: Clients) -> str:
-    more = len(clients) - 20
-    return ", ".join(clients.names[:20]) + (f" and {more:,} more" if more > 0 else "")
+    """Who is: the first of them, and how many more there are."""
+    names, more = clients.names[:20], len(clients) - 20
+    if len(clients) == 1:
+        return f"the only one is {names[0]}"
+    return ", ".join(names) + (f" and {more:,} more are" if more > 0 else " are")

@@ -21,6 +21,7 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "a head alone": ("client,from_s,to_s\n", "has no rows"),
     "no client": ("who,from_s,to_s\nA.1,0,1\n", "has no column client"),
     "no end": ("client,from_s\nA.1,0\n", "has no column to_s"),
+    "semicolons": ("client;from_s;to_s\nA.1;0;1\n", "it needs client, from_s and to_s, separated by commas"),
     "an unknown client": ("client,from_s,to_s\nA.1,0,1\nZ,0,1\n", "row 2: 'Z' is not a client; A.1, "),
     "an empty client": ("client,from_s,to_s\nA.1,0,1\n,0,1\n", "row 2: has no client"),
     "words": ("client,from_s,to_s\nA.1,soon,later\n", "row 1: from_s and to_s must be numbers of seconds"),
@@ -57,6 +58,13 @@ def test_a_bad_trace_is_refused_in_one_line(clients: Clients, tmp_path: Path, wh
     assert str(refused.value).startswith(f"time.available.trace: {tmp_path / 't.csv'}")
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_trace_of_sites_that_are_one_client(workload: Callable[..., Workload], tmp_path: Path) -> None:
+    pooled = assemble(workload("algorithm={name: centralised}")).clients
+    (tmp_path / "t.csv").write_text("client,from_s,to_s\nA,0,1\n")
+    with pytest.raises(InputError, match=r"row 1: .A. is not a client; the only one is all$"):
+        read_trace(Available(trace=tmp_path / "t.csv"), pooled)
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
