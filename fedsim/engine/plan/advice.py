@@ -12,7 +12,7 @@ from fedsim.engine.plan.plan import Plan
 
 def warnings(plan: Plan) -> list[str]:
     """Warnings about settings that are valid but perhaps not intended."""
-    return _wide(plan) + _unused_labels(plan) + _idle_gpus(plan) + _idle_rows(plan) + _numerics(plan)
+    return _wide(plan) + _unused_labels(plan) + _idle_gpus(plan) + _idle_rows(plan) + _numerics(plan) + _too_late(plan)
 
 
 def _wide(plan: Plan) -> list[str]:
@@ -89,4 +89,19 @@ def _numerics(plan: Plan) -> list[str]:
         said.append("training.fuse: in tf32, and only there, a client's last bits may depend on those beside it")
     if plan.device == "cuda" and not plan.workload.engine.deterministic:
         said.append(f"engine.deterministic: false: {WITHOUT_DETERMINISM}")
+    return said
+
+
+def _too_late(plan: Plan) -> list[str]:
+    """What would happen in simulated time after the last round."""
+    rounds, time = plan.workload.training.rounds, plan.workload.time
+    said = [
+        f"site {site.name}: joins_round: {site.joins_round}, and the run has {rounds} rounds; it takes no part"
+        for site in plan.workload.federation.sites
+        if (site.joins_round or 0) > rounds
+    ]
+    hierarchy = time.hierarchy if time else None
+    if hierarchy is not None and hierarchy.regions > 1 and hierarchy.rounds_per_sync > rounds:
+        what = f"time.hierarchy.rounds_per_sync: {hierarchy.rounds_per_sync}, and the run has {rounds} rounds"
+        said.append(f"{what}; regions are never averaged")
     return said

@@ -26,6 +26,7 @@ from fedsim.engine.plan.plan import Plan, make_plan
 from fedsim.engine.plan.virtual import check_ends, foresee
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.run_directory import setup_of
+from fedsim.engine.rounds import check_phases
 from fedsim.workload.schema import Workload
 
 _GB = 1e9
@@ -59,16 +60,17 @@ def check_fits(
 
 
 def check_time(workload: Workload, clients: Clients) -> None:
-    """Refuse a run that simulated time does not let finish, wherever it would run.
+    """Refuse a run that simulated time does not let begin or finish, wherever it would run.
 
     Args:
         workload: Settled.
         clients: The federation's.
 
     Raises:
-        InputError: its trace cannot be used, or no client finishes a turn any more.
+        InputError: its method does not suit time.mode, its trace cannot be used, or no client finishes a turn any more.
     """
     if workload.time is not None:
+        check_phases(workload, clients)
         timetable = Timetable.of(workload, clients, make_learner(setup_of(workload)))
         check_ends(timetable, workload.training.rounds)
 
@@ -88,8 +90,10 @@ def plan_run(workload: Workload, out: Path, machine: Machine | None = None) -> P
     """
     workload = workload.settled()
     federation, learner = assemble(workload), make_learner(setup_of(workload))
-    timetable = Timetable.of(workload, federation.clients, learner)
-    virtual = foresee(timetable, workload.training.rounds) if timetable else None
+    timetable, virtual = Timetable.of(workload, federation.clients, learner), None
+    if timetable:
+        check_phases(workload, federation.clients)
+        virtual = foresee(timetable, workload.training.rounds)
     parts = federation, learner, timetable, machine or machine_of(workload, out)
     plan = make_plan(workload, *parts)
     if not any(check(plan) for check in _BEFORE):

@@ -10,6 +10,7 @@ from fedsim.core.errors import InputError, RunError
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.host.messages import Setup
 from fedsim.engine.plan import virtual
+from fedsim.engine.plan.advice import warnings
 from fedsim.engine.plan.memory import work_bytes
 from fedsim.engine.plan.virtual import Apart, Virtual, foresee
 from fedsim.engine.record.run_directory import Run
@@ -210,3 +211,20 @@ def test_a_round_of_a_plan_is_a_buffer(file: Path) -> None:
     plan = planned(load_workload(file, many))
     assert (plan.cohort, plan.registered) == (5, 1001)
     assert 8 <= len(plan.clients) <= 10
+
+
+def test_what_comes_after_the_last_round_is_warned_of(file: Path) -> None:
+    keys = ("federation.sites.1.joins_round=11", "time.hierarchy={regions: 3, rounds_per_sync: 11}")
+    assert warnings(planned(load_workload(file, keys))) == [
+        "site S: joins_round: 11, and the run has 10 rounds; it takes no part",
+        "time.hierarchy.rounds_per_sync: 11, and the run has 10 rounds; regions are never averaged",
+    ]
+    assert warnings(planned(load_workload(file, (*keys, "training.rounds=11")))) == []
+
+
+def test_a_plan_refuses_what_a_run_would(fedsim: Fedsim, file: Path) -> None:
+    """FedAvg with fine-tuning has a second phase, in which all clients must be where the server is."""
+    time = "time={mode: buffered, buffer: 2, concurrency: 4, latency_s: 1}"
+    status, _, err = fedsim("plan", file, "--set", "algorithm.tune_epochs=1", "--set", time)
+    assert status == 2
+    assert "time: fedavg has several phases a round" in err
