@@ -3,7 +3,7 @@
 Feng et al., IEEE TMI 42(7), 2023, doi 10.1109/TMI.2022.3202106. With the encoder theta, the server's encoder srv that
 the client received, and the encoders prev_k that last round's clients uploaded (its own among them):
 
-    P = ||theta - srv||_1,  N = sum_k ||theta - prev_k||_1,  loss = MSE + beta * P / (N + 1e-14)
+    P = ||theta - srv||_1,  N = sum_k ||theta - prev_k||_1,  loss + beta * P / (N + 1e-14)
 
 over all encoder tensors of all domains together. The term acts from round 2 on and not on the first batch of an epoch.
 srv is the mean of prev_k with weights w_k, so P / N <= max_k w_k by the triangle inequality.

@@ -4,7 +4,7 @@ A round has two phases. In `features` every client sends latent features of some
 `align` every client trains, and on each batch it is a source for one target, the other clients in turn. A separate
 discriminator for each target learns to distinguish the two sites' features; the encoder learns to pass for the target:
 
-    encoder and decoder:   MSE + lam * BCE(D(z_source), target)
+    encoder and decoder:   loss + lam * BCE(D(z_source), target)
     discriminator:         BCE(D(z_source), source) + BCE(D(z_target), target)
 
 Here z are the latent vectors at single positions, or as in the authors' code those of a slice, averaged over quarters

@@ -54,7 +54,7 @@ def learning_curves(clients: pd.DataFrame, best: int | None) -> Figure:
     """
     names = list(clients["client"].unique())
     figure, axes = _figure(9.2, 3.3, 3)
-    labels = {"loss": "training loss (MSE)", "psnr": "validation PSNR [dB]", "ssim": "validation SSIM"}
+    labels = {"loss": "training loss", "psnr": "validation PSNR [dB]", "ssim": "validation SSIM"}
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
         known = clients[["round", "client", column]].replace([math.inf, -math.inf], math.nan).dropna()
         lines = known.rename(columns={column: "value"}).set_index("round").sort_index(kind="stable")

@@ -108,6 +108,7 @@ def test_many_clients_become_a_median_and_a_band() -> None:
     figure = figures.learning_curves(crowd(300), best=2)
     assert "median client" in texts(figure)
     assert "100 of 300 clients" in texts(figure)
+    assert figure.axes[0].get_ylabel() == "training loss", "MSE or another: what training.loss says"
     assert len(figure.axes[0].lines) == 100 + 1 + 1  # the median and the mark of the best round
 
 
