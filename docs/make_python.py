@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 
 import fedsim
-from fedsim.algorithms import base, fedmri, learner, sampling
+from fedsim.algorithms import base, fedmri, learner, losses, sampling
 from fedsim.data import source
 from fedsim.models import base as models
 from fedsim.mri import masks
@@ -28,8 +28,9 @@ PUBLIC: dict[str, dict[str, Callable[..., object]]] = {
     "own": {
         f"{kind.__module__}.{kind.__name__}": kind
         for kind in (
-            base.Algorithm, base.Upload, base.Phase, base.Received, learner.Learner, sampling.Sampler,
-            sampling.Registered, models.Model, models.Network, source.FileSource, source.Volume, masks.Mask,
+            base.Algorithm, base.Upload, base.Phase, base.Received, learner.Learner, losses.Loss,
+            sampling.Sampler, sampling.Registered, models.Model, models.Network, source.FileSource, source.Volume,
+            masks.Mask,
         )
     },
 }  # fmt: skip

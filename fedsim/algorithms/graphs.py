@@ -60,7 +60,7 @@ class Graphs:
                 raise
             what = " ".join(str(error).split(".")[0].split())
             raise InputError(
-                f"engine.graphs: a step of this network cannot be captured ({what}); set it to false"
+                f"engine.graphs: a step with this network or loss cannot be captured ({what}); set it to false"
             ) from error
 
 

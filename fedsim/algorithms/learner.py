@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters, clip
 from fedsim.algorithms.graphs import Graphs
-from fedsim.algorithms.losses import loss_of
 from fedsim.algorithms.optimizers import new_optimizer, optimizer_state
 from fedsim.algorithms.training import Scalars, State, Training, arithmetic, numbers, onto
 from fedsim.core.seeds import torch_stream
@@ -270,7 +269,7 @@ class Learner:
             flat.gradient.zero_()
 
     def _down_on_loss(self, *inputs: Tensor) -> Tensor:
-        return self._backward(lambda: loss_of(self.training.loss, self.network(*inputs[:-1]), inputs[-1]))
+        return self._backward(lambda: self.training.loss(self.network(*inputs[:-1]), inputs[-1]))
 
     def _backward(self, loss: Callable[[], Tensor]) -> Tensor:
         with arithmetic(self.device, self.training.precision) as forward:
@@ -285,7 +284,7 @@ class Learner:
 
     def error(self, output: Tensor, batch: Batch) -> Tensor:
         """The loss of the network's output (B, H, W), noted as that of this step."""
-        error = loss_of(self.training.loss, output, batch.target)
+        error = self.training.loss(output, batch.target)
         self.note("loss", error.detach())
         return error
 

@@ -1,15 +1,18 @@
-"""What local training minimises: functions of an image and its target (B, H, W), magnitudes of order 1."""
+"""What local training minimises: losses, small classes that are also the workload section that configures them."""
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from abc import abstractmethod
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
+from pydantic import ConfigDict, Field, SerializeAsAny, WrapValidator
 from torch import Tensor
 
+from fedsim.core.errors import InputError, LossError
+from fedsim.core.extension import Catalogue, traced
+from fedsim.core.named import OR_NAME, Named
+from fedsim.models.base import shown
 from fedsim.mri.fft import fft2c
-
-Loss = Literal["mse", "l1", "ssim", "l1_ssim", "kspace"]
 
 _WINDOW = 7
 _K1, _K2 = 0.01, 0.03
@@ -32,24 +35,118 @@ def ssim(image: Tensor, target: Tensor) -> Tensor:
     return found.mean()
 
 
-def _kspace(image: Tensor, target: Tensor) -> Tensor:
+class Loss(Named):
+    """The base class of all losses; derive from it and write `value`."""
+
+    @abstractmethod
+    def value(self, image: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar tensor, of images and their targets (B, H, W): magnitudes of order 1, of one type."""
+
+    def __call__(self, image: Tensor, target: Tensor) -> Tensor:
+        """The result of `value`, in the arithmetic of the target; of a user's own class, after checking it.
+
+        Args:
+            image: Magnitudes (B, H, W).
+            target: Magnitudes (B, H, W).
+
+        Raises:
+            LossError: `value` raises, gives anything but a scalar with a gradient, or changes what it is given.
+        """
+        image = image.to(target.dtype)
+        if not self.foreign:
+            return self.value(image, target)
+        versions = image._version, target._version
+        with traced(self.label, "value", LossError):
+            found = self.value(image, target)
+        if (image._version, target._version) != versions:
+            raise LossError(f"value of {self.label} changed an image or target in place; let it work on a clone()")
+        return self._checked(found, image)
+
+    def _checked(self, found: object, image: Tensor) -> Tensor:
+        if not (isinstance(found, Tensor) and found.shape == () and found.is_floating_point()):
+            raise LossError(f"value of {self.label} must return a scalar, a tensor of floats (), not {shown(found)}")
+        if image.requires_grad and not found.requires_grad:
+            what = "has no gradient in the image; let it compute with torch on the image itself, without detach()"
+            raise LossError(f"value of {self.label} {what}")
+        return found
+
+
+class MSE(Loss):
+    """Mean squared error."""
+
+    name: Literal["mse"] = Field("mse", description="Mean squared error.")
+
+    def value(self, image: Tensor, target: Tensor) -> Tensor:
+        """Over all pixels."""
+        return F.mse_loss(image, target)
+
+
+class L1(Loss):
+    """Mean absolute error."""
+
+    name: Literal["l1"] = Field(description="Mean absolute error.")
+
+    def value(self, image: Tensor, target: Tensor) -> Tensor:
+        """Over all pixels."""
+        return F.l1_loss(image, target)
+
+
+class SSIM(Loss):
+    """1 - SSIM of each slice, with its target's maximum as data range."""
+
+    name: Literal["ssim"] = Field(description="1 - SSIM of each slice.")
+
+    def value(self, image: Tensor, target: Tensor) -> Tensor:
+        """Mean over slices."""
+        return 1 - ssim(image, target)
+
+
+class L1SSIM(Loss):
+    """The sum of `l1` and `ssim`."""
+
+    name: Literal["l1_ssim"] = Field(description="The sum of l1 and ssim.")
+
+    def value(self, image: Tensor, target: Tensor) -> Tensor:
+        """Of equal weights."""
+        return F.l1_loss(image, target) + 1 - ssim(image, target)
+
+
+class KSpace(Loss):
     """Mean absolute error of the images' k-space."""
-    return fft2c(image - target).abs().mean()
+
+    name: Literal["kspace"] = Field(description="Mean absolute error of the images' k-space.")
+
+    def value(self, image: Tensor, target: Tensor) -> Tensor:
+        """Over all samples of the two magnitude images' k-space."""
+        return fft2c(image - target).abs().mean()
 
 
-def _l1_ssim(image: Tensor, target: Tensor) -> Tensor:
-    return F.l1_loss(image, target) + 1 - ssim(image, target)
+class Unread(Loss):
+    """A user's loss, of which only the keys are read: its file is not executed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def value(self, image: Tensor, target: Tensor) -> Tensor:
+        """Not known."""
+        raise InputError(f"training.loss: {self.name} is a user's own, whose code was not run")
 
 
-_LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": F.mse_loss,
-    "l1": F.l1_loss,
-    "ssim": lambda image, target: 1 - ssim(image, target),
-    "l1_ssim": _l1_ssim,
-    "kspace": _kspace,
-}
+_Known = MSE | L1 | SSIM | L1SSIM | KSpace
+LOSSES = Catalogue(
+    key="training.loss",
+    base=Loss,
+    unread=Unread,
+    known=_Known.__args__,
+    group="fedsim.losses",
+    noun="loss",
+)
+"""Where a user's own losses are found."""
 
 
-def loss_of(kind: Loss, image: Tensor, target: Tensor) -> Tensor:
-    """The loss of an image, in the arithmetic of its target."""
-    return _LOSSES[kind](image.to(target.dtype), target)
+AnyLoss = Annotated[
+    SerializeAsAny[Annotated[_Known, Field(discriminator="name")]],
+    WrapValidator(LOSSES.read),
+    LOSSES,
+    *OR_NAME,
+]
+"""A known loss, or one of the user's own: a name, or a section with the keys of that loss."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fedsim.algorithms.losses import Loss
+from fedsim.algorithms.losses import MSE, AnyLoss
 from fedsim.algorithms.modes import Mapped
 from fedsim.algorithms.sampling import AnySampler, Uniform
 from fedsim.algorithms.stopping import EarlyStopping
@@ -34,9 +34,11 @@ class Training(Section):
     lr: float = Field(1e-4, gt=0, description="Learning rate of the first round.")
     lr_step: int = Field(0, ge=0, description="The learning rate falls every N rounds; 0: never.")
     lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of the learning rate every lr_step rounds.")
-    loss: Loss = Field(
-        "mse", description="What training minimises: mse, l1 (mean absolute error), ssim (1 - SSIM of each slice), "
-        "l1_ssim (their sum), or kspace (mean absolute error of the images' k-space).")  # fmt: skip
+    loss: AnyLoss = Field(
+        default_factory=MSE,
+        description="What training minimises: mse, l1 (mean absolute error), ssim (1 - SSIM of each slice), l1_ssim "
+        "(their sum), kspace (mean absolute error of the images' k-space), or module:Class.",
+    )
     clip_norm: float | None = Field(
         None, gt=0, description="Largest norm of a step's gradient, which is scaled down to it; default no limit."
     )

@@ -21,6 +21,7 @@ _CATALOGUES = {
     "networks": "fedsim.models.catalogue:NETWORKS",
     "masks": "fedsim.data.masks:MASKS",
     "formats": "fedsim.data.sources:SOURCES",
+    "losses": "fedsim.algorithms.losses:LOSSES",
     "samplers": "fedsim.algorithms.sampling:SAMPLERS",
     "trackers": "fedsim.trackers.catalogue:TRACKERS",
 }
@@ -29,11 +30,11 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 def list_(
     what: Annotated[
-        Literal["methods", "networks", "masks", "formats", "samplers", "trackers"],
-        typer.Argument(help="What to list.", metavar="methods|networks|masks|formats|samplers|trackers"),
+        Literal["methods", "networks", "masks", "formats", "losses", "samplers", "trackers"],
+        typer.Argument(help="What to list.", metavar="methods|networks|masks|formats|losses|samplers|trackers"),
     ],
 ) -> None:
-    """List the methods, networks, masks, formats, samplers or trackers, those of installed packages included."""
+    """List methods, networks, masks, formats, losses, samplers or trackers, those of installed packages included."""
     lines = list(_catalogue(what).described())
     width = max(len(name) for name, _ in lines)
     for name, line in lines:

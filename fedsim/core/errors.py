@@ -120,7 +120,11 @@ class MethodError(TracedError):
 
 
 class OwnCodeError(TracedError):
-    """A user's own network raised or returned an invalid value; the message says where."""
+    """A user's own network or loss raised or returned an invalid value; the message says where."""
+
+
+class LossError(OwnCodeError):
+    """A user's own loss raised or returned an invalid value."""
 
 
 class DivergedError(ClientError):

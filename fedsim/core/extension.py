@@ -1,4 +1,4 @@
-"""Sections that may have a user's own class (methods, networks, sources, masks, samplers): finding and blaming it."""
+"""Sections that may have a user's own class (methods, networks, sources, losses, ...): finding and blaming it."""
 
 import sys
 import traceback
@@ -15,7 +15,7 @@ from pydantic import GetJsonSchemaHandler, ValidationInfo, ValidatorFunctionWrap
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from fedsim.core.errors import InputError, RunError, hint
+from fedsim.core.errors import InputError, OwnCodeError, RunError, hint
 from fedsim.core.own import file_of, is_own, own_class
 from fedsim.core.section import Section, refuse
 
@@ -211,7 +211,10 @@ def _offered(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
-GROUPS = ("fedsim.methods", "fedsim.networks", "fedsim.sources", "fedsim.masks", "fedsim.samplers", "fedsim.trackers")
+GROUPS = (
+    "fedsim.methods", "fedsim.networks", "fedsim.sources", "fedsim.masks", "fedsim.losses", "fedsim.samplers",
+    "fedsim.trackers",
+)  # fmt: skip
 """Entry points of a group."""
 
 
@@ -249,6 +252,24 @@ def blamed(section: Extension, where: str, hook: str = "") -> Iterator[None]:
         if not section.foreign:
             raise
         raise InputError(f"{where}: {error_text(section, error, hook)}; --debug shows where") from error
+
+
+@contextmanager
+def traced(label: str, hook: str, kind: type[OwnCodeError] = OwnCodeError) -> Iterator[None]:
+    """Turn any exception of a user's class in a client's step into an error that names the class and has the traceback.
+
+    Args:
+        label: Name of the class in the workload.
+        hook: The method called.
+        kind: Of the error.
+
+    Raises:
+        OwnCodeError: the class raised.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise kind(f"{_one_line(error)} (in {hook} of {label})", traceback.format_exc()) from error
 
 
 def error_text(section: Extension, error: BaseException, hook: str = "") -> str:

@@ -1,7 +1,7 @@
 """The base of every section of a workload file: frozen, typed, and closed to unknown keys.
 
 A section is also the thing it describes: a mask section samples masks, an algorithm section is the algorithm. So a new
-method, network, importer or mask is one new file, with its keys next to the code that uses them.
+method, network, importer, mask or loss is one new file, with its keys next to the code that uses them.
 """
 
 import os

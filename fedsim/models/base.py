@@ -4,7 +4,6 @@ All networks map measured k-space and its mask to a magnitude image. Methods rec
 belongs to the encoder if one component of its dotted name is `encoder`, and to a norm layer if one begins with `norm`.
 """
 
-import traceback
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import InputError, OwnCodeError
-from fedsim.core.extension import Extension, blamed
+from fedsim.core.extension import Extension, blamed, traced
 from fedsim.data.coils import Target
 from fedsim.models.reset import reset
 
@@ -45,7 +44,8 @@ class Network(nn.Module):
         if not self.label:
             output: Tensor = super().__call__(*inputs)
             return output
-        found = self._theirs("forward", super().__call__, *inputs)
+        with traced(self.label, "forward"):
+            found = super().__call__(*inputs)
         self._expect(found, mask.shape, "forward")
         return found  # type: ignore[no-any-return]
 
@@ -76,27 +76,21 @@ class Network(nn.Module):
             raise InputError(f"model.name: {self.label or type(self).__name__} {what}")
         if not self.label:
             return self.with_latent(*self._inputs(kspace, mask, maps))
-        found = self._theirs("with_latent", self.with_latent, *self._inputs(kspace, mask, maps))
+        with traced(self.label, "with_latent"):
+            found = self.with_latent(*self._inputs(kspace, mask, maps))
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Tensor)):
-            raise OwnCodeError(f"with_latent of {self.label} must return two tensors, not {_shown(found)}")
+            raise OwnCodeError(f"with_latent of {self.label} must return two tensors, not {shown(found)}")
         self._expect(found[0], mask.shape, "with_latent")
         features = found[1]
         if features.dim() < 3 or features.shape[:2] != (len(kspace), self.latent_channels):
             shape = f"({len(kspace)}, latent_channels = {self.latent_channels}, h, w)"
-            raise OwnCodeError(f"with_latent of {self.label} must return features {shape}, not {_shown(features)}")
+            raise OwnCodeError(f"with_latent of {self.label} must return features {shape}, not {shown(features)}")
         return found
-
-    def _theirs(self, hook: str, call: Any, *inputs: Tensor) -> Any:  # noqa: ANN401 - a user's own code
-        try:
-            return call(*inputs)
-        except (Exception, SystemExit) as error:
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            raise OwnCodeError(f"{what:.400} (in {hook} of {self.label})", traceback.format_exc()) from error
 
     def _expect(self, found: object, shape: tuple[int, ...], hook: str) -> None:
         if not (isinstance(found, Tensor) and found.shape == shape and found.is_floating_point()):
             what = f"magnitudes, a tensor of floats {tuple(shape)}"
-            raise OwnCodeError(f"{hook} of {self.label} must return {what}, not {_shown(found)}")
+            raise OwnCodeError(f"{hook} of {self.label} must return {what}, not {shown(found)}")
 
 
 def _refuse_counting(network: nn.Module, label: str) -> None:
@@ -106,7 +100,8 @@ def _refuse_counting(network: nn.Module, label: str) -> None:
             raise InputError(f"model: {name} of {label} has momentum None; give its batch norm a momentum, such as 0.1")
 
 
-def _shown(found: object) -> str:
+def shown(found: object) -> str:
+    """What a user's class returned, for messages: dtype and shape of a tensor, else its type."""
     return f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
 
 

@@ -30,7 +30,7 @@ def _setting(section: Section, key: str, value: object) -> str:
 
 
 def training(workload: Workload) -> str:
-    """Optimizer, learning rate, batch and epochs of the clients; from smallest to largest if sites differ."""
+    """Loss, optimizer, learning rate, batch and epochs of the clients; from smallest to largest if sites differ."""
 
     def values_of(key: str) -> str:
         common = getattr(workload.training, key)
@@ -39,8 +39,8 @@ def training(workload: Workload) -> str:
 
     epochs = values_of("local_epochs")
     return (
-        f"{values_of('optimizer')}, learning rate {values_of('lr')}, batches of {values_of('batch_size')}, "
-        f"{epochs} local epoch{'' if epochs == '1' else 's'} per round"
+        f"loss {workload.training.loss.label}, {values_of('optimizer')}, learning rate {values_of('lr')}, "
+        f"batches of {values_of('batch_size')}, {epochs} local epoch{'' if epochs == '1' else 's'} per round"
     )
 
 

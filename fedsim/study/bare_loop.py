@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fedsim.algorithms.losses import loss_of
 from fedsim.algorithms.optimizers import OPTIMIZERS
 from fedsim.core.seeds import torch_stream
 from fedsim.data.batch import Batch
@@ -123,7 +122,7 @@ class _BareLoop:
             for batch in batches:
                 optimizer.zero_grad()
                 output: Tensor = self._network(*batch.inputs)
-                loss_of(training.loss, output, batch.target).backward()  # type: ignore[no-untyped-call]
+                training.loss(output, batch.target).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
 
 

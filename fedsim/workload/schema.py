@@ -217,9 +217,9 @@ class Workload(Section):
         return Sites(site for site in sites.entries if site.count == 1) if self.by_rule else sites
 
     def extensions(self) -> list[Extension]:
-        """The sections that may have a user's own class: method, network, sampler, every site's source and mask."""
+        """The sections that may have a user's own class, those of training and of every site among them."""
         of_sites = (one for site in self.federation.sites for one in (site.source, site.mask))
-        return [self.algorithm, self.model, self.training.sampler, *of_sites, *self.trackers]
+        return [self.algorithm, self.model, self.training.loss, self.training.sampler, *of_sites, *self.trackers]
 
     def training_of(self, site: Site) -> Training:
         """Local training with the site's overrides."""

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim.algorithms.losses import loss_of, ssim
+from fedsim.algorithms.losses import LOSSES, Loss, ssim
+from fedsim.algorithms.training import Training
 from fedsim.mri.metrics import volume_quality
 from tests.algorithms.conftest import (
     Bench,
@@ -18,7 +19,6 @@ from tests.algorithms.conftest import (
     state,
 )
 
-LOSSES = ["mse", "l1", "ssim", "l1_ssim", "kspace"]
 DESCENT = ("training.optimizer=sgd", "training.lr=0.1")
 
 
@@ -26,6 +26,10 @@ def images(*, height: int = 24, width: int = 20) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(3, height, width, generator=generator) * torch.tensor([1.0, 4.0, 0.3])[:, None, None]
     return target + 0.2 * torch.randn(target.shape, generator=generator), target
+
+
+def named(kind: str) -> Loss:
+    return Training.model_validate({"loss": kind}).loss
 
 
 def test_ssim_is_the_metrics_with_each_slices_range() -> None:
@@ -40,20 +44,28 @@ def test_ssim_of_a_volume_of_one_slice_is_fastmris() -> None:
     np.testing.assert_allclose(float(ssim(image, target)), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("kind", LOSSES.names())
 def test_a_loss_is_least_at_the_target_and_has_the_gradient_of_its_differences(kind: str) -> None:
     image, target = (one.double() for one in images(height=9, width=8))
-    assert float(loss_of(kind, target, target)) == pytest.approx(0, abs=1e-12)
-    assert float(loss_of(kind, image, target)) > 0
-    torch.autograd.gradcheck(lambda x: loss_of(kind, x, target), image.requires_grad_())
+    loss = named(kind)
+    assert float(loss(target, target)) == pytest.approx(0, abs=1e-12)
+    assert float(loss(image, target)) > 0
+    torch.autograd.gradcheck(lambda x: loss(x, target), image.requires_grad_())
 
 
-@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("kind", LOSSES.names())
 def test_a_slice_without_signal_gives_finite_gradients(kind: str) -> None:
     image = torch.full((1, 16, 16), 0.1, requires_grad=True)
-    loss_of(kind, image, torch.zeros(1, 16, 16)).backward()
+    named(kind)(image, torch.zeros(1, 16, 16)).backward()
     assert image.grad is not None
     assert image.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", LOSSES.names())
+def test_a_loss_is_written_as_its_name(kind: str) -> None:
+    training = Training.model_validate({"loss": kind})
+    assert training.model_dump()["loss"] == kind
+    assert Training.model_validate({"loss": {"name": kind}}) == training
 
 
 def of_definition(kind: str, image: Tensor, target: Tensor) -> Tensor:
@@ -88,7 +100,7 @@ def fedavg(b: Bench) -> Models:
             b.begin_round(optimizer, client, round_)
             for batch in b.batches(client, round_):
                 optimizer.zero_grad()
-                of_definition(b.workload.training.loss, net(batch.kspace, batch.mask), batch.target).backward()
+                of_definition(b.workload.training.loss.name, net(batch.kspace, batch.mask), batch.target).backward()
                 limit = b.workload.training.clip_norm
                 norm = torch.cat([p.grad.flatten() for p in net.parameters()]).norm()
                 if limit is not None and norm > limit:

@@ -17,6 +17,7 @@ LISTED = {
     "networks": "unet",
     "masks": "equispaced",
     "formats": "fastmri",
+    "losses": "mse",
     "samplers": "uniform",
     "trackers": "tensorboard",
 }

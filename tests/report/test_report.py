@@ -90,7 +90,7 @@ def test_report_says_what_was_run(page: Page, finished: Run) -> None:
 
 @pytest.mark.slow
 def test_the_introduction_says_how_was_trained_when_and_how_long(page: Page, finished: Run) -> None:
-    said = "Training: rmsprop, learning rate 0.001, batches of 3, 1 local epoch per round; "
+    said = "Training: loss mse, rmsprop, learning rate 0.001, batches of 3, 1 local epoch per round; "
     assert said in page.text
     ended = datetime.fromtimestamp((finished.path / "rounds.parquet").stat().st_mtime, UTC)
     assert f" for all rounds, the last one finished {ended:%Y-%m-%d %H:%M} UTC." in page.text

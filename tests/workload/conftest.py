@@ -1,4 +1,4 @@
-"""The network, the mask, the importer, the method and the sampler of the how-tos, as their reader would have them."""
+"""What the documents have their reader write: a network, a loss, an importer, a mask, a method and a sampler."""
 
 import re
 from pathlib import Path
@@ -11,6 +11,7 @@ from fedsim.workload.reading import write_yaml
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {
     "cascade": "howto-network.md",
+    "charbonnier": "networks.md",
     "npyfiles": "howto-data.md",
     "blocks": "howto-data.md",
     "damped": "howto-method.md",
@@ -46,7 +47,10 @@ def folder(tmp_path: Path) -> Path:
             "split": {"train": 0.5, "val": 0.25, "test": 0.25},
         },
         "algorithm": {"name": "damped:Damped"},
-        "training": {"rounds": 1, "batch_size": 2, "lr": 1e-3, "sampler": "turns:Turns"},
+        "training": {
+            "rounds": 1, "batch_size": 2, "lr": 1e-3, "sampler": "turns:Turns",
+            "loss": {"name": "charbonnier:Charbonnier", "epsilon": 0.1},
+        },
         "engine": {"backend": "serial"},
     }  # fmt: skip
     (tmp_path / "own.yaml").write_text(write_yaml(content))

@@ -1,4 +1,4 @@
-"""Users' own networks, importers, masks, samplers and methods: found, kept with the run, and blamed alike."""
+"""Users' own networks, losses, importers, masks, samplers and methods: found, kept with the run, and blamed alike."""
 
 import re
 import sys
@@ -60,6 +60,14 @@ def test_a_changed_file_is_refused_on_resume(folder: Path, module: str, forget: 
         ("model.stages=0", "model.stages: Input should be greater"),
         ("federation.sites.A.mask.width=0", "federation.sites.0.mask.width: Input should be greater"),
         ("federation.sites.A.mask.sigma=1", "federation.sites.0.mask.sigma: unknown key"),
+        ("training.loss.epsilon=0", "training.loss.epsilon: Input should be greater than 0"),
+        ("training.loss.sigma=1", "training.loss.sigma: unknown key; known here: name, epsilon"),
+        ("training.loss={name: l1, epsilon: 1}", "training.loss.epsilon: unknown key"),
+        ("training.loss=ms", "training.loss.name: unknown 'ms'; did you mean 'mse'?"),
+        (
+            "training.loss=charbonnier:Charbon",
+            "charbonnier has no class Charbon derived from fedsim.algorithms.losses.Loss; it has Charbonnier",
+        ),
         ("federation.sites.A.source.axis=7", "federation.sites.0.source.axis: Input should be less"),
         ("federation.sites.A.source.channel=1", "federation.sites.0.source.channel: unknown key"),
         (
@@ -133,6 +141,8 @@ def test_a_users_network_for_one_coil_is_not_given_several(folder: Path) -> None
 HEADS = {
     "algorithm": "from fedsim.algorithms.base import Algorithm\n\nclass Theirs(Algorithm):\n",
     "model": "from fedsim.models.base import Model\n\nclass Theirs(Model):\n    def network(self): ...\n",
+    "loss": "from fedsim.algorithms.losses import Loss\n\nclass Theirs(Loss):\n"
+    "    def value(self, image, target): ...\n",
     "sampler": "from fedsim.algorithms.sampling import Sampler\n\nclass Theirs(Sampler):\n"
     "    def draw(self, clients, size, round_, seed): ...\n",
     "mask": "from fedsim.mri.masks import Mask\n\nclass Theirs(Mask):\n    def sample(self, shape, rng): ...\n",
@@ -150,6 +160,7 @@ class Theirs(Equispaced):
 KEYS = {
     "algorithm": "algorithm={name: 'theirs:Theirs'}",
     "model": "model={name: 'theirs:Theirs'}",
+    "loss": "training.loss=theirs:Theirs",
     "sampler": "training.sampler=theirs:Theirs",
     "mask": "federation.sites.A.mask={kind: 'theirs:Theirs'}",
     "source": "federation.sites.A.source={format: 'theirs:Theirs', path: npy}",
@@ -191,6 +202,7 @@ def test_a_misspelt_hook_is_refused_with_the_one_that_is_meant(
         ("algorithm", "def warnings(self): ...\n    def half(self): ..."),
         ("model", "def layers(self): ..."),
         ("mask", "def samples(self): ..."),
+        ("loss", "share: float = 0.5\n    def half(self): ..."),
         ("sampler", "share: float = 0.5\n    def half(self): ..."),
         ("source", "def axes(self): ..."),
     ],

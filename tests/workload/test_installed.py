@@ -41,23 +41,24 @@ def install(folder: Path, code: str, points: str, monkeypatch: pytest.MonkeyPatc
 PLUGGED = {
     "methods": ("algorithm={{name: {}}}", "Damped"),
     "networks": ("model={{name: {}, channels: 2, stages: 1}}", "CascadeModel"),
+    "losses": ("training.loss={{name: {}, epsilon: 0.1}}", "Charbonnier"),
     "masks": ("federation.sites.A.mask={{kind: {}, width: 3}}", "Blocks"),
     "sources": ("federation.sites.A.source={{format: {}, path: npy, axis: 2, subject: file}}", "Npy"),
 }
-"""By group of entry points: the setting that names a class, and the class of the how-tos."""
+"""By group of entry points: the setting that names a class, and the class of the documents."""
 PLUGGED_NAMES = [setting.format(f"my-{group}") for group, (setting, _) in PLUGGED.items()]
 
 
 @pytest.fixture
 def plugged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder, and the classes of the how-tos in an installed package under the plain names my-GROUP."""
+    """The folder, and the classes of the documents in an installed package under the plain names my-GROUP."""
     points = "".join(f"[fedsim.{group}]\nmy-{group} = plugged:{kind}\n" for group, (_, kind) in PLUGGED.items())
     install(folder, "\n".join(map(example, PAGES)), points, monkeypatch)
     return folder
 
 
 @pytest.mark.slow
-def test_a_package_may_offer_all_four(plugged: Path) -> None:
+def test_a_package_may_offer_classes_of_all_kinds(plugged: Path) -> None:
     run(load_workload(plugged / "own.yaml"), plugged / "files")
     run(load_workload(plugged / "own.yaml", PLUGGED_NAMES), plugged / "package")
     assert shared(plugged / "files") == shared(plugged / "package")
@@ -67,7 +68,7 @@ def test_a_package_may_offer_all_four(plugged: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.long
-def test_all_four_of_a_package_run_on_ray(plugged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_classes_of_a_package_run_on_ray(plugged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, for a package is installed before Ray starts."""
     run(load_workload(plugged / "own.yaml", PLUGGED_NAMES), plugged / "serial")
     monkeypatch.setenv("PYTHONPATH", f"{plugged / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")

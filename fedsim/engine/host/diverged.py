@@ -22,7 +22,7 @@ Noted = Mapping[str, NDArray[np.float64]]
 """What a client noted, by name, one value a step (S,)."""
 
 
-def means(notes: Noted, data: Slices, round_: int, who: str, own: str) -> dict[str, float]:
+def means(notes: Noted, data: Slices, round_: int, who: str, own: str, loss: str) -> dict[str, float]:
     """The means of a client's metrics over its steps.
 
     Args:
@@ -31,6 +31,7 @@ def means(notes: Noted, data: Slices, round_: int, who: str, own: str) -> dict[s
         round_: Counted from 1.
         who: Client and round.
         own: The name of the method if it is a user's, else empty.
+        loss: The name of the loss if it is a user's, else empty.
 
     Raises:
         MethodError: one has the name of another column of the ledger.
@@ -42,14 +43,19 @@ def means(notes: Noted, data: Slices, round_: int, who: str, own: str) -> dict[s
     noted = {key: float(np.mean(values)) for key, values in notes.items() if values.size}
     wrong = [key for key, value in noted.items() if not np.isfinite(value)]
     if wrong:
-        raise DivergedError(f"{who}: the {wrong[0]} is not finite; {_suspects(notes['loss'], data, round_, own)}")
+        advice = _suspects(notes["loss"], data, round_, own, loss)
+        raise DivergedError(f"{who}: the {wrong[0]} is not finite; {advice}")
     return {**noted, "steps": len(notes["loss"])}
 
 
-def _suspects(losses: NDArray[np.float64], data: Slices, round_: int, own: str) -> str:
+def _suspects(losses: NDArray[np.float64], data: Slices, round_: int, own: str, loss: str) -> str:
     """Advice on a loss that is not finite: to lower the learning rate only if the data are sound."""
     if slice_ := unsound(data):
         return f"{slice_} has values unlike those of other images: leave it out"
     if round_ > 1 or np.isfinite(losses[:1]).all():
-        return "its data are sound, so " + (f"look at {own}, then " if own else "") + "lower its learning rate"
-    return "it was so before the first step, and its data are sound: check the network's initial values, not the lr"
+        theirs = " and ".join(filter(None, (own, loss)))
+        return "its data are sound, so " + (f"look at {theirs}, then " if theirs else "") + "lower its learning rate"
+    what = f"{loss} and " if loss else ""
+    return (
+        f"it was so before the first step, and its data are sound: check {what}the network's initial values, not the lr"
+    )

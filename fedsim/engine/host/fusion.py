@@ -29,17 +29,17 @@ from torch.func import functional_call, vmap
 from fedsim.algorithms.flat import FlatBuffers, FlatParameters
 from fedsim.algorithms.graphs import Graphs
 from fedsim.algorithms.learner import PARAMETER_GROUPS, Learner, ParameterGroup
-from fedsim.algorithms.losses import Loss, loss_of
+from fedsim.algorithms.losses import Loss
 from fedsim.algorithms.optimizers import alike, step_together
-from fedsim.algorithms.training import Precision, Scalars, arithmetic, numbers
-from fedsim.core.errors import InputError, RunError
+from fedsim.algorithms.training import Precision, Scalars, Training, arithmetic, numbers
+from fedsim.core.errors import InputError, LossError, RunError
 from fedsim.data.batch import Batch
 from fedsim.engine.host.kernels import remedy
 from fedsim.engine.host.process import Watch
 
 T = TypeVar("T")
-Shape = tuple[torch.Size, Precision, Loss, tuple[bool, ...]]
-"""Of a batch, its arithmetic, what is minimised, and which modules of the network are in training mode."""
+Shape = tuple[torch.Size, Precision, tuple[bool, ...]]
+"""Of a batch, its arithmetic, and which modules of the network are in training mode."""
 
 
 class FusedLearner(Learner):
@@ -207,7 +207,7 @@ class Fusion(Generic[T]):
         try:
             for module, mode in zip(self._modules, shape[-1], strict=True):
                 module.training = mode
-            errors = self._graphs(shape[1:], self._backward(*shape[1:3]), *inputs, changed=self._statistics)
+            errors = self._graphs(shape[1:], self._backward(chosen[0].row.training), *inputs, changed=self._statistics)
         except InputError:  # of the graph
             raise
         except Exception as error:
@@ -226,24 +226,27 @@ class Fusion(Generic[T]):
                 vector[at].copy_(kept[at])
 
     def _to_blame(self, lanes: list[_Lane[T]], error: Exception) -> list[tuple[_Lane[T], Exception]]:
-        """The clients whose batches the network does not take alone either, and what it raises then.
+        """The clients whose batches the network and the loss do not take alone either, and what is raised then.
 
         Raises:
-            InputError: it takes them all, so that it is `error` why it cannot be fused.
+            InputError: they take them all, so that it is `error` why they cannot be fused.
         """
         found = [(lane, raised) for lane in lanes if (raised := _raised_alone(lane))]
         if found:
             return found
-        who, why = self._network.label or type(self._network).__name__, " ".join(str(error).split()).partition(". ")[0]
-        raise InputError(f"model.name: {who} cannot train fused ({why}); set training.fuse to 1") from error
+        key, who = "model.name", self._network.label or type(self._network).__name__
+        if isinstance(error, LossError):
+            key, who = "training.loss", lanes[0].row.training.loss.label
+        why = " ".join(str(error).split()).partition(". ")[0]
+        raise InputError(f"{key}: {who} cannot train fused ({why}); set training.fuse to 1") from error
 
-    def _backward(self, precision: Precision, loss: Loss) -> Callable[..., Tensor]:
+    def _backward(self, training: Training) -> Callable[..., Tensor]:
         def differentiate(*inputs: Tensor) -> Tensor:
             """The gradients (K, P) of all rows; the errors (K,)."""
             buffers = {name: buffer.contiguous() for name, buffer in self._buffers.items()}  # vmap updates no others
-            with arithmetic(self._device, precision, mapped=True) as forward:
+            with arithmetic(self._device, training.precision, mapped=True) as forward:
                 with forward:
-                    errors = vmap(partial(self._error, loss))(self._leaves, buffers, *inputs)
+                    errors = vmap(partial(self._error, training.loss))(self._leaves, buffers, *inputs)
                 found = torch.autograd.grad(errors.sum(), list(self._leaves.values()), materialize_grads=True)
             torch._foreach_copy_(self._gradients, found)
             for name, buffer in buffers.items():
@@ -255,20 +258,20 @@ class Fusion(Generic[T]):
     def _error(self, loss: Loss, leaves: dict[str, Tensor], buffers: dict[str, Tensor], *tensors: Tensor) -> Tensor:
         """The loss of one row; the target is the last of the tensors."""
         *inputs, target = tensors
-        return loss_of(loss, functional_call(self._network, (leaves, buffers), tuple(inputs)), target)
+        return loss(functional_call(self._network, (leaves, buffers), tuple(inputs)), target)
 
 
 def _raised_alone(lane: _Lane[Any]) -> Exception | None:
     batch = _batch(lane)
     try:
-        copy.deepcopy(lane.row.network)(*batch.inputs)
+        lane.row.training.loss(copy.deepcopy(lane.row.network)(*batch.inputs), batch.target)
     except Exception as error:
         return error
     return None
 
 
 def _shape(lane: _Lane[Any]) -> Shape:
-    return _batch(lane).kspace.shape, lane.row.training.precision, lane.row.training.loss, lane.row.modes
+    return _batch(lane).kspace.shape, lane.row.training.precision, lane.row.modes
 
 
 def _batch(lane: _Lane[Any]) -> Batch:

@@ -199,10 +199,11 @@ class TrainingClients(Residents):
 
     def _means(self, order: Train, name: str, noted: Noted, local: float) -> dict[str, float]:
         """The means of what a client noted, if its own parameters, `local` the largest of them, are finite."""
-        own = self._setup.algorithm.name if self._setup.algorithm.foreign else ""
+        parts = (self._setup.algorithm, self._clients[name].training.loss)
+        own, loss = (one.label if one.foreign else "" for one in parts)
         round_ = order.lot(name).round
         who = f"client {name}, round {round_}"
-        found = means(noted, self._clients[name].data, round_, who, own)
+        found = means(noted, self._clients[name].data, round_, who, own, loss)
         if not np.isfinite(local):
             raise DivergedError(f"{who}: its own parameters are not finite; lower its lr")
         return found

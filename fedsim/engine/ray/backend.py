@@ -91,8 +91,8 @@ class RayBackend(Backend):
             check_alike(self._ray, self._head, nodes)
         clients = federation.typical
         data = [section for client in clients for section in client.data.sections]
-        samplers = [client.training.sampler for client in clients[:1]]
-        for module in own_modules([setup.algorithm, setup.model, *samplers, *data]):  # actors may not have the file
+        training = [part for one in clients[:1] for part in (one.training.sampler, one.training.loss)]
+        for module in own_modules([setup.algorithm, setup.model, *training, *data]):  # actors may not have the file
             self._ray.cloudpickle.register_pickle_by_value(sys.modules[module])
         before, self._setup = self._setup, replace(setup, device=device_of(self._engine, nodes))
         if before is not None and before.device != self._setup.device:

@@ -139,7 +139,7 @@ def fl_mrcm(b: Bench) -> Models:  # noqa: PLR0915 - the whole of it in one piece
     judges = {(source, target): b.discriminator(source, target) for source in names for target in names}
     kind = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[method.discriminator_optimizer]
     steps = {pair: kind(judge.parameters(), lr=method.discriminator_lr) for pair, judge in judges.items()}
-    loss_of = {"mse": mse_loss, "l1": l1_loss}[b.workload.training.loss]
+    loss_of = {"mse": mse_loss, "l1": l1_loss}[b.workload.training.loss.name]
     server, net = state(b.network()), b.network()
     for round_ in b.rounds:
         features, sent = {}, []

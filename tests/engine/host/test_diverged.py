@@ -24,7 +24,7 @@ def test_a_slice_is_named_where_one_is_to_blame(workload: Callable[..., Workload
     data, noted = client.data, {"loss": np.array([np.nan])}
     assert isinstance(data, ClientData)
     with pytest.raises(DivergedError, match=r"the loss is not finite; it was so before the first step, and its"):
-        means(noted, data, 1, f"client {client.name}", "")
+        means(noted, data, 1, f"client {client.name}", "", "")
     volume = data.pieces[0].volume
     with h5py.File(data.shard, "a") as file:
         kspace = file[f"kspace/{volume}"][()]
@@ -32,4 +32,4 @@ def test_a_slice_is_named_where_one_is_to_blame(workload: Callable[..., Workload
         store(file, volume, kspace)
     named = rf"; slice \d+ of {volume} \(site A\) has values unlike those of other images: leave it out$"
     with pytest.raises(DivergedError, match=named):
-        means(noted, data, 1, f"client {client.name}", "")
+        means(noted, data, 1, f"client {client.name}", "", "")

@@ -1,4 +1,4 @@
-"""Users' own methods and networks train fused as they are, or one line says why not."""
+"""Users' own methods, networks and losses train fused as they are, or one line says why not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,9 +35,10 @@ def simulate(tmp_path: Path, cache: Path) -> Simulate:
 @pytest.mark.parametrize(
     ("page", "keys"),
     [("howto-method.md", "algorithm={name: 'damped:Damped'}"),
-     ("howto-network.md", "model={name: 'cascade:CascadeModel', channels: 2, stages: 2}")],
+     ("howto-network.md", "model={name: 'cascade:CascadeModel', channels: 2, stages: 2}"),
+     ("networks.md", "training.loss='charbonnier:Charbonnier'")],
 )  # fmt: skip
-def test_the_examples_of_the_how_tos_fuse(simulate: Simulate, tmp_path: Path, page: str, keys: str) -> None:
+def test_the_examples_of_the_documents_fuse(simulate: Simulate, tmp_path: Path, page: str, keys: str) -> None:
     files = [step for step in blocks(DOCS / page) if isinstance(step, File)]
     (code,) = (file for file in files if f"'{file.name.removesuffix('.py')}:" in keys)
     (tmp_path / code.name).write_text(code.text)
