@@ -1,6 +1,7 @@
 """A run's figures and its report: one self-contained HTML file."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.panels import contrast_of, panels_of
 from fedsim.report.time_section import time_section
 from fedsim.report.viewer import Stack, stacks_of
+from fedsim.report.wording import range_text
 from fedsim.workload.metrics import FEW
 from fedsim.workload.sites import Site, matrix_text
 
@@ -178,8 +180,10 @@ class _Report:
             self.missing.append(f"Reconstructions cannot be shown: {error}")
 
     def _stacks(self, panels: list[Picture]) -> list[Stack]:
-        """The image viewer's stacks; none if reconstructions could not be drawn, for the same reason."""
-        return stacks_of({self.workload.algorithm.name: self.run}) if panels else []
+        """The image viewer's stacks; none if some reconstructions could not be drawn, for the same reason."""
+        with suppress(InputError):
+            return stacks_of({self.workload.algorithm.name: self.run}) if panels else []
+        return []
 
     def _plots(self, headline: pd.DataFrame) -> Iterator[Picture]:
         if len(self.rounds):
@@ -289,10 +293,6 @@ def _counts(slices: pd.DataFrame) -> tuple[int, int] | None:
 
 def _accelerations(slices: pd.DataFrame) -> str:
     """Measured, and effective where conjugate partners count."""
-    measured, known = _range(slices["acceleration"]), slices.get("effective_acceleration", slices["acceleration"])
-    return measured + (f" (effective {_range(known)})" if _range(known) != measured else "")
-
-
-def _range(values: "pd.Series[float]") -> str:
-    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
-    return low if low == high else f"{low} to {high}"
+    measured = range_text(slices["acceleration"], ".2f")
+    known = range_text(slices.get("effective_acceleration", slices["acceleration"]), ".2f")
+    return measured + (f" (effective {known})" if known != measured else "")

@@ -18,7 +18,7 @@ from fedsim.report.study_tables import SHARED, StudyTables
 from fedsim.report.time_table import FOLDED
 from fedsim.report.tuning_table import tuning_columns
 from fedsim.report.viewer import Stack
-from fedsim.report.wording import AXIS_LABELS, CI, caption, number
+from fedsim.report.wording import AXIS_LABELS, CI, caption, number, range_text
 from fedsim.study.tune import Tune
 
 _MOST_POINTS = 300  # rows
@@ -136,14 +136,14 @@ def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
     yield "seeds", ", ".join(map(str, file.seeds)) + f" (each {anew} and draws masks and starts)"
     tested = volumes.groupby("seed")[["site", "subject"]].apply(lambda rows: len(rows.drop_duplicates()))
     folds = f" in {file.folds} folds, each tested once" if file.folds else ""
-    yield "test split", f"by subject; {_range(tested)} subjects a seed in {volumes['site'].nunique()} sites{folds}"
-    yield "acceleration", f"{_range(volumes['acceleration'], '.2f')}, measured"
+    yield "test split", f"by subject; {range_text(tested)} subjects a seed in {volumes['site'].nunique()} sites{folds}"
+    yield "acceleration", f"{range_text(volumes['acceleration'], '.2f')}, measured"
     yield "round", "each point's best by validation PSNR; test data chose nothing"
     if points["rounds"].nunique() > 1:
         what = (
             "some points stopped early; seconds and bytes are of what each did, mean curves end with the first to stop"
         )
-        yield "rounds", f"{_range(points['rounds'])}: {what}"
+        yield "rounds", f"{range_text(points['rounds'])}: {what}"
     yield "a number", "mean over volumes and clients of a site, then over sites; spreads and intervals over seeds"
     if study.kind.explains_intervals:
         regime = str(study.by_quality["psnr"]["regime"].iloc[0])
@@ -156,11 +156,6 @@ def _facts(study: StudyTables) -> Iterator[tuple[str, str]]:
             "tuning",
             f"by validation PSNR, seed {file.tune.seed}, not one of the study's{of_folds}; {_budget(file.tune)}",
         )
-
-
-def _range(values: "pd.Series[float]", form: str = "g") -> str:
-    low, high = format(values.min(), form), format(values.max(), form)
-    return low if low == high else f"{low} to {high}"
 
 
 def _budget(tune: Tune) -> str:

@@ -34,6 +34,12 @@ def number(value: float, quality: str, sign: str = "") -> str:
     return f"{value:{sign}{_FORMS.get(quality, '.4f')}}" if math.isfinite(value) else ""
 
 
+def range_text(values: "pd.Series[float]", form: str = "g") -> str:
+    """The lowest and the highest of some numbers, or the one that they all are."""
+    low, high = format(values.min(), form), format(values.max(), form)
+    return low if low == high else f"{low} to {high}"
+
+
 def with_unit(value: float, quality: str, sign: str = "") -> str:
     """A quality as text, in its unit."""
     return number(value, quality, sign) + _UNITS.get(quality, "")

@@ -192,6 +192,16 @@ def test_data_that_is_gone_is_said(finished: Run, tmp_path: Path, monkeypatch: p
     assert len(page.sources) == 5
 
 
+@pytest.mark.parametrize("share", [1, 2])
+def test_damaged_states_are_said(finished: Run, tmp_path: Path, share: int) -> None:
+    shutil.copytree(finished.path, tmp_path / "run")
+    for path in sorted(tmp_path.glob("run/checkpoints/round-*/clients/*"))[-1::-share]:
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    text = write_report(tmp_path / "run").read_text()
+    assert "Reconstructions cannot be shown: " in text
+    assert "is damaged" in text
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a run"):
         write_report(tmp_path)
