@@ -35,7 +35,7 @@ class Metrics(Section):
         return self.clients == "all" or (self.clients is None and clients <= FEW)
 
     def count(self, clients: int, cohort: int) -> int:
-        """Number of clients that are scored after a round, of so many, and given the size of its cohort."""
+        """Number of clients that are scored after a round, given the number of all and the size of its cohort."""
         if self.scores_all(clients):
             return clients
         return min(self.clients, clients) if isinstance(self.clients, int) else cohort

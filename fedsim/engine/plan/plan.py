@@ -216,7 +216,7 @@ class _Private:
         return self._bytes[client.training.optimizer]
 
     def saved_bytes(self, registered: int) -> float:
-        """Size of these clients' private state in a checkpoint of a federation of so many [bytes]."""
+        """Size of these clients' private state in a checkpoint, given the number of all clients [bytes]."""
         names = [client.name for client in self._clients]
         files = next_files(1, names, {}, registered)
         together = len(self._clients) / len(set(files.values()))
