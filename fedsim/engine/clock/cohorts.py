@@ -7,15 +7,13 @@ from itertools import count
 
 from fedsim.core.errors import InputError
 from fedsim.engine.clients.sequence import Clients
-from fedsim.engine.clock.conditions import Conditions
+from fedsim.engine.clock.conditions import MOST_IN_VAIN, Conditions
 from fedsim.engine.clock.draws import Draws
 from fedsim.engine.clock.turns import Outcome, Step, Turn
 from fedsim.workload.time import Time
 
 MOST_TRIES = 1000
 """Attempts at a round that no client finishes before it is given up."""
-MOST_IN_VAIN = 100_000
-"""Turns of such a round, likewise."""
 _ABSENT: Outcome = "unavailable"
 _LATE: Outcome = "late"
 _Ended = tuple[float, int, float, Outcome]
@@ -85,8 +83,8 @@ class Cohorts:
         Raises:
             InputError: none ever does.
         """
-        in_vain = 0
-        for _ in range(MOST_TRIES):
+        in_vain, tries = 0, MOST_TRIES if self._conditions.some_can_finish(places) else 0
+        for _ in range(tries):
             here = [place for place in places if self._conditions.available(place, now)]
             if here:
                 ended = self._until(self._draws.cohort(round_), [self._begun(place, now) for place in here], now)

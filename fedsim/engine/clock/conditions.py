@@ -2,8 +2,9 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,6 +18,12 @@ from fedsim.workload.sites import Site
 from fedsim.workload.time import Shifts as ShiftsSection
 from fedsim.workload.time import draw_speed
 
+MOST_IN_VAIN = 100_000
+"""Turns of a round that no client finishes before it is given up."""
+_FASTEST = -6.0
+"""Standard deviations of jitter of which no faster turn is expected: one in a billion is."""
+_ROUNDED = 1.01
+"""How much longer than its windows a turn may be; so much more than rounding adds to them."""
 _DAY_H = 24.0
 _BITS = 8 / 1e6  # Mbit of a byte
 
@@ -34,6 +41,12 @@ class Condition:
     dropout: float
     """Probability that it leaves during a turn."""
     windows: Windows
+
+    @cached_property
+    def can_finish(self) -> bool:
+        """Whether one of MOST_IN_VAIN turns is expected to be finished if all begin with the longest window."""
+        fastest = self.seconds * math.exp(_FASTEST * self.jitter)
+        return fastest <= _ROUNDED * self.windows.longest and (1 - self.dropout) * MOST_IN_VAIN >= 1
 
 
 class Conditions:
@@ -58,6 +71,10 @@ class Conditions:
         if place not in self._known:
             self._known[place] = self._made(place)
         return self._known[place]
+
+    def some_can_finish(self, places: Iterable[int]) -> bool:
+        """Whether a client at one of these places can finish a turn."""
+        return any(self.of(place).can_finish for place in places)
 
     def available(self, place: int, now: float) -> bool:
         """Whether a client is available at a time [s]."""

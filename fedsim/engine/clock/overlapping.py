@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.engine.clients.sequence import Clients
-from fedsim.engine.clock.cohorts import MOST_IN_VAIN, MOST_TRIES, unfinished
-from fedsim.engine.clock.conditions import Conditions
+from fedsim.engine.clock.cohorts import MOST_TRIES, unfinished
+from fedsim.engine.clock.conditions import MOST_IN_VAIN, Conditions
 from fedsim.engine.clock.draws import Draws
 from fedsim.engine.clock.turns import Outcome, Step, Turn
 from fedsim.workload.time import Time
@@ -50,6 +50,8 @@ class Overlapping:
         Raises:
             InputError: no client ever finishes.
         """
+        if not self._can_go_on():
+            raise unfinished(self._round)
         turns, uploads, tries, ended = list[Turn](), 0, 0, 0
         while uploads < self._time.uploads:
             next_ = self._next()
@@ -70,6 +72,11 @@ class Overlapping:
             if ended > MOST_IN_VAIN and not uploads:
                 raise unfinished(self._round)
         return turns
+
+    def _can_go_on(self) -> bool:
+        """Whether an upload is on its way, or a client can finish a turn that it has still to begin."""
+        coming = any(outcome == "trained" for *_, outcome in self._queue)
+        return coming or self._conditions.some_can_finish(map(int, self._draws.members(self._round)))
 
     def _forget(self) -> None:
         """Let those whose turn has ended be drawn again."""

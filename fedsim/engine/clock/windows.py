@@ -13,6 +13,10 @@ Window = tuple[float, float]
 class Windows(Protocol):
     """The windows of a client."""
 
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest of them, apart from rounding."""
+
     def at(self, now: float) -> Window:
         """The window that has begun and not ended at a time, or the next one to begin; its end lies after that time."""
 
@@ -27,6 +31,11 @@ class Shifts:
     """Seconds of a window; less than the period."""
     phase: float
     """Begin of one of the windows [s]."""
+
+    @property
+    def longest(self) -> float:
+        """Seconds of each."""
+        return self.length
 
     def at(self, now: float) -> Window:
         """The present window or the next."""
@@ -47,6 +56,11 @@ class Traced:
     """Of each window, before the next begins [s]."""
     period: float = math.inf
     """Seconds after which all return; no window ends later."""
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest."""
+        return max(end - begin for begin, end in zip(self.begins, self.ends, strict=True))
 
     def at(self, now: float) -> Window:
         """The present window or the next."""

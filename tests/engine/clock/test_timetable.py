@@ -253,9 +253,9 @@ def test_steps_that_are_looked_at_ahead_are_kept(make: Make, monkeypatch: pytest
     assert timetable.step(1) is first
 
 
-@pytest.mark.parametrize("mode", ["synchronous", "deadline", "buffered", "asynchronous"])
-def test_a_round_of_many_clients_is_given_up_as_soon(make: Make, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    """After a number of turns in vain, not only of attempts, in each of which all clients may have one."""
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The places of the clients that begin a turn; a round is given up after fifty turns in vain."""
     begun, end = list[int](), Conditions.end
 
     def noted(self: Conditions, place: int, begin: float, number: int) -> tuple[float, Outcome]:
@@ -265,10 +265,67 @@ def test_a_round_of_many_clients_is_given_up_as_soon(make: Make, monkeypatch: py
     monkeypatch.setattr(Conditions, "end", noted)
     for at in ("cohorts", "overlapping"):
         monkeypatch.setattr(f"fedsim.engine.clock.{at}.MOST_IN_VAIN", 50)
-    timetable = make("time.dropout=0.999999", f"time.mode={mode}", "time.deadline_s=9", "time.buffer=2")
+    return begun
+
+
+ENDLESS = ("synchronous", "deadline", "buffered", "asynchronous")
+
+
+@pytest.mark.parametrize("mode", ENDLESS)
+def test_a_round_of_many_clients_is_given_up_as_soon(make: Make, begun: list[int], mode: str) -> None:
+    """After a number of turns in vain, not only of attempts, in each of which all clients may have one."""
+    timetable = make("time.dropout=0.9999", f"time.mode={mode}", "time.deadline_s=9", "time.buffer=2")
     with pytest.raises(InputError, match=r"^time: round 1: no client finishes its turn"):
         timetable.step(1)
     assert 50 < len(begun) <= 54
+
+
+@pytest.mark.parametrize("mode", ENDLESS)
+@pytest.mark.parametrize(
+    "key",
+    ["available={share: 0.0008, period_h: 1}", "available.trace=trace.csv", "dropout=0.999999"],
+    ids=["shifts", "trace", "dropout"],
+)
+def test_a_run_that_no_client_can_finish_is_refused_before_a_turn(
+    make: Make, tmp_path: Path, begun: list[int], mode: str, key: str
+) -> None:
+    """Windows of 2.88 s and turns of 3 s or more; or one of a million turns that does not drop out."""
+    (tmp_path / "trace.csv").write_text("client,from_s,to_s\n" + "".join(f"{name},5,7.8\n" for name in "ABC"))
+    timetable = make(f"time.{key}", f"time.mode={mode}", "time.deadline_s=9", "time.buffer=2")
+    with pytest.raises(InputError, match=r"^time: round 1: no client finishes its turn"):
+        timetable.step(1)
+    assert not begun
+
+
+@pytest.mark.parametrize("mode", ENDLESS)
+@pytest.mark.parametrize(
+    ("keys", "step"),
+    [
+        (("available={trace: trace.csv, period_h: 1}",), 2000),
+        (("available={share: 0.0008, period_h: 1}", "jitter=0.1"), 1),
+        (("dropout=0.98",), 1),
+    ],
+    ids=["windows as long as turns", "jitter", "dropout"],
+)
+def test_a_run_that_a_client_can_finish_goes_on(
+    make: Make, tmp_path: Path, mode: str, keys: tuple[str, ...], step: int
+) -> None:
+    """C alone has a window in which its turn fits, whatever a time after 2,000 hours is rounded to."""
+    (tmp_path / "trace.csv").write_text("client,from_s,to_s\nA,0.3,3.2\nB,0.3,4.2\nC,0.3,7.3\n")
+    timetable = make(*(f"time.{key}" for key in keys), f"time.mode={mode}", "time.deadline_s=9", "time.buffer=1")
+    assert "trained" in {turn.outcome for turn in timetable.step(step).turns}
+
+
+def test_an_upload_on_its_way_enters_its_step_though_no_other_can_follow(make: Make, tmp_path: Path) -> None:
+    """After round 1 only B is in, whose window is shorter than its turns, and C is still at work."""
+    (tmp_path / "trace.csv").write_text("client,from_s,to_s\nB,0,1\n")
+    left = [f"federation.sites.{site}.leaves_round=1" for site in (0, 2)]
+    timetable = make("time.mode=asynchronous", "time.available={trace: trace.csv, period_h: 1}", *left)
+    assert [told(step) for step in steps(timetable, 2)] == [
+        [("B", 0, 1, 0, "unavailable"), ("A", 0, 3, 0, "trained")], [("C", 0, 7, 1, "trained")],
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"^time: round 3: no client finishes its turn"):
+        timetable.step(3)
 
 
 def test_the_bytes_are_those_of_the_method(make: Make, tmp_path: Path) -> None:
