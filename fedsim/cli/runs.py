@@ -125,11 +125,11 @@ def report(
 
 def _opened(run_dir: Path, overrides: list[str] | None, trust: bool) -> "Run":
     """Open a run with overrides of keys that a resumed run may change."""
-    from fedsim.engine.record.resuming import began_with, check_same
+    from fedsim.engine.record.resuming import check_goes_on
     from fedsim.engine.record.run_directory import Run
 
     opened = Run(run_dir, overrides or [], trust=trust or None)
-    check_same(began_with(run_dir), opened.workload.settled())
+    check_goes_on(run_dir, opened.workload.settled())
     return opened
 
 

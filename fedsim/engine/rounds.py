@@ -69,6 +69,17 @@ class Rounds:
         """Whether no client has been trained for a round that is to come."""
         return self._aggregation.level
 
+    def over(self, round_: int) -> RunError | None:
+        """Why no round can follow a round, since no client finishes a turn any more; None if one can.
+
+        Then no client has been trained for one either, so that a checkpoint can be written.
+        """
+        try:
+            self._step_of(round_ + 1)
+        except RunError as error:
+            return error
+        return None
+
     def play(self, round_: int, until: int = 0) -> tuple[Row, list[Row]]:
         """Train and validate; the round's row, and a row for each client that was drawn or validated.
 

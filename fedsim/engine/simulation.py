@@ -12,7 +12,7 @@ from typing import Any, Self
 import pandas as pd
 
 from fedsim.algorithms import hooks
-from fedsim.core.errors import DamagedError, InputError, WriteError
+from fedsim.core.errors import DamagedError, InputError, RunError, WriteError
 from fedsim.data.split import Part
 from fedsim.engine.backends import make_backend
 from fedsim.engine.clock.timetable import Timetable
@@ -121,7 +121,7 @@ class Simulation:
 
         Raises:
             InputError: the run directory cannot be written, or the run does not fit into this machine or cluster.
-            RunError: a client failed, processes kept being lost, or the disk is full.
+            RunError: a client failed, processes kept being lost, the disk is full, or `Rounds.over`.
         """
         if self.workload.engine.backend == "serial" and any(fault.kind == "kill" for fault in self.workload.faults):
             raise InputError("faults: kill needs engine.backend=ray; a serial run has no worker process to kill")
@@ -171,10 +171,7 @@ class Simulation:
             InputError: there is no such checkpoint, or the client was not drawn for the round.
             ClientError: it failed.
         """
-        known = [0, *checkpoint.complete_rounds(self.path)]
-        if round_ - 1 not in known:
-            possible = ", ".join(str(before + 1) for before in known)
-            raise InputError(f"--round {round_}: needs the checkpoint before it; rounds that have one: {possible}")
+        self._snapshots.check_before(round_)
         check_client(client, self._federation.names)
         self._put(round_ - 1)
         return self._rounds.play_alone(client, round_)
@@ -202,9 +199,10 @@ class Simulation:
         self._log.say(f"resumes after round {begun}" if begun else "begins")
         self._walltime.begin(self.workload.metrics.every, self._ledger.seconds())
         last, stopping = self.workload.training.rounds, False
+        over: RunError | None = None
         while round_ < last and not self._stops_early():
             stopping = stopping or stop()
-            if self._rounds.level and (stopping or not self._walltime.lasts()):
+            if self._rounds.level and (stopping or not self._walltime.lasts() or (over := self._rounds.over(round_))):
                 break
             round_ += 1
             row, clients = self._rounds.play(round_, round_ if stopping else level_after(self.workload, round_))
@@ -220,6 +218,8 @@ class Simulation:
             between(row)
         if round_ > begun and not is_due(self.workload, round_):
             self._checkpoint(round_)
+        if over:
+            raise over
         if reason := self._stops_early():
             log.info(reason)
         return round_ >= last or bool(reason)

@@ -17,7 +17,7 @@ from fedsim.engine.place.placement import granted
 from fedsim.engine.plan.advice import warnings
 from fedsim.engine.plan.fits import check_fits, check_time, plan_run, refuse
 from fedsim.engine.record.claim import check_unclaimed
-from fedsim.engine.record.resuming import began_with, check_same
+from fedsim.engine.record.resuming import check_goes_on
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.jobs.kept import forget, kept_status
 from fedsim.jobs.local import Local
@@ -132,7 +132,7 @@ def _check_folder(target: Target, job: Job, here: bool, there: bool) -> None:
         check_folder(job.plan, out)
     elif here and (out / "workload.yaml").exists():
         try:
-            check_same(began_with(out), job.workloads[0].settled())
+            check_goes_on(out, job.workloads[0].settled())
         except InputError as error:
             raise InputError(f"--out {out}: holds another run, {error}; choose another folder") from error
     elif here and out.exists() and (not out.is_dir() or any(out.iterdir())):

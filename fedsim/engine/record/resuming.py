@@ -59,15 +59,26 @@ def check_resumed(path: Path, now: Workload) -> None:
         InputError: naming the key or the file.
     """
     check_kept(path, now)
-    before = began_with(path)
-    check_same(before, now)
+    before = check_goes_on(path, now)
     for key in _CHANGES_BITS:
         was, is_ = getattr(before.engine, key), getattr(now.engine, key)
         if was != is_:
             log.warning("engine.%s: was %s and is now %s: the last bits may differ from here on", key, was, is_)
 
 
-def began_with(path: Path) -> Workload:
+def check_goes_on(path: Path, now: Workload) -> Workload:
+    """Refuse to use a run with another workload than it was trained with; returns that one.
+
+    Raises:
+        InputError: naming the first key that differs but must not.
+    """
+    before = _began_with(path)
+    check_same(before, now)
+    _check_no_shorter(before.training, now.training, max(complete_rounds(path), default=0))
+    return before
+
+
+def _began_with(path: Path) -> Workload:
     """The workload that a run was trained with: its newest checkpoint's; that of workload.yaml before there is one.
 
     Raises:
@@ -122,7 +133,7 @@ def _by_volume(manifest: pd.DataFrame, column: str) -> dict[tuple[str, str], Has
 
 
 def check_same(before: Workload, now: Workload) -> None:
-    """Refuse to resume a run with another workload.
+    """Refuse another workload, apart from how many rounds it has.
 
     Raises:
         InputError: naming the first key that differs but must not.
@@ -132,17 +143,16 @@ def check_same(before: Workload, now: Workload) -> None:
         free = any(key == prefix or key.startswith(f"{prefix}.") for prefix in _FREE_ON_RESUME)
         if (not free or key in _KEPT_ON_RESUME) and old.get(key) != new.get(key):
             raise InputError(f"{key}: was {old.get(key)!r} and is now {new.get(key)!r}; a run that has begun keeps it")
-    _check_no_shorter(before.training, now.training)
 
 
-def _check_no_shorter(before: Training, now: Training) -> None:
-    """Refuse to resume a run that would have ended sooner than it did.
+def _check_no_shorter(before: Training, now: Training, trained: int) -> None:
+    """Refuse to resume a run that would have ended sooner than it did, after `trained` rounds.
 
     Raises:
         InputError: it has fewer rounds, or a rule of early stopping that is not the old one with more patience.
     """
-    if now.rounds < before.rounds:
-        raise InputError(f"training.rounds: was {before.rounds} and may only grow on resume")
+    if now.rounds < trained:
+        raise InputError(f"training.rounds: is {now.rounds}, and the run has {trained} already; set at least that")
     was, is_ = before.early_stopping, now.early_stopping
     patient = was and is_ and is_.patience >= was.patience and is_.model_copy(update={"patience": was.patience}) == was
     if is_ is not None and not patient:

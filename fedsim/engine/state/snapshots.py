@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.algorithms.learner import Learner
+from fedsim.core.errors import InputError
 from fedsim.engine.backend import Backend
 from fedsim.engine.federation import Federation
 from fedsim.engine.host.messages import Faults, Layouts, Load, Message, Reset, Save, Setup
@@ -46,6 +47,17 @@ class Snapshots:
     def reached(self) -> int:
         """The last round with a checkpoint; 0 before the first."""
         return max(checkpoint.complete_rounds(self._run), default=0)
+
+    def check_before(self, round_: int) -> None:
+        """Refuse a round that cannot be repeated, since there is no checkpoint before it.
+
+        Raises:
+            InputError: naming the rounds that have one.
+        """
+        known = [0, *checkpoint.complete_rounds(self._run)]
+        if round_ - 1 not in known:
+            possible = ", ".join(str(before + 1) for before in known)
+            raise InputError(f"--round {round_}: needs the checkpoint before it; rounds that have one: {possible}")
 
     def put(self, round_: int) -> tuple[int | None, float | None]:
         """Restore hosts and server to the state after a round, where 0 is the start; lost hosts are started again.
