@@ -16,7 +16,7 @@ from fedsim.core.files import write_json
 from fedsim.core.text import counted
 from fedsim.jobs.common import checked_files
 from fedsim.jobs.slurm_queue import content, ended, in_accounting, in_queue, status_in
-from fedsim.jobs.target import RUNS, State, Status, Submission, Task
+from fedsim.jobs.target import RUNS, Content, State, Status, Submission, Task
 
 _FILE = "array.json"
 _UNDER_WAY: tuple[State, ...] = ("running", "pending")
@@ -52,7 +52,7 @@ def write_array(folder: Path, submission: Submission) -> None:
     write_json(folder / _FILE, {"study": str(submission.out), "tasks": labels})
 
 
-def files_of(task: Task) -> dict[str, str]:
+def files_of(task: Task) -> dict[str, Content]:
     """What lies in the folder of a task.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.files import making
-from fedsim.jobs.target import Submission, Task
+from fedsim.jobs.target import Content, Submission, Task
 
 if TYPE_CHECKING:
     from fedsim.engine.place.node import Node
@@ -40,7 +40,7 @@ def checked_id(submission_id: str) -> str:
     return submission_id
 
 
-def checked_files(submission: Submission | Task) -> Mapping[str, str]:
+def checked_files(submission: Submission | Task) -> Mapping[str, Content]:
     """The files of a submission, once all their names are known to stay in its folder.
 
     Raises:
@@ -50,6 +50,17 @@ def checked_files(submission: Submission | Task) -> Mapping[str, str]:
         if not _FILE.fullmatch(name):
             raise InputError(f"{name!r:.60}: cannot be sent with the job; use only letters, digits, '.', '_', '-'")
     return submission.files
+
+
+def as_bytes(content: Content) -> bytes:
+    """What a file has."""
+    return content.encode() if isinstance(content, str) else content
+
+
+def shown(name: str | Path, content: Content) -> str:
+    """A file for a dry run: its name as a comment and its text, or its size."""
+    text = content.rstrip() if isinstance(content, str) else f"# ({len(content):,} bytes)"
+    return f"# {name}\n{text}\n"
 
 
 def ask(command: list[str], stdin: str = "", env: Mapping[str, str] | None = None) -> str:

@@ -12,7 +12,8 @@ import json
 import logging
 import secrets
 import shlex
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
@@ -20,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.files import making
-from fedsim.jobs.common import ask, check_free, checked_files, checked_id, stream
+from fedsim.jobs.common import as_bytes, ask, check_free, checked_files, checked_id, stream
 from fedsim.jobs.kept import keep
 from fedsim.jobs.manifest import as_yaml, check, groups_of, nodes_of, pods_of, read_manifest
-from fedsim.jobs.target import ENDED, State, Status, Submission
+from fedsim.jobs.target import ENDED, Content, State, Status, Submission
 
 if TYPE_CHECKING:
     from fedsim.engine.place.node import Node
@@ -75,7 +76,7 @@ class KubeRay:
     def render(self, submission: Submission) -> str:
         """The manifests to apply: a ConfigMap and a RayJob."""
         name, files = checked_id(submission.id), checked_files(submission)
-        if sum(len(text.encode()) for text in files.values()) > _LARGEST:
+        if sum(len(as_bytes(content)) for content in files.values()) > _LARGEST:
             raise InputError(f"{name}: its files exceed {_LARGEST:,} bytes, the limit of a ConfigMap")
         job = deepcopy(self._manifest)
         metadata = job["metadata"] | {"name": name}
@@ -87,8 +88,7 @@ class KubeRay:
             _mount(pod, name)
         check(job, "RayJob", self.path)
         kept = {key: metadata[key] for key in ("name", "namespace", "labels") if key in metadata}
-        mounted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": kept, "data": dict(sorted(files.items()))}
-        return as_yaml(mounted, job)
+        return as_yaml({"apiVersion": "v1", "kind": "ConfigMap", "metadata": kept, **_contents(files)}, job)
 
     def nodes(self) -> "tuple[Node, ...] | None":
         """One node per replica with its pod's limits; None if the manifest leaves out a limit."""
@@ -198,6 +198,17 @@ class KubeRay:
 
     def _command(self, verb: str, *arguments: str) -> list[str]:
         return ["kubectl", verb, *self._scope, *arguments]
+
+
+def _contents(files: Mapping[str, Content]) -> dict[str, dict[str, str]]:
+    """Files as a ConfigMap has them: text, and other content in base64."""
+    text, binary = dict[str, str](), dict[str, str]()
+    for name, content in sorted(files.items()):
+        if isinstance(content, str):
+            text[name] = content
+        else:
+            binary[name] = b64encode(content).decode()
+    return {"data": text, "binaryData": binary} if binary else {"data": text}
 
 
 def _command(submission: Submission) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from fedsim.core.errors import InputError, RunError
 from fedsim.engine.ray.token import refused, user_token
-from fedsim.jobs.common import checked_files, checked_id, fetch_shared
+from fedsim.jobs.common import as_bytes, checked_files, checked_id, fetch_shared, shown
 from fedsim.jobs.target import ENDED, State, Status, Submission
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class RayJobs:
 
     def render(self, submission: Submission) -> str:
         """Id, entry point, metadata and environment of the job, and the files in its working directory."""
-        files = [f"# working_dir/{name}\n{text.rstrip()}\n" for name, text in sorted(checked_files(submission).items())]
+        files = [shown(f"working_dir/{name}", content) for name, content in sorted(checked_files(submission).items())]
         job = {"submission_id": checked_id(submission.id), **self._request(submission)}
         return "\n".join(["# Ray job", *(f"{key}: {value}" for key, value in job.items()), "", *files])
 
@@ -67,8 +67,8 @@ class RayJobs:
         request = self._request(submission)
         environment = request.pop("env_vars")
         with tempfile.TemporaryDirectory() as folder:
-            for name, text in checked_files(submission).items():
-                (Path(folder) / name).write_text(text, encoding="utf-8")
+            for name, content in checked_files(submission).items():
+                (Path(folder) / name).write_bytes(as_bytes(content))
             runtime = {"working_dir": folder, "env_vars": environment}
             with self._asking():
                 if self.status(submission.id).state in ENDED:

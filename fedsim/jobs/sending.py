@@ -17,13 +17,14 @@ from fedsim.engine.place.placement import granted
 from fedsim.engine.plan.advice import warnings
 from fedsim.engine.plan.fits import check_fits, check_time, plan_run, refuse
 from fedsim.engine.record.claim import check_unclaimed
+from fedsim.engine.record.kept import files_of
 from fedsim.engine.record.resuming import check_goes_on
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.jobs.kept import forget, kept_status
 from fedsim.jobs.local import Local
 from fedsim.jobs.receipts import receipts, write_receipt
 from fedsim.jobs.state import check_state
-from fedsim.jobs.submission import Job
+from fedsim.jobs.submission import LARGEST, Job
 from fedsim.jobs.target import RUNS, State, Target
 from fedsim.jobs.targets import shares_files, source_of
 from fedsim.study.frozen import check_folder
@@ -149,6 +150,9 @@ def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
         if missing:
             tell(f"{missing} is not on this machine; whether it exists and fits is checked on the cluster")
             return
+        for file in () if here else _named(workload):
+            if file.stat().st_size > LARGEST:
+                tell(f"{file} is too large to be sent; the cluster needs it under the same path")
     if job.plan is not None:
         check_data(job.plan)
     nodes = _nodes(target, there)
@@ -204,8 +208,13 @@ def _machine(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool)
 
 
 def _missing(workload: Workload) -> Path | None:
-    """The first source path that does not exist on this machine; empty if all do."""
+    """The first path of data, or of another file that it names, that does not exist on this machine; None if all do."""
     root = workload.federation.root
     sources = [site.source for site in workload.federation.expanded_sites().entries]
-    paths = (root / source.path for source in sources if isinstance(source, FileSource))
-    return next((path for path in paths if not path.exists()), None)
+    paths = [root / source.path for source in sources if isinstance(source, FileSource)]
+    return next((path for path in (*paths, *_named(workload)) if not path.exists()), None)
+
+
+def _named(workload: Workload) -> list[Path]:
+    """What it names beside data and code: a trace, and what networks start from."""
+    return [file for file in files_of(workload).values() if file is not None]

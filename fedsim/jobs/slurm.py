@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.core.errors import InputError, RunError
-from fedsim.core.files import write_text, writing
+from fedsim.core.files import replacing, write_text, writing
 from fedsim.jobs.array import Array, array_in, files_of, named, option_of, status_of_array, write_array
-from fedsim.jobs.common import ask, checked_files, checked_id, fetch_shared, planned_node
+from fedsim.jobs.common import as_bytes, ask, checked_files, checked_id, fetch_shared, planned_node, shown
 from fedsim.jobs.slurm_queue import RUNNING, WAITING, content, ended, in_accounting, in_queue, status_in
 from fedsim.jobs.state import state_folder
 from fedsim.jobs.tail import Tail
-from fedsim.jobs.target import RUNS, Status, Submission
+from fedsim.jobs.target import RUNS, Content, Status, Submission
 
 if TYPE_CHECKING:
     from fedsim.engine.place.node import Node
@@ -44,7 +44,7 @@ class Slurm:
     def render(self, submission: Submission) -> str:
         """The command, and the files that would be written first."""
         self._check(submission)
-        files = [f"# {path}\n{text.rstrip()}\n" for path, text in sorted(_files(submission).items())]
+        files = [shown(path, has) for path, has in sorted(_files(submission).items())]
         path = f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
         return "\n".join([f"# command\n{path} {shlex.join(self._command(submission))}\n", *files])
 
@@ -66,8 +66,9 @@ class Slurm:
                 one.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for left in ("job", "status", "output.txt"):  # left by a finished job of the same id
                     (one / left).unlink(missing_ok=True)
-        for path, text in files.items():
-            write_text(path, text)
+        for path, has in files.items():
+            with replacing(path) as temporary:
+                temporary.write_bytes(as_bytes(has))
         if submission.tasks:
             write_array(folder, submission)
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
@@ -166,12 +167,12 @@ def _folder(submission_id: str) -> Path:
     return state_folder() / "slurm" / checked_id(submission_id)
 
 
-def _files(submission: Submission) -> dict[Path, str]:
+def _files(submission: Submission) -> dict[Path, Content]:
     """The files of a job, or of all tasks of an array."""
     folder = _folder(submission.id)
     parts = {folder / str(number): files_of(task) for number, task in submission.tasks.items()}
     parts = parts or {folder: dict(checked_files(submission))}
-    return {one / name: text for one, files in parts.items() for name, text in files.items()}
+    return {one / name: has for one, files in parts.items() for name, has in files.items()}
 
 
 def _tails(array: Array) -> dict[str, Tail]:

@@ -13,16 +13,17 @@ from typing import Literal
 from fedsim.core.errors import InputError
 from fedsim.core.yaml import read_yaml
 from fedsim.engine.record.kept import keep_own
-from fedsim.jobs.target import Submission, Task
+from fedsim.jobs.target import Content, Submission, Task
 from fedsim.study.ended import is_finished, read_failures, write_failures
 from fedsim.study.frozen import check_folder, freeze
 from fedsim.study.runner import check_data
 from fedsim.study.study import Point, StudyPlan, load_study
-from fedsim.workload.reading import load_workload, write_yaml
+from fedsim.workload.reading import load_workload, with_other_files, write_yaml
 from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Federation
 
-_LARGEST = 1_000_000  # bytes; ample for workloads and methods, too small for data, which are not sent
+LARGEST = 1_000_000
+"""Bytes of all files of a job: ample for workloads, methods and traces, too small for data, which are not sent."""
 _RUN, _STUDY, _ARRAY = ("run", "workload.yaml", "--resume"), ("study", "study.yaml"), ("array",)
 _LONGEST_NAME = 27  # of the 45 characters of an id
 
@@ -166,12 +167,40 @@ def _submission(name: str, keep: Callable[[Path], None], command: tuple[str, ...
     """A submission of the files that `keep` writes into a folder, with the command to run there."""
     with tempfile.TemporaryDirectory() as folder:
         keep(Path(folder))
-        files = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
-    size = sum(len(text.encode()) for text in files.values())
-    if size > _LARGEST:
-        raise InputError(f"{name}: with its method's file it has {size:,} bytes; at most {_LARGEST:,} can be sent")
+        for file in sorted(Path(folder).glob("*.yaml")):
+            content = with_other_files(read_yaml(file), partial(_sent, Path(folder)))
+            file.write_text(write_yaml(content), encoding="utf-8")
+        size, files = _size(Path(folder)), {path.name: _content(path) for path in sorted(Path(folder).iterdir())}
+    if size > LARGEST:
+        raise InputError(f"{name}: with its method's file it has {size:,} bytes; at most {LARGEST:,} can be sent")
     known = {**files, "": command[0]} if command == _ARRAY else files  # a study as one job is another job
     return Submission(id=_id_of(name, known, out), files=files, arguments=(*command, "--out", str(out)), out=out)
+
+
+def _sent(folder: Path, file: Path) -> Path:
+    """The name of a copy in the folder that is sent; of a file that is too large, or not here, its own path."""
+    if not file.is_file() or file.stat().st_size > LARGEST:
+        return file
+    content = file.read_bytes()
+    copy = folder / f"{hashlib.sha256(content).hexdigest()[:10]}{file.suffix.lower()}"
+    if not copy.exists() and _size(folder) + len(content) > LARGEST:
+        return file
+    copy.write_bytes(content)
+    return Path(copy.name)
+
+
+def _size(folder: Path) -> int:
+    """Of all files in a folder [bytes]."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _content(path: Path) -> Content:
+    """Of a file, as text if it is that."""
+    content = path.read_bytes()
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content
 
 
 def _keep(workload: Workload, folder: Path) -> None:
@@ -199,8 +228,9 @@ def _cache(workload: Workload, beside: Path | None) -> Path:
     return cache if beside is None or cache != default else beside / "cache"
 
 
-def _id_of(name: str, files: Mapping[str, str], out: Path) -> str:
+def _id_of(name: str, files: Mapping[str, Content], out: Path) -> str:
     """The same id for the same content and folder, whatever the cluster."""
-    content = json.dumps([sorted(files.items()), str(out)])
+    told = {one: text if isinstance(text, str) else hashlib.sha256(text).hexdigest() for one, text in files.items()}
+    content = json.dumps([sorted(told.items()), str(out)])
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower())[:_LONGEST_NAME].strip("-")
     return f"fedsim-{plain}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"

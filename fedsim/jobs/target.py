@@ -13,14 +13,18 @@ State = Literal["unknown", "pending", "running", "succeeded", "failed", "stopped
 RUNS, ENDED = frozenset({"pending", "running"}), frozenset({"succeeded", "failed", "stopped"})
 
 
+Content = str | bytes
+"""Of a file: its text, or what it has if it is none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Submission:
     """A job to submit: a fedsim command and the few small files it needs. Data are never sent, only their paths."""
 
     id: str
     """fedsim-NAME-DIGEST in [a-z0-9-], at most 45 characters: the same content and folder have the same id."""
-    files: Mapping[str, str]
-    """Text by name: workload.yaml or study.yaml and base.yaml, as resolved; the file of a user's own method."""
+    files: Mapping[str, Content]
+    """By name: workload.yaml or study.yaml and base.yaml, as resolved; the file of a user's own method; a trace."""
     arguments: tuple[str, ...]
     """Arguments for fedsim, run in the folder of the files: run workload.yaml --out DIR --resume."""
     out: Path
@@ -37,7 +41,7 @@ class Task:
 
     label: str
     """The point's name."""
-    files: Mapping[str, str]
+    files: Mapping[str, Content]
     """As of a submission."""
     arguments: tuple[str, ...]
     """As of a submission."""

@@ -1,7 +1,8 @@
 """Reading a workload file: YAML, `--set` overrides, validation, and errors in one clear line."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -187,22 +188,32 @@ def _find(root: Path, beside: Path) -> Path:
     return (found or [Path.cwd() / root])[0].resolve()
 
 
-def with_found_files(settings: Any, folder: Path, at: str = "") -> Any:  # noqa: ANN401 - any YAML value
-    """The settings at a dotted key of a workload or a study, with absolute paths of the files that they name.
+def with_found_files(settings: Any, folder: Path) -> Any:  # noqa: ANN401 - any YAML value
+    """The settings of a workload or a study, with absolute paths of the files that they name.
 
     Args:
         settings: As a file has them.
         folder: The workload's, where such files are looked up; then in the working directory.
+    """
+    return with_other_files(settings, partial(_beside, folder))
+
+
+def with_other_files(settings: Any, other: Callable[[Path], Path], at: str = "") -> Any:  # noqa: ANN401 - any YAML value
+    """The settings at a dotted key of a workload or a study, with other paths of the files that they name.
+
+    Args:
+        settings: As a file has them.
+        other: Gives the path that takes the place of one.
         at: Where the settings are, with a dot before each key.
     """
     if isinstance(settings, Mapping):
-        return {key: with_found_files(value, folder, f"{at}.{key}") for key, value in settings.items()}
+        return {key: with_other_files(value, other, f"{at}.{key}") for key, value in settings.items()}
     if isinstance(settings, list):
-        return [with_found_files(value, folder, at) for value in settings]
-    return str(_beside(Path(settings), folder)) if isinstance(settings, str) and at.endswith(_FILES) else settings
+        return [with_other_files(value, other, at) for value in settings]
+    return str(other(Path(settings))) if isinstance(settings, str) and at.endswith(_FILES) else settings
 
 
-def _beside(file: Path, folder: Path) -> Path:
+def _beside(folder: Path, file: Path) -> Path:
     """A file, looked up in a folder and then in the working directory."""
     found = folder.absolute() / file.expanduser()
     return found if found.exists() else Path.cwd() / file.expanduser()

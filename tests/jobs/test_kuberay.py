@@ -2,7 +2,9 @@
 
 import json
 import sys
+from base64 import b64decode
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,12 @@ def test_a_dry_run_is_a_valid_job_with_its_files(kuberay: KubeRay) -> None:
         assert pod["volumes"][-1] == {"name": "fedsim-job", "configMap": {"name": JOB.id}}
         assert pod["containers"][0]["volumeMounts"][-1]["mountPath"] == "/etc/fedsim"
     assert kuberay.out == Path("/shared/runs")
+
+
+def test_what_is_no_text_goes_along_in_base64(kuberay: KubeRay) -> None:
+    config, _ = documents(kuberay.render(replace(JOB, files={**JOB.files, "0a.safetensors": b"\xff\x00"})))
+    assert config["data"] == JOB.files
+    assert {name: b64decode(text) for name, text in config["binaryData"].items()} == {"0a.safetensors": b"\xff\x00"}
 
 
 def test_text_that_yaml_1_1_reads_as_something_else_is_quoted() -> None:

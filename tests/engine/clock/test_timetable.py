@@ -5,58 +5,20 @@ Mbit at 20 Mbit/s and sends 10 Mbit at 10 Mbit/s: turns of 1 + 1 + 1 = 3 s, 1 + 
 """
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fedsim.core.errors import InputError
-from fedsim.engine.clock.conditions import Conditions
 from fedsim.engine.clock.timetable import MOST_AHEAD, Timetable
-from fedsim.engine.clock.turns import Outcome, Step
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.plan.fits import check_time
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.workload.reading import load_workload, read_yaml
 
-from .conftest import FEDERATION
+from .conftest import Make, steps, told
 
-UP, DOWN = 1.25e6, 2.5e6
 WORKLOADS = sorted((Path(__file__).parents[3] / "workloads").glob("*.yaml"))
-HOSPITALS = (
-    FEDERATION
-    + """
-    - {{name: A, source: &images {{format: phantom, subjects: 4, slices: 5, size: 32}}}}
-    - {{name: B, source: *images, time: {{compute: {{samples_per_s: 5}}}}}}
-    - {{name: C, source: *images, time: {{compute: {{samples_per_s: 2}}}}}}
-training: {{rounds: 9}}
-time: {{compute: {{samples_per_s: 10}}, uplink_mbps: 10, downlink_mbps: 20}}
-"""
-)
-Make = Callable[..., Timetable]
-Told = list[tuple[str, float, float, int, str]]
-
-
-@pytest.fixture
-def make(tmp_path: Path, cache: Path) -> Make:
-    """Makes the timetable of the three hospitals, with overrides."""
-    (tmp_path / "paper.yaml").write_text(HOSPITALS.format(cache=cache))
-
-    def make(*overrides: str) -> Timetable:
-        workload = load_workload(tmp_path / "paper.yaml", overrides).settled()
-        return Timetable(workload, assemble(workload).clients, UP, DOWN)
-
-    return make
-
-
-def told(step: Step) -> Told:
-    """Client, begin, end, staleness and outcome of each turn."""
-    return [(turn.client, turn.begin_s, turn.end_s, turn.staleness, turn.outcome) for turn in step.turns]
-
-
-def steps(timetable: Timetable, rounds: int) -> list[Step]:
-    return [timetable.step(round_) for round_ in range(1, rounds + 1)]
 
 
 def times(timetable: Timetable, rounds: int) -> list[tuple[float, float]]:
@@ -193,17 +155,6 @@ def test_the_server_waits_for_the_first_to_come(make: Make, tmp_path: Path, mode
     assert timetable.step(8).turns[0].begin_s == 65
 
 
-def test_a_trace_that_is_over_ends_the_run_in_one_line(make: Make, tmp_path: Path) -> None:
-    (tmp_path / "trace.csv").write_text("client,from_s,to_s\nA,0,9\nB,0,9\nC,0,9\n")
-    for mode in ("synchronous", "deadline", "buffered", "asynchronous"):
-        timetable = make("time.available.trace=trace.csv", f"time.mode={mode}", "time.deadline_s=9", "time.buffer=3")
-        with pytest.raises(InputError, match=r"^time: round \d+: no client finishes its turn any more; .*$"):
-            timetable.step(9)
-        with pytest.raises(InputError, match=r"^time: round \d+: no client finishes"):
-            timetable.step(9)
-        assert timetable.step(1).end_s <= 9
-
-
 MODES = {
     "synchronous": (),
     "deadline": ("time.deadline_s=5",),
@@ -251,81 +202,6 @@ def test_steps_that_are_looked_at_ahead_are_kept(make: Make, monkeypatch: pytest
     first = timetable.step(1)
     timetable.step(1 + MOST_AHEAD)
     assert timetable.step(1) is first
-
-
-@pytest.fixture
-def begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The places of the clients that begin a turn; a round is given up after fifty turns in vain."""
-    begun, end = list[int](), Conditions.end
-
-    def noted(self: Conditions, place: int, begin: float, number: int) -> tuple[float, Outcome]:
-        begun.append(place)
-        return end(self, place, begin, number)
-
-    monkeypatch.setattr(Conditions, "end", noted)
-    for at in ("cohorts", "overlapping"):
-        monkeypatch.setattr(f"fedsim.engine.clock.{at}.MOST_IN_VAIN", 50)
-    return begun
-
-
-ENDLESS = ("synchronous", "deadline", "buffered", "asynchronous")
-
-
-@pytest.mark.parametrize("mode", ENDLESS)
-def test_a_round_of_many_clients_is_given_up_as_soon(make: Make, begun: list[int], mode: str) -> None:
-    """After a number of turns in vain, not only of attempts, in each of which all clients may have one."""
-    timetable = make("time.dropout=0.9999", f"time.mode={mode}", "time.deadline_s=9", "time.buffer=2")
-    with pytest.raises(InputError, match=r"^time: round 1: no client finishes its turn"):
-        timetable.step(1)
-    assert 50 < len(begun) <= 54
-
-
-@pytest.mark.parametrize("mode", ENDLESS)
-@pytest.mark.parametrize(
-    "key",
-    ["available={share: 0.0008, period_h: 1}", "available.trace=trace.csv", "dropout=0.999999"],
-    ids=["shifts", "trace", "dropout"],
-)
-def test_a_run_that_no_client_can_finish_is_refused_before_a_turn(
-    make: Make, tmp_path: Path, begun: list[int], mode: str, key: str
-) -> None:
-    """Windows of 2.88 s and turns of 3 s or more; or one of a million turns that does not drop out."""
-    (tmp_path / "trace.csv").write_text("client,from_s,to_s\n" + "".join(f"{name},5,7.8\n" for name in "ABC"))
-    timetable = make(f"time.{key}", f"time.mode={mode}", "time.deadline_s=9", "time.buffer=2")
-    with pytest.raises(InputError, match=r"^time: round 1: no client finishes its turn"):
-        timetable.step(1)
-    assert not begun
-
-
-@pytest.mark.parametrize("mode", ENDLESS)
-@pytest.mark.parametrize(
-    ("keys", "step"),
-    [
-        (("available={trace: trace.csv, period_h: 1}",), 2000),
-        (("available={share: 0.0008, period_h: 1}", "jitter=0.1"), 1),
-        (("dropout=0.98",), 1),
-    ],
-    ids=["windows as long as turns", "jitter", "dropout"],
-)
-def test_a_run_that_a_client_can_finish_goes_on(
-    make: Make, tmp_path: Path, mode: str, keys: tuple[str, ...], step: int
-) -> None:
-    """C alone has a window in which its turn fits, whatever a time after 2,000 hours is rounded to."""
-    (tmp_path / "trace.csv").write_text("client,from_s,to_s\nA,0.3,3.2\nB,0.3,4.2\nC,0.3,7.3\n")
-    timetable = make(*(f"time.{key}" for key in keys), f"time.mode={mode}", "time.deadline_s=9", "time.buffer=1")
-    assert "trained" in {turn.outcome for turn in timetable.step(step).turns}
-
-
-def test_an_upload_on_its_way_enters_its_step_though_no_other_can_follow(make: Make, tmp_path: Path) -> None:
-    """After round 1 only B is in, whose window is shorter than its turns, and C is still at work."""
-    (tmp_path / "trace.csv").write_text("client,from_s,to_s\nB,0,1\n")
-    left = [f"federation.sites.{site}.leaves_round=1" for site in (0, 2)]
-    timetable = make("time.mode=asynchronous", "time.available={trace: trace.csv, period_h: 1}", *left)
-    assert [told(step) for step in steps(timetable, 2)] == [
-        [("B", 0, 1, 0, "unavailable"), ("A", 0, 3, 0, "trained")], [("C", 0, 7, 1, "trained")],
-    ]  # fmt: skip
-    with pytest.raises(InputError, match=r"^time: round 3: no client finishes its turn"):
-        timetable.step(3)
 
 
 def test_the_bytes_are_those_of_the_method(make: Make, tmp_path: Path) -> None:
