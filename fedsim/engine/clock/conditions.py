@@ -21,9 +21,9 @@ from fedsim.workload.time import draw_speed
 MOST_IN_VAIN = 100_000
 """Turns of a round that no client finishes before it is given up."""
 _FASTEST = -6.0
-"""Standard deviations of jitter of which no faster turn is expected: one in a billion is."""
+"""Standard deviations of jitter of the fastest turn to be expected: one in a billion is faster."""
 _ROUNDED = 1.01
-"""How much longer than its windows a turn may be; so much more than rounding adds to them."""
+"""A turn may be so many times as long as the longest window: more than rounding of times adds to it."""
 _DAY_H = 24.0
 _BITS = 8 / 1e6  # Mbit of a byte
 

@@ -187,6 +187,15 @@ def test_a_trace_is_refused_before_a_client_is_timed(fedsim: Fedsim, file: Path)
     assert err.count("\n") == 1
 
 
+def test_a_run_that_no_client_can_finish_is_refused_by_all_commands(fedsim: Fedsim, file: Path, tmp_path: Path) -> None:
+    keys = ("--set", "time.mode=buffered", "--set", "time.buffer=5", "--set", "time.dropout=0.999999")
+    for command in (("plan", file), ("run", file, "--out", tmp_path / "run")):
+        status, _, err = fedsim(*command, *keys)
+        assert status == 2
+        assert err.splitlines()[-1].startswith("fedsim: time: round 1: no client finishes its turn any more; ")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_run_whose_rounds_end_is_refused_as_far_as_can_be_foreseen(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
