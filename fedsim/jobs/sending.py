@@ -150,9 +150,9 @@ def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
         if missing:
             tell(f"{missing} is not on this machine; whether it exists and fits is checked on the cluster")
             return
-        for file in () if here else _named(workload):
-            if file.stat().st_size > LARGEST:
-                tell(f"{file} is too large to be sent; the cluster needs it under the same path")
+    for file in dict.fromkeys(file for workload in job.workloads for file in _named(workload) if not here):
+        if file.stat().st_size > LARGEST:
+            tell(f"{file} is too large to be sent; the cluster needs it under the same path")
     if job.plan is not None:
         check_data(job.plan)
     nodes = _nodes(target, there)

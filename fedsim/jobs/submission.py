@@ -168,8 +168,9 @@ def _submission(name: str, keep: Callable[[Path], None], command: tuple[str, ...
     with tempfile.TemporaryDirectory() as folder:
         keep(Path(folder))
         for file in sorted(Path(folder).glob("*.yaml")):
-            content = with_other_files(read_yaml(file), partial(_sent, Path(folder)))
-            file.write_text(write_yaml(content), encoding="utf-8")
+            content = read_yaml(file)
+            if (sent := with_other_files(content, partial(_sent, Path(folder)))) != content:
+                file.write_text(write_yaml(sent), encoding="utf-8")
         size, files = _size(Path(folder)), {path.name: _content(path) for path in sorted(Path(folder).iterdir())}
     if size > LARGEST:
         raise InputError(f"{name}: with its method's file it has {size:,} bytes; at most {LARGEST:,} can be sent")

@@ -269,6 +269,17 @@ def test_a_cluster_that_was_brought_up_in_vain_is_taken_down(fedsim: Fedsim, wor
     assert (tmp_path / "own.sh.log").read_text() == "up\ndown\n"
 
 
+def test_what_is_too_large_to_be_sent_is_told(workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tmp_path / "night.csv"
+    trace.write_text("client,from_s,to_s\nB,0,4\n")
+    job = prepare(workload, ["time={latency_s: 1, available: {trace: night.csv}}"], None, None)
+    for largest, lines in ((1_000_000, 0), (10, 1)):
+        monkeypatch.setattr("fedsim.jobs.sending.LARGEST", largest)
+        told = list[str]()
+        submit_all(Nodes("two", ""), [job], told.append)
+        assert told.count(f"{trace} is too large to be sent; the cluster needs it under the same path") == lines
+
+
 class Nodes(RayJobs):
     """A cluster of two nodes that takes a job."""
 
