@@ -121,7 +121,7 @@ class Simulation:
 
         Raises:
             InputError: the run directory cannot be written, or the run does not fit into this machine or cluster.
-            RunError: a client failed, processes kept being lost, the disk is full, or `Rounds.over`.
+            RunError: a client failed, processes kept being lost, the disk is full, or no client finishes any more.
         """
         if self.workload.engine.backend == "serial" and any(fault.kind == "kill" for fault in self.workload.faults):
             raise InputError("faults: kill needs engine.backend=ray; a serial run has no worker process to kill")

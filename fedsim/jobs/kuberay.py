@@ -98,7 +98,8 @@ class KubeRay:
         """Apply the manifests; a finished job of the same id is deleted first, since KubeRay reruns none."""
         manifests = self.render(submission)
         self._kubectl("delete", "rayjob", submission.id, "--ignore-not-found", "--wait")
-        self._kubectl("apply", "--filename=-", stdin=manifests)
+        # on the server: else an annotation, which is limited to 256 kB, gets a copy of the files
+        self._kubectl("apply", "--server-side", "--filename=-", stdin=manifests)
 
     def status(self, submission_id: str) -> Status:
         """The state of a job according to the operator."""

@@ -170,7 +170,7 @@ def test_kubectl_is_given_exactly_what_the_dry_run_shows(kuberay: KubeRay, kubec
     kuberay.submit(JOB)
     (first, _), (arguments, said) = calls(kubectl)
     assert first == ["delete", "--namespace=default", "rayjob", JOB.id, "--ignore-not-found", "--wait"]
-    assert arguments == ["apply", "--namespace=default", "--filename=-"]
+    assert arguments == ["apply", "--namespace=default", "--server-side", "--filename=-"]
     assert said == kuberay.render(JOB)
 
 
