@@ -13,15 +13,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from fedsim.core.files import replacing
-from fedsim.engine.record.ledger import row_key
 from fedsim.engine.record.term import NEAR
-from fedsim.mri.references import HEADS, UNTRAINED
+from fedsim.mri.references import HEADS
 from fedsim.report.panels import Panel
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
@@ -30,9 +26,7 @@ MOST_NAMED = 12
 
 _DASHES = ("-", "--")
 _PALE, _DARK = "#B8BEC4", "#404040"
-_GREYS = dict(zip(UNTRAINED, (_PALE, "#D9C8AE", "#A9BFA6", "#8C96A0"), strict=True))
 _MOST_THIN = 100  # single lines that are drawn in a crowd
-_MOST_TICKS = 24  # bars that are named
 ERROR_COLOURS = "inferno"
 """Colour map of error maps, in figures and in the viewer."""
 LEGEND: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5}
@@ -71,47 +65,6 @@ def learning_curves(clients: pd.DataFrame, best: int | None) -> Figure:
     handles = next((found[0] for axis in axes if (found := axis.get_legend_handles_labels())[0]), [])
     if handles:
         figure.legend(handles=handles, ncols=min(7, len(handles)), **LEGEND)
-    return figure
-
-
-def quality_bars(evaluation: pd.DataFrame, clients: Sequence[str]) -> Figure:
-    """PSNR and SSIM, without training against reconstructed; bars per client, or per site if clients are many.
-
-    Args:
-        evaluation: One row per client and volume, of one round and split, in the federation's order.
-        clients: All clients of the federation, in its order, which determines their colours.
-    """
-    key = row_key(evaluation, MOST_NAMED) if len(clients) <= MOST_NAMED else "site"
-    groups = evaluation.replace([math.inf, -math.inf], math.nan).groupby(key, sort=False)
-    mean, spread = groups.mean(numeric_only=True), groups.std(numeric_only=True)
-    names = [str(name) for name in mean.index]
-    stamped = list(mean["within_subject"] > 0)
-    colours = [PALETTE[list(clients).index(n) % len(PALETTE)] if key == "client" else PALETTE[0] for n in names]
-    untrained = [prefix for prefix in UNTRAINED if mean.get(f"{prefix}_psnr", pd.Series(np.nan)).notna().any()]
-    bars = {**{f"{prefix}_": [_GREYS[prefix]] for prefix in untrained}, "": colours}
-    width = 0.8 / len(bars)
-    figure, axes = _figure(9.2, 3.1, 2)
-    at = np.arange(len(names), dtype=np.float64)
-    for axis, (column, label, form) in zip(axes, (("psnr", "PSNR [dB]", ".1f"), ("ssim", "SSIM", ".2f")), strict=True):
-        for place, (prefix, shades) in enumerate(bars.items()):
-            x = at + (place - (len(bars) - 1) / 2) * width
-            heights, error = (frame[prefix + column].to_numpy(np.float64) for frame in (mean, spread))
-            axis.bar(x, heights, 0.95 * width, color=shades, yerr=error, error_kw={"lw": 1, "ecolor": _DARK})
-            if len(names) * len(bars) <= 2 * MOST_NAMED:
-                _write_heights(axis, x, heights, np.nan_to_num(error), form)
-        _name_bars(axis, [name + " †" * within for name, within in zip(names, stamped, strict=True)])
-        axis.margins(y=0.1)
-        axis.set_ylabel(f"{label}, protocol {evaluation['protocol'].iloc[0]}")
-        axis.grid(visible=False, axis="x")
-    shown = tuple(Patch(color=colour) for colour in dict.fromkeys(colours))
-    labels = [UNTRAINED[prefix] for prefix in untrained]
-    labels += [f"reconstruction (one colour a {key})" if len(shown) > 1 else "reconstruction"]
-    handles: list[Any] = [*(Patch(color=_GREYS[prefix]) for prefix in untrained), shown]
-    if any(stamped):
-        handles.append(Patch(visible=False))
-        labels.append("† within subject")
-    side_by_side = {tuple: HandlerTuple(ndivide=None, pad=0)}
-    figure.legend(handles, labels, ncols=len(labels), handler_map=side_by_side, handlelength=2.5, **LEGEND)
     return figure
 
 
@@ -250,23 +203,6 @@ def _mark(axis: Axes, best: int) -> None:
     low, high = axis.get_xlim()
     side = "right" if best > low + 0.75 * (high - low) else "left" if best < low + 0.25 * (high - low) else "center"
     axis.text(best, 1.02, f"best: round {best}", transform=axis.get_xaxis_transform(), ha=side, fontsize=8, color=_DARK)
-
-
-def _write_heights(
-    axis: Axes, at: NDArray[np.float64], heights: NDArray[np.float64], above: NDArray[np.float64], form: str
-) -> None:
-    for x, height, gap in zip(at, heights, above, strict=True):
-        if np.isfinite(height):
-            top = (x, height + gap)
-            axis.annotate(format(height, form), top, (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
-
-
-def _name_bars(axis: Axes, names: Sequence[str]) -> None:
-    step = math.ceil(len(names) / _MOST_TICKS)
-    turned = len(names) > 1 and sum(map(len, names[::step])) > 40
-    look: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if turned else {}
-    axis.set_xticks(range(0, len(names), step), names[::step], **look)
-    axis.set_xlim(-0.6, len(names) - 0.4)
 
 
 def _with_score(prefix: str, panel: Panel) -> str:

@@ -26,6 +26,7 @@ from fedsim.report.headline import headline_rows
 from fedsim.report.introduction import kernels, settings, times, training
 from fedsim.report.page import Picture, picture, write_page
 from fedsim.report.panels import contrast_of, panels_of
+from fedsim.report.quality_figure import quality
 from fedsim.report.time_section import time_section
 from fedsim.report.viewer import Stack, stacks_of
 from fedsim.report.wording import range_text
@@ -195,9 +196,9 @@ class _Report:
             )  # fmt: skip
             if len(headline):
                 yield self._picture(
-                    "quality", figures.quality_bars(headline, names), "Reconstructed, and without training",
+                    "quality", quality(headline, names), "Reconstructed, and without training",
                     f"Mean over volumes of the {headline['split'].iloc[0]} split, round {headline['round'].iloc[0]}; "
-                    "whiskers: standard deviation, where there is more than one volume.",
+                    "whiskers, where drawn: standard deviation over volumes.",
                 )  # fmt: skip
             if len(ratios := ratio_by_round(self.clients)):
                 yield self._picture(

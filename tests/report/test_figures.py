@@ -14,6 +14,7 @@ from fedsim.report import figures
 from fedsim.report.alignment import discriminator_accuracy
 from fedsim.report.headline import headline_rows
 from fedsim.report.panels import Panel, panels_of
+from fedsim.report.quality_figure import MOST_BARS, quality
 
 from .conftest import png, texts
 
@@ -80,7 +81,7 @@ def test_panel_text_is_taken_literally(panels: dict[str, Panel]) -> None:
 def test_a_figure_is_the_same_every_time(finished: Run, panels: dict[str, Panel]) -> None:
     for draw in (
         lambda: figures.learning_curves(finished.clients, 2),
-        lambda: figures.quality_bars(finished.evaluation, ["A.1", "A.2", "B", "W"]),
+        lambda: quality(finished.evaluation, ["A.1", "A.2", "B", "W"]),
         lambda: figures.time_and_bytes(finished.rounds, finished.clients),
         lambda: figures.site_panel(panels["A"]),
     ):
@@ -98,7 +99,7 @@ def test_clients_keep_their_colour(finished: Run) -> None:
     lines = {
         line.get_label(): line.get_color() for line in figures.learning_curves(finished.clients, None).axes[0].lines
     }
-    bars = figures.quality_bars(finished.evaluation, clients).axes[0].containers
+    bars = quality(finished.evaluation, clients).axes[0].containers
     heights = next(c for c in bars[::-1] if hasattr(c, "patches"))
     colours = [to_hex(patch.get_facecolor()).upper() for patch in heights.patches]
     assert colours == [lines[name] for name in finished.evaluation["client"].unique()]
@@ -132,15 +133,29 @@ def test_what_was_not_measured_is_said() -> None:
 
 
 def test_bars_of_many_clients_are_bars_of_sites(finished: Run) -> None:
-    figure = figures.quality_bars(finished.evaluation, [f"C{i}" for i in range(20)])
+    figure = quality(finished.evaluation, [f"C{i}" for i in range(20)])
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["A", "W †"]
     assert "protocol fastmri" in figure.axes[0].get_ylabel()
+
+
+def test_of_very_many_sites_the_distribution_is_drawn() -> None:
+    rng = np.random.default_rng(1)
+    names = [f"P-{i:04d}" for i in range(MOST_BARS + 1)]
+    found = pd.DataFrame({"client": names, "site": names, "within_subject": False, "protocol": "fastmri"})
+    for column, mean in (("psnr", 30), ("ssim", 0.8), ("zf_psnr", 25), ("zf_ssim", 0.7)):
+        found[column] = mean + rng.normal(size=len(found))
+    axis, _ = (figure := quality(found, names)).axes
+    assert "share of 65 sites at or below" in texts(figure)
+    lines = {line.get_label(): np.asarray(line.get_xdata())[1:] for line in axis.lines}
+    assert lines.keys() == {"zero-filled", "reconstruction"}
+    assert lines["reconstruction"] == pytest.approx(np.sort(found["psnr"]))
+    assert quality(found[1:], names).axes[0].containers, "bars"
 
 
 def test_bars_of_references_stand_beside_zero_filled_and_reconstruction(finished: Run) -> None:
     found = finished.evaluation
     found = found.assign(tv_psnr=found["zf_psnr"] + 1, tv_ssim=found["zf_ssim"], sense_psnr=np.nan, sense_ssim=np.nan)
-    figure = figures.quality_bars(found, list(finished.clients["client"].unique()))
+    figure = quality(found, list(finished.clients["client"].unique()))
     assert [text.get_text() for text in figure.legends[0].texts[:2]] == ["zero-filled", "total variation"]
     bars = [container for container in figure.axes[0].containers if hasattr(container, "patches")]
     zero_filled, by_reference, _ = ([bar.get_height() for bar in own.patches] for own in bars)
