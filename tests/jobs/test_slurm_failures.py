@@ -27,7 +27,7 @@ PROGRAMS = Path(sys.executable).parent
 PACKAGE = Path(fedsim.__file__).parent
 LISTENS = """
 import socket, sys
-taken = [socket.create_server(("0.0.0.0", start + job)) for start in (20000, 30000) for job in range(1, 60)]
+taken = [socket.create_server(("0.0.0.0", start + job)) for start in (10000, 20000) for job in range(1, 60)]
 print(len(taken), flush=True)
 sys.stdin.read()
 """
@@ -150,6 +150,26 @@ def test_a_node_that_never_joins_ends_the_job_with_the_names_of_those_that_did(
     said = "it was not started: node1 has been joined by 1 of 2 nodes in 40 s: node1; above is what Ray said"
     assert status.state == "failed"
     assert status.reason.startswith(said), status
+
+
+# What the first `ray start` of a job meets. By then the script has chosen a port.
+TAKEN = f"""
+    port=$(grep -o -- '--port=[0-9]*' <<<"$*" | cut -d= -f2)
+    setsid --fork {sys.executable} -c "import socket, time; it = socket.create_server(('', $port)); time.sleep(300)"
+    until (: >"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.1; done
+"""
+
+
+@pytest.mark.parametrize("first", [pytest.param(TAKEN, id="port"), pytest.param("exit 1", id="exit")])
+def test_a_ray_that_does_not_start_is_started_again(slurm: Slurm, site: Path, tmp_path: Path, first: str) -> None:
+    begun = tmp_path / "begun"
+    text = f'if mkdir {begun}; then\n{first}\nfi\nexec {sys.executable} -m ray.scripts.scripts "$@"'
+    job = submission(tmp_path, rounds=2)
+    with mounted(site, 1, program(tmp_path / "ray", text), PROGRAMS / "ray"):
+        slurm.submit(job)
+        assert slurm.wait(job.id) == Status("succeeded"), log_of(slurm, job.id)
+    assert begun.exists()
+    assert_as_here(tmp_path, rounds=2)
 
 
 @contextmanager
