@@ -137,6 +137,20 @@ def test_a_node_that_joins_late_is_waited_for(slurm: Slurm, site: Path, tmp_path
     assert_as_here(tmp_path, rounds=2)
 
 
+def test_a_job_that_is_stopped_before_all_nodes_have_joined_ends_at_once(
+    slurm: Slurm, site: Path, tmp_path: Path
+) -> None:
+    came = tmp_path / "came"
+    job = submission(tmp_path, rounds=2)
+    with mounted(site, 2, program(tmp_path / "ray", f"touch {came}; sleep 100"), PROGRAMS / "ray"):
+        slurm.submit(job)
+        until(came.exists, "the second node has not begun", seconds=120)
+        slurm.stop(job.id)
+        assert slurm.wait(job.id) == Status("stopped"), log_of(slurm, job.id)
+    assert "has been joined by" not in log_of(slurm, job.id)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_node_that_never_joins_ends_the_job_with_the_names_of_those_that_did(
     slurm: Slurm, site: Path, tmp_path: Path
 ) -> None:
