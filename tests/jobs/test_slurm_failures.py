@@ -137,18 +137,21 @@ def test_a_node_that_joins_late_is_waited_for(slurm: Slurm, site: Path, tmp_path
     assert_as_here(tmp_path, rounds=2)
 
 
-def test_a_job_that_is_stopped_before_all_nodes_have_joined_ends_at_once(
+def test_a_job_that_is_stopped_before_all_nodes_have_joined_does_not_begin(
     slurm: Slurm, site: Path, tmp_path: Path
 ) -> None:
     came = tmp_path / "came"
     job = submission(tmp_path, rounds=2)
-    with mounted(site, 2, program(tmp_path / "ray", f"touch {came}; sleep 100"), PROGRAMS / "ray"):
+    with mounted(site, 2, program(tmp_path / "ray", f"touch {came}; sleep 5; exit 1"), PROGRAMS / "ray"):
         slurm.submit(job)
         until(came.exists, "the second node has not begun", seconds=120)
         slurm.stop(job.id)
         assert slurm.wait(job.id) == Status("stopped"), log_of(slurm, job.id)
-    assert "has been joined by" not in log_of(slurm, job.id)
+    assert "it was not started" not in log_of(slurm, job.id)
     assert not (tmp_path / "run").exists()
+    for node in (1, 2):
+        left = subprocess.run(on_node(site, node, "ls", "/mnt"), capture_output=True, text=True, check=True)
+        assert "fedsim" not in left.stdout
 
 
 def test_a_node_that_never_joins_ends_the_job_with_the_names_of_those_that_did(
