@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,43}[a-z0-9])?")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LONG = 20_000  # characters of a file that a dry run does not show
 _KUBECTLS_LOG = re.compile(r"[EW]\d{4} ")  # kubectl logs the same error five times
 _SILENT = ("unable to contact", "failed to fetch config", "connection to the server", "unable to connect")
 _REMEDIES = {
@@ -58,8 +59,8 @@ def as_bytes(content: Content) -> bytes:
 
 
 def shown(name: str | Path, content: Content) -> str:
-    """A file for a dry run: its name as a comment and its text, or its size."""
-    text = content.rstrip() if isinstance(content, str) else f"# ({len(content):,} bytes)"
+    """A file for a dry run: its name as a comment and its text; the size of what is long, or no text."""
+    text = content.rstrip() if isinstance(content, str) and len(content) <= _LONG else f"# ({len(content):,} bytes)"
     return f"# {name}\n{text}\n"
 
 

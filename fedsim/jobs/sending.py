@@ -17,14 +17,14 @@ from fedsim.engine.place.placement import granted
 from fedsim.engine.plan.advice import warnings
 from fedsim.engine.plan.fits import check_fits, check_time, plan_run, refuse
 from fedsim.engine.record.claim import check_unclaimed
-from fedsim.engine.record.kept import files_of
+from fedsim.engine.record.kept import copy_name, files_of
 from fedsim.engine.record.resuming import check_goes_on
 from fedsim.engine.record.run_directory import setup_of
 from fedsim.jobs.kept import forget, kept_status
 from fedsim.jobs.local import Local
 from fedsim.jobs.receipts import receipts, write_receipt
 from fedsim.jobs.state import check_state
-from fedsim.jobs.submission import LARGEST, Job
+from fedsim.jobs.submission import Job
 from fedsim.jobs.target import RUNS, State, Target
 from fedsim.jobs.targets import shares_files, source_of
 from fedsim.study.frozen import check_folder
@@ -151,7 +151,7 @@ def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
             tell(f"{missing} is not on this machine; whether it exists and fits is checked on the cluster")
             return
     for file in dict.fromkeys(file for workload in job.workloads for file in _named(workload) if not here):
-        if file.stat().st_size > LARGEST:
+        if copy_name(file) not in job.submission.files:
             tell(f"{file} is too large to be sent; the cluster needs it under the same path")
     if job.plan is not None:
         check_data(job.plan)

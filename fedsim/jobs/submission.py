@@ -12,18 +12,18 @@ from typing import Literal
 
 from fedsim.core.errors import InputError
 from fedsim.core.yaml import read_yaml
-from fedsim.engine.record.kept import keep_own
+from fedsim.engine.record.kept import keep_own, with_copies
 from fedsim.jobs.target import Content, Submission, Task
 from fedsim.study.ended import is_finished, read_failures, write_failures
 from fedsim.study.frozen import check_folder, freeze
 from fedsim.study.runner import check_data
 from fedsim.study.study import Point, StudyPlan, load_study
-from fedsim.workload.reading import load_workload, with_other_files, write_yaml
+from fedsim.workload.reading import load_workload, write_yaml
 from fedsim.workload.schema import Workload
 from fedsim.workload.sites import Federation
 
-LARGEST = 1_000_000
-"""Bytes of all files of a job: ample for workloads, methods and traces, too small for data, which are not sent."""
+_LARGEST = 1_000_000  # bytes of all files; ample for workloads and methods, too small for data, which are not sent
+_MOST_COPIED = 900_000  # bytes, own classes included, beyond which a trace or a start is not sent
 _RUN, _STUDY, _ARRAY = ("run", "workload.yaml", "--resume"), ("study", "study.yaml"), ("array",)
 _LONGEST_NAME = 27  # of the 45 characters of an id
 
@@ -57,13 +57,13 @@ def prepare(file: Path, overrides: Sequence[str], out: Path | None, beside: Path
     study, plan = "workload" in read_yaml(file), None
     if study:
         plan = _plan(file, overrides, beside)
-        name, keep = plan.study.name, partial(freeze, plan)
+        name, keep = plan.study.name, partial(freeze, plan, most=_MOST_COPIED)
         workloads = [
             point.workload for point in plan.examples() if point.seed == plan.study.seeds[0] and point.fold in {None, 1}
         ]
     else:
         workload = _workload(file, overrides, beside)
-        name, keep, workloads = workload.name, partial(_keep, workload), [workload]
+        name, keep, workloads = workload.name, partial(_keep, workload, _MOST_COPIED), [workload]
     here = Path.cwd() if beside is None else beside
     default = Path("studies" if study else "runs") if beside is None else Path()
     where = here / (out.expanduser() if out else default / name)
@@ -114,12 +114,14 @@ def prepare_array(
     plan, folder = _separable(file, overrides, out, "--array")
     points = dict(enumerate(plan.examples(), start=1))
     left = {number: point for number, point in points.items() if not is_finished(point, folder)}
-    whole = _submission(plan.study.name, partial(freeze, plan), _ARRAY, folder)  # its id is that of all points
+    keep = partial(freeze, plan, most=_MOST_COPIED)
+    whole = _submission(plan.study.name, keep, _ARRAY, folder)  # its id is that of all points
+    # tasks get no copies of traces and starts: SLURM's nodes see this machine's files
     submission = replace(
         whole,
         files={},
         arguments=(),
-        tasks={number: _task(_of_point(point, folder)) for number, point in left.items()},
+        tasks={number: _task(_of_point(point, folder, copied=0)) for number, point in left.items()},
         at_once=at_once,
     )
     workloads = tuple(point.workload for point in points.values())[: len(plan.cases)]
@@ -154,8 +156,8 @@ def _separable(file: Path, overrides: Sequence[str], out: Path | None, option: s
     return plan, folder
 
 
-def _of_point(point: Point, folder: Path) -> Job:
-    submission = _submission(point.label, partial(_keep, point.workload), _RUN, folder / point.folder)
+def _of_point(point: Point, folder: Path, copied: int = _MOST_COPIED) -> Job:
+    submission = _submission(point.label, partial(_keep, point.workload, copied), _RUN, folder / point.folder)
     return Job(submission=submission, name=point.label, kind="run", workloads=(point.workload,))
 
 
@@ -167,32 +169,12 @@ def _submission(name: str, keep: Callable[[Path], None], command: tuple[str, ...
     """A submission of the files that `keep` writes into a folder, with the command to run there."""
     with tempfile.TemporaryDirectory() as folder:
         keep(Path(folder))
-        for file in sorted(Path(folder).glob("*.yaml")):
-            content = read_yaml(file)
-            if (sent := with_other_files(content, partial(_sent, Path(folder)))) != content:
-                file.write_text(write_yaml(sent), encoding="utf-8")
-        size, files = _size(Path(folder)), {path.name: _content(path) for path in sorted(Path(folder).iterdir())}
-    if size > LARGEST:
-        raise InputError(f"{name}: with its method's file it has {size:,} bytes; at most {LARGEST:,} can be sent")
+        paths = sorted(Path(folder).iterdir())
+        size, files = sum(path.stat().st_size for path in paths), {path.name: _content(path) for path in paths}
+    if size > _LARGEST:
+        raise InputError(f"{name}: with its method's file it has {size:,} bytes; at most {_LARGEST:,} can be sent")
     known = {**files, "": command[0]} if command == _ARRAY else files  # a study as one job is another job
     return Submission(id=_id_of(name, known, out), files=files, arguments=(*command, "--out", str(out)), out=out)
-
-
-def _sent(folder: Path, file: Path) -> Path:
-    """The name of a copy in the folder that is sent; of a file that is too large, or not here, its own path."""
-    if not file.is_file() or file.stat().st_size > LARGEST:
-        return file
-    content = file.read_bytes()
-    copy = folder / f"{hashlib.sha256(content).hexdigest()[:10]}{file.suffix.lower()}"
-    if not copy.exists() and _size(folder) + len(content) > LARGEST:
-        return file
-    copy.write_bytes(content)
-    return Path(copy.name)
-
-
-def _size(folder: Path) -> int:
-    """Of all files in a folder [bytes]."""
-    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _content(path: Path) -> Content:
@@ -204,10 +186,11 @@ def _content(path: Path) -> Content:
         return content
 
 
-def _keep(workload: Workload, folder: Path) -> None:
-    content = json.loads(workload.model_dump_json(exclude_none=True))
-    (folder / "workload.yaml").write_text(write_yaml(content), encoding="utf-8")
+def _keep(workload: Workload, copied: int, folder: Path) -> None:
+    """Write a workload into a folder, with what it names: own classes, and up to so many bytes of other files."""
     keep_own(folder, workload)
+    content = with_copies(json.loads(workload.model_dump_json(exclude_none=True)), folder, copied)
+    (folder / "workload.yaml").write_text(write_yaml(content), encoding="utf-8")
 
 
 def _workload(file: Path, overrides: Sequence[str], beside: Path | None) -> Workload:

@@ -42,7 +42,8 @@ def quality(evaluation: pd.DataFrame, clients: Sequence[str]) -> Figure:
     labels = {column: f"{label}, protocol {evaluation['protocol'].iloc[0]}" for column, label in _LABELS.items()}
     if len(mean) > MOST_BARS:
         _draw_shares(axes, mean, untrained, labels)
-        legend(figure, axes[0])
+        within = int((mean["within_subject"] > 0).sum())
+        legend(figure, axes[0], note=f"{within:,} of {len(mean):,} sites within subject" if within else "")
         return figure
     names = [str(name) for name in mean.index]
     colours = [PALETTE[list(clients).index(n) % len(PALETTE)] if key == "client" else PALETTE[0] for n in names]
@@ -85,13 +86,15 @@ def _draw_bars(
 
 
 def _draw_shares(axes: Sequence[Axes], mean: pd.DataFrame, untrained: Sequence[str], labels: Mapping[str, str]) -> None:
-    """The empirical distribution over many sites."""
+    """The empirical distribution over many sites, those without a score left out."""
     looks = {f"{prefix}_": (_GREYS[prefix], UNTRAINED[prefix]) for prefix in untrained}
     looks[""] = PALETTE[0], "reconstruction"
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
         for prefix, (colour, told) in looks.items():
-            axis.ecdf(mean[prefix + column].dropna(), color=colour, lw=1.8, label=told)
-        axis.set(xlabel=label, ylabel=f"share of {len(mean):,} sites at or below", ylim=(0, 1))
+            known = mean[prefix + column].dropna()
+            if len(known):
+                axis.ecdf(known, color=colour, lw=1.8, label=f"{told}, {len(known):,} sites")
+        axis.set(xlabel=label, ylabel="share of sites at or below", ylim=(0, 1))
 
 
 def _write_heights(

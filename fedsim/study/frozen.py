@@ -1,13 +1,14 @@
 """A study's folder: what the study was started with, and what may change when it is resumed."""
 
 import json
+import math
 from pathlib import Path
 
 from fedsim.core.errors import InputError
 from fedsim.core.files import write_text
 from fedsim.core.yaml import read_yaml
 from fedsim.engine.record.claim import LOCK
-from fedsim.engine.record.kept import keep_own
+from fedsim.engine.record.kept import keep_own, with_copies
 from fedsim.engine.record.resuming import check_same
 from fedsim.study.kinds import Study
 from fedsim.study.study import StudyPlan, load_study
@@ -31,10 +32,15 @@ def open_study(folder: Path) -> StudyPlan:
     return load_study(folder / "study.yaml", code=False)
 
 
-def freeze(plan: StudyPlan, folder: Path) -> None:
+def freeze(plan: StudyPlan, folder: Path, most: float = math.inf) -> None:
     """Write the study and its base workload into its folder, or check that the folder's study is the same.
 
     Seeds, methods and regimes may be added; the reference and all that a resumed run may change may change.
+
+    Args:
+        plan: Of the study.
+        folder: Gets a copy of what it names, too: own classes, traces, starts.
+        most: Bytes of what it names that are copied.
 
     Raises:
         InputError: the folder holds something else, or another study; naming the first key that differs.
@@ -44,13 +50,13 @@ def freeze(plan: StudyPlan, folder: Path) -> None:
     root = str(plan.examples()[0].workload.federation.root)
     content = with_found_files(json.loads(plan.study.model_dump_json(exclude_none=True)), plan.base.parent)
     content = {**content, "workload": "base.yaml", "set": {**content["set"], "federation.root": root}}
-    base = write_yaml(with_found_files(read_yaml(plan.base), plan.base.parent))
+    base = with_found_files(read_yaml(plan.base), plan.base.parent)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for point in plan.examples():
             keep_own(folder, point.workload)
-        write_text(folder / "base.yaml", base)
-        write_text(file, write_yaml(content))
+        for name, settings in (("base.yaml", base), (file.name, content)):
+            write_text(folder / name, write_yaml(with_copies(settings, folder, most)))
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from error
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.sending import submit_all
 from fedsim.jobs.submission import prepare, prepare_points
 from fedsim.jobs.target import Status, Submission
+from fedsim.study.frozen import freeze
 from fedsim.study.runner import run_study
 from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload, write_yaml
@@ -113,6 +115,14 @@ def test_a_trace_that_a_study_names_goes_along(workload: Path, tmp_path: Path) -
     trace = files_of(late)["time.available.trace"]
     assert trace is not None
     assert trace.parent == there
+    assert trace.read_text() == (tmp_path / "night.csv").read_text()
+    plan = load_study(there / "study.yaml")
+    freeze(plan, tmp_path / "study")
+    shutil.rmtree(there)
+    (late,) = (one.workload for one in load_study(tmp_path / "study" / "study.yaml").examples() if one.method == "late")
+    trace = files_of(late)["time.available.trace"]
+    assert trace is not None
+    assert trace.parent == tmp_path / "study", "the study goes on without the job's folder"
     assert trace.read_text() == (tmp_path / "night.csv").read_text()
 
 
@@ -270,13 +280,16 @@ def test_a_cluster_that_was_brought_up_in_vain_is_taken_down(fedsim: Fedsim, wor
 
 
 def test_what_is_too_large_to_be_sent_is_told(workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself, or together with what else is sent."""
     trace = tmp_path / "night.csv"
     trace.write_text("client,from_s,to_s\nB,0,4\n")
-    job = prepare(workload, ["time={latency_s: 1, available: {trace: night.csv}}"], None, None)
-    for largest, lines in ((1_000_000, 0), (10, 1)):
-        monkeypatch.setattr("fedsim.jobs.sending.LARGEST", largest)
+    (tmp_path / "mine.py").write_text(METHOD)
+    size, keys = trace.stat().st_size, ["time={latency_s: 1, available: {trace: night.csv}}"]
+    own = [*keys, "algorithm.name=mine:Algorithm"]
+    for most, given, lines in ((size, keys, 0), (size - 1, keys, 1), (size + len(METHOD), own, 0), (size, own, 1)):
+        monkeypatch.setattr("fedsim.jobs.submission._MOST_COPIED", most)
         told = list[str]()
-        submit_all(Nodes("two", ""), [job], told.append)
+        submit_all(Nodes("two", ""), [prepare(workload, given, None, None)], told.append)
         assert told.count(f"{trace} is too large to be sent; the cluster needs it under the same path") == lines
 
 

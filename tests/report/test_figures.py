@@ -144,11 +144,13 @@ def test_of_very_many_sites_the_distribution_is_drawn() -> None:
     found = pd.DataFrame({"client": names, "site": names, "within_subject": False, "protocol": "fastmri"})
     for column, mean in (("psnr", 30), ("ssim", 0.8), ("zf_psnr", 25), ("zf_ssim", 0.7)):
         found[column] = mean + rng.normal(size=len(found))
-    axis, _ = (figure := quality(found, names)).axes
-    assert "share of 65 sites at or below" in texts(figure)
+    found.loc[0, "zf_psnr"] = np.nan
+    axis, _ = (figure := quality(found.assign(ssim=np.nan), names)).axes
     lines = {line.get_label(): np.asarray(line.get_xdata())[1:] for line in axis.lines}
-    assert lines.keys() == {"zero-filled", "reconstruction"}
-    assert lines["reconstruction"] == pytest.approx(np.sort(found["psnr"]))
+    assert lines.keys() == {"zero-filled, 64 sites", "reconstruction, 65 sites"}
+    assert lines["reconstruction, 65 sites"] == pytest.approx(np.sort(found["psnr"]))
+    assert "within subject" not in texts(figure)
+    assert "1 of 65 sites within subject" in texts(quality(found.assign(within_subject=found.index == 3), names))
     assert quality(found[1:], names).axes[0].containers, "bars"
 
 

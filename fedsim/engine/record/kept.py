@@ -1,12 +1,16 @@
 """What a run keeps of what its workload names: the files of a user's own classes, a start, and a trace."""
 
 import hashlib
+import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fedsim.core.errors import InputError
 from fedsim.core.extension import package_of
 from fedsim.core.files import replacing, write_text
 from fedsim.core.own import file_of, is_own
+from fedsim.workload.reading import with_other_files
 from fedsim.workload.schema import Workload
 
 _INIT, _TRACE = "training.init", "time.available.trace"
@@ -72,6 +76,35 @@ def _kept(path: Path, key: str, file: Path | None) -> Path:
     copies = [path / name for name in _COPIES[key]]
     alike = (copy for copy in copies if file and copy.suffix == file.suffix.lower())
     return next((copy for copy in copies if copy.exists()), None) or next(alike, copies[0])
+
+
+def with_copies(settings: Any, folder: Path, most: float = math.inf) -> Any:  # noqa: ANN401 - any YAML value
+    """The settings of a workload or a study, with the names of copies of the files that they name, made in a folder.
+
+    Args:
+        settings: With absolute paths.
+        folder: For the copies.
+        most: Bytes that the folder may hold; a file that is too large, or that does not exist, keeps its path.
+    """
+    return with_other_files(settings, partial(_copied, folder, most))
+
+
+def _copied(folder: Path, most: float, file: Path) -> Path:
+    if not file.is_file():
+        return file
+    copy = folder / copy_name(file)
+    if not copy.exists():
+        if sum(path.stat().st_size for path in folder.iterdir()) + file.stat().st_size > most:
+            return file
+        with replacing(copy) as temporary:
+            temporary.write_bytes(file.read_bytes())
+    return Path(copy.name)
+
+
+def copy_name(file: Path) -> str:
+    """The name of a copy, which says what is in it."""
+    with file.open("rb") as opened:
+        return f"{hashlib.file_digest(opened, 'sha256').hexdigest()[:10]}{file.suffix.lower()}"
 
 
 def check_kept(path: Path, workload: Workload) -> None:

@@ -53,13 +53,15 @@ def resumes(path: Path, workload: Workload) -> bool:
 
 
 def check_resumed(path: Path, now: Workload) -> None:
-    """Refuse to resume a run with another workload or method; warn about changes that may affect the last bits.
+    """Refuse to resume a run with another workload or method; warn of fewer rounds, and of what may affect the last bits.
 
     Raises:
         InputError: naming the key or the file.
     """
     check_kept(path, now)
     before = check_goes_on(path, now)
+    if now.training.rounds < (rounds := before.training.rounds):
+        log.warning("training.rounds: was %d and is now %d: the run ends sooner", rounds, now.training.rounds)
     for key in _CHANGES_BITS:
         was, is_ = getattr(before.engine, key), getattr(now.engine, key)
         if was != is_:
