@@ -53,7 +53,7 @@ def resumes(path: Path, workload: Workload) -> bool:
 
 
 def check_resumed(path: Path, now: Workload) -> None:
-    """Refuse to resume a run with another workload or method; warn of fewer rounds, and of what may affect the last bits.
+    """Refuse to resume a run with another workload; warn of fewer rounds, and of what may affect the last bits.
 
     Raises:
         InputError: naming the key or the file.
