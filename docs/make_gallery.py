@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-from make_results import comparison, overview, time_to_quality
+from make_results import comparison, endpoint, overview, time_to_quality
 
 DOCS = Path(__file__).parent
 ON_HOSPITALS = "--set set.federation.root=FOLDER"
@@ -63,6 +63,10 @@ GALLERY = (
     Shown(
         study="varnet-federated", asks="Does the split help an unrolled network on raw data of several coils?",
         figure="varnet-federated", found=comparison, begins="fedmri leads fedavg by",
+    ),
+    Shown(
+        study="alignment", asks="Does FL-MRCM align four hospitals' features, and does that help?",
+        figure="alignment", found=endpoint, begins="aligned is", options=ON_HOSPITALS,
     ),
     Shown(
         study="scaling-strong", asks="How much faster is the same work on two cores?",
