@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine.place.node import Node
 from fedsim.engine.record.kept import files_of
 from fedsim.jobs.common import as_bytes
-from fedsim.jobs.ray_jobs import RayJobs
 from fedsim.jobs.sending import submit_all
 from fedsim.jobs.submission import prepare
-from fedsim.jobs.target import Status, Submission
+from fedsim.jobs.target import Submission
 from fedsim.study.frozen import freeze
 from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload
+
+from .nodes import Nodes
 
 METHOD = """
 from typing import Literal
@@ -96,20 +96,3 @@ def test_what_is_too_large_to_be_sent_is_told(workload: Path, tmp_path: Path, mo
         told = list[str]()
         submit_all(Nodes("two", ""), [prepare(workload, given, None, None)], told.append)
         assert told.count(f"{trace} is too large to be sent; the cluster needs it under the same path") == lines
-
-
-class Nodes(RayJobs):
-    """A cluster of two nodes that takes a job."""
-
-    def __init__(self, name: str, url: str) -> None:
-        super().__init__(name, url)
-        self.sent: list[Submission] = []
-
-    def nodes(self) -> tuple[Node, ...]:
-        return tuple(Node(id=name, name=name, cpus=2, actor_memory=8e9, total_memory=16e9) for name in ("a", "b"))
-
-    def status(self, submission_id: str) -> Status:
-        return Status("unknown")
-
-    def submit(self, submission: Submission) -> None:
-        self.sent.append(submission)

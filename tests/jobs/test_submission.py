@@ -16,6 +16,7 @@ from fedsim.study.study import load_study
 from fedsim.workload.reading import load_workload, write_yaml
 
 from .conftest import Fedsim
+from .nodes import Nodes
 
 
 def test_the_workload_means_the_same_elsewhere(workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
