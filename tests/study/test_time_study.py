@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedsim.core.errors import InputError
+from fedsim.engine.record.kept import copy_name
 from fedsim.report.study_tables import StudyTables, study_tables
 from fedsim.study.frozen import freeze, open_study
 from fedsim.study.point import run_point
@@ -117,6 +118,9 @@ def test_a_folder_opens_to_the_study_that_it_was_where_one_method_alone_has_file
     }
     plan = plan_of(methods=methods, reference="night", seeds=[1], set={"engine.backend": "serial"})
     freeze(plan, tmp_path / "study")
+    copy = tmp_path / "study" / copy_name(home / "night.csv")
+    assert copy.read_bytes() == (home / "night.csv").read_bytes()
     for was, is_ in zip(plan.examples(), open_study(tmp_path / "study").examples(), strict=True):
-        assert is_.workload == was.workload, was.label
+        told = was.workload.model_dump_json().replace(str(home / "night.csv"), str(copy))
+        assert is_.workload.model_dump_json() == told, was.label
     assert plan.examples()[0].workload.training.init == home / "night.csv"

@@ -154,7 +154,8 @@ def _check_no_shorter(before: Training, now: Training, trained: int) -> None:
         InputError: it has fewer rounds, or a rule of early stopping that is not the old one with more patience.
     """
     if now.rounds < trained:
-        raise InputError(f"training.rounds: is {now.rounds}, and the run has {trained} already; set at least that")
+        change = f"was {before.rounds} and is now {now.rounds}"
+        raise InputError(f"training.rounds: {change}; the run has {trained} already, so set at least that")
     was, is_ = before.early_stopping, now.early_stopping
     patient = was and is_ and is_.patience >= was.patience and is_.model_copy(update={"patience": was.patience}) == was
     if is_ is not None and not patient:
