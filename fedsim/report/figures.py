@@ -25,7 +25,8 @@ MOST_NAMED = 12
 """Clients beyond this number are drawn as a crowd."""
 
 _DASHES = ("-", "--")
-_PALE, _DARK = "#B8BEC4", "#404040"
+PALE, DARK = "#B8BEC4", "#404040"
+"""Greys of what stands behind and of what is written."""
 _MOST_THIN = 100  # single lines that are drawn in a crowd
 ERROR_COLOURS = "inferno"
 """Colour map of error maps, in figures and in the viewer."""
@@ -186,7 +187,7 @@ def _draw_crowd(axis: Axes, lines: pd.DataFrame, names: Sequence[str]) -> None:
     for index, name in enumerate(some):
         line = few.loc[few["client"] == name, "value"]
         label = crowd if not index else None
-        axis.plot(line.index, line, color=_PALE, lw=0.5, alpha=0.7, label=label)
+        axis.plot(line.index, line, color=PALE, lw=0.5, alpha=0.7, label=label)
     by_round = lines.groupby("round")["value"]
     low, median, high = (by_round.quantile(share) for share in (0.1, 0.5, 0.9))
     axis.fill_between(low.index, low, high, color=PALETTE[0], alpha=0.25, lw=0, label="10th to 90th percentile")
@@ -199,10 +200,10 @@ def marker_of(points: pd.DataFrame | pd.Series) -> str:
 
 
 def _mark(axis: Axes, best: int) -> None:
-    axis.axvline(best, color=_DARK, lw=0.9, ls=(0, (4, 3)), zorder=1)
+    axis.axvline(best, color=DARK, lw=0.9, ls=(0, (4, 3)), zorder=1)
     low, high = axis.get_xlim()
     side = "right" if best > low + 0.75 * (high - low) else "left" if best < low + 0.25 * (high - low) else "center"
-    axis.text(best, 1.02, f"best: round {best}", transform=axis.get_xaxis_transform(), ha=side, fontsize=8, color=_DARK)
+    axis.text(best, 1.02, f"best: round {best}", transform=axis.get_xaxis_transform(), ha=side, fontsize=8, color=DARK)
 
 
 def _with_score(prefix: str, panel: Panel) -> str:

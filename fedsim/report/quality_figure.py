@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from fedsim.engine.record.ledger import row_key
 from fedsim.mri.references import UNTRAINED
 from fedsim.report.drawing import grid, legend
-from fedsim.report.figures import LEGEND, MOST_NAMED, PALETTE
+from fedsim.report.figures import DARK, LEGEND, MOST_NAMED, PALE, PALETTE
 
 MOST_BARS = 64
 """Sites that have a bar each; of more, the figure shows which share lies below what."""
 
 _LABELS = {"psnr": "PSNR [dB]", "ssim": "SSIM"}
 _FORMS = {"psnr": ".1f", "ssim": ".2f"}
-_DARK = "#404040"
-_GREYS = dict(zip(UNTRAINED, ("#B8BEC4", "#D9C8AE", "#A9BFA6", "#8C96A0"), strict=True))
+_GREYS = dict(zip(UNTRAINED, (PALE, "#D9C8AE", "#A9BFA6", "#8C96A0"), strict=True))
 _MOST_TICKS = 24  # bars that are named
 
 
@@ -76,7 +75,7 @@ def _draw_bars(
         for place, (prefix, colours) in enumerate(shades.items()):
             x = at + (place - (len(shades) - 1) / 2) * width
             heights, error = (frame[prefix + column].to_numpy(np.float64) for frame in (mean, spread))
-            axis.bar(x, heights, 0.95 * width, color=colours, yerr=error, error_kw={"lw": 1, "ecolor": _DARK})
+            axis.bar(x, heights, 0.95 * width, color=colours, yerr=error, error_kw={"lw": 1, "ecolor": DARK})
             if len(names) * len(shades) <= 2 * MOST_NAMED:
                 _write_heights(axis, x, heights, np.nan_to_num(error), _FORMS[column])
         _name_bars(axis, names)

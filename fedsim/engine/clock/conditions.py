@@ -23,7 +23,7 @@ MOST_IN_VAIN = 100_000
 _FASTEST = -6.0
 """Standard deviations of jitter of the fastest turn to be expected: one in a billion is faster."""
 _ROUNDED = 1.01
-"""A turn may be so many times as long as the longest window: more than rounding of times adds to it."""
+"""A turn that is 1 % longer than a window still counts as fitting: rounding of times makes less of a difference."""
 _DAY_H = 24.0
 _BITS = 8 / 1e6  # Mbit of a byte
 
