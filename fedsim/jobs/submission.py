@@ -187,7 +187,7 @@ def _content(path: Path) -> Content:
 
 
 def _keep(workload: Workload, copied: int, folder: Path) -> None:
-    """Write a workload into a folder with its own classes, and copies of other files while they fit in `copied` bytes."""
+    """Write a workload into a folder with its own classes, and with copies of other files up to `copied` bytes."""
     keep_own(folder, workload)
     content = with_copies(json.loads(workload.model_dump_json(exclude_none=True)), folder, copied)
     (folder / "workload.yaml").write_text(write_yaml(content), encoding="utf-8")
