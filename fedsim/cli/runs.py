@@ -8,6 +8,7 @@ import typer
 from fedsim.cli.common import Address, OfRun, Round, RunFolder, Trust, out
 from fedsim.core.errors import InputError
 from fedsim.core.terminal import print_whole
+from fedsim.engine.record.run_folder import check_run, is_run
 
 if TYPE_CHECKING:
     from fedsim.data.split import Part
@@ -109,13 +110,15 @@ def report(
 
     Runs none of the code that they hold, unless --trust is given.
     """
+    if not run_dir.is_dir():
+        check_run(run_dir)
     from fedsim.report.conclude import conclude
     from fedsim.report.report import write_report
 
     if (run_dir / "study.yaml").is_file():
         conclude(run_dir, out, trust=trust)
         return
-    if run_dir.is_dir() and not (run_dir / "workload.yaml").is_file():
+    if not is_run(run_dir):
         from fedsim.report.runs_page import write_runs_page
 
         out.print(f"page: {write_runs_page(run_dir)}", soft_wrap=True, highlight=False)

@@ -28,6 +28,7 @@ from fedsim.cli.common import (
 from fedsim.core.errors import InputError
 from fedsim.core.terminal import print_whole
 from fedsim.core.text import counted
+from fedsim.engine.record.run_folder import is_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,5 +188,5 @@ def _check_resume(out_dir: Path | None, overwrite: bool, trust: bool) -> None:
         raise InputError("--resume: needs --out, the run directory to resume")
     if overwrite:
         raise InputError("--overwrite: replaces what --resume would continue; choose one")
-    if (out_dir / "workload.yaml").is_file():
+    if is_run(out_dir):
         Run(out_dir, trust=trust or None).check_code()

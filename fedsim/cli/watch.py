@@ -9,11 +9,20 @@ from fedsim.cli.common import err, out
 from fedsim.core.errors import InputError
 
 
+def there(path: Path) -> Path:
+    """Refuse a missing folder at once, before torch is loaded."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; name the folder (--out) of a run or a study that has started")
+    return path
+
+
 def watch(
     path: Annotated[
         Path,
         typer.Argument(
-            help="Run directory, or a study's folder; with --web also a folder of them.", metavar="RUN|STUDY|FOLDER"
+            help="Run directory, or a study's folder; with --web also a folder of them.",
+            metavar="RUN|STUDY|FOLDER",
+            callback=there,
         ),
     ],
     once: Annotated[bool, typer.Option("--once", help="Show the current state and exit.")] = False,

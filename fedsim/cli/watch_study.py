@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fedsim.cli.watch_run import WatchedRun
 from fedsim.core.errors import InputError, RunError
+from fedsim.engine.record.run_folder import is_run
 from fedsim.study.ended import is_finished, read_failures
 from fedsim.study.frozen import open_study
 from fedsim.study.search import ended_trials
@@ -68,7 +69,7 @@ class WatchedStudy:
         ended = ended_trials(self._plan, self._path)
         unreadable: dict[str, Exception] = {}
         for label, point in list(self._open.items()):
-            if label in self.failed or not (self.folders[label] / "workload.yaml").is_file():
+            if label in self.failed or not is_run(self.folders[label]):
                 continue
             try:
                 self._look_at(label, ended=label in ended or is_finished(point, self._path))

@@ -11,6 +11,7 @@ from rich.live import Live
 from fedsim.cli.watch_run import WatchedRun
 from fedsim.cli.watch_study import WatchedStudy
 from fedsim.core.errors import InputError
+from fedsim.engine.record.run_folder import is_run
 
 # File systems report changes only on the machine that makes them, and Python's standard library cannot listen.
 _LOOK_EVERY_S = 1.0
@@ -38,16 +39,14 @@ class Watched(Protocol):
 
 
 def watched(path: Path) -> Watched:
-    """The run or the study in a folder.
+    """The run or the study in a folder that exists.
 
     Raises:
         InputError: the folder holds neither.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such folder; name the folder (--out) of a run or a study that has started")
     if (path / "study.yaml").is_file():
         return WatchedStudy(path)
-    if not (path / "workload.yaml").is_file():
+    if not is_run(path):
         raise InputError(f"{path}: is neither a run nor a study; to watch a folder of them, add --web")
     return WatchedRun(path)
 

@@ -29,10 +29,11 @@ finally:
 """
 
 
-QUICK = ("--help", "jobs list", "run none.yaml", "submit none.yaml --cluster local")
+QUICK = ("--help", "jobs list", "run none.yaml", "submit none.yaml --cluster local", "evaluate none")
 SLOW = (
     "--version", "submit --help", "jobs wait nothing", "stduy x", "run --sett x y", "study none.yaml",
-    "submit x.yaml --cluster lokal", "watch --help",
+    "submit x.yaml --cluster lokal", "watch --help", "watch none", "watch none --web", "report none",
+    "checkpoints none", "debug none --client a --round 1",
 )  # fmt: skip
 
 

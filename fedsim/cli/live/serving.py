@@ -8,24 +8,22 @@ from fedsim.cli.live.overview import LiveFolder, LiveStudy
 from fedsim.cli.live.run import LiveRun
 from fedsim.cli.live.server import LiveServer, tunnel
 from fedsim.cli.live.subject import Subject
-from fedsim.core.errors import InputError
 from fedsim.engine.record.run_directory import Run
+from fedsim.engine.record.run_folder import is_run
 from fedsim.study.frozen import open_study
 
 
 def subject_of(path: Path) -> Subject:
-    """What is in a folder: a run, a study, or runs and studies below it.
+    """What is in a folder that exists: a run, a study, or runs and studies below it.
 
     Raises:
         InputError: none of these.
     """
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder; name the folder (--out) of a run or a study that has started")
     name = path.resolve().name
     if (path / "study.yaml").is_file():
         open_study(path)
         return LiveStudy(path, name)
-    if (path / "workload.yaml").is_file():
+    if is_run(path):
         Run(path)
         return LiveRun(path, name)
     return LiveFolder(path)

@@ -90,7 +90,7 @@ def with_copies(settings: Any, folder: Path, most: float = math.inf) -> Any:  # 
 
 
 def _copied(folder: Path, most: float, file: Path) -> Path:
-    if not file.is_file():
+    if not file.is_file() or file.stat().st_size > most:
         return file
     copy = folder / copy_name(file)
     if not copy.exists():

@@ -29,6 +29,7 @@ from fedsim.engine.record.idle import with_idle
 from fedsim.engine.record.kept import keep_files, keep_own, own_names, versions_of
 from fedsim.engine.record.ledger import read_table
 from fedsim.engine.record.provenance import provenance
+from fedsim.engine.record.run_folder import check_run
 from fedsim.engine.state import checkpoint
 from fedsim.models.warm_start import read_tensors
 from fedsim.mri.fft import fft2c
@@ -87,9 +88,7 @@ class Run:
         Raises:
             InputError: the folder is not a run.
         """
-        self.path = Path(path)
-        if not (self.path / "workload.yaml").is_file():
-            raise InputError(f"{self.path}: is not a run (it has no workload.yaml)")
+        self.path = check_run(Path(path))
         self._overrides, self._trust = tuple(overrides), trust
         self.workload = load_workload(self.path / "workload.yaml", self._overrides, code=False)
         """The workload, with only the keys of a user's own method."""
