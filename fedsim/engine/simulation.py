@@ -85,9 +85,9 @@ class Simulation:
             self._federation = assemble(workload, self._observer.site_ready)
             if resumed:
                 check_manifest(self.path, self._federation)
-            self._learner = make_learner(setup)
-            self._ledger, self._failures = Ledger(self.path), Failures(self.path)
-            self._manifest, self.validated = Manifest(self.path, self._federation), self._ledger.quality
+            self._manifest, self._failures = Manifest(self.path, self._federation), Failures(self.path)
+            self._ledger = Ledger(self.path, before=self._manifest.flush)
+            self._learner, self.validated = make_learner(setup), self._ledger.quality
             check_phases(workload, self._federation.clients)
             self._backend = make_backend(workload.engine, address)
             closing.callback(self._backend.close)

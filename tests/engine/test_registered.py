@@ -11,6 +11,7 @@ import pytest
 from fedsim.core.errors import InputError
 from fedsim.engine.clients.sequence import Listed, Registered
 from fedsim.engine.federation import assemble
+from fedsim.engine.host.messages import Row
 from fedsim.engine.place.placement import placed
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
@@ -87,6 +88,20 @@ def test_a_run_records_its_cohorts_alone(many: Make, tmp_path: Path) -> None:
     idle = next(name for name in done.workload.client_names() if name not in set(raw["client"]))
     fresh = done.learner(idle, "last")
     assert not fresh.private.keys() - {"local"}, "it has never trained"
+
+
+@pytest.mark.slow
+def test_the_manifest_has_every_site_of_the_ledger_at_any_moment(many: Make, tmp_path: Path) -> None:
+    path, read = tmp_path / "run", []
+
+    def look(row: Row) -> None:
+        ledger, manifest = (pd.read_parquet(path / f"{name}.parquet") for name in ("clients", "manifest"))
+        assert set(ledger["site"]) <= set(manifest["site"])
+        read.append(row["round"])
+
+    with Simulation(many("engine.checkpoint_every=3"), path) as simulation:
+        simulation.run(between=look)
+    assert read == [1, 2, 3]
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,14 @@ UNKNOWN: Row = {**dict.fromkeys(QUALITY, math.nan), "evaluate_begin_seconds": ma
 class Ledger:
     """What happened by round and by client."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, before: Callable[[], None] = lambda: None) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+            run: Run directory.
+            before: Writes what must be there before the ledger is written.
+        """
+        self._before = before
         self._tables = {name: AppendedTable(run / f"{name}.parquet") for name in ("rounds", "clients")}
         self._held: dict[str, list[Row]] = {name: [] for name in self._tables}  # rows that are in no table yet
         self._quality: list[Row] = []  # of each round, and its seconds
@@ -87,6 +94,7 @@ class Ledger:
     def flush(self) -> None:
         """Write all rounds; a checkpoint needs its rounds there."""
         begun = time.monotonic()
+        self._before()
         self._put()
         for table in self._tables.values():
             table.flush()

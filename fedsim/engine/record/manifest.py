@@ -19,6 +19,7 @@ class Manifest:
         self._federation = federation
         self._table = AppendedTable(run / "manifest.parquet")
         self._there: set[str] = set()
+        self._new: dict[str, None] = {}  # sites that `flush` writes
 
     def begin(self) -> None:
         """Write the sites that exist, or continue what was written.
@@ -34,6 +35,7 @@ class Manifest:
             self._there = set(self._table.read(["site"])["site"].to_pylist())
         else:
             self.add([*self._federation.manifest["site"].unique(), *self._known()])
+            self.flush()
 
     def _known(self) -> list[str]:
         """Sites that have taken part although there is no manifest, because it was deleted."""
@@ -41,17 +43,22 @@ class Manifest:
         return read_table(clients, ["site"])["site"].tolist() if clients.exists() else []
 
     def add(self, sites: Iterable[str]) -> None:
-        """Write the rows of those sites that it lacks.
+        """Add those sites that it lacks, whose rows `flush` writes."""
+        if self._federation.by_rule:
+            self._new.update((site, None) for site in sites if site not in self._there)
+
+    def flush(self) -> None:
+        """Write the rows of the sites that were added; the ledger needs those of its sites there.
 
         Raises:
             WriteError: it cannot be written.
         """
-        new = [site for site in dict.fromkeys(sites) if site not in self._there]
-        if self._federation.by_rule and new:
-            rows = self._federation.manifest_of(new)
+        if self._new:
+            rows = self._federation.manifest_of(self._new)
             self._table.append(pa.Table.from_pandas(rows, preserve_index=False))
             self._table.flush()
-            self._there.update(new)
+            self._there.update(self._new)
+            self._new = {}
 
     def close(self) -> None:
         """Make it a single file if it is small.
