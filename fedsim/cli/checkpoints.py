@@ -9,6 +9,7 @@ from rich.table import Table
 from fedsim.cli.common import RunFolder, out
 from fedsim.core.terminal import print_whole
 from fedsim.core.text import bytes_text
+from fedsim.engine.record.run_folder import check_run
 
 if TYPE_CHECKING:
     from fedsim.engine.state.listing import Listed
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 def checkpoints(run_dir: RunFolder) -> None:
     """List the checkpoints of a run: their rounds and sizes, and what they share with earlier ones."""
+    check_run(run_dir)
     from fedsim.engine.record.run_directory import Run
     from fedsim.engine.state.listing import list_checkpoints
 

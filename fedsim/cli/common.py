@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from fedsim.engine.record.run_folder import check_run
-
 if TYPE_CHECKING:
     from fedsim.engine.plan.walltime import Walltime
 
@@ -49,7 +47,7 @@ def a_number(value: float | None) -> float | None:
 
 
 WorkloadFile = Annotated[Path, typer.Argument(help="Workload file (YAML).", metavar="WORKLOAD", callback=readable)]
-RunFolder = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN", callback=check_run)]
+RunFolder = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
 
 
 def _set(example: str) -> Any:  # noqa: ANN401 - as typer declares its options

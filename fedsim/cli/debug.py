@@ -7,6 +7,7 @@ import typer
 
 from fedsim.cli.common import OfRun, RunFolder, Trust, out
 from fedsim.core.errors import ClientError
+from fedsim.engine.record.run_folder import check_run
 
 
 def debug(
@@ -18,6 +19,7 @@ def debug(
     trust: Trust = False,
 ) -> None:
     """Repeat one client's training in one round, in this process, from the checkpoint before it; writes nothing."""
+    check_run(run_dir)
     from fedsim.engine.record.run_directory import Run
     from fedsim.engine.simulation import Simulation
 

@@ -28,6 +28,7 @@ def evaluate(
     address: Address = None,
 ) -> None:
     """Score every client of a run, volume by volume, into evaluation.parquet."""
+    check_run(run_dir)
     from fedsim.engine.record.claim import Claim
 
     if cross:
@@ -94,6 +95,7 @@ def reconstruct(
     trust: Trust = False,
 ) -> None:
     """Reconstruct a file with a client's model, using the client's mask, or the file's own if it is undersampled."""
+    check_run(run_dir)
     from fedsim.analysis.reconstruct import reconstruct_file
 
     for path, result in reconstruct_file(_opened(run_dir, None, trust), client, file, which, out_dir):

@@ -9,20 +9,11 @@ from fedsim.cli.common import err, out
 from fedsim.core.errors import InputError
 
 
-def there(path: Path) -> Path:
-    """Refuse a missing folder at once, before torch is loaded."""
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder; name the folder (--out) of a run or a study that has started")
-    return path
-
-
 def watch(
     path: Annotated[
         Path,
         typer.Argument(
-            help="Run directory, or a study's folder; with --web also a folder of them.",
-            metavar="RUN|STUDY|FOLDER",
-            callback=there,
+            help="Run directory, or a study's folder; with --web also a folder of them.", metavar="RUN|STUDY|FOLDER"
         ),
     ],
     once: Annotated[bool, typer.Option("--once", help="Show the current state and exit.")] = False,
@@ -40,6 +31,8 @@ def watch(
     run or a copied folder. On a login node, open it through the ssh -L that is printed. Keep its address, which holds
     a token, to yourself.
     """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; name the folder (--out) of a run or a study that has started")
     if web:
         if once:
             raise InputError("--once: is for the terminal; leave it out, or leave out --web")
