@@ -49,6 +49,11 @@ GALLERY = (
         figure="client-count-phantoms", found=overview, begins="fedmri, from N",
     ),
     Shown(
+        study="client-count-law", asks="Does quality follow a law in the number of hospitals, once training is over?",
+        figure="client-count-law", found=overview, begins="fedmri, per tenfold N",
+        options="--set 'clients=[4,10,32,100,316]' --set 'seeds=[1,2,3]'",
+    ),
+    Shown(
         study="client-count-exact", asks="Do the moments of FedMRI's negatives do as well as the negatives themselves?",
         figure="client-count-exact", found=overview, begins="clients-100: no method",
     ),

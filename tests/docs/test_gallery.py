@@ -1,6 +1,7 @@
 """The gallery shows every committed study, with its figure and the command that made it."""
 
 import re
+import shlex
 
 import make_gallery
 import pytest
@@ -38,7 +39,7 @@ def test_it_shows_every_study_whose_tables_are_committed() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", make_gallery.GALLERY, ids=lambda entry: entry.study)
 def test_a_command_can_be_read_and_its_figure_is_there(entry: make_gallery.Shown) -> None:
-    overrides = [one for one in entry.options.split() if "=" in one]
+    overrides = [one for one in shlex.split(entry.options) if "=" in one]
     assert load_study(ROOT / "workloads" / f"{entry.study}.yaml", overrides, code=False).study.name == entry.study
     assert (DOCS / "images" / f"{entry.figure}.png").is_file()
     options = f" {entry.options}".rstrip()
