@@ -27,20 +27,26 @@ Row = dict[str, Any]
 _PARTS = 10
 
 
+def role(process: psutil.Process) -> str:
+    """Whose memory a process below the driver holds: that of fedsim's actors, or Ray's own."""
+    name = (process.cmdline() or [""])[0]
+    return "actors_mb" if name.startswith(("ray::Host", "ray::Adder")) else "ray_mb"
+
+
 def sample(driver: psutil.Process) -> dict[str, float]:
     """Present use of the driver and all its processes; shared memory is what the object store has touched."""
-    own: list[int] = []
+    own = {"driver_mb": 0.0, "actors_mb": 0.0, "ray_mb": 0.0}
     shared = descriptors = 0
     processes = [driver, *driver.children(recursive=True)]
     for process in processes:
         with suppress(OSError, psutil.Error):
             unshared, touched = memory(process.pid)
-            own.append(unshared)
+            own["driver_mb" if process is driver else role(process)] += unshared / 1e6
             shared += touched
             descriptors += process.num_fds()
     return {
-        "driver_mb": own[0] / 1e6,
-        "memory_mb": sum(own) / 1e6,
+        **own,
+        "memory_mb": sum(own.values()),
         "store_mb": shared / 1e6,
         "descriptors": descriptors,
         "processes": len(processes),

@@ -68,6 +68,8 @@ def unseen(
     trust: Trust = False,
 ) -> None:
     """Score a run on the sites that took no part in it: as it is, and after adapting to a few of their slices."""
+    if not run_dir.is_dir():
+        check_run(run_dir)
     from fedsim.analysis.unseen import line_of, parse_budgets, unseen_table
     from fedsim.analysis.unseen import unseen as serve
     from fedsim.engine.record.claim import Claim

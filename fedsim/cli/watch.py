@@ -31,7 +31,7 @@ def watch(
     run or a copied folder. On a login node, open it through the ssh -L that is printed. Keep its address, which holds
     a token, to yourself.
     """
-    if not path.is_dir():
+    if not path.exists():
         raise InputError(f"{path}: no such folder; name the folder (--out) of a run or a study that has started")
     if web:
         if once:

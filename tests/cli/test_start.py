@@ -33,7 +33,7 @@ QUICK = ("--help", "jobs list", "run none.yaml", "submit none.yaml --cluster loc
 SLOW = (
     "--version", "submit --help", "jobs wait nothing", "stduy x", "run --sett x y", "study none.yaml",
     "submit x.yaml --cluster lokal", "watch --help", "watch none", "watch none --web", "report none",
-    "checkpoints none", "debug none --client a --round 1", "reconstruct none x.yaml --client a",
+    "checkpoints none", "debug none --client a --round 1", "reconstruct none x.yaml --client a", "unseen none",
 )  # fmt: skip
 
 

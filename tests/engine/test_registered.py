@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedsim.core.errors import InputError
+from fedsim.core.errors import InputError, WriteError
 from fedsim.engine.clients.sequence import Listed, Registered
 from fedsim.engine.federation import assemble
 from fedsim.engine.host.messages import Row
 from fedsim.engine.place.placement import placed
+from fedsim.engine.record.appended import AppendedTable
+from fedsim.engine.record.manifest import Manifest
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.simulation import Simulation, run
 from fedsim.workload import schema
@@ -102,6 +104,30 @@ def test_the_manifest_has_every_site_of_the_ledger_at_any_moment(many: Make, tmp
     with Simulation(many("engine.checkpoint_every=3"), path) as simulation:
         simulation.run(between=look)
     assert read == [1, 2, 3]
+
+
+def test_a_manifest_whose_writing_failed_once_has_no_row_twice(
+    many: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation, write = assemble(many()), AppendedTable._write
+    one, two, three = (client.site for client in federation.clients[1:4])
+    manifest = Manifest(tmp_path, federation)
+    manifest.begin()
+    manifest.add([one, two])
+
+    def full(*_: object) -> None:
+        raise WriteError("no space left")
+
+    monkeypatch.setattr(AppendedTable, "_write", full)
+    with pytest.raises(WriteError, match="no space"):
+        manifest.flush()
+    monkeypatch.setattr(AppendedTable, "_write", write)
+    manifest.add([two, three])
+    manifest.flush()
+    manifest.flush()
+    frame = pd.read_parquet(tmp_path / "manifest.parquet")
+    assert set(frame["site"]) == {"A", one, two, three}
+    assert not frame.duplicated(["site", "volume", "slice"]).any()
 
 
 @pytest.mark.slow

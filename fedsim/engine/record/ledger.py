@@ -93,8 +93,8 @@ class Ledger:
 
     def flush(self) -> None:
         """Write all rounds; a checkpoint needs its rounds there."""
-        begun = time.monotonic()
         self._before()
+        begun = time.monotonic()  # what a new site costs once does not make its rounds wait
         self._put()
         for table in self._tables.values():
             table.flush()

@@ -55,10 +55,10 @@ class Manifest:
         """
         if self._new:
             rows = self._federation.manifest_of(self._new)
-            self._table.append(pa.Table.from_pandas(rows, preserve_index=False))
-            self._table.flush()
             self._there.update(self._new)
-            self._new = {}
+            self._new = {}  # before anything can fail: the table keeps what it could not write
+            self._table.append(pa.Table.from_pandas(rows, preserve_index=False))
+        self._table.flush()
 
     def close(self) -> None:
         """Make it a single file if it is small.
