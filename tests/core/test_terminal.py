@@ -18,3 +18,14 @@ def test_no_cell_is_cut_off_where_a_table_is_wider_than_the_terminal(columns: in
     table.add_row(*cells)
     print_whole(table, Console(file=text, width=80))
     assert all(cell in text.getvalue() for cell in cells)
+
+
+def test_a_long_path_is_folded_where_its_column_may_fold() -> None:
+    table, text = Table("", "where"), StringIO()
+    table.columns[1].overflow = "fold"
+    path = "/scratch/" + "/".join(f"folder{number}" for number in range(20))
+    table.add_row("disk: private state beyond memory", path)
+    print_whole(table, Console(file=text, width=80))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert path in "".join(line.split("│")[2].strip() for line in lines if "│" in line)
