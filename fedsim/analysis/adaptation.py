@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice, pairwise
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from fedsim.algorithms.base import ServerState
 from fedsim.algorithms.learner import Learner, ParameterGroup
+from fedsim.analysis.budgets import Budget
 from fedsim.core.errors import InputError
 from fedsim.core.seeds import numpy_stream
 from fedsim.data.samples import ClientData
@@ -32,9 +32,6 @@ from fedsim.models.base import is_encoder
 _LOCAL: tuple[ParameterGroup, ...] = ("local",)
 STEPS = (0, 5, 10, 25, 50, 100, 200, 400)
 """Numbers of optimizer steps after which the validation error is computed."""
-
-Budget = int | Literal["all"]
-"""Number K of the new site's slices to learn from."""
 Tensors = Mapping[str, Tensor]
 """A network's parameters and running statistics by name."""
 

@@ -20,7 +20,6 @@ choose, and test volumes are reported.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,7 +34,6 @@ from torch import nn
 from fedsim.analysis.adaptation import (
     STEPS,
     Adapted,
-    Budget,
     Deployed,
     adapt,
     deployed,
@@ -43,6 +41,7 @@ from fedsim.analysis.adaptation import (
     few_slices,
     tensors_of,
 )
+from fedsim.analysis.budgets import Budget
 from fedsim.analysis.cross_site import assemble_as_before, threads
 from fedsim.core.errors import InputError
 from fedsim.core.files import replacing
@@ -83,19 +82,6 @@ class Served:
         told = {"rule": self.rule, "asked": str(self.asked), "slices": self.slices, "steps": self.steps}
         who = {**told, "client": self.client, "protocol": protocol}
         return [{**who, **volume.score(protocol)} for volume in self.volumes]
-
-
-def parse_budgets(text: str) -> list[Budget]:
-    """The numbers of slices in a text such as `0,4,all`.
-
-    Raises:
-        InputError: the text has anything else.
-    """
-    words = [word.strip() for word in text.split(",")]
-    wrong = [word for word in words if word != "all" and not re.fullmatch("[0-9]{1,9}", word)]
-    if wrong:
-        raise InputError(f"--slices {text}: {wrong[0]!r} must be a number of slices from 0 up, or all")
-    return list(dict.fromkeys("all" if word == "all" else int(word) for word in words))
 
 
 def unseen(

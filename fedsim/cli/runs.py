@@ -68,14 +68,16 @@ def unseen(
     trust: Trust = False,
 ) -> None:
     """Score a run on the sites that took no part in it: as it is, and after adapting to a few of their slices."""
-    if not run_dir.is_dir():
-        check_run(run_dir)
-    from fedsim.analysis.unseen import line_of, parse_budgets, unseen_table
+    from fedsim.analysis.budgets import parse_budgets
+
+    budgets = parse_budgets(slices)
+    check_run(run_dir)
+    from fedsim.analysis.unseen import line_of, unseen_table
     from fedsim.analysis.unseen import unseen as serve
     from fedsim.engine.record.claim import Claim
     from fedsim.engine.record.ledger import write_table
 
-    budgets, opened = parse_budgets(slices), _opened(run_dir, overrides, trust)
+    opened = _opened(run_dir, overrides, trust)
     path = out_file or run_dir / "unseen.parquet"
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"--out {path}: must be a file in a folder that exists")

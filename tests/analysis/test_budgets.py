@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedsim.analysis.unseen import parse_budgets
+from fedsim.analysis.budgets import parse_budgets
 from fedsim.core.errors import InputError
 
 
