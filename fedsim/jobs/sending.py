@@ -13,7 +13,7 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.node import Disk, Node
-from fedsim.engine.place.placement import granted
+from fedsim.engine.place.placement import foreseen, granted
 from fedsim.engine.plan.advice import warnings
 from fedsim.engine.plan.fits import check_fits, check_time, plan_run, refuse
 from fedsim.engine.record.claim import check_unclaimed
@@ -199,7 +199,7 @@ def _warnings(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool
 
 def _machine(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool) -> Machine:
     """The target's nodes that the workload asks for, with this machine's disks if the target shares them."""
-    allowed = tuple(granted(workload.engine, nodes, workload.federation.kinds_of_needs))
+    allowed = tuple(granted(workload.engine, foreseen(workload.engine, nodes), workload.federation.kinds_of_needs))
     every = workload.engine.model_copy(update={"nodes": None, "cores": None})  # limits on the target
     machine = replace(machine_of(workload.model_copy(update={"engine": every}), out), nodes=allowed)
     if here:

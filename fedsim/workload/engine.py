@@ -19,6 +19,9 @@ class Engine(Section):
     threads: int = Field(1, ge=1, le=256, description="torch threads of a training client; recorded, since it can "
                          "change the last bits.")  # fmt: skip
     nodes: int | None = Field(None, ge=1, description="Number of nodes of the Ray cluster to use; default all.")
+    nodes_timeout_s: float | None = Field(
+        None, gt=0, description="Seconds to wait until the Ray cluster has as many nodes as `nodes` says; its "
+        "autoscaler is asked for them, and may end them after the run. Default: none is waited for.")  # fmt: skip
     cores: int | None = Field(
         None, ge=1, description="Number of cores to use, spread evenly over the nodes; default all."
     )

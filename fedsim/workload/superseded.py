@@ -10,13 +10,14 @@ from fedsim.workload.sites import SiteTraining
 Rule = tuple[str, str, Callable[[Any], bool]]
 """A key, what supersedes it, and whether it does in a given section."""
 
-_OF_RAY = ("clients_per_actor", "nodes", "cores")
+_OF_RAY = ("clients_per_actor", "nodes", "cores", "nodes_timeout_s")
 _OF_NEGATIVES = ("beta_scaling", "negatives", "exact_up_to", "own")
 _TRAINING: tuple[Rule, ...] = (("lr_gamma", "lr_step=0", lambda training: training.lr_step == 0),)
 _SPLIT: tuple[Rule, ...] = (("gap", "by=subject", lambda split: split.by == "subject"),)
 _FAULT: tuple[Rule, ...] = (("seconds", "kind", lambda fault: fault.kind != "delay"),)
 _ENGINE: tuple[Rule, ...] = (
     *((key, "backend=serial", lambda engine: engine.backend == "serial") for key in _OF_RAY),
+    ("nodes_timeout_s", "nodes=null", lambda engine: engine.nodes is None),
     ("retries", "on_lost_process=abort", lambda engine: engine.on_lost_process == "abort"),
 )
 _ALGORITHM: tuple[Rule, ...] = (

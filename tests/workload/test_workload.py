@@ -239,6 +239,7 @@ def test_variables_of_the_environment_are_in_paths(load, monkeypatch: pytest.Mon
             "federation.matrix is superseded by matrix of every site",
         ),
         (["engine.backend=serial", "engine.cores=2"], "engine.cores is superseded by backend=serial and has no effect"),
+        (["engine.nodes_timeout_s=9"], "engine.nodes_timeout_s is superseded by nodes=null and has no effect"),
         (["algorithm.negatives=exact", "algorithm.exact_up_to=9"], "algorithm.exact_up_to is superseded by negatives"),
         (["algorithm.beta=0", "algorithm.own=false"], "algorithm.own is superseded by beta=0 and has no effect"),
         (["federation.split.gap=3"], "federation.split.gap is superseded by by=subject and has no effect"),

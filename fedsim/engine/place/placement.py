@@ -49,7 +49,8 @@ def granted(engine: Engine, nodes: Sequence[Node], kinds: Collection[Resources] 
         InputError: there are fewer.
     """
     if engine.nodes is not None and engine.nodes > len(nodes):
-        raise InputError(f"engine.nodes: {engine.nodes}, and the Ray cluster has {len(nodes)}; lower it")
+        what = f"engine.nodes: {engine.nodes}, and the Ray cluster has {len(nodes)}"
+        raise InputError(f"{what}; lower it, or have nodes waited for with engine.nodes_timeout_s")
     if engine.nodes is None and engine.cores is None:
         return list(nodes)
     labelled = {node.id for node in usable(nodes, kinds)}
@@ -61,6 +62,12 @@ def granted(engine: Engine, nodes: Sequence[Node], kinds: Collection[Resources] 
         raise InputError(f"engine.cores: {engine.cores}, and there are {len(turns)}; lower it")
     shares = Counter(turns[: engine.cores])
     return [replace(nodes[at], cpus=shares[at]) for at in sorted(shares)]
+
+
+def foreseen(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes of a cluster with those that a run would wait for, taken to be like the last."""
+    missing = range(len(nodes), engine.nodes or 0) if engine.nodes_timeout_s is not None and nodes else ()
+    return [*nodes, *(replace(nodes[-1], id=f"node {number + 1}", name=f"node {number + 1}") for number in missing)]
 
 
 def usable(nodes: Iterable[Node], kinds: Collection[Resources]) -> list[Node]:

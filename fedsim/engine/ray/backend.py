@@ -28,6 +28,7 @@ from fedsim.engine.ray.alike import check_alike
 from fedsim.engine.ray.calls import Actor, Call, Calls, Outgoing, Queues
 from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.ray.errors import explained
+from fedsim.engine.ray.gathering import Gathering
 from fedsim.engine.ray.head import Head
 from fedsim.engine.ray.homes import Homes
 from fedsim.engine.ray.metrics import RayMetrics
@@ -55,6 +56,12 @@ class RayBackend(Backend):
         self._homes = Homes()
         self._tree = Tree(self._ray, self._head)
         self._calls: Calls | None = None
+        self._gathering = Gathering(self._ray, self._head, engine, grows=self._theirs or not self._owned)
+        try:
+            self._gathering.wait()
+        except BaseException:
+            self.close()
+            raise
 
     def observer(self) -> Observer:
         """Ray's metrics."""
@@ -74,6 +81,7 @@ class RayBackend(Backend):
         self._tree.end()
         self._vacate(busy)  # first: they wait for their streams to be read, and would answer no question
         self._vacate(self._silent())
+        self._gathering.wait()
         nodes = self._alive()
         if not nodes:
             raise RunError("no node of the Ray cluster is alive; restart the cluster, and continue with --resume")
@@ -244,6 +252,7 @@ class RayBackend(Backend):
     def close(self) -> None:
         """Kill the actors and close the connection to Ray; a Ray that was started here is stopped."""
         self._end_actors()
+        self._gathering.end()
         if self._owned:
             disconnect()
 
