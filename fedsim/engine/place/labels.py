@@ -36,7 +36,7 @@ def labels_text(labels: Mapping[str, str] | None) -> str:
 
 def kinds_text(nodes: Iterable[Mapping[str, str]]) -> str:
     """The labels of some nodes, alike ones together: `2 nodes with accelerator=H100; 1 node without labels`."""
-    kinds = Counter(map(labels_text, nodes)).most_common()
+    kinds = sorted(Counter(map(labels_text, nodes)).items(), key=lambda kind: (-kind[1], kind[0]))
     texts = [f"{counted(count, 'node')} {f'with {text}' if text else 'without labels'}" for text, count in kinds]
     more = [f"{len(texts) - _MOST} other kinds"] if len(texts) > _MOST else []
     return "; ".join([*texts[:_MOST], *more])

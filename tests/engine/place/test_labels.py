@@ -160,3 +160,4 @@ def test_many_kinds_of_nodes_are_one_line() -> None:
     assert kinds_text(kinds).count(";") == 5
     assert kinds_text(kinds).endswith("; 4 other kinds")
     assert kinds_text(kinds[:1]) == "1 node with rack=0"
+    assert kinds_text(kinds) == kinds_text(kinds[::-1])

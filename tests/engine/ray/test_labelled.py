@@ -98,8 +98,8 @@ def test_only_nodes_that_carry_them_count_and_others_are_named(workload: Callabl
     assert Run(tmp_path / "run").rounds["slots"].tolist() == [1]
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1] == (
-        "fedsim: site C: resources.labels: zone=c, and Ray has 1 node without labels; 1 node with zone=a; 1 node with "
-        "rack=7,zone=b; ray start --labels gives a node some, and engine.backend serial needs none"
+        "fedsim: site C: resources.labels: zone=c, and Ray has 1 node without labels; 1 node with rack=7,zone=b; "
+        "1 node with zone=a; ray start --labels gives a node some, and engine.backend serial needs none"
     )
     assert not (tmp_path / "none").exists()
     assert "zone=b for 4 clients, on 1 of 3 nodes" in " ".join(plan.stdout.split())
