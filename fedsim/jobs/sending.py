@@ -13,7 +13,7 @@ from fedsim.engine.federation import assemble
 from fedsim.engine.host.training import make_learner
 from fedsim.engine.place.machine import Machine, machine_of
 from fedsim.engine.place.node import Disk, Node
-from fedsim.engine.place.placement import foreseen, granted
+from fedsim.engine.place.placement import granted, nodes_missing
 from fedsim.engine.plan.advice import warnings
 from fedsim.engine.plan.fits import check_fits, check_time, plan_run, refuse
 from fedsim.engine.record.claim import check_unclaimed
@@ -29,6 +29,7 @@ from fedsim.jobs.target import RUNS, State, Target
 from fedsim.jobs.targets import shares_files, source_of
 from fedsim.study.frozen import check_folder
 from fedsim.study.runner import check_data
+from fedsim.workload.engine import Engine
 from fedsim.workload.schema import Workload
 from fedsim.workload.superseded import superseded
 
@@ -156,13 +157,19 @@ def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
     if job.plan is not None:
         check_data(job.plan)
     nodes = _nodes(target, there)
-    if nodes is None:
+    waits = not here and any(_waits(workload.engine, nodes or ()) for workload in job.workloads)
+    if nodes is None or waits:
         for workload in (one.settled() for one in job.workloads):
             check_time(workload, assemble(workload).clients)
+        why = "lacks nodes that the job waits for" if waits else "does not say what its nodes have"
         if there:
-            tell(f"{target.name} does not say what its nodes have; whether the job fits is checked there")
+            tell(f"{target.name} {why}; whether the job fits is checked there")
         return
     _check_fits(job, nodes, here, tell)
+
+
+def _waits(engine: Engine, nodes: Sequence[Node]) -> bool:
+    return engine.nodes_timeout_s is not None and nodes_missing(engine, nodes) > 0
 
 
 def _nodes(target: Target, there: bool) -> tuple[Node, ...] | None:
@@ -199,7 +206,7 @@ def _warnings(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool
 
 def _machine(workload: Workload, out: Path, nodes: tuple[Node, ...], here: bool) -> Machine:
     """The target's nodes that the workload asks for, with this machine's disks if the target shares them."""
-    allowed = tuple(granted(workload.engine, foreseen(workload.engine, nodes), workload.federation.kinds_of_needs))
+    allowed = tuple(granted(workload.engine, nodes, workload.federation.kinds_of_needs))
     every = workload.engine.model_copy(update={"nodes": None, "cores": None})  # limits on the target
     machine = replace(machine_of(workload.model_copy(update={"engine": every}), out), nodes=allowed)
     if here:

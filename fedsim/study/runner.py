@@ -234,6 +234,8 @@ class _Runner:
                 yield ended, outcome
 
     def _run_here(self, point: Point) -> Outcome:
+        if self._stop():  # it was told between two points, or while nodes were waited for
+            return Outcome(stopped=True)
         return run_point(
             point.workload, self._folder / point.folder, point.part, self._stop, judge=point.judge,
             address=self._address, study=self._folder, timed=self._plan.study.has_floor, walltime=self._walltime,

@@ -21,7 +21,7 @@ class Engine(Section):
     nodes: int | None = Field(None, ge=1, description="Number of nodes of the Ray cluster to use; default all.")
     nodes_timeout_s: float | None = Field(
         None, gt=0, description="Seconds to wait until the Ray cluster has as many nodes as `nodes` says; its "
-        "autoscaler is asked for them, and may end them after the run. Default: none is waited for.")  # fmt: skip
+        "autoscaler is asked for them, and may remove them after the run. Default: do not wait.")  # fmt: skip
     cores: int | None = Field(
         None, ge=1, description="Number of cores to use, spread evenly over the nodes; default all."
     )

@@ -18,7 +18,7 @@ from fedsim.engine.place.cores import cores_here
 from fedsim.engine.place.gpus import Gpu, gpus_here
 from fedsim.engine.place.labels import OF_RAY
 from fedsim.engine.place.node import RAY_COUNTS, Disk, Node
-from fedsim.engine.place.placement import foreseen, granted
+from fedsim.engine.place.placement import granted
 from fedsim.workload.schema import Workload
 
 _RAY_RAISES_TO = 65536  # open files
@@ -90,10 +90,8 @@ def _open_files(raised: bool) -> int:
 def _nodes(ray: Any, workload: Workload, scratch: Path, look: bool) -> tuple[Node, ...]:  # noqa: ANN401 - the module
     """The nodes of a cluster that the run may use, with their scratch disks."""
     here = ray.get_runtime_context().get_node_id()
-    there = nodes_of(ray)
-    running = {node.id for node in there}
-    nodes = granted(workload.engine, foreseen(workload.engine, there), workload.federation.kinds_of_needs)
-    others = [node.id for node in nodes if node.id in running and node.id != here]
+    nodes = granted(workload.engine, nodes_of(ray), workload.federation.kinds_of_needs, early=True)
+    others = [node.id for node in nodes if node.id != here]
     disks = {here: disk_of(scratch), **(_disks_of(ray, scratch, others) if look else {})}
     return tuple(replace(node, scratch=disks.get(node.id)) for node in nodes)
 

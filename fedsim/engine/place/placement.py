@@ -37,20 +37,23 @@ class Placement:
     """What each of its clients asks for."""
 
 
-def granted(engine: Engine, nodes: Sequence[Node], kinds: Collection[Resources] = ()) -> list[Node]:
+def granted(
+    engine: Engine, nodes: Sequence[Node], kinds: Collection[Resources] = (), *, early: bool = False
+) -> list[Node]:
     """The nodes and cores that `engine.nodes` and `engine.cores` allow: the first nodes, cores taken from each in turn.
 
     Args:
         engine: The limits.
         nodes: Of the cluster.
         kinds: What clients need; under a limit, nodes that carry the labels of some come first.
+        early: Whether nodes that a run would wait for may be missing.
 
     Raises:
         InputError: there are fewer.
     """
-    if engine.nodes is not None and engine.nodes > len(nodes):
-        what = f"engine.nodes: {engine.nodes}, and the Ray cluster has {len(nodes)}"
-        raise InputError(f"{what}; lower it, or have nodes waited for with engine.nodes_timeout_s")
+    if nodes_missing(engine, nodes) and not (early and engine.nodes_timeout_s is not None):
+        remedy = "lower it" + (", or set engine.nodes_timeout_s to wait for more" if not engine.nodes_timeout_s else "")
+        raise InputError(f"engine.nodes: {engine.nodes}, and the Ray cluster has {len(nodes)}; {remedy}")
     if engine.nodes is None and engine.cores is None:
         return list(nodes)
     labelled = {node.id for node in usable(nodes, kinds)}
@@ -64,10 +67,9 @@ def granted(engine: Engine, nodes: Sequence[Node], kinds: Collection[Resources] 
     return [replace(nodes[at], cpus=shares[at]) for at in sorted(shares)]
 
 
-def foreseen(engine: Engine, nodes: Sequence[Node]) -> list[Node]:
-    """The nodes of a cluster with those that a run would wait for, taken to be like the last."""
-    missing = range(len(nodes), engine.nodes or 0) if engine.nodes_timeout_s is not None and nodes else ()
-    return [*nodes, *(replace(nodes[-1], id=f"node {number + 1}", name=f"node {number + 1}") for number in missing)]
+def nodes_missing(engine: Engine, nodes: Sequence[Node]) -> int:
+    """How many nodes `engine.nodes` asks for beyond those of the cluster."""
+    return max(0, (engine.nodes or 0) - len(nodes))
 
 
 def usable(nodes: Iterable[Node], kinds: Collection[Resources]) -> list[Node]:

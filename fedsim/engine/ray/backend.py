@@ -81,7 +81,7 @@ class RayBackend(Backend):
         self._tree.end()
         self._vacate(busy)  # first: they wait for their streams to be read, and would answer no question
         self._vacate(self._silent())
-        self._gathering.wait()
+        self._gathering.wait(running=bool(self._nodes))
         nodes = self._alive()
         if not nodes:
             raise RunError("no node of the Ray cluster is alive; restart the cluster, and continue with --resume")
@@ -252,9 +252,10 @@ class RayBackend(Backend):
     def close(self) -> None:
         """Kill the actors and close the connection to Ray; a Ray that was started here is stopped."""
         self._end_actors()
-        self._gathering.end()
         if self._owned:
-            disconnect()
+            disconnect()  # which ends what was asked for, too
+        else:
+            self._gathering.end()
 
     def _end_actors(self) -> None:
         self._tree.end()

@@ -2,11 +2,13 @@
 
 import logging
 import time
+from contextlib import suppress
 from typing import Any
 
-from fedsim.core.errors import InputError
+from fedsim.core.errors import InputError, RunError
 from fedsim.core.text import duration
 from fedsim.engine.place.machine import nodes_of
+from fedsim.engine.ray.errors import explained
 from fedsim.engine.ray.head import Head
 from fedsim.workload.engine import Engine
 
@@ -15,7 +17,7 @@ log = logging.getLogger("fedsim")
 
 
 class Gathering:
-    """As many nodes as `engine.nodes` says: asked for where some are missing, and held until the run ends."""
+    """As many nodes as `engine.nodes` says: waited for, and held until the run ends, where a timeout is set."""
 
     def __init__(self, ray: Any, head: Head, engine: Engine, *, grows: bool) -> None:  # noqa: ANN401 - the module ray
         """`grows`: whether other nodes can join this Ray."""
@@ -23,28 +25,39 @@ class Gathering:
         self._wanted, self._patience = engine.nodes or 0, engine.nodes_timeout_s
         self._asked: Any = None
 
-    def wait(self) -> None:
-        """Wait until the nodes are there, if `engine.nodes_timeout_s` says so.
+    def wait(self, *, running: bool = False) -> None:
+        """Wait until the nodes are there.
+
+        Args:
+            running: Whether the run has begun, and has lost a node since.
 
         Raises:
             InputError: they did not come in time, or no other node can join.
-            RunError: Ray's head has died.
+            RunError: the same, of a run that has begun; or Ray's head has died.
         """
-        if self._patience is None or not self._missing():
+        if self._patience is None or not self._wanted:
             return
         if self._grows:
+            self._ask()
             self._wait(self._patience)
         if self._missing():
             waited = f" after {duration(self._patience)}" if self._grows else ""
             there = f"engine.nodes: {self._wanted}, and the Ray cluster has {self._wanted - self._missing()}{waited}"
-            raise InputError(f"{there}; lower it, or let the cluster have more")
+            if running:
+                raise RunError(f"{there}; add nodes, and continue with --resume")
+            raise InputError(f"{there}; lower it, or {'add nodes to the cluster' if self._grows else 'give --address'}")
+
+    def _ask(self) -> None:
+        """Ask for a core on each of so many nodes: it makes an autoscaler start them, and keep them."""
+        if self._asked is None:
+            with explained(self._ray):
+                self._asked = self._ray.util.placement_group([{"CPU": 1}] * self._wanted, strategy="STRICT_SPREAD")
 
     def _wait(self, seconds: float) -> None:
-        what = f"waits for {self._missing()} of {self._wanted} nodes"
-        log.warning("%s, for at most %s (engine.nodes_timeout_s)", what, duration(seconds))
-        if self._asked is None:  # a core on each of so many nodes: it makes every autoscaler start them and keep them
-            self._asked = self._ray.util.placement_group([{"CPU": 1}] * self._wanted, strategy="STRICT_SPREAD")
         deadline = time.monotonic() + seconds
+        if missing := self._missing():
+            what = f"waits for {missing} of {self._wanted} nodes"
+            log.warning("%s, for at most %s (engine.nodes_timeout_s)", what, duration(seconds))
         while self._missing() and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(_LOOK_EVERY_S, left))
             self._head.check()
@@ -53,7 +66,9 @@ class Gathering:
         return max(0, self._wanted - len(nodes_of(self._ray)))
 
     def end(self) -> None:
-        """Ask for no nodes any more: an autoscaler may end those that are idle."""
-        if self._asked is not None:
-            self._ray.util.remove_placement_group(self._asked)
-            self._asked = None
+        """Ask for no nodes any more: an autoscaler may remove those that are idle."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            with suppress(RunError):  # a dead head has forgotten it, and removing it would wait for a minute
+                self._head.check()
+                self._ray.util.remove_placement_group(asked)

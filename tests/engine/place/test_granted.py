@@ -3,7 +3,7 @@
 import pytest
 
 from fedsim.core.errors import InputError
-from fedsim.engine.place.placement import foreseen, granted
+from fedsim.engine.place.placement import granted
 from fedsim.workload.engine import Engine
 from tests.engine.plans import node
 
@@ -28,7 +28,7 @@ def test_cores_are_taken_in_turn(keys: dict[str, int], left: dict[str, float]) -
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"nodes": 4}, "engine.nodes: 4, and the Ray cluster has 3; lower it, or have nodes waited for with"),
+        ({"nodes": 4}, "engine.nodes: 4, and the Ray cluster has 3; lower it, or set engine.nodes_timeout_s"),
         ({"cores": 8}, "engine.cores: 8, and there are 7; lower it"),
         ({"nodes": 1, "cores": 5}, "engine.cores: 5, and there are 4; lower it"),
     ],
@@ -38,8 +38,10 @@ def test_more_than_there_is(keys: dict[str, int], message: str) -> None:
         granted(Engine(**keys), NODES)
 
 
-def test_nodes_that_are_waited_for_are_taken_to_be_like_the_last() -> None:
-    seen = foreseen(Engine(nodes=5, nodes_timeout_s=60), NODES)
-    assert [(node.cpus, node.gpus) for node in seen] == [(4, 0), (2, 1), (1.5, 0), (1.5, 0), (1.5, 0)]
-    assert len({node.id for node in seen}) == 5
-    assert foreseen(Engine(nodes=5), NODES) == foreseen(Engine(nodes=2, nodes_timeout_s=60), NODES) == NODES
+def test_a_plan_does_not_ask_for_nodes_that_the_run_waits_for() -> None:
+    engine = Engine(nodes=5, nodes_timeout_s=60)
+    assert granted(engine, NODES, early=True) == NODES
+    with pytest.raises(InputError, match=r"^engine\.nodes: 5, and the Ray cluster has 3; lower it$"):
+        granted(engine, NODES)
+    with pytest.raises(InputError, match=r"lower it, or set engine\.nodes_timeout_s to wait for more$"):
+        granted(Engine(nodes=5), NODES, early=True)

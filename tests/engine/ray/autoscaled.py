@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 HEAD = "f" * 51 + "00000"  # the id by which the provider of Ray's own tests knows the head
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
@@ -54,4 +56,10 @@ def growing(most: int) -> Iterator[dict[str, str]]:
             try:
                 yield {**keys, "ADDRESS": address}
             finally:
+                nodes = psutil.Process(head.pid).children(recursive=True)
                 head.terminate()
+                head.wait()
+                for process in nodes:  # the autoscaler's nodes outlive it
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
+                psutil.wait_procs(nodes)
