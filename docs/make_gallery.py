@@ -70,6 +70,10 @@ GALLERY = (
         figure="varnet-federated", found=comparison, begins="fedmri leads fedavg by",
     ),
     Shown(
+        study="settling", asks="Does FedMRI's term help at the paper's learning rate?",
+        figure="settling", found=endpoint, begins="beta-100 is", options=f"{ON_HOSPITALS} --only few-lr-1e-4",
+    ),
+    Shown(
         study="alignment", asks="Does FL-MRCM align four hospitals' features, and does that help?",
         figure="alignment", found=endpoint, begins="aligned is", options=ON_HOSPITALS,
     ),
