@@ -23,7 +23,7 @@ def test_a_sweep_from_python_and_from_the_shell(cluster: Cluster, workload: Path
             command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stdout + done.stderr
 
     sweep = [sys.executable, WORKLOADS / "sweep.py", "--workload", workload, "--set-axis", "algorithm.beta=0,1"]
     first = call(*sweep)

@@ -19,7 +19,7 @@ from tests.engine.conftest import assert_same
 
 from .autoscaled import growing
 
-pytestmark = [pytest.mark.ray, pytest.mark.long]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
 
 ALIVE = """
 import os, ray
@@ -80,7 +80,9 @@ def test_points_of_a_study_ask_for_as_many_as_they_need(
     workload()
     study = {
         "name": "grown", "kind": "scaling-strong", "workload": "small.yaml", "nodes": [1, 3], "methods": {"fedavg": {}},
-        "set": {"training.rounds": 1, "engine.backend": "ray", "engine.nodes_timeout_s": 120}, "seeds": [1],
+        "set": {"training.rounds": 1, "engine.backend": "ray", "engine.clients_per_actor": "auto",
+                "engine.nodes_timeout_s": 120},
+        "seeds": [1],
     }  # fmt: skip
     (tmp_path / "grown.yaml").write_text(json.dumps(study))  # JSON is YAML
     done = fedsim(keys, "study", tmp_path / "grown.yaml", "--out", tmp_path / "grown")
