@@ -21,6 +21,7 @@ RAY = ("--set", "engine.backend=ray")
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSIM_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(tmp_path))  # without a token of the user's own cluster
 
 
 @pytest.mark.parametrize(
