@@ -157,7 +157,7 @@ def _check_plan(target: Target, job: Job, tell: Tell, there: bool) -> None:
     if job.plan is not None:
         check_data(job.plan)
     nodes = _nodes(target, there)
-    waits = not here and any(_waits(workload.engine, nodes or ()) for workload in job.workloads)
+    waits = nodes is not None and not here and any(_waits(workload.engine, nodes) for workload in job.workloads)
     if nodes is None or waits:
         for workload in (one.settled() for one in job.workloads):
             check_time(workload, assemble(workload).clients)

@@ -8,6 +8,7 @@ from typing import Any
 from fedsim.core.errors import InputError, RunError
 from fedsim.core.text import duration
 from fedsim.engine.place.machine import nodes_of
+from fedsim.engine.place.placement import nodes_missing
 from fedsim.engine.ray.errors import explained
 from fedsim.engine.ray.head import Head
 from fedsim.workload.engine import Engine
@@ -22,7 +23,7 @@ class Gathering:
     def __init__(self, ray: Any, head: Head, engine: Engine, *, grows: bool) -> None:  # noqa: ANN401 - the module ray
         """`grows`: whether other nodes can join this Ray."""
         self._ray, self._head, self._grows = ray, head, grows
-        self._wanted, self._patience = engine.nodes or 0, engine.nodes_timeout_s
+        self._engine, self._wanted, self._patience = engine, engine.nodes or 0, engine.nodes_timeout_s
         self._asked: Any = None
 
     def wait(self, *, running: bool = False) -> None:
@@ -48,7 +49,7 @@ class Gathering:
             raise InputError(f"{there}; lower it, or {'add nodes to the cluster' if self._grows else 'give --address'}")
 
     def _ask(self) -> None:
-        """Ask for a core on each of so many nodes: it makes an autoscaler start them, and keep them."""
+        """Request one core on each node, which makes an autoscaler start the nodes and keep them."""
         if self._asked is None:
             with explained(self._ray):
                 self._asked = self._ray.util.placement_group([{"CPU": 1}] * self._wanted, strategy="STRICT_SPREAD")
@@ -63,7 +64,7 @@ class Gathering:
             self._head.check()
 
     def _missing(self) -> int:
-        return max(0, self._wanted - len(nodes_of(self._ray)))
+        return nodes_missing(self._engine, nodes_of(self._ray))
 
     def end(self) -> None:
         """Ask for no nodes any more: an autoscaler may remove those that are idle."""
