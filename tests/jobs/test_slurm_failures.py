@@ -169,10 +169,16 @@ def test_a_node_that_never_joins_ends_the_job_with_the_names_of_those_that_did(
     assert status.reason.startswith(said), status
 
 
+HOLDS = """
+import pathlib, socket, sys, time
+taken = socket.create_server(("", int(sys.argv[1])))
+while pathlib.Path(sys.argv[2]).exists():
+    time.sleep(0.2)
+"""
 # What the first `ray start` of a job meets. By then the script has chosen a port.
 TAKEN = f"""
     port=$(grep -o -- '--port=[0-9]*' <<<"$*" | cut -d= -f2)
-    setsid --fork {sys.executable} -c "import socket, time; it = socket.create_server(('', $port)); time.sleep(300)"
+    setsid --fork {sys.executable} -c '{HOLDS}' $port $begun
     until (: >"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.1; done
 """
 
@@ -180,12 +186,12 @@ TAKEN = f"""
 @pytest.mark.parametrize("first", [pytest.param(TAKEN, id="port"), pytest.param("exit 1", id="exit")])
 def test_a_ray_that_does_not_start_is_started_again(slurm: Slurm, site: Path, tmp_path: Path, first: str) -> None:
     begun = tmp_path / "begun"
-    text = f'if mkdir {begun}; then\n{first}\nfi\nexec {sys.executable} -m ray.scripts.scripts "$@"'
+    text = f'begun={begun}; if mkdir $begun; then\n{first}\nfi\nexec {sys.executable} -m ray.scripts.scripts "$@"'
     job = submission(tmp_path, rounds=2)
     with mounted(site, 1, program(tmp_path / "ray", text), PROGRAMS / "ray"):
         slurm.submit(job)
         assert slurm.wait(job.id) == Status("succeeded"), log_of(slurm, job.id)
-    assert begun.exists()
+    begun.rmdir()  # which ends the program that holds the port
     assert_as_here(tmp_path, rounds=2)
 
 
