@@ -172,11 +172,9 @@ class WatchedRun:
         return Cohorts(workload.client_names(), [POOLED] if workload.algorithm.pools_data else some)
 
     def _is_new(self, name: str) -> bool:
-        try:
-            status = (self.run.path / name).stat()
-        except FileNotFoundError:
+        stamp = stamp_of(self.run.path / name)
+        if stamp is None:
             return False
-        stamp = status.st_mtime_ns, status.st_ino, status.st_size
         before, self._stamps[name] = self._stamps.get(name), stamp
         return stamp != before
 
@@ -248,6 +246,15 @@ class WatchedRun:
             return self.early or "nothing: done"
         since = duration(max(0.0, time.time() - self.written))
         return f"{duration(self.left(self.reached))}; last update {since} ago"
+
+
+def stamp_of(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is written again; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def _checked(rounds: pd.DataFrame, path: Path) -> pd.DataFrame:

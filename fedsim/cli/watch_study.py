@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from fedsim.cli.watch_run import WatchedRun
+from fedsim.cli.watch_run import WatchedRun, stamp_of
 from fedsim.core.errors import InputError, RunError
 from fedsim.engine.record.run_folder import is_run
 from fedsim.study.ended import is_finished, read_failures
@@ -32,26 +32,37 @@ class WatchedStudy:
         Raises:
             InputError: its study.yaml is wrong.
         """
-        plan = open_study(path)
-        self._path, self.name = path, plan.study.name
-        self.about = f"{plan.study.kind}: {plan.describe()}"
-        """Its kind and size, in words."""
-        trials = [
-            plan.trial(case, plan.example(case.method)._replace(number=number))
-            for case in plan.searched
-            for number in range(plan.tune.runs(case.method))
-        ]
-        points = (*plan.tuning(), *trials, *plan.examples())  # folder names do not depend on the tuning
-        self._plan = plan
-        self._open: dict[str, Point] = {point.label: point for point in points}
-        self.folders = {label: path / point.folder for label, point in self._open.items()}
-        """The run directory of every point, which may not exist yet."""
+        self._path = path
+        self._read_plan()
         self.failed: dict[str, str] = {}
         """The error of each failed point."""
         self.unreadable: Mapping[str, Exception] = {}
         """The points of which something could not be read, with the reason."""
         self._begun: dict[str, WatchedRun] = {}
         self._told = ""
+
+    def _read_plan(self) -> None:
+        self._stamp = stamp_of(self._path / "study.yaml")
+        self._plan = plan = open_study(self._path)
+        trials = [
+            plan.trial(case, plan.example(case.method)._replace(number=number))
+            for case in plan.searched
+            for number in range(plan.tune.runs(case.method))
+        ]
+        points = (*plan.tuning(), *trials, *plan.examples())  # folder names do not depend on the tuning
+        self._open: dict[str, Point] = {point.label: point for point in points}
+        self.folders = {label: self._path / point.folder for label, point in self._open.items()}
+        """The run directory of every point, which may not exist yet."""
+
+    @property
+    def name(self) -> str:
+        """The study's."""
+        return self._plan.study.name
+
+    @property
+    def about(self) -> str:
+        """Its kind and size, in words."""
+        return f"{self._plan.study.kind}: {self._plan.describe()}"
 
     @property
     def done(self) -> bool:
@@ -65,6 +76,8 @@ class WatchedStudy:
             InputError: a file cannot be read.
             RunError: the system refuses to read one.
         """
+        if stamp_of(self._path / "study.yaml") != self._stamp:  # resumed, perhaps with more seeds or methods
+            self._read_plan()
         self.failed = {label: error for label, error in read_failures(self._path).items() if label in self._open}
         ended = ended_trials(self._plan, self._path)
         unreadable: dict[str, Exception] = {}
@@ -90,7 +103,7 @@ class WatchedStudy:
     @property
     def running(self) -> dict[str, WatchedRun]:
         """The points that have begun and not ended."""
-        return {label: run for label, run in self._begun.items() if label not in self.failed}
+        return {label: run for label, run in self._begun.items() if label in self._open and label not in self.failed}
 
     @property
     def states(self) -> dict[str, PointState]:

@@ -171,6 +171,9 @@ def test_a_study_is_counted_point_by_point(fedsim: Fedsim, workload: Path, tmp_p
     write_failures(folder, {})
     run_point(second.workload, folder / second.folder, second.part, lambda: False)
     assert news() == "points 2/2 finished, 0 running, 0 failed, 0 not started  done"
+    freeze(load_study(tmp_path / "pair.yaml", ["seeds=[1, 2]"]), folder)  # as a resumed study does
+    assert news() == "points 2/4 finished, 0 running, 0 failed, 2 not started"
+    assert not subject.done
 
 
 def test_what_is_no_run_is_said_in_one_line(fedsim: Fedsim, tmp_path: Path) -> None:

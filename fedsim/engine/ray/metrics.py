@@ -21,6 +21,7 @@ class RayMetrics(Observer):
         from ray.util.metrics import Counter, Gauge  # noqa: PLC0415 - Ray only where it is used
 
         self._round = Gauge("fedsim_round", "The last round that has ended.")
+        self._rounds = Counter("fedsim_rounds", "Rounds that have ended, of all runs.")
         self._clients = Counter("fedsim_clients_done", "Clients that have trained in a phase of a round.")
         self._bytes = Counter("fedsim_bytes", "What the protocol sends between clients and the server.", ("direction",))
         self._seconds = Counter("fedsim_seconds", "Time of clients by kind, and of rounds.", ("kind",))
@@ -36,6 +37,7 @@ class RayMetrics(Observer):
     def round_ends(self, row: Row) -> None:
         """Its number and time."""
         self._round.set(row["round"])
+        self._rounds.inc()
         _add(self._seconds, "kind", "round", (row["seconds"],))
 
 

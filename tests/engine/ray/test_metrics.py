@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fedsim.engine.record.run_directory import Run
@@ -28,41 +29,56 @@ def port(ray_session: None) -> int:
     return int(node["MetricsExportPort"])
 
 
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    """All of this Ray so far: its counters add them up."""
+    return []
+
+
 @pytest.fixture
-def done(ray_session: None, simulate: Callable[..., Run]) -> Run:
-    return simulate("engine.backend=ray", "engine.clients_per_actor=auto", "training.rounds=2")
+def simulate_on_ray(ray_session: None, simulate: Callable[..., Run], runs: list[Run]) -> Callable[[], Run]:
+    """One more run, of two rounds."""
+
+    def one_more() -> Run:
+        runs.append(simulate("engine.backend=ray", "engine.clients_per_actor=auto", "training.rounds=2"))
+        return runs[-1]
+
+    return one_more
 
 
-def expected(run: Run) -> dict[str, float]:
+def expected(runs: list[Run]) -> dict[str, float]:
     """By metric, as PromQL."""
-    clients = run.clients
+    clients, rounds = (pd.concat([getattr(run, table) for run in runs]) for table in ("clients", "rounds"))
     return {
         "ray_fedsim_round": 2,
+        "ray_fedsim_rounds_total": len(rounds),
         "ray_fedsim_clients_done_total": len(clients),
         'ray_fedsim_bytes_total{direction="uplink"}': clients["uplink_bytes"].sum(),
         'ray_fedsim_seconds_total{kind="train"}': clients["train_seconds"].sum(),
-        'ray_fedsim_seconds_total{kind="round"}': run.rounds["seconds"].sum(),
+        'ray_fedsim_seconds_total{kind="round"}': rounds["seconds"].sum(),
     }
 
 
-def eventually(read: Callable[[], float]) -> float:
-    """A value, as soon as there is one: Ray collects its metrics every ten seconds."""
+def eventually(read: Callable[[], float], least: float = 0) -> float:
+    """A value, as soon as it is there and has grown so far: Ray collects its metrics every ten seconds."""
     until = time.monotonic() + 90
     while True:
         try:
-            return read()
+            if (value := read()) >= least * (1 - 1e-9) or time.monotonic() > until:
+                return value
         except (LookupError, OSError):
             if time.monotonic() > until:
                 raise
         time.sleep(1)
 
 
-def asked_by_dashboard() -> list[str]:
-    """The metrics that its panels show."""
+def queries() -> dict[str, str]:
+    """Of the dashboard's panels, by title, as Grafana sends them."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    return sorted(
-        {name for panel in panels for one in panel["targets"] for name in re.findall(r"ray_\w+", one["expr"])}
-    )
+    return {
+        panel["title"]: target["expr"].replace("$__rate_interval", "1m")
+        for panel in panels for target in panel["targets"]
+    }  # fmt: skip
 
 
 def on_page(port: int, metric: str) -> float:
@@ -72,10 +88,13 @@ def on_page(port: int, metric: str) -> float:
     return float(lines[0].rpartition(" ")[2])
 
 
-def test_a_nodes_page_has_what_the_ledger_has_and_the_dashboard_asks_for(port: int, done: Run) -> None:
-    begun = {metric: eventually(lambda metric=metric: on_page(port, metric)) for metric in expected(done)}
-    assert begun == pytest.approx(expected(done))
-    for name in asked_by_dashboard():
+def test_a_nodes_page_has_what_the_ledgers_have_and_the_dashboard_asks_for(
+    port: int, simulate_on_ray: Callable[[], Run], runs: list[Run]
+) -> None:
+    simulate_on_ray()
+    for metric, value in expected(runs).items():
+        assert eventually(lambda metric=metric: on_page(port, metric), value) == pytest.approx(value)
+    for name in re.findall(r"ray_\w+", " ".join(queries().values())):
         assert eventually(lambda name=name: on_page(port, name)) >= 0
 
 
@@ -104,8 +123,15 @@ def asked(address: str, query: str) -> float:
     return float(answer["data"]["result"][0]["value"][1])
 
 
-def test_prometheus_scrapes_it_and_knows_what_the_dashboard_asks(prometheus: str, port: int, done: Run) -> None:
-    before = {metric: eventually(lambda metric=metric: asked(prometheus, metric)) for metric in expected(done)}
-    assert set(before) == set(expected(done))
-    for name in asked_by_dashboard():
-        assert eventually(lambda name=name: asked(prometheus, name)) >= 0
+def test_prometheus_answers_each_panel_of_the_dashboard(
+    prometheus: str, simulate_on_ray: Callable[[], Run], runs: list[Run]
+) -> None:
+    simulate_on_ray()
+    eventually(lambda: asked(prometheus, "ray_fedsim_rounds_total"), 2 * len(runs))
+    simulate_on_ray()  # what has grown since Prometheus first looked has a rate
+    for metric, value in expected(runs).items():
+        assert eventually(lambda metric=metric: asked(prometheus, metric), value) == pytest.approx(value)
+    answers = {title: eventually(lambda query=query: asked(prometheus, query)) for title, query in queries().items()}
+    assert all(value >= 0 for value in answers.values()), answers
+    seconds = pd.concat([run.rounds["seconds"] for run in runs])
+    assert seconds.min() <= answers["Seconds per round, mean of the last ten minutes"] <= seconds.max()
