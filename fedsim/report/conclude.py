@@ -121,14 +121,10 @@ def _write_judgement(judgement: Judgement, folder: Path) -> None:
 
 def _say_endpoint(study: StudyTables, console: Console) -> None:
     """What the endpoint shows, whether all methods were given the same, and what training did."""
-    if study.judgement is None:
-        return
-    for line in (
-        f"endpoint: {study.judgement.told}",
-        *study.judgement.sentences(),
-        *equality(study.budgets),
-        *study.training,
-    ):
+    judged = study.judgement
+    shown = [] if judged is None else [f"endpoint: {judged.told}", *judged.sentences()]
+    given = equality(study.budgets) if shown or len(study.tuning) else ()
+    for line in (*shown, *given, *(study.training if shown else ())):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 

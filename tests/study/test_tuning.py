@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from fedsim.engine.record.run_directory import Run
+from fedsim.report.conclude import conclude
 from fedsim.study.runner import StudyResult
 from fedsim.study.study import StudyPlan
 from fedsim.study.tune import Tune
@@ -40,6 +43,9 @@ def test_tuning_chooses_by_validation_and_never_sees_the_test_split(
     assert dict(ours) == chosen
     final = Run(folder / "runs" / "all" / "fedmri" / "seed-1").workload
     assert final.training.lr == json.loads(chosen["fedmri"])["training.lr"]
+    text = StringIO()
+    conclude(folder, Console(file=text, width=120))
+    assert "NOT the same for all methods: candidates, from 3 (fedavg) to 6 (fedmri)" in text.getvalue()
 
 
 def test_tuning_in_one_regime_serves_all(plan_of: Callable[..., StudyPlan]) -> None:
