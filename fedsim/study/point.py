@@ -36,20 +36,18 @@ def run_point(
     *,
     judge: Judge | None = None,
     address: str | None = None,
-    study: Path | None = None,
     timed: bool = False,
     walltime: Walltime | None = None,
 ) -> Outcome:
     """Train a point, or resume it, and evaluate its best round on a part; a failure is returned as an outcome.
 
-    A judge may prune it, and a walltime stop it. Trackers are told that it belongs to `study`, a folder. With `timed`,
-    a round of the bare loop follows every round.
+    A judge may prune it, and a walltime stop it. With `timed`, a round of the bare loop follows every round.
     """
     since = time.monotonic()
     between: Callable[[Row], None] = Floor(workload, path).take_turn if timed else lambda _: None
     try:
         with (
-            tracked(workload.trackers, path, study=study) as told,
+            tracked(workload.trackers, path) as told,
             Simulation(workload, path, resume=True, address=address, observer=told) as simulation,
         ):
             outcome = _played(simulation, part, stop, judge, between, walltime)
@@ -96,7 +94,7 @@ def run_until_flag(
     for name in workload.federation.own_datasets():
         find_own(name, (study,))
     with _collected_warnings() as warnings:
-        outcome = run_point(workload, path, part, flag.exists, judge=judge, study=study, walltime=walltime)
+        outcome = run_point(workload, path, part, flag.exists, judge=judge, walltime=walltime)
     return replace(outcome, warnings=tuple(warnings))
 
 

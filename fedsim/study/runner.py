@@ -238,7 +238,7 @@ class _Runner:
             return Outcome(stopped=True)
         return run_point(
             point.workload, self._folder / point.folder, point.part, self._stop, judge=point.judge,
-            address=self._address, study=self._folder, timed=self._plan.study.has_floor, walltime=self._walltime,
+            address=self._address, timed=self._plan.study.has_floor, walltime=self._walltime,
         )  # fmt: skip
 
     def _side_by_side(self, points: Sequence[Point], after: After) -> Iterator[tuple[Point, Outcome]]:

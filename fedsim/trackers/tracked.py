@@ -1,6 +1,7 @@
 """A run or a study as a tracker sees it: its folder, and what the tracker has noted there."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +20,19 @@ class Tracked:
     """Run directory, or folder of a study."""
     tracker: str
     """The tracker's name in the workload."""
-    study: "Tracked | None" = None
-    """The study that a run is a point of."""
+
+    @property
+    def study(self) -> "Tracked | None":
+        """The study that a run is a point of, whoever runs it: the run lies in the study's runs/REGIME/METHOD."""
+        *above, runs, _, _, _ = ("", "", "", *self._place.parts)
+        study = Path(*above)
+        is_point = runs == "runs" and (study / "study.yaml").is_file()
+        return Tracked(folder=study, tracker=self.tracker) if is_point else None
 
     @property
     def name(self) -> str:
         """The folder's name; of a point its label, such as all/fedmri/seed-1."""
-        if self.study is None:
-            return self.folder.name
-        return self.folder.relative_to(self.study.folder / "runs").as_posix()
+        return "/".join(self._place.parts[-3:]) if self.study else self._place.name
 
     @property
     def experiment(self) -> str:
@@ -65,6 +70,11 @@ class Tracked:
         """Add to the notes."""
         self._file.parent.mkdir(exist_ok=True)
         write_json(self._file, {**self.notes, **facts})
+
+    @property
+    def _place(self) -> Path:
+        """The folder's absolute path without `..`, so that its parents are what they seem."""
+        return Path(os.path.normpath(self.folder.absolute()))
 
     @property
     def _file(self) -> Path:

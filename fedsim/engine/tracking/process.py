@@ -1,4 +1,4 @@
-"""A tracker's process: `python -m fedsim.engine.tracking.process FOLDER SETTINGS [STUDY]`.
+"""A tracker's process: `python -m fedsim.engine.tracking.process FOLDER SETTINGS`.
 
 Every byte on standard input says that the ledger has grown, a last line of JSON how the run ended. An error is one
 line on standard output. Once the service is open, the process has the lowest priority; it does not outlive its driver
@@ -60,7 +60,7 @@ class Driver(threading.Thread):
         self._news.clear()
 
 
-def main(folder: Path, settings: object, study: Path | None = None) -> str:
+def main(folder: Path, settings: object) -> str:
     """Tell a tracker about a run until it ends; returns an error in one line, or nothing."""
     driver = Driver()
     tracker: Tracker | None = None
@@ -70,8 +70,7 @@ def main(folder: Path, settings: object, study: Path | None = None) -> str:
         driver.wait()
         if driver.begun:
             tracker = TypeAdapter[Tracker](AnyTracker).validate_python(settings, context={"folders": (folder,)})
-            parent = Tracked(folder=study, tracker=tracker.name) if study else None
-            _follow(tracker, Tracked(folder=folder, tracker=tracker.name, study=parent), driver)
+            _follow(tracker, Tracked(folder=folder, tracker=tracker.name), driver)
     except BaseException as error:  # whatever a tracker raises, the run goes on
         return error_text(tracker, error) if tracker else f"{type(error).__name__}: {error}"
     return ""
@@ -107,7 +106,7 @@ if __name__ == "__main__":
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    failure = main(Path(sys.argv[1]), json.loads(sys.argv[2]), *map(Path, sys.argv[3:]))
+    failure = main(Path(sys.argv[1]), json.loads(sys.argv[2]))
     report.write(failure)
     report.close()
     os._exit(1 if failure else 0)

@@ -41,16 +41,13 @@ _LOOK_EVERY_S = 0.02
 class Trackers(Observers):
     """The trackers of a run, which are told that its ledger has grown, or of a study."""
 
-    def __init__(
-        self, trackers: Sequence[Tracker], folder: Path, beside: Observer | None = None, study: Path | None = None
-    ) -> None:
+    def __init__(self, trackers: Sequence[Tracker], folder: Path, beside: Observer | None = None) -> None:
         """Start a process for each.
 
         Args:
             trackers: The workload's.
             folder: Run directory, or folder of a study; may not exist yet.
             beside: Is told all that happens, too.
-            study: Folder of the study that the run is a point of.
 
         Raises:
             InputError: a tracker's library is not installed.
@@ -58,7 +55,7 @@ class Trackers(Observers):
         super().__init__(*filter(None, (beside,)))
         for tracker in trackers:
             _check_installed(tracker)
-        self._folder, self._processes = folder, [_Process(tracker, folder, study) for tracker in trackers]
+        self._folder, self._processes = folder, [_Process(tracker, folder) for tracker in trackers]
         self.begun = False
         """Whether a round has ended."""
 
@@ -91,13 +88,12 @@ class Trackers(Observers):
 class _Process:
     """A tracker's process; once it is lost, which one warning says, everything is ignored."""
 
-    def __init__(self, tracker: Tracker, folder: Path, study: Path | None) -> None:
+    def __init__(self, tracker: Tracker, folder: Path) -> None:
         self._name, self._folder, self._lost = tracker.name, folder, False
         self._closed = self._looked = self._used = 0.0
         settings = json.dumps(tracker.model_dump(mode="json"))
-        places = [str(path.absolute()) for path in (study,) if path]
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", process.__name__, str(folder.absolute()), settings, *places],
+            [sys.executable, "-P", "-m", process.__name__, str(folder.absolute()), settings],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -178,15 +174,13 @@ class _Process:
 
 
 @contextmanager
-def tracked(
-    trackers: Sequence[Tracker], folder: Path, beside: Observer | None = None, study: Path | None = None
-) -> Iterator[Trackers]:
+def tracked(trackers: Sequence[Tracker], folder: Path, beside: Observer | None = None) -> Iterator[Trackers]:
     """Trackers that end with the block, which may write a report for them; see `Trackers`.
 
     Raises:
         InputError: a tracker's library is not installed.
     """
-    telling = Trackers(trackers, folder, beside, study)
+    telling = Trackers(trackers, folder, beside)
     try:
         yield telling
     except BaseException:

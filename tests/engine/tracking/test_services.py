@@ -47,11 +47,11 @@ def interrupted(simulate: Simulate, out: Path, tracker: str) -> Run:
     return simulate(f"trackers=[{tracker}]", out=out, resume=True)
 
 
-def with_figure(workload: Workload, folder: Path, study: Path | None = None) -> None:
+def with_figure(workload: Workload, folder: Path) -> None:
     """Tell its trackers once more, when there is a report."""
     (folder / "figures").mkdir()
     Image.new("RGBA", (4, 3)).save(folder / "figures" / "quality.png")
-    with tracked(workload.trackers, folder, study=study):
+    with tracked(workload.trackers, folder):
         pass
 
 

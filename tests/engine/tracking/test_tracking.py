@@ -17,6 +17,7 @@ from fedsim.engine.state.checkpoint import digest_of_arrays, read_state
 from fedsim.engine.tracking import news, tracking
 from fedsim.engine.tracking.news import CLIENT_COLUMNS, News
 from fedsim.engine.tracking.tracking import tracked
+from fedsim.trackers.tracked import Tracked
 from fedsim.workload.schema import Workload
 from tests.engine.conftest import assert_same
 
@@ -138,6 +139,21 @@ def test_a_tracker_that_is_added_later_is_told_the_whole_run(simulate: Simulate,
     simulate(out=tmp_path / "run")
     run = simulate(OWN_TRACKER, out=tmp_path / "run", resume=True)
     assert scalars_told(run) == scalars_of(run)
+
+
+def test_a_run_is_a_point_of_the_study_in_whose_folder_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = tmp_path / "runs" / "all" / "fedavg" / "seed-1"
+    point.mkdir(parents=True)
+    assert Tracked(folder=point, tracker="mlflow").study is None, "there is no study there"
+    (tmp_path / "study.yaml").touch()
+    monkeypatch.chdir(point.parent)
+    for path in (point, Path("seed-1"), Path("../fedavg/seed-1")):
+        run = Tracked(folder=path, tracker="mlflow")
+        assert run.name == "all/fedavg/seed-1"
+        assert run.study == Tracked(folder=tmp_path, tracker="mlflow")
+        assert run.store == tmp_path
+    for path in (tmp_path, point.parent, point / "another", Path("/")):
+        assert Tracked(folder=path, tracker="mlflow").study is None
 
 
 @pytest.mark.slow
