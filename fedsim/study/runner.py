@@ -21,6 +21,7 @@ from fedsim.engine.ray.cluster import connect, disconnect
 from fedsim.engine.record.claim import Claim
 from fedsim.engine.record.kept import check_kept
 from fedsim.engine.record.run_directory import Run
+from fedsim.engine.tracking.tracking import tell_rest
 from fedsim.study.beta import beta_warning
 from fedsim.study.choosing import choose
 from fedsim.study.ended import is_finished, read_failures, write_failures
@@ -177,7 +178,7 @@ class _Runner:
     def run(self, points: Sequence[Point], name: str) -> None:
         """Run those points of the piece that are neither finished nor known to diverge."""
         wanted = [point for point in points if self._piece.has(point)]
-        left = [point for point in wanted if point.label not in self.failures and not self._is_finished(point)]
+        left = [point for point in wanted if point.label not in self.failures and not self._passes_over(point)]
         self._play(left, name, len(left), lambda _point, _outcome: None)
 
     def search(self) -> None:
@@ -217,11 +218,14 @@ class _Runner:
                 where = f", fold {case.fold}" if case.fold else ""
                 yield f"{case.regime}/{case.method}{where}: was not run, because its tuning has no result"
 
-    def _is_finished(self, point: Point) -> bool:
+    def _passes_over(self, point: Point) -> bool:
+        """Whether a point has finished; a tracker that was lost meanwhile is told the rest."""
         if not is_finished(point, self._folder):
             return False
         check_kept(self._folder / point.folder, point.workload)
         check_same_point(point.label, Run(self._folder / point.folder).workload, point.workload)
+        if not self._stop():
+            tell_rest(point.workload.trackers, self._folder / point.folder)
         return True
 
     def _in_turn(self, points: Sequence[Point], after: After) -> Iterator[tuple[Point, Outcome]]:

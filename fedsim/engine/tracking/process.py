@@ -86,6 +86,7 @@ def _import(settings: object) -> None:
 
 def _follow(tracker: Tracker, run: Tracked, driver: Driver) -> None:
     tracker.begin(run)
+    run.note(ended="")
     os.nice(NICE)
     news = None if run.is_study else News(run.folder, tracker.reached(run))
     while True:
@@ -99,6 +100,7 @@ def _follow(tracker: Tracker, run: Tracked, driver: Driver) -> None:
     if driver.ending:
         how = json.loads(driver.ending)
         tracker.end(how["status"], how["digest"], sorted(run.folder.glob("figures/*.png")))
+        run.note(ended=how["status"])
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from fedsim.engine.record.run_directory import Run
 from fedsim.engine.state.checkpoint import complete_rounds, digest_of_arrays, read_state
 from fedsim.engine.tracking import process
 from fedsim.trackers.base import Status, Tracker
+from fedsim.trackers.tracked import Tracked
 
 log = logging.getLogger("fedsim")
 
@@ -191,6 +192,17 @@ def tracked(trackers: Sequence[Tracker], folder: Path, beside: Observer | None =
         telling.end()
     finally:
         telling.leave()
+
+
+def tell_rest(trackers: Sequence[Tracker], run: Path) -> None:
+    """Tell those that do not know yet that a run has finished, of which nothing is left to do.
+
+    Raises:
+        InputError: a tracker's library is not installed.
+    """
+    late = [one for one in trackers if Tracked(folder=run, tracker=one.name).notes.get("ended") != "finished"]
+    with tracked(late, run):
+        pass
 
 
 def _cpu_seconds(process: int) -> float:
