@@ -56,7 +56,12 @@ def study(
     _leave_notes_to_points()
     with tracked(plan.trackers, path) as told:
         with replacing(path, overwrite) as begun, stop_on_signal() as stopped:
-            result = run_study(plan, path, partial(study_progress, out), begun(stopped), address, limit, only)
+
+            def stop() -> bool:
+                told.begun = True
+                return stopped()
+
+            result = run_study(plan, path, partial(study_progress, out), begun(stop), address, limit, only)
             why = "" if stopped() else limit.why or ": another round would end too late for --walltime"
         if result.stopped:
             told.end("stopped")

@@ -79,7 +79,7 @@ def run_study(
         plan: The study.
         folder: Folder for its runs and tables.
         progress: Shows which points have ended.
-        stop: Called regularly; once it returns true, the current rounds are the last.
+        stop: Called regularly once the folder is the study's; when it returns true, the current rounds are the last.
         address: Ray cluster to use; None starts Ray on this machine.
         walltime: What the study may take; once a point stops for lack of time, the current rounds are the last.
         only: Shell pattern of the regimes and methods to run, `REGIME` or `REGIME/METHOD`.
@@ -189,7 +189,7 @@ class _Runner:
         self._play(searches.heads(), "tuning", searches.left, searches.after)
 
     def _play(self, points: Sequence[Point], name: str, total: int, after: After) -> None:
-        self.stopped |= bool(points) and self._stop()
+        self.stopped |= self._stop() and bool(points)
         if self.stopped or not points:
             return
         with self._progress(name, total) as report:

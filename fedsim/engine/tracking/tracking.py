@@ -58,7 +58,7 @@ class Trackers(Observers):
             _check_installed(tracker)
         self._folder, self._processes = folder, [_Process(tracker, folder) for tracker in trackers]
         self.begun = False
-        """Whether a round has ended."""
+        """Whether a round has ended, or a study has its folder: from then on an error is how it ended."""
 
     def round_ends(self, row: Row) -> None:
         """Say so."""
