@@ -11,6 +11,9 @@ from pydantic import Field, PrivateAttr
 from fedsim.trackers.base import Status, Tracker
 from fedsim.trackers.tracked import Tracked
 
+_FLUSH_EVERY_S = 0.1
+"""Seconds that a round may wait in the memory of W&B's own process, which a kill loses."""
+
 
 class WandB(Tracker):
     """A run of a project. A study is a project; its points are the runs of a group."""
@@ -39,7 +42,13 @@ class WandB(Tracker):
             project=run.experiment,
             name=run.name,
             config=run.params,
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                disable_git=True,
+                x_disable_stats=True,
+                x_transaction_log_flush_interval=_FLUSH_EVERY_S,
+            ),
             group=study.folder.name if study else None,
             job_type="point" if run.study else None,
         )
