@@ -32,6 +32,21 @@ def test_a_run_is_replaced(fedsim: Fedsim, workload: Path, old: Path) -> None:
     assert not list(old.parent.glob(".*replaced"))
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_what_trackers_wrote_is_replaced_too(fedsim: Fedsim, workload: Path) -> None:
+    trackers = ("--set", "trackers=[tensorboard, mlflow, wandb]")
+    study = {"name": "s", "kind": "compare", "workload": str(workload), "methods": {"fedavg": {}}, "seeds": [1]}
+    Path("s.yaml").write_text(
+        write_yaml({**study, "set": {"training.rounds": 1, "trackers": ["tensorboard", "mlflow", "wandb"]}})
+    )
+    for again in ((), ("--overwrite",)):
+        assert fedsim("run", workload, *ONE, *trackers, "--out", "run", *again)[0] == 0
+        assert fedsim("study", "s.yaml", "--out", "study", *again)[0] == 0
+    assert {path.name for path in Path("run").iterdir()} > {"trackers", "wandb"}
+    assert {path.name for path in Path("study").iterdir()} > {"trackers", "mlflow.db"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong", [("--set", "federation.clients=99"), ("--set", "faults=[{kind: kill, round: 1}]"), ("--resume",)]

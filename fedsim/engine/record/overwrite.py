@@ -19,6 +19,8 @@ _OF_A_STUDY = {
     "study.yaml", "base.yaml", "runs", "tables", "figures", "results.parquet", "volumes.parquet", "curves.parquet",
     "tuning.parquet", "failed.parquet", "search.journal", "report.html", "stopping", "log.txt", LOCK,
 }  # fmt: skip
+_OF_TRACKERS = {"trackers", "wandb", "mlflow.db", "mlflow-artifacts", ".mlflow.lock"}
+_EVENTS = "events.out.tfevents.*"  # of TensorBoard
 
 _UNFINISHED = {".part", ".next", ".previous"}
 """The end of names that files have while they are written, or a table while it takes another form."""
@@ -62,9 +64,10 @@ def _check_ours(folder: Path) -> None:
     written = content.get("workload") == "base.yaml" if study else isinstance(content.get("provenance"), dict)
     if not written:
         raise InputError(f"--overwrite: {file} was not written by a run or a study, so {folder} is left as it is")
-    known = (_OF_A_STUDY if study else _OF_A_RUN) | {f"{module}.py" for module in _modules(content)}
+    known = (_OF_A_STUDY if study else _OF_A_RUN) | _OF_TRACKERS | {f"{module}.py" for module in _modules(content)}
     for path in sorted(folder.iterdir()):
-        if path.name not in known and path.suffix not in _UNFINISHED and not (study and path.suffix == ".py"):
+        unfinished, own = path.suffix in _UNFINISHED, study and path.suffix == ".py"
+        if path.name not in known and not (unfinished or own or path.match(_EVENTS)):
             raise InputError(f"--overwrite: {path} was not written by a run or a study; move it, then repeat")
 
 
