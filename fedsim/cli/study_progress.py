@@ -32,6 +32,8 @@ def study_progress(console: Console, name: str, total: int) -> Iterator[Report]:
             what = f"pruned after round {last}, {part} PSNR {outcome.rungs[last]:.2f} dB"
         if outcome.error:
             what = outcome.error if outcome.diverged else f"failed: {outcome.error}"
+        if outcome.refused and point.candidate is not None:  # a warning has said why
+            what = "refused"
         line = f"{name} {done}/{total}  {point.label}  {what}  {outcome.seconds:.0f} s  {left} left"
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 

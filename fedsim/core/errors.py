@@ -1,7 +1,8 @@
 """Errors for the user; the text is one line and says what would be right."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 _ALSO_CALLED = {
@@ -81,6 +82,21 @@ class InputError(Exception):
 
 class DamagedError(InputError):
     """A file that fedsim wrote has been truncated, changed or deleted."""
+
+
+class RefusedError(InputError):
+    """The settings do not suit the data or the machine: the same run would be refused again there."""
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Makes invalid input a refusal; also a decorator, for what looks at nothing but the settings and the clients."""
+    try:
+        yield
+    except DamagedError:
+        raise
+    except InputError as error:
+        raise RefusedError(str(error)) from error
 
 
 class RunError(Exception):

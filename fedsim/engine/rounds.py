@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fedsim.algorithms import hooks
 from fedsim.algorithms.base import Vector
-from fedsim.core.errors import InputError, RunError
+from fedsim.core.errors import InputError, RunError, refusing
 from fedsim.engine.backend import Backend
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.timetable import Timetable
@@ -185,6 +185,7 @@ class Rounds:
         return {row["client"]: row for reply in self._backend.call(order, vectors) for row in reply.rows}
 
 
+@refusing()
 def check_phases(workload: Workload, clients: Clients) -> None:
     """Refuse a cohort that is none, phases that are in each other's way, and faults of unknown clients or phases.
 
@@ -193,7 +194,7 @@ def check_phases(workload: Workload, clients: Clients) -> None:
         clients: The federation's.
 
     Raises:
-        InputError: naming the sampler, the method or the fault.
+        RefusedError: naming the sampler, the method or the fault.
     """
     names = clients.names
     some_clients = tuple(names[place] for place in drawn(workload, clients, 1))

@@ -197,9 +197,9 @@ def _without_cluster(receipt: Receipt) -> Status:
 
 def _failed_points(folder: Path) -> list[str]:
     from fedsim.study.ended import read_failures
-    from fedsim.study.outcome import diverged
+    from fedsim.study.outcome import is_answer
 
-    return [f"{label}: {error}" for label, error in read_failures(folder).items() if not diverged(error)]
+    return [f"{label}: {error}" for label, error in read_failures(folder).items() if not is_answer(label, error)]
 
 
 def _log_here(receipt: Receipt) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from fedsim.analysis.scores import mean_over_sites, scores
 from fedsim.engine.record.run_directory import Run
 from fedsim.study.ended import is_finished
-from fedsim.study.outcome import diverged
+from fedsim.study.journal import FILE
+from fedsim.study.outcome import REFUSED, diverged, refused
 from fedsim.study.search import State, trials_of
 from fedsim.study.study import Case, Point, StudyPlan
 from fedsim.study.tune import Candidate
@@ -26,6 +27,8 @@ class Tried:
     """Validation PSNR [dB] of its best round, mean over sites; NaN unless it finished."""
     pruned_after: int | None = None
     """Round after which it was pruned; what comes later is no part of the study."""
+    error: str = ""
+    """Why it failed, in one line."""
 
     @property
     def candidate(self) -> Candidate:
@@ -40,14 +43,16 @@ def tried(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Ca
     for point in plan.tuning():
         found.setdefault(point.case, []).append(_of_grid(point, folder, failures))
     for case, trials in trials_of(plan, folder).items():
+        points = [plan.trial(case, Candidate(trial.number, trial.settings)) for trial in trials]
         found[case] = [
             Tried(
-                point=plan.trial(case, Candidate(trial.number, trial.settings)),
+                point=point,
                 state=trial.state,
                 psnr=trial.psnr,
                 pruned_after=trial.pruned_after,
+                error=trial.refused or failures.get(point.label, ""),
             )
-            for trial in trials
+            for point, trial in zip(points, trials, strict=True)
         ]
     return found
 
@@ -56,8 +61,9 @@ def _of_grid(point: Point, folder: Path, failures: Mapping[str, str]) -> Tried:
     if is_finished(point, folder):
         psnr = mean_over_sites(scores(Run(folder / point.folder), point.part), "psnr")
         return Tried(point=point, state="finished", psnr=psnr)
-    state: State = "diverged" if diverged(failures.get(point.label, "")) else "running"
-    return Tried(point=point, state=state, psnr=math.nan)
+    error = failures.get(point.label, "")
+    state: State = "diverged" if diverged(error) else "refused" if refused(error) else "running"
+    return Tried(point=point, state=state, psnr=math.nan, error=error)
 
 
 def choose(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[Case, Candidate]:
@@ -75,6 +81,16 @@ def choose(plan: StudyPlan, folder: Path, failures: Mapping[str, str]) -> dict[C
     return chosen
 
 
+def why_none(plan: StudyPlan, folder: Path, failures: Mapping[str, str], case: Case) -> str:
+    """Why no candidate is chosen for a case, in one line."""
+    known = tried(plan, folder, failures)[plan.tuned_in(case)]
+    if len(known) < plan.tune.runs(case.method) or any(one.state != "refused" for one in known):
+        return "its tuning has no result"
+    first = known[0].error.removeprefix(REFUSED)
+    files = " and ".join(["failed.parquet", *([FILE] if plan.tune.searches else [])])
+    return f"all {len(known)} candidates of its tuning were refused, the first: {first}; delete {files} to retry them"
+
+
 def tuning_rows(
     plan: StudyPlan, folder: Path, failures: Mapping[str, str], chosen: Mapping[Case, Candidate]
 ) -> Iterator[dict[str, Any]]:
@@ -84,7 +100,7 @@ def tuning_rows(
             yield {
                 "regime": case.regime, "method": case.method, "fold": case.fold, "candidate": one.candidate.number,
                 "settings": json.dumps(one.candidate.settings), "psnr": one.psnr,
-                "error": failures.get(one.point.label, ""), "state": one.state, **_spent(one, folder),
+                "error": one.error, "state": one.state, **_spent(one, folder),
                 "chosen": case in chosen and chosen[case].number == one.candidate.number,
             }  # fmt: skip
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 DIVERGED = "diverged: "
 """Beginning of the error line of a point with diverged training."""
+REFUSED = "refused: "
+"""Beginning of the error line of a point whose settings do not suit its data or its machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,22 @@ class Outcome:
         """Whether training diverged."""
         return diverged(self.error)
 
+    @property
+    def refused(self) -> bool:
+        """Whether the same run would be refused again."""
+        return refused(self.error)
+
 
 def diverged(error: str) -> bool:
-    """Whether an error line says that training diverged: for a tuning candidate this is a result, not a failure."""
+    """Whether an error line says that training diverged."""
     return error.startswith(DIVERGED)
+
+
+def refused(error: str) -> bool:
+    """Whether an error line says that the same run would be refused again."""
+    return error.startswith(REFUSED)
+
+
+def is_answer(label: str, error: str) -> bool:
+    """Whether a failed point is a tuning candidate whose failure is a result, not tried again."""
+    return (diverged(error) or refused(error)) and label.rpartition("/")[2].startswith("tune-")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedsim.analysis.scores import mean_over_sites
-from fedsim.core.errors import DivergedError, InputError, RunError
+from fedsim.core.errors import DivergedError, InputError, RefusedError, RunError
 from fedsim.core.own import find_own
 from fedsim.data.split import Part
 from fedsim.engine.host.messages import Row
@@ -17,7 +17,7 @@ from fedsim.engine.plan.walltime import Walltime
 from fedsim.engine.simulation import Simulation
 from fedsim.engine.tracking.tracking import tracked
 from fedsim.study.bare_loop import Floor
-from fedsim.study.outcome import DIVERGED, Outcome
+from fedsim.study.outcome import DIVERGED, REFUSED, Outcome
 from fedsim.study.pruning import Judge
 from fedsim.workload.reading import read_content
 from fedsim.workload.schema import Workload
@@ -52,7 +52,7 @@ def run_point(
         ):
             outcome = _played(simulation, part, stop, judge, between, walltime)
     except Exception as error:  # a study continues after any failure of a point
-        known = DIVERGED if isinstance(error, DivergedError) else ""
+        known = {DivergedError: DIVERGED, RefusedError: REFUSED}.get(type(error), "")
         kind = known if isinstance(error, InputError | RunError) else f"{type(error).__name__}: "
         return Outcome(error=" ".join(f"{kind}{error}".split()))
     return replace(outcome, seconds=time.monotonic() - since)

@@ -60,8 +60,8 @@ TUNING_COLUMNS = (
 )  # fmt: skip
 """tuning.parquet: one row per candidate; validation PSNR of its best round, mean over sites (NaN: not finished).
 
-state is finished, pruned, diverged, or running (also if it has not begun, or failed). core_hours are those of the cores
-that a candidate had, busy or not, in its rounds. With folds also fold.
+state is finished, pruned, diverged, refused (error says why), or running (also if it has not begun, or failed).
+core_hours are those of the cores that a candidate had, busy or not, in its rounds. With folds also fold.
 """
 
 

@@ -23,12 +23,12 @@ from fedsim.engine.record.kept import check_kept
 from fedsim.engine.record.run_directory import Run
 from fedsim.engine.tracking.tracking import tell_rest
 from fedsim.study.beta import beta_warning
-from fedsim.study.choosing import choose
+from fedsim.study.choosing import choose, why_none
 from fedsim.study.ended import is_finished, read_failures, write_failures
 from fedsim.study.frozen import check_same_point, freeze
 from fedsim.study.journal import journal
 from fedsim.study.library import optuna
-from fedsim.study.outcome import Outcome, diverged
+from fedsim.study.outcome import REFUSED, Outcome, is_answer
 from fedsim.study.piece import WHOLE, Piece, piece_of
 from fedsim.study.point import Stop, run_point, run_until_flag
 from fedsim.study.results import collect, negatives_of
@@ -169,14 +169,14 @@ class _Runner:
         self._address, self._walltime, self._piece = address, walltime, piece
         self._flag = (folder / "stopping").absolute()
         self._flag.unlink(missing_ok=True)
-        known = read_failures(folder)  # all are retried, except candidates that diverged
-        self.failures = {at: why for at, why in known.items() if _is_answer(at, why) or not piece.has_label(at)}
+        known = read_failures(folder)  # all are retried, except candidates that diverged or were refused
+        self.failures = {at: why for at, why in known.items() if is_answer(at, why) or not piece.has_label(at)}
         write_failures(folder, self.failures)
         self._warned: set[tuple[str, str]] = set()
         self.stopped = False
 
     def run(self, points: Sequence[Point], name: str) -> None:
-        """Run those points of the piece that are neither finished nor known to diverge."""
+        """Run those points of the piece that are neither finished nor known to diverge or to be refused."""
         wanted = [point for point in points if self._piece.has(point)]
         left = [point for point in wanted if point.label not in self.failures and not self._passes_over(point)]
         self._play(left, name, len(left), lambda _point, _outcome: None)
@@ -203,7 +203,8 @@ class _Runner:
                     report(point, outcome)
 
     def _warn_once(self, point: Point, outcome: Outcome) -> None:
-        for text in outcome.warnings:
+        told = [outcome.error] if outcome.refused and point.candidate is not None else []
+        for text in (*outcome.warnings, *told):
             if (point.method, text) not in self._warned:
                 self._warned.add((point.method, text))
                 log.warning("%s: %s", point.label, text)
@@ -211,12 +212,13 @@ class _Runner:
     def failed_lines(self, chosen: Mapping[Case, Candidate]) -> Iterator[str]:
         """A line for each point that failed, and for each method without a tuning result."""
         for label, error in self.failures.items():
-            if not _is_answer(label, error) and self._piece.has_label(label):
+            if not is_answer(label, error) and self._piece.has_label(label):
                 yield f"{label}: {error}"
         for case in self._plan.cases:
             if case in self._piece.cases and case not in chosen:
                 where = f", fold {case.fold}" if case.fold else ""
-                yield f"{case.regime}/{case.method}{where}: was not run, because its tuning has no result"
+                why = why_none(self._plan, self._folder, self.failures, case)
+                yield f"{case.regime}/{case.method}{where}: was not run, because {why}"
 
     def _passes_over(self, point: Point) -> bool:
         """Whether a point has finished; a tracker that was lost meanwhile is told the rest."""
@@ -240,6 +242,8 @@ class _Runner:
     def _run_here(self, point: Point) -> Outcome:
         if self._stop():  # it was told between two points, or while nodes were waited for
             return Outcome(stopped=True)
+        if point.refused:
+            return Outcome(error=REFUSED + point.refused)
         return run_point(
             point.workload, self._folder / point.folder, point.part, self._stop, judge=point.judge,
             address=self._address, timed=self._plan.study.has_floor, walltime=self._walltime,
@@ -278,17 +282,14 @@ class _Runner:
         study = self._folder.absolute()
 
         def submit(point: Point) -> Any:  # noqa: ANN401 - Ray's reference
+            if point.refused:
+                return ray.put(Outcome(error=REFUSED + point.refused))
             threads = min(point.workload.engine.threads, cores)  # a task that requires more would wait forever
             text, path = point.workload.model_dump_json(), study / point.folder
             options = (point.part, self._flag, point.judge, self._walltime)
             return task.options(num_cpus=threads).remote(text, study, path, *options)
 
         return submit
-
-
-def _is_answer(label: str, error: str) -> bool:
-    """Whether a failed point is a tuning candidate that diverged, which is a result and not tried again."""
-    return diverged(error) and label.rpartition("/")[2].startswith("tune-")
 
 
 def _outcome_of(ray: Any, ref: Any) -> Outcome:  # noqa: ANN401 - Ray's module and reference

@@ -17,7 +17,7 @@ from fedsim.core.seeds import derive
 from fedsim.study.axes import Settings
 from fedsim.study.journal import FILE, REMEDY, journal
 from fedsim.study.library import optuna
-from fedsim.study.outcome import Outcome
+from fedsim.study.outcome import Outcome, is_answer
 from fedsim.study.pruning import Judge
 from fedsim.study.space import Range, applies
 from fedsim.study.study import Case, Point, StudyPlan
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from optuna.trial import Trial as Drawing
 
 
-State = Literal["running", "finished", "pruned", "diverged"]
+State = Literal["running", "finished", "pruned", "diverged", "refused"]
+
+_REFUSED = "refused"  # attribute of a trial in the journal: why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ class Trial:
     """Validation PSNR [dB] of its best round, mean over sites; NaN unless it finished."""
     pruned_after: int | None = None
     """Round after which it was pruned."""
+    refused: str = ""
+    """Error of one that was refused."""
 
 
 class Searches:
@@ -118,8 +122,8 @@ class _Search:
         return derive(self._tune.seed, "trial", number) % 2**32
 
     def after(self, point: Point, outcome: Outcome) -> Point | None:
-        """Record how a trial ended, and draw the next; a trial that was stopped or failed is neither."""
-        if outcome.stopped or (outcome.error and not outcome.diverged):
+        """Record how a trial ended, and draw the next; a trial that was stopped or failed is tried again."""
+        if outcome.stopped or (outcome.error and not is_answer(point.label, outcome.error)):
             return None
         assert point.judge is not None
         assert point.candidate is not None
@@ -129,6 +133,8 @@ class _Search:
             self._storage.set_trial_intermediate_value(trial._trial_id, round_, value)
         for key, value in judged.system_attrs.items():
             self._storage.set_trial_system_attr(trial._trial_id, key, value)
+        if outcome.refused:
+            self._storage.set_trial_user_attr(trial._trial_id, _REFUSED, outcome.error)
         whole = not outcome.pruned and math.isfinite(outcome.psnr)
         state, values = (states.COMPLETE, [outcome.psnr]) if whole else (states.PRUNED, None)
         self._storage.set_trial_state_values(trial._trial_id, state, values)
@@ -169,11 +175,13 @@ def _trial(trial: "FrozenTrial", space: Mapping[str, Range]) -> Trial:
     states = optuna().trial.TrialState
     ends: dict[Any, State] = {states.COMPLETE: "finished", states.PRUNED: "pruned"}
     state = ends.get(trial.state, "running")
+    refused = trial.user_attrs.get(_REFUSED, "")
     if state == "pruned" and not trial.intermediate_values:
-        state = "diverged"
+        state = "refused" if refused else "diverged"
     psnr = trial.values[0] if trial.values else math.nan
     last = max(trial.intermediate_values) if state == "pruned" else None
-    return Trial(number=trial.number, settings=_settings(trial, space), state=state, psnr=psnr, pruned_after=last)
+    settings = _settings(trial, space)
+    return Trial(number=trial.number, settings=settings, state=state, psnr=psnr, pruned_after=last, refused=refused)
 
 
 def _check_drawn(trials: "list[FrozenTrial]", plan: StudyPlan, case: Case) -> None:

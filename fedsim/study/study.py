@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,8 @@ class Point:
     """Which of the study's folds is test, from 1; None in a study without."""
     judge: Judge | None = None
     """What may end a trial of a search early."""
+    refused: str = ""
+    """Why the trial cannot be run, whose workload is then that of its method's example."""
 
     @property
     def folder(self) -> Path:
@@ -151,12 +153,19 @@ class StudyPlan:
         ]
 
     def trial(self, case: Case, candidate: Candidate) -> Point:
-        """A trial of a search.
+        """A trial of a search, refused if its settings are invalid together: samples try each beside first ones only.
 
         Raises:
-            InputError: its workload is invalid.
+            InputError: something else is invalid, such as a base workload that has changed meanwhile.
         """
-        return self._point(case, self.tune.seed, candidate, tuning=True)
+        try:
+            return self._point(case, self.tune.seed, candidate, tuning=True)
+        except InputError as error:
+            example = self.example(case.method)
+            self._load(case.regime, case.method, example.settings)
+            point = self.trial(case, example._replace(number=candidate.number))
+            why = str(error).partition(f" method {case.method}: ")[2]
+            return replace(point, settings=candidate.settings, refused=why)
 
     def finals(self, chosen: Mapping[Case, Candidate]) -> list[Point]:
         """The points of the results, one complete comparison per seed after another.

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.core.errors import InputError
+from fedsim.core.errors import InputError, refusing
 from fedsim.engine.clients.site import Made, made_alone
 from fedsim.engine.host.client import ClientSpec
 from fedsim.workload.names import ByPlace
@@ -141,11 +141,12 @@ class Registered(Clients):
         return _constant(first, [entry.count for entry in sites.entries])
 
 
+@refusing()
 def _check_rounds(workload: Workload, clients: int) -> None:
     """Refuse rounds that would make more clients than a federation may list, as if by forgetting to say how many.
 
     Raises:
-        InputError: naming the key.
+        RefusedError: naming the key.
     """
     time, training = workload.time, workload.training
     if workload.at_work > MOST_LISTED:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 
-from fedsim.core.errors import InputError
+from fedsim.core.errors import RefusedError
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.conditions import MOST_IN_VAIN, Conditions
 from fedsim.engine.clock.draws import Draws
@@ -20,7 +20,7 @@ _Ended = tuple[float, int, float, Outcome]
 """End [s], place, begin [s] and outcome of a turn."""
 
 
-def unfinished(round_: int) -> InputError:
+def unfinished(round_: int) -> RefusedError:
     """The error of a round that no client finishes."""
     remedies = [
         "raise time.available.share", "lower time.dropout",
@@ -28,7 +28,7 @@ def unfinished(round_: int) -> InputError:
         *([f"set training.rounds to at most {round_ - 1}"] if round_ > 1 else []),
     ]  # fmt: skip
     remedy = f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
-    return InputError(f"time: round {round_}: no client finishes its turn any more; {remedy}")
+    return RefusedError(f"time: round {round_}: no client finishes its turn any more; {remedy}")
 
 
 class Cohorts:

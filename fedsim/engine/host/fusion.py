@@ -32,7 +32,7 @@ from fedsim.algorithms.learner import PARAMETER_GROUPS, Learner, ParameterGroup
 from fedsim.algorithms.losses import Loss
 from fedsim.algorithms.optimizers import alike, step_together
 from fedsim.algorithms.training import Precision, Scalars, Training, arithmetic, numbers
-from fedsim.core.errors import InputError, LossError, RunError
+from fedsim.core.errors import InputError, LossError, RefusedError, RunError
 from fedsim.data.batch import Batch
 from fedsim.engine.host.kernels import remedy
 from fedsim.engine.host.process import Watch
@@ -229,7 +229,7 @@ class Fusion(Generic[T]):
         """The clients whose batches the network and the loss do not take alone either, and what is raised then.
 
         Raises:
-            InputError: they take them all, so that it is `error` why they cannot be fused.
+            RefusedError: they take them all, so that it is `error` why they cannot be fused.
         """
         found = [(lane, raised) for lane in lanes if (raised := _raised_alone(lane))]
         if found:
@@ -238,7 +238,7 @@ class Fusion(Generic[T]):
         if isinstance(error, LossError):
             key, who = "training.loss", lanes[0].row.training.loss.label
         why = " ".join(str(error).split()).partition(". ")[0]
-        raise InputError(f"{key}: {who} cannot train fused ({why}); set training.fuse to 1") from error
+        raise RefusedError(f"{key}: {who} cannot train fused ({why}); set training.fuse to 1") from error
 
     def _backward(self, training: Training) -> Callable[..., Tensor]:
         def differentiate(*inputs: Tensor) -> Tensor:

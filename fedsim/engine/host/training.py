@@ -17,7 +17,7 @@ from fedsim.algorithms.base import Upload, Vector
 from fedsim.algorithms.hooks import Made
 from fedsim.algorithms.learner import Learner
 from fedsim.algorithms.training import State
-from fedsim.core.errors import ClientError, DivergedError
+from fedsim.core.errors import ClientError, DivergedError, refusing
 from fedsim.core.seeds import torch_stream
 from fedsim.data.samples import SliceMemory
 from fedsim.engine.host.client import ClientSpec
@@ -44,11 +44,12 @@ def make_learner(setup: Setup, memory: SliceMemory | None = None) -> Learner:
     return _made(Learner, initial_network(setup), setup, memory)
 
 
+@refusing()
 def initial_network(setup: Setup) -> Network:
     """The network that every client starts with.
 
     Raises:
-        InputError: what it is to start from is another network's.
+        RefusedError: it cannot be built, or what it is to start from is another network's.
     """
     network = setup.model.build(torch_stream(setup.seed, "model"), setup.target)
     if setup.start is not None:

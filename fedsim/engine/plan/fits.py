@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from fedsim.algorithms.learner import Learner
-from fedsim.core.errors import InputError
+from fedsim.core.errors import InputError, RefusedError
 from fedsim.core.text import bytes_text
 from fedsim.engine.clients.sequence import Clients
 from fedsim.engine.clock.timetable import Timetable
@@ -106,12 +106,13 @@ def refuse(plan: Plan) -> None:
     """Refuse a run that does not fit.
 
     Raises:
-        InputError: names the first thing that does not fit and the key to change.
+        RefusedError: it is larger than its machine; names the key to change.
+        InputError: it lacks what may be there another time: nodes, or space on a disk; likewise.
     """
     for check in (*_BEFORE, *disks.CHECKS):
         problem = check(plan)
         if problem is not None:
-            raise InputError(problem)
+            raise (RefusedError if check in _SIZES else InputError)(problem)
 
 
 def machine_at(workload: Workload, out: Path, address: str) -> Machine:
@@ -278,6 +279,7 @@ def _memory(plan: Plan) -> str | None:
 
 
 _BEFORE = (_labels, _gpus, _gpu_memory, _reservations, _gpu_shares, _driver, _actors, _memory)
+_SIZES = (_gpu_memory, _gpu_shares, _driver, _actors, _memory)
 
 
 def _floor(value: float) -> str:
