@@ -32,18 +32,8 @@ class WatchedStudy:
         Raises:
             InputError: its study.yaml is wrong.
         """
-        self._path = path
-        self._read_plan()
-        self.failed: dict[str, str] = {}
-        """The error of each failed point."""
-        self.unreadable: Mapping[str, Exception] = {}
-        """The points of which something could not be read, with the reason."""
-        self._begun: dict[str, WatchedRun] = {}
-        self._told = ""
-
-    def _read_plan(self) -> None:
-        self._stamp = stamp_of(self._path / "study.yaml")
-        self._plan = plan = open_study(self._path)
+        self._path, self._stamp = path, stamp_of(path / "study.yaml")
+        self._plan = plan = open_study(path)
         trials = [
             plan.trial(case, plan.example(case.method)._replace(number=number))
             for case in plan.searched
@@ -51,8 +41,14 @@ class WatchedStudy:
         ]
         points = (*plan.tuning(), *trials, *plan.examples())  # folder names do not depend on the tuning
         self._open: dict[str, Point] = {point.label: point for point in points}
-        self.folders = {label: self._path / point.folder for label, point in self._open.items()}
+        self.folders = {label: path / point.folder for label, point in self._open.items()}
         """The run directory of every point, which may not exist yet."""
+        self.failed: dict[str, str] = {}
+        """The error of each failed point."""
+        self.unreadable: Mapping[str, Exception] = {}
+        """The points of which something could not be read, with the reason."""
+        self._begun: dict[str, WatchedRun] = {}
+        self._told = ""
 
     @property
     def name(self) -> str:
@@ -77,7 +73,8 @@ class WatchedStudy:
             RunError: the system refuses to read one.
         """
         if stamp_of(self._path / "study.yaml") != self._stamp:  # resumed, perhaps with more seeds or methods
-            self._read_plan()
+            new = WatchedStudy(self._path)
+            self._stamp, self._plan, self._open, self.folders = new._stamp, new._plan, new._open, new.folders
         self.failed = {label: error for label, error in read_failures(self._path).items() if label in self._open}
         ended = ended_trials(self._plan, self._path)
         unreadable: dict[str, Exception] = {}

@@ -216,9 +216,8 @@ class _Runner:
                 yield f"{label}: {error}"
         for case in self._plan.cases:
             if case in self._piece.cases and case not in chosen:
-                where = f", fold {case.fold}" if case.fold else ""
-                why = why_none(self._plan, self._folder, self.failures, case)
-                yield f"{case.regime}/{case.method}{where}: was not run, because {why}"
+                why, fold = why_none(self._plan, self._folder, self.failures, case), f", fold {case.fold}"
+                yield f"{case.regime}/{case.method}{fold if case.fold else ''}: was not run, because {why}"
 
     def _passes_over(self, point: Point) -> bool:
         """Whether a point has finished; a tracker that was lost meanwhile is told the rest."""
