@@ -115,8 +115,9 @@ def switches(points: pd.DataFrame) -> list[str]:
 
 
 def axes_in(points: pd.DataFrame) -> list[str]:
-    """The columns of results.parquet that are axes: dotted keys of the workload."""
-    return [str(column) for column in points if "." in str(column)]
+    """The columns of results.parquet that are axes, dotted keys; of these the varied ones, once there are any."""
+    keys = [str(column) for column in points if "." in str(column)]
+    return [key for key in keys if points[key].map(str).nunique() > 1] or keys
 
 
 def complete(points: pd.DataFrame) -> pd.DataFrame:

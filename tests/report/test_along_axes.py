@@ -119,7 +119,9 @@ def test_a_single_method_has_its_best_and_its_worst_value() -> None:
 def test_a_table_of_many_axes_names_regimes() -> None:
     frame = one_at_a_time().points
     assert AblationKind().axes(frame) == [MASK, CONTRAST]
-    assert AblationKind().axes(frame.assign(**{"training.lr": 1.0, "model.channels": 8})) == ["regime"]
+    numbers, alone = range(len(frame)), {"training.lr": 1.0, "model.channels": 8}
+    assert AblationKind().axes(frame.assign(**alone)) == [MASK, CONTRAST], "of the others only the base has been run"
+    assert AblationKind().axes(frame.assign(**{"training.lr": numbers, "model.channels": numbers})) == ["regime"]
 
 
 def test_the_law_of_client_count_by_hand(made_study: Callable[..., Path]) -> None:
