@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-from make_results import comparison, endpoint, overview, time_to_quality
+from make_results import comparison, endpoint, findings, overview, time_to_quality
 
 DOCS = Path(__file__).parent
 ON_HOSPITALS = "--set set.federation.root=FOLDER"
@@ -52,6 +52,11 @@ GALLERY = (
         study="client-count-law", asks="Does quality follow a law in the number of hospitals, once training is over?",
         figure="client-count-law", found=overview, begins="fedmri, per tenfold N",
         options="--set 'clients=[4,10,32,100,316]' --set 'seeds=[1,2,3]'",
+    ),
+    Shown(
+        study="one-axis", asks="Who gains as two of four hospitals grow unlike the others, along one axis at a time?",
+        figure="one-axis", found=findings, begins="fedmri over fedavg along federation.sites.1.source.te",
+        options="--set 'seeds=[1,2,3]'",
     ),
     Shown(
         study="client-count-exact", asks="Do the moments of FedMRI's negatives do as well as the negatives themselves?",
