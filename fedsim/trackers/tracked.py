@@ -23,7 +23,7 @@ class Tracked:
 
     @property
     def study(self) -> "Tracked | None":
-        """The study that a run is a point of, whoever runs it: the run lies in the study's runs/REGIME/METHOD."""
+        """The study that the run belongs to: the folder above runs/REGIME/METHOD/POINT, if study.yaml is there."""
         *above, runs, _, _, _ = ("", "", "", *self._place.parts)
         study = Path(*above)
         is_point = runs == "runs" and (study / "study.yaml").is_file()

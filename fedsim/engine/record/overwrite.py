@@ -13,13 +13,13 @@ from fedsim.engine.record.claim import LOCK, Claim
 _OF_A_RUN = {
     "workload.yaml", "manifest.parquet", "rounds.parquet", "clients.parquet", "evaluation.parquet", "failures.parquet",
     "unseen.parquet", "cross.parquet", "floor.parquet", "checkpoints", "figures", "images", "unseen", "report.html",
-    "log.txt", LOCK,
+    "log.txt", "trackers", "wandb", LOCK,
 }  # fmt: skip
 _OF_A_STUDY = {
     "study.yaml", "base.yaml", "runs", "tables", "figures", "results.parquet", "volumes.parquet", "curves.parquet",
-    "tuning.parquet", "failed.parquet", "search.journal", "report.html", "stopping", "log.txt", LOCK,
+    "tuning.parquet", "failed.parquet", "search.journal", "report.html", "stopping", "log.txt", "trackers",
+    "wandb", "mlflow.db", "mlflow-artifacts", ".mlflow.lock", LOCK,
 }  # fmt: skip
-_OF_TRACKERS = {"trackers", "wandb", "mlflow.db", "mlflow-artifacts", ".mlflow.lock"}
 _EVENTS = "events.out.tfevents.*"  # of TensorBoard
 
 _UNFINISHED = {".part", ".next", ".previous"}
@@ -64,7 +64,7 @@ def _check_ours(folder: Path) -> None:
     written = content.get("workload") == "base.yaml" if study else isinstance(content.get("provenance"), dict)
     if not written:
         raise InputError(f"--overwrite: {file} was not written by a run or a study, so {folder} is left as it is")
-    known = (_OF_A_STUDY if study else _OF_A_RUN) | _OF_TRACKERS | {f"{module}.py" for module in _modules(content)}
+    known = (_OF_A_STUDY if study else _OF_A_RUN) | {f"{module}.py" for module in _modules(content)}
     for path in sorted(folder.iterdir()):
         unfinished, own = path.suffix in _UNFINISHED, study and path.suffix == ".py"
         if path.name not in known and not (unfinished or own or path.match(_EVENTS)):
